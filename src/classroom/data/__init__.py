@@ -1,0 +1,1 @@
+"""From a downloaded folder to batches: sources → readers → prepare → split → batches → augment."""

@@ -1,0 +1,77 @@
+"""Every job of dvc.yaml as it stands resolved today: command, settings, dependencies, outputs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from classroom.errors import ClassroomError
+from classroom.files import write_json
+
+HIDDEN = Path(".classroom")
+"""Notes of the engines in the project's root: in neither git nor DVC, safe to delete."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One DVC stage, which is one Snakemake job."""
+
+    name: str
+    command: str
+    params: tuple[str, ...]
+    """Dotted keys of params.yaml."""
+    dependencies: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def receipt(self) -> Path:
+        """Where the job says what it did: among its outputs if it declares a receipt there."""
+        declared = [Path(out) for out in self.outputs if Path(out).name == "receipt.json"]
+        return declared[0] if declared else HIDDEN / "receipts" / f"{self.name}.json"
+
+
+def load(root: Path = Path()) -> dict[str, Stage]:
+    """All stages by name. Resolving takes DVC a second, so the result is kept until a setting or dvc.yaml changes.
+
+    Raises ClassroomError if dvc.yaml cannot be resolved.
+    """
+    sources = [root / "dvc.yaml", root / "params.yaml"]
+    try:
+        key = hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()
+    except FileNotFoundError as error:
+        raise ClassroomError(f"{error.filename}: no such file. Run this in the project's root.") from None
+    kept = root / HIDDEN / "plan.json"
+    try:
+        content = json.loads(kept.read_text())
+        if content["key"] == key:
+            return {entry["name"]: _stage(entry) for entry in content["stages"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    stages = _resolve(root)
+    write_json(kept, {"key": key, "stages": [asdict(stage) for stage in stages.values()]})
+    return stages
+
+
+def _stage(entry: dict) -> Stage:
+    return Stage(**{key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()})
+
+
+def _resolve(root: Path) -> dict[str, Stage]:
+    from dvc.dependency import ParamsDependency
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        repo = Repo(str(root))
+        stages = {}
+        for stage in repo.index.stages:
+            params = [key for dep in stage.deps if isinstance(dep, ParamsDependency) for key in dep.params]
+            files = [dep.def_path for dep in stage.deps if not isinstance(dep, ParamsDependency)]
+            outputs = [out.def_path for out in stage.outs]
+            stages[stage.addressing] = Stage(stage.addressing, stage.cmd, tuple(params), tuple(files), tuple(outputs))
+        repo.close()
+    except DvcException as error:
+        raise ClassroomError(f"dvc.yaml cannot be resolved: {' '.join(str(error).split())}") from None
+    return stages

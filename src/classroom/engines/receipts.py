@@ -1,0 +1,109 @@
+"""Receipts: every job says what it was made from and what it made.
+
+A receipt lets `reconcile` accept a finished job into dvc.lock however it was started, and is the provenance
+of its numbers. It names no machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from classroom.engines import plan
+from classroom.errors import ClassroomError
+from classroom.files import content_hash, write_json
+from classroom.params import select
+
+LIBRARIES = ("snakemake", "dvc", "timm", "segmentation-models-pytorch", "kornia", "pandas", "pyarrow")
+
+
+class Job:
+    """A job under way: what it stands on was noted when it began, so that later edits do not count as its own."""
+
+    def __init__(self, stage: plan.Stage | None, command: str, raw: dict[str, Any]) -> None:
+        self.stage = stage
+        self.command = command
+        self.raw = raw
+        self.facts: dict[str, Any] = {}
+        self.params = {key: select(raw, key, Any) for key in stage.params} if stage else raw
+        self.dependencies = hashes(stage.dependencies) if stage else {}
+        self.started = time.monotonic()
+
+    @property
+    def identity(self) -> str:
+        """Digest of all that decides the result: command, settings, and the content of every dependency."""
+        standing = [self.command, self.params, self.dependencies]
+        return hashlib.sha256(json.dumps(standing, sort_keys=True, default=str).encode()).hexdigest()
+
+    def close(self) -> None:
+        """Writes the receipt; a command that is no stage's leaves none."""
+        if self.stage is None:
+            return
+        outputs = [out for out in self.stage.outputs if Path(out) != self.stage.receipt]
+        write_json(
+            self.stage.receipt,
+            {
+                "stage": self.stage.name,
+                "command": self.command,
+                "params": self.params,
+                "dependencies": self.dependencies,
+                "outputs": hashes(outputs),
+                "code_version": code_version(),
+                "seconds": round(time.monotonic() - self.started, 1),
+                "python": platform.python_version(),
+                "libraries": {name: version(name) for name in LIBRARIES},
+                **self.facts,
+            },
+        )
+
+
+@contextmanager
+def job(command: str, raw: dict[str, Any]) -> Iterator[Job]:
+    """Notes what `command` stands on, and writes its receipt if it succeeds."""
+    stages = plan.load() if Path("dvc.yaml").exists() else {}
+    stage = next((stage for stage in stages.values() if stage.command == command), None)
+    if stage:
+        for path in stage.dependencies:
+            if not Path(path).exists():
+                maker = next((s.command for s in stages.values() if path in s.outputs), None)
+                hint = f"Run `{maker}` first." if maker else "Is this the project's root?"
+                raise ClassroomError(f"{path}: no such file or folder; `{command}` needs it. {hint}")
+    under_way = Job(stage, command, raw)
+    yield under_way
+    under_way.close()
+
+
+def matches(stage: plan.Stage, raw: dict[str, Any], hash_of: Any = content_hash) -> bool:
+    """Whether the stage's receipt says that its outputs, as they lie here, were made from today's inputs."""
+    try:
+        receipt = json.loads(stage.receipt.read_text())
+        outputs = [out for out in stage.outputs if Path(out) != stage.receipt]
+        return (
+            receipt["command"] == stage.command
+            and receipt["params"] == json.loads(json.dumps({key: select(raw, key, Any) for key in stage.params}))
+            and receipt["dependencies"] == {path: hash_of(Path(path)) for path in sorted(stage.dependencies)}
+            and receipt["outputs"] == {path: hash_of(Path(path)) for path in sorted(outputs)}
+        )
+    except (OSError, ValueError, KeyError, ClassroomError):
+        return False
+
+
+def hashes(paths: Any) -> dict[str, str]:
+    return {path: content_hash(Path(path)) for path in sorted(paths)}
+
+
+def code_version() -> str:
+    """The git commit, with `-dirty` for uncommitted changes; the package's version outside a repository."""
+    describe = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return version("classroom")

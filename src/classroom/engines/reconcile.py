@@ -1,0 +1,193 @@
+"""Making Snakemake and DVC agree on what is fresh.
+
+`dvc.lock` is the one record. First *record*: jobs that finished under Snakemake, or by hand, and whose
+receipts fit today's settings and files, are committed to it. Then *tell*: file times are set so that
+Snakemake, which knows nothing but times, reaches DVC's verdict. Contents are never touched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from filelock import FileLock
+
+from classroom.engines import plan
+from classroom.engines.plan import HIDDEN, Stage
+from classroom.engines.receipts import matches
+from classroom.errors import ClassroomError
+from classroom.files import content_hash, write_json
+from classroom.params import load
+
+STALE = 1.0
+"""The file time, in seconds, that makes Snakemake remake an output."""
+
+ORPHANS = HIDDEN / "orphans"
+
+
+def reconcile(say: Callable[[str], None] = lambda text: None) -> set[str]:
+    """Records and tells, in the project's root; returns the names of the stages that are stale or missing.
+
+    Raises ClassroomError if DVC cannot judge the project.
+    """
+    HIDDEN.mkdir(exist_ok=True)
+    with FileLock(HIDDEN / "reconcile.lock"):
+        stages = plan.load()
+        park(stages, say)
+        changed = _dvc_status()
+        if recorded := record([stages[name] for name in changed if name in stages]):
+            say(f"recorded in dvc.lock: {len(recorded)} finished jobs")
+            changed = _dvc_status()
+        stale = downstream(stages, changed)
+        tell(stages, stale)
+        return stale
+
+
+def record(changed: Iterable[Stage]) -> list[str]:
+    """Commits those of the `changed` stages whose receipt fits what lies here today; returns their names."""
+    raw = load(Path("params.yaml"))
+    remembered = Hashes(HIDDEN / "hashes.json")
+    names = [
+        stage.name
+        for stage in changed
+        if all(Path(out).exists() for out in stage.outputs) and matches(stage, raw, remembered)
+    ]
+    remembered.save()
+    if names:
+        _dvc("commit", "--force", "--quiet", *names)
+    return names
+
+
+def tell(stages: dict[str, Stage], stale: set[str]) -> None:
+    """Gives stale outputs a time older than anything, and lifts fresh ones to their newest dependency's."""
+    made = {out for stage in stages.values() for out in stage.outputs}
+    for stage in in_order(stages):
+        outputs = [Path(out) for out in stage.outputs if Path(out).exists()]
+        if stage.name in stale:
+            for out in outputs:
+                if _time(out) > STALE:
+                    _set_time(out, STALE)
+            continue
+        newest = max((_time(path) for path in _files(stage, made)), default=STALE)
+        for out in outputs:
+            if _time(out) < newest:
+                _set_time(out, newest)
+
+
+def downstream(stages: dict[str, Stage], changed: Iterable[str]) -> set[str]:
+    """`changed` and every stage that stands on one of them, directly or not (dvc status names only the first)."""
+    stale = set(changed) & stages.keys()
+    for stage in in_order(stages):
+        if any(maker.name in stale for maker in makers(stages, stage)):
+            stale.add(stage.name)
+    return stale
+
+
+def makers(stages: dict[str, Stage], stage: Stage) -> list[Stage]:
+    """The stages that make what `stage` depends on; a dependency may be a folder of several stages' outputs."""
+    wanted = stage.dependencies
+    return [
+        other
+        for other in stages.values()
+        if any(out == dep or out.startswith(f"{dep}/") for out in other.outputs for dep in wanted)
+    ]
+
+
+def in_order(stages: dict[str, Stage]) -> list[Stage]:
+    """Every stage after those it depends on."""
+    ordered: dict[str, Stage] = {}
+
+    def visit(stage: Stage) -> None:
+        if stage.name not in ordered:
+            for maker in makers(stages, stage):
+                visit(maker)
+            ordered[stage.name] = stage
+
+    for stage in stages.values():
+        visit(stage)
+    return list(ordered.values())
+
+
+def park(stages: dict[str, Stage], say: Callable[[str], None] = lambda text: None) -> None:
+    """Moves results of no current stage (a seed or variant that left params.yaml) aside, and back when it returns.
+
+    Some stages depend on a whole folder of runs. What lies there beyond today's runs would make DVC see a
+    change that a fresh clone does not have.
+    """
+    made = {out for stage in stages.values() for out in stage.outputs}
+    for stage in stages.values():
+        for out in stage.outputs:
+            parked = ORPHANS / out
+            if parked.exists() and not Path(out).exists():
+                Path(out).parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(parked, out)
+                say(f"{out} belongs to the settings again: moved back")
+    for folder in sorted({dep for stage in stages.values() for dep in stage.dependencies} - made):
+        for path in sorted(Path(folder).rglob("*")) if Path(folder).is_dir() else []:
+            if path.is_file() and path.as_posix() not in made and not path.name.startswith("."):
+                (ORPHANS / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(path, ORPHANS / path)
+                say(f"{path} belongs to no current setting: kept in {ORPHANS / path}")
+
+
+class Hashes:
+    """`content_hash` with a memory: a file whose size, time and inode are as remembered is not read again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.known = json.loads(path.read_text())
+        except (OSError, ValueError):
+            self.known = {}
+
+    def __call__(self, path: Path) -> str:
+        if path.is_dir():
+            return content_hash(path)
+        status = path.stat()
+        stamp = [status.st_size, status.st_mtime_ns, status.st_ino]
+        if self.known.get(str(path), [None])[0] != stamp:
+            self.known[str(path)] = [stamp, content_hash(path)]
+        return self.known[str(path)][1]
+
+    def save(self) -> None:
+        write_json(self.path, self.known)
+
+
+def _files(stage: Stage, made: set[str]) -> list[Path]:
+    """What the stage depends on, a folder of several stages' outputs as those outputs."""
+    paths = []
+    for dep in stage.dependencies:
+        inside = [out for out in made if out.startswith(f"{dep}/")]
+        paths += [Path(path) for path in (inside or [dep]) if Path(path).exists()]
+    return paths
+
+
+def _time(path: Path) -> float:
+    stamp = path / ".snakemake_timestamp"
+    return (stamp if stamp.exists() else path).stat().st_mtime
+
+
+def _set_time(path: Path, time: float) -> None:
+    """Snakemake keeps a folder's time in a file inside it."""
+    for target in (path / ".snakemake_timestamp", path):
+        if target.exists():
+            os.utime(target, (time, time))
+
+
+def _dvc_status() -> list[str]:
+    output = _dvc("status", "--json")
+    return list(json.loads(output[output.index("{") :]))
+
+
+def _dvc(*arguments: str) -> str:
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except subprocess.CalledProcessError as error:
+        reason = " ".join((error.stderr or error.stdout).split())
+        raise ClassroomError(f"dvc {arguments[0]} failed: {reason[:600]}") from None

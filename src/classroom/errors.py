@@ -1,0 +1,31 @@
+"""The one exception that users are meant to see."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ClassroomError(Exception):
+    """Something a user can mend. Its text is one paragraph: where, what was expected, how to mend it."""
+
+
+class ParamsError(ClassroomError):
+    """A setting in params.yaml is missing, misspelt or impossible."""
+
+
+class DataError(ClassroomError):
+    """A dataset, or something made from it, is incomplete or damaged."""
+
+
+class TrainingError(ClassroomError):
+    """A training cannot start or go on."""
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """` Did you mean …?` with the nearest known word, or else the known words."""
+    known = list(known)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if near:
+        return f" Did you mean '{near[0]}'?"
+    return f" Known: {', '.join(known)}." if known else ""

@@ -1,0 +1,1 @@
+"""From predictions to numbers. Nothing here needs torch."""

@@ -1,0 +1,63 @@
+"""From the runs of one method to its results: every seed, every network and the ensemble."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from classroom.errors import DataError
+from classroom.evaluation import predictions
+from classroom.evaluation.ensemble import union
+from classroom.evaluation.metrics import COUNTS, counts, pooled
+
+STUDENTS = ("S1", "S2")
+
+
+def evaluate(folders: dict[int, Path]) -> dict[str, Any]:
+    """Results of one method from its run's folder by seed.
+
+    Per seed: the pooled test metrics of every network and of the students' ensemble, from the saved
+    predictions alone; the metrics of the last epoch beside them; pixel counts per image. Raises DataError if
+    a run is missing, damaged, or was made on other data than its siblings.
+    """
+    runs = {seed: _run(folder) for seed, folder in folders.items()}
+    first_seed, first = next(iter(runs.items()))
+    for seed, run in runs.items():
+        for fact in ("data", "networks", "settings"):
+            if run[fact] != first[fact]:
+                raise DataError(
+                    f"{folders[seed]}: other {fact} than seed {first_seed}'s run, so they cannot be averaged. "
+                    "Train this method again with all its seeds."
+                )
+    shared = {key: first[key] for key in ("study", "method", "data", "networks", "settings")}
+    return shared | {"seeds": {str(seed): _seed(run, folders[seed]) for seed, run in runs.items()}}
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    path = folder / "metrics.json"
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}). Train this run again.") from None
+
+
+def _seed(run: dict[str, Any], folder: Path) -> dict[str, Any]:
+    path = folder / "predictions.parquet"
+    ids, stacks = predictions.read(path)
+    if ids != run["test_images"]["id"]:
+        raise DataError(f"{path}: not of the same run as metrics.json beside it. Train this run again.")
+    truth = predictions.mask(stacks.pop(predictions.TRUTH))
+    masks = {name: predictions.mask(stack) for name, stack in stacks.items()}
+    if all(student in masks for student in STUDENTS):
+        masks["ensemble"] = union([masks[student] for student in STUDENTS])
+    per_image = {name: counts(mask, truth) for name, mask in masks.items()}
+    return {
+        "best_epoch": run["best"]["epoch"],
+        "test": {name: pooled(per_image[name]) for name in per_image},
+        "last_epoch_test": run["last"]["test"],
+        "test_images": {
+            "id": ids,
+            **{name: {key: per_image[name][key].tolist() for key in COUNTS} for name in per_image},
+        },
+    }

@@ -1,0 +1,104 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from classroom.errors import ClassroomError
+
+
+@contextmanager
+def written_whole(*targets: Path) -> Iterator[list[Path]]:
+    """Yields a temporary path per target; on success all are renamed to their targets, on error none is.
+
+    Each temporary file lies beside its target, so the rename cannot cross file systems, and is flushed to
+    disk before it. Raises ClassroomError if a target's folder cannot be written.
+    """
+    temporary = []
+    try:
+        for target in targets:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+            os.close(handle)
+            temporary.append(Path(name))
+    except OSError as error:
+        _remove(temporary)
+        raise ClassroomError(
+            f"{target}: cannot be written ({error.strerror}). Mend the folder's permissions or free space."
+        ) from None
+    try:
+        yield temporary
+        for path in temporary:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        for path, target in zip(temporary, targets, strict=True):
+            path.chmod(0o666 & ~umask)
+            path.replace(target)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise ClassroomError(
+            f"{targets[0].parent}: cannot be written ({error.strerror}). Nothing was changed; free space and run again."
+        ) from error
+    finally:
+        _remove(temporary)
+
+
+@contextmanager
+def folder_written_whole(target: Path) -> Iterator[Path]:
+    """Like `written_whole` for a folder; what stood at `target` before is replaced only on success."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"))
+    except OSError as error:
+        raise ClassroomError(
+            f"{target}: cannot be written ({error.strerror}). Mend the folder's permissions or free space."
+        ) from None
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.replace(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as indented JSON, whole or not at all."""
+    with written_whole(path) as (temporary,):
+        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `text`, whole or not at all."""
+    with written_whole(path) as (temporary,):
+        temporary.write_text(text)
+
+
+def content_hash(path: Path) -> str:
+    """MD5 of a file, or of the relative names and MD5s of all files in a folder."""
+    if path.is_dir():
+        lines = [
+            f"{content_hash(file)} {file.relative_to(path).as_posix()}\n"
+            for file in sorted(path.rglob("*"))
+            if file.is_file() and not file.name.startswith(".snakemake")
+        ]
+        return hashlib.md5("".join(lines).encode(), usedforsecurity=False).hexdigest() + ".dir"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _remove(paths: list[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,25 @@
+"""The baselines of Tables 2 and 13: one network on its task loss alone; also the teacher of KD(off)."""
+
+from __future__ import annotations
+
+import torch
+
+from classroom.distill.losses import task_loss
+from classroom.methods.base import Method, Term
+from classroom.networks.build import Network
+from classroom.params import TaskLoss
+
+
+class Alone(Method):
+    """One network, `T` for a study's teacher and `S1` for its student."""
+
+    def __init__(self, name: str, network: Network, settings: TaskLoss) -> None:
+        super().__init__({name: network})
+        self.selection = (name,)
+        self.task = settings
+        self.settings = {"losses": {"task": settings.model_dump(mode="json")}}
+
+    def losses(self, images: torch.Tensor, masks: torch.Tensor) -> list[Term]:
+        (name,) = self.selection
+        logits = self.networks[name](images).logits
+        return [Term(name, "task", 1.0, task_loss(logits, masks, self.task))]

@@ -1,0 +1,78 @@
+"""The interface that the training loop knows, and nothing more."""
+
+from __future__ import annotations
+
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from classroom.networks.build import Network
+
+
+class Term(NamedTuple):
+    """One loss component of one network: it adds weight · value to what is minimised."""
+
+    network: str
+    name: str
+    weight: float
+    value: torch.Tensor
+
+
+class Method(nn.Module, ABC):
+    """Networks that are trained together.
+
+    `networks` holds all of them by name (T, S1, S2), `frozen` names those that only teach. `selection` names
+    the networks whose union is judged on the validation split to choose the best epoch.
+    """
+
+    frozen: Sequence[str] = ()
+    selection: Sequence[str]
+    settings: dict[str, Any]
+    """What the method was told, for the record: losses and weights."""
+
+    def __init__(self, networks: dict[str, Network]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleDict(networks)
+        for name in self.frozen:
+            self.networks[name].requires_grad_(False)
+
+    @abstractmethod
+    def losses(self, images: torch.Tensor, masks: torch.Tensor) -> list[Term]:
+        """Every loss component for one batch: images (B, 3, H, W) in [0, 1], masks (B, 1, H, W)."""
+
+    def train(self, mode: bool = True) -> Method:
+        """A frozen network stays in eval mode: its batch statistics are part of what it learnt."""
+        super().train(mode)
+        for name in self.frozen:
+            self.networks[name].eval()
+        return self
+
+    @torch.no_grad()
+    def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Probabilities (B, 1, H, W) of every network."""
+        return {name: torch.sigmoid(network(images).logits.float()) for name, network in self.networks.items()}
+
+    def trained_state(self) -> dict[str, torch.Tensor]:
+        """The weights that this run leaves behind, as `<network>.<tensor>`, without frozen networks."""
+        return {
+            f"{name}.{key}": value
+            for name, network in self.networks.items()
+            if name not in self.frozen
+            for key, value in network.state_dict().items()
+        }
+
+    def load_trained_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Sets the weights that `trained_state` returned."""
+        for name, network in self.networks.items():
+            if name not in self.frozen:
+                own = {key.removeprefix(f"{name}."): v for key, v in state.items() if key.startswith(f"{name}.")}
+                network.load_state_dict(own)
+
+
+def network_seed(seed: int, network: str) -> int:
+    """Each network's own seed, so that two students of one architecture differ in their random parts."""
+    return zlib.crc32(f"{seed}/{network}".encode())

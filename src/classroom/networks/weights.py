@@ -1,0 +1,70 @@
+"""Pre-trained encoder weights: from the hub, from a local file, or none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from classroom.errors import TrainingError
+from classroom.params import Network
+
+
+def load_encoder(encoder: nn.Module, settings: Network) -> None:
+    """Loads what `settings.weights` names into a freshly built encoder, in place.
+
+    Raises TrainingError if the hub cannot be reached, or if the file is missing, damaged or of another
+    network.
+    """
+    if settings.weights == "random":
+        return
+    if settings.weights == "hub":
+        encoder.load_state_dict(_from_hub(settings))
+        return
+    path = Path(settings.weights).expanduser()
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(
+            f"{path}: cannot be read as safetensors ({' '.join(str(error).split())}). Expected the weights of "
+            f"encoder '{settings.encoder}'; set weights to that file, to 'hub' or to 'random'."
+        ) from None
+    _load(encoder, state, path, settings.encoder)
+
+
+def _from_hub(settings: Network) -> dict[str, torch.Tensor]:
+    import segmentation_models_pytorch as smp
+
+    try:
+        trained = smp.encoders.get_encoder(settings.encoder, weights="imagenet", **settings.encoder_options)
+    except Exception as error:  # the hub's client raises whatever requests raises
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise TrainingError(
+            f"weights 'hub' of encoder '{settings.encoder}' could not be had ({reason}). Check the network, or set "
+            "weights to a local .safetensors file or to 'random'."
+        ) from None
+    return trained.state_dict()
+
+
+def _load(encoder: nn.Module, state: dict[str, torch.Tensor], path: Path, name: str) -> None:
+    """Accepts files of the bare encoder, of a timm model, or of a whole U-Net of ours."""
+    own = encoder.state_dict()
+    for prefix, onto in (("", ""), ("encoder.", ""), ("body.encoder.", ""), ("", "model.")):
+        candidate = {onto + key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        if own.keys() <= candidate.keys():
+            unfit = [key for key in own if own[key].shape != candidate[key].shape]
+            if unfit:
+                raise TrainingError(
+                    f"{path}: '{unfit[0]}' has shape {tuple(candidate[unfit[0]].shape)}, encoder '{name}' needs "
+                    f"{tuple(own[unfit[0]].shape)}. Set weights to a file of this very encoder and its options."
+                )
+            encoder.load_state_dict({key: candidate[key] for key in own})
+            return
+    missing = sorted(own.keys() - state.keys())
+    raise TrainingError(
+        f"{path}: not the weights of encoder '{name}': {len(missing)} tensors are missing, '{missing[0]}' first. "
+        "Set weights to a file of this very encoder."
+    )

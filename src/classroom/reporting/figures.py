@@ -1,0 +1,78 @@
+"""Pictures of predictions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from classroom.errors import DataError
+from classroom.evaluation import predictions
+from classroom.evaluation.ensemble import union
+from classroom.evaluation.metrics import counts, pooled
+from classroom.files import written_whole
+
+ROWS = 4
+TRUTH_COLOUR, PREDICTION_COLOUR = "#0072B2", "#E69F00"  # Okabe and Ito: told apart by the colour-blind
+
+
+def samples(run: Path, prepared: Path, scale: str, target: Path) -> None:
+    """Test images of distinct patients with ground truth and every network's prediction, as PNG.
+
+    The rule of choice: of the test images with a lesion, each patient's worst, those at equal steps of the
+    ensemble's IoU from the worst to the best, so that failures show as well as successes.
+    """
+    ids, stacks = predictions.read(run / "predictions.parquet")
+    about = json.loads((run / "metrics.json").read_text())
+    index = pd.read_parquet(prepared / "index.parquet")
+    row_of = dict(zip(index.id, index.index, strict=True))
+    if missing := [name for name in ids if name not in row_of]:
+        raise DataError(f"{prepared}: lacks '{missing[0]}', which {run} was tested on. Train this run again.")
+    masks = {name: predictions.mask(stack) for name, stack in stacks.items()}
+    truth = masks.pop(predictions.TRUTH)
+    if "S2" in masks:
+        masks["ensemble"] = union([masks["S1"], masks["S2"]])
+    judged = masks[list(masks)[-1]]
+    groups = index.group[[row_of[name] for name in ids]].to_numpy()
+    chosen = _from_worst_to_best(judged, truth, groups)
+    images = np.load(prepared / "images.npy", mmap_mode="r")
+
+    figure = Figure(figsize=(1.9 * (len(masks) + 1), 1.95 * len(chosen) + 0.9), layout="constrained", dpi=130)
+    axes = figure.subplots(len(chosen), len(masks) + 1, squeeze=False)
+    for row, position in enumerate(chosen):
+        image = images[row_of[ids[position]]]
+        _panel(axes[row, 0], image, truth[position], None, "image, truth" if row == 0 else "")
+        for column, (name, stack) in enumerate(masks.items(), start=1):
+            iou = pooled({key: [value] for key, value in counts(stack[position], truth[position]).items()})["iou"]
+            _panel(axes[row, column], image, truth[position], stack[position], name if row == 0 else "")
+            axes[row, column].set_xlabel(f"IoU {100 * iou:.0f}", fontsize=8)
+    synthetic = " – SYNTHETIC phantoms" if about["data"]["synthetic"] else ""
+    figure.suptitle(
+        f"{about['method']} on {about['study']}, scale {scale}, seed {about['seed']}{synthetic}\n"
+        "truth blue, prediction orange; worst to best test patient", fontsize=9,
+    )  # fmt: skip
+    with written_whole(target) as (temporary,):
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def _from_worst_to_best(mask: np.ndarray, truth: np.ndarray, groups: np.ndarray) -> list[int]:
+    per_image = counts(mask, truth)
+    iou = per_image["tp"] / np.maximum(per_image["tp"] + per_image["fp"] + per_image["fn"], 1)
+    order = [position for position in np.argsort(iou, kind="stable") if truth[position].any()]
+    worst_of = {groups[position]: position for position in reversed(order)}
+    candidates = [position for position in order if worst_of[groups[position]] == position]
+    steps = np.linspace(0, len(candidates) - 1, min(ROWS, len(candidates)))
+    return [int(candidates[round(step)]) for step in steps]
+
+
+def _panel(axis, image: np.ndarray, truth: np.ndarray, mask: np.ndarray | None, title: str) -> None:
+    axis.imshow(image, interpolation="nearest")
+    for pixels, colour in ((truth, TRUTH_COLOUR), (mask, PREDICTION_COLOUR)):
+        if pixels is not None and pixels.any():
+            axis.contour(pixels, levels=[0.5], colors=colour, linewidths=1.2)
+    axis.set_title(title, fontsize=9)
+    axis.set_xticks([])
+    axis.set_yticks([])

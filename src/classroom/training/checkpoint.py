@@ -1,0 +1,115 @@
+"""The resume checkpoint: everything that a killed training needs to end in the same bits."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from classroom.errors import TrainingError
+from classroom.methods.base import Method
+
+
+@dataclass
+class Progress:
+    """How far a training is. `step` counts finished steps of the epoch under way."""
+
+    epoch: int = 0
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    """Sum over the finished steps of the epoch under way, by loss component."""
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = -1
+    best_score: float = float("-inf")
+    best_state: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+class Checkpoints:
+    """Saves to and restores from a folder of one run, which disappears when the run is complete.
+
+    `identity` is a digest of everything that decides the run's result. A checkpoint of another identity is
+    not resumed. The previous checkpoint is kept beside the newest, in case that one is damaged.
+    """
+
+    def __init__(
+        self, folder: Path, identity: str, minutes: float, method: Method, optimiser: torch.optim.Optimizer
+    ) -> None:
+        self.folder = folder
+        self.newest = folder / "newest.pt"
+        self.previous = folder / "previous.pt"
+        self.identity = identity
+        self.seconds = minutes * 60
+        self.method = method
+        self.optimiser = optimiser
+        self.saved_at = time.monotonic()
+
+    def due(self) -> bool:
+        return time.monotonic() - self.saved_at >= self.seconds
+
+    def save(self, progress: Progress) -> None:
+        """Writes everything to a temporary file, then puts it in the newest one's place.
+
+        Raises TrainingError if it cannot be written; the newest checkpoint then stays as it was.
+        """
+        temporary = self.folder / "newest.pt.tmp"
+        content = {
+            "identity": self.identity,
+            "method": self._unfrozen(),
+            "optimiser": self.optimiser.state_dict(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "progress": vars(progress),
+        }
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                torch.save(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+            if self.newest.exists():
+                self.newest.replace(self.previous)
+            temporary.replace(self.newest)
+        except (OSError, RuntimeError) as error:
+            temporary.unlink(missing_ok=True)
+            raise TrainingError(
+                f"{self.newest}: the checkpoint cannot be written ({error}). The last good one is kept; free space "
+                "or mend permissions and run the same command again: it goes on from there."
+            ) from None
+        self.saved_at = time.monotonic()
+
+    def restore(self, log: Any) -> Progress:
+        """Sets method, optimiser and random state as saved and returns the progress; a fresh one if none fits."""
+        for path in (self.newest, self.previous):
+            if not path.exists():
+                continue
+            try:
+                content = torch.load(path, map_location="cpu", weights_only=True)
+                identity = content["identity"]
+            except Exception as error:  # a damaged file raises whatever its decoders raise
+                log(f"{path} is damaged ({type(error).__name__}); trying the one before it")
+                continue
+            if identity != self.identity:
+                log(f"{path} is of other settings, data or code: not resumed")
+                continue
+            self.method.load_state_dict(content["method"], strict=False)
+            self.optimiser.load_state_dict(content["optimiser"])
+            torch.set_rng_state(content["random"])
+            if content["random_cuda"] and torch.cuda.is_available():
+                torch.cuda.set_rng_state_all(content["random_cuda"])
+            progress = Progress(**content["progress"])
+            log(f"resumed from {path}: epoch {progress.epoch + 1}, after step {progress.step}")
+            return progress
+        return Progress()
+
+    def remove(self) -> None:
+        """The run is complete and on disk: the checkpoint has served."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _unfrozen(self) -> dict[str, torch.Tensor]:
+        frozen = tuple(f"networks.{name}." for name in self.method.frozen)
+        return {key: value for key, value in self.method.state_dict().items() if not key.startswith(frozen or "\0")}

@@ -1,0 +1,147 @@
+"""The training loop: one, two or three networks, whatever the method."""
+
+from __future__ import annotations
+
+import math
+import signal
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from classroom.data.augment import Augment
+from classroom.data.batches import SplitData, shuffled
+from classroom.errors import TrainingError
+from classroom.evaluation.ensemble import union
+from classroom.evaluation.metrics import METRICS, counts, pooled
+from classroom.methods.base import Method, Term
+from classroom.params import Training
+from classroom.training.checkpoint import Checkpoints, Progress
+
+
+def fit(
+    method: Method,
+    data: dict[str, SplitData],
+    augment: Augment,
+    settings: Training,
+    seed: int,
+    device: torch.device,
+    checkpoints: Checkpoints,
+    report: Callable[[Progress, int], None],
+    log: Callable[[str], None],
+) -> Progress:
+    """Trains `method` to its last epoch and returns the progress with history and best weights.
+
+    The order of samples and their augmentation are functions of seed, epoch and step alone. `report` is
+    called after every step with the progress and the steps per epoch. Raises TrainingError for a training
+    split under one batch and for a loss that is not finite.
+    """
+    train = data["train"]
+    steps = len(train) // settings.batch_size  # an incomplete last batch would spoil batch statistics
+    if steps == 0:
+        raise TrainingError(
+            f"the training split has {len(train)} images, fewer than one batch of {settings.batch_size}. "
+            "Lower training.batch_size or use more data."
+        )
+    optimiser = checkpoints.optimiser
+    progress = checkpoints.restore(log)
+    with Interruption() as interruption:
+        while progress.epoch < settings.epochs:
+            order = shuffled(len(train), seed, progress.epoch).reshape(-1)
+            method.train()
+            for step in range(progress.step, steps):
+                positions = order[step * settings.batch_size : (step + 1) * settings.batch_size]
+                images, masks = train.batch(positions, device)
+                images, masks = augment(images, masks, zlib.crc32(f"{seed}/{progress.epoch}/{step}".encode()))
+                with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+                    terms = method.losses(images, masks)
+                total = sum(term.weight * term.value for term in terms)
+                if not math.isfinite(total.item()):
+                    raise TrainingError(_not_finite(terms, progress, step, checkpoints))
+                optimiser.zero_grad(set_to_none=True)
+                total.backward()
+                optimiser.step()
+                _add(progress, terms)
+                report(progress, steps)
+                if interruption.requested or checkpoints.due():
+                    checkpoints.save(progress)
+                interruption.stop_if_requested()
+            _close_epoch(progress, method, data["val"], settings, steps, device)
+            checkpoints.save(progress)
+    return progress
+
+
+@torch.no_grad()
+def predict(method: Method, split: SplitData, batch_size: int, device: torch.device) -> dict[str, np.ndarray]:
+    """Probabilities (N, H, W) float32 of every network of `method` on a split, in its order."""
+    method.eval()
+    stacks: dict[str, list[np.ndarray]] = {}
+    for images, _ in split.in_order(batch_size, device):
+        for name, probabilities in method.predict(images).items():
+            stacks.setdefault(name, []).append(probabilities[:, 0].cpu().numpy())
+    return {name: np.concatenate(stack) for name, stack in stacks.items()}
+
+
+def scores(
+    probabilities: dict[str, np.ndarray], split: SplitData, ensemble_of: tuple[str, ...]
+) -> dict[str, dict[str, float]]:
+    """Pooled IoU and F-score by network, and of the union of `ensemble_of` where that is more than one."""
+    masks = {name: stack >= 0.5 for name, stack in probabilities.items()}
+    if len(ensemble_of) > 1:
+        masks["ensemble"] = union([masks[name] for name in ensemble_of])
+    truth = split.masks[split.rows] > 0
+    return {name: pooled(counts(mask, truth)) for name, mask in masks.items()}
+
+
+class Interruption:
+    """SIGTERM and Ctrl-C end the training after the step under way, with its checkpoint written."""
+
+    def __enter__(self) -> Interruption:
+        self.requested = 0
+        self.before = {number: signal.signal(number, self._request) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def stop_if_requested(self) -> None:
+        if self.requested:
+            raise SystemExit(128 + self.requested)
+
+    def _request(self, number: int, frame: object) -> None:
+        self.requested = number
+
+
+def _add(progress: Progress, terms: list[Term]) -> None:
+    for term in terms:
+        key = f"{term.network}/{term.name}"
+        progress.sums[key] = progress.sums.get(key, 0.0) + term.value.item()
+    progress.step += 1
+
+
+def _close_epoch(
+    progress: Progress, method: Method, val: SplitData, settings: Training, steps: int, device: torch.device
+) -> None:
+    """Validates, keeps the best weights, writes the epoch's row of history and turns to the next epoch."""
+    by_network = scores(predict(method, val, settings.batch_size, device), val, tuple(method.selection))
+    row: dict[str, float] = {"epoch": progress.epoch + 1, "learning_rate": settings.learning_rate}
+    row |= {f"loss/{key}": total / steps for key, total in progress.sums.items()}
+    row |= {f"val/{name}/{metric}": by_network[name][metric] for name in by_network for metric in METRICS}
+    progress.history.append(row)
+    score = by_network["ensemble" if len(method.selection) > 1 else method.selection[0]]["iou"]
+    if score > progress.best_score:
+        state = method.trained_state()
+        progress.best_state = {key: value.detach().cpu().clone() for key, value in state.items()}
+        progress.best_epoch, progress.best_score = progress.epoch + 1, score
+    progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
+
+
+def _not_finite(terms: list[Term], progress: Progress, step: int, checkpoints: Checkpoints) -> str:
+    guilty = [f"{t.network}/{t.name}" for t in terms if not math.isfinite(t.value.item())] or ["the weighted sum"]
+    kept = f"The last good checkpoint is {checkpoints.newest}." if checkpoints.newest.exists() else "No checkpoint yet."
+    return (
+        f"loss not finite in epoch {progress.epoch + 1}, step {step + 1}: {', '.join(guilty)}. {kept} "
+        "Lower training.learning_rate or look at the images of this batch, then run the same command again."
+    )

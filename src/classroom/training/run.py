@@ -1,0 +1,175 @@
+"""One run: study × method × seed, from params.yaml and prepared data to the files it leaves."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+
+from classroom.data.augment import Augment
+from classroom.data.batches import SplitData, described, open_splits
+from classroom.errors import TrainingError
+from classroom.evaluation import predictions
+from classroom.evaluation.metrics import counts, pooled
+from classroom.files import written_whole
+from classroom.methods.base import Method
+from classroom.methods.make import make
+from classroom.params import Augmentation, Training, select
+from classroom.training.checkpoint import Checkpoints, Progress
+from classroom.training.loop import fit, predict, scores
+
+FILES = ("weights.safetensors", "predictions.parquet", "metrics.json", "history.csv")
+
+
+def train(
+    study: str,
+    method_name: str,
+    seed: int,
+    raw: dict[str, Any],
+    prepared: Path,
+    splits: Path,
+    teacher_weights: Path,
+    target: Path,
+    checkpoint_folder: Path,
+    identity: str,
+    device: str,
+    checkpoint_minutes: float,
+    show: Any,
+) -> dict[str, Any]:
+    """Trains one run and leaves `FILES` in `target`; returns what the receipt should say of it.
+
+    Resumes from `checkpoint_folder` if a checkpoint of the same `identity` lies there; the caller removes it
+    once the receipt is written. `show` is called with
+    the progress, the steps per epoch and the epochs after every step. Raises ClassroomError before any
+    training for settings, data or weights that do not fit, or if `target` cannot be written.
+    """
+    started = time.monotonic()
+    settings: Training = select(raw, "training", Training)
+    augment = Augment(select(raw, "augmentation", Augmentation))
+    _check_writable(target)
+    make_deterministic(settings.threads)
+    where = choose_device(device)
+    data = open_splits(prepared, splits)
+    about = {**json.loads((prepared / "dataset.json").read_text()), **described(splits)}
+    method = make(method_name, study, raw, seed, teacher_weights).to(where)
+    optimiser = torch.optim.Adam(
+        [p for p in method.parameters() if p.requires_grad], lr=settings.learning_rate, fused=True
+    )
+    checkpoints = Checkpoints(checkpoint_folder, identity, checkpoint_minutes, method, optimiser)
+    torch.manual_seed(seed)
+
+    progress = fit(
+        method, data, augment, settings, seed, where, checkpoints,
+        lambda progress, steps: show(progress, steps, settings.epochs), show.log,
+    )  # fmt: skip
+    facts = {
+        "study": study,
+        "method": method_name,
+        "seed": seed,
+        "data": about,
+        "settings": method.settings | {"training": settings.model_dump(mode="json")},
+    }
+    save(method, progress, data, settings, where, target, facts)
+    return {
+        "device": where.type,
+        "seconds": round(time.monotonic() - started, 1),
+        "peak_memory_mb": peak_memory_mb(where),
+        "best_epoch": progress.best_epoch,
+        "versions": {"torch": torch.__version__, "numpy": np.__version__},
+    }
+
+
+def save(
+    method: Method,
+    progress: Progress,
+    data: dict[str, SplitData],
+    settings: Training,
+    device: torch.device,
+    target: Path,
+    facts: dict[str, Any],
+) -> None:
+    """Writes the run's files: weights and test predictions of the best epoch, metrics of best and last."""
+    last = _split_scores(method, data, settings, device)
+    method.load_trained_state({key: value.to(device) for key, value in progress.best_state.items()})
+    best = _split_scores(method, data, settings, device)
+
+    test = data["test"]
+    truth = test.masks[test.rows] > 0
+    probabilities = predict(method, test, settings.batch_size, device)
+    quantised = {name: predictions.quantise(stack) for name, stack in probabilities.items()}
+    per_image = {name: counts(predictions.mask(stack), truth) for name, stack in quantised.items()}
+    quantised[predictions.TRUTH] = truth.astype(np.uint8) * 255
+    metrics = {
+        **facts,
+        "networks": {name: network.facts for name, network in method.networks.items()},
+        "best": {"epoch": progress.best_epoch, **best},
+        "last": {"epoch": progress.epoch, **last},
+        "test_images": {
+            "id": test.ids,
+            **{name: {key: value.tolist() for key, value in per_image[name].items()} for name in per_image},
+        },
+    }
+    if {name: pooled(per_image[name]) for name in per_image} != {n: best["test"][n] for n in per_image}:
+        raise TrainingError(f"{target}: test metrics and test predictions disagree; please report this as a bug.")
+    with written_whole(*(target / name for name in FILES)) as (weights, parquet, metrics_file, history):
+        save_file({key: value.contiguous() for key, value in progress.best_state.items()}, weights)
+        predictions.write(parquet, test.ids, quantised)
+        metrics_file.write_text(json.dumps(metrics, indent=1) + "\n")
+        pd.DataFrame(progress.history).to_csv(history, index=False)
+
+
+def make_deterministic(threads: int) -> None:
+    """The same settings give the same bits: fixed thread count, no algorithm that depends on timing."""
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    torch.use_deterministic_algorithms(True, warn_only=True)  # a few CUDA kernels have no deterministic form
+    torch.backends.cudnn.benchmark = False
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the first accelerator, else the CPU. Raises TrainingError for one that is not there."""
+    if name == "auto":
+        return torch.device(
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise TrainingError(
+            f"device '{name}' cannot be used ({str(error).splitlines()[0]}). Use 'auto' or 'cpu'."
+        ) from None
+    return device
+
+
+def peak_memory_mb(device: torch.device) -> dict[str, int]:
+    """Peak memory of this process, and of the accelerator where there is one."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**20}
+    if device.type == "cuda":
+        peak["device"] = torch.cuda.max_memory_allocated(device) // 2**20
+    return peak
+
+
+def _split_scores(
+    method: Method, data: dict[str, SplitData], settings: Training, device: torch.device
+) -> dict[str, Any]:
+    return {
+        name: scores(predict(method, data[name], settings.batch_size, device), data[name], tuple(method.selection))
+        for name in ("val", "test")
+    }
+
+
+def _check_writable(target: Path) -> None:
+    """A run of hours must not find out at its end that it cannot be saved."""
+    with written_whole(target / ".writable"):
+        pass
+    (target / ".writable").unlink()
