@@ -107,7 +107,8 @@ def train(
                 show=show,
             )  # fmt: skip
     shutil.rmtree(checkpoints, ignore_errors=True)  # only now: the run and its receipt are on disk
-    typer.echo(f"runs/{study}/{method}/seed-{seed}: best epoch {job.facts['best_epoch']}, {job.facts['seconds']} s")
+    epochs = ", ".join(f"{name} {epoch}" for name, epoch in job.facts["best_epoch"].items())
+    typer.echo(f"runs/{study}/{method}/seed-{seed}: best epochs {epochs}, {job.facts['seconds']} s")
 
 
 @app.command()

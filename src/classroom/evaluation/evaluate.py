@@ -8,10 +8,8 @@ from typing import Any
 
 from classroom.errors import DataError
 from classroom.evaluation import predictions
-from classroom.evaluation.ensemble import union
+from classroom.evaluation.ensemble import with_ensemble
 from classroom.evaluation.metrics import COUNTS, counts, pooled
-
-STUDENTS = ("S1", "S2")
 
 
 def evaluate(folders: dict[int, Path]) -> dict[str, Any]:
@@ -49,11 +47,9 @@ def _seed(run: dict[str, Any], folder: Path) -> dict[str, Any]:
         raise DataError(f"{path}: not of the same run as metrics.json beside it. Train this run again.")
     truth = predictions.mask(stacks.pop(predictions.TRUTH))
     masks = {name: predictions.mask(stack) for name, stack in stacks.items()}
-    if all(student in masks for student in STUDENTS):
-        masks["ensemble"] = union([masks[student] for student in STUDENTS])
-    per_image = {name: counts(mask, truth) for name, mask in masks.items()}
+    per_image = {name: counts(mask, truth) for name, mask in with_ensemble(masks).items()}
     return {
-        "best_epoch": run["best"]["epoch"],
+        "best_epoch": run["best"]["epochs"],
         "test": {name: pooled(per_image[name]) for name in per_image},
         "last_epoch_test": run["last"]["test"],
         "test_images": {

@@ -15,11 +15,10 @@ class Alone(Method):
 
     def __init__(self, name: str, network: Network, settings: TaskLoss) -> None:
         super().__init__({name: network})
-        self.selection = (name,)
+        self.name = name
         self.task = settings
         self.settings = {"losses": {"task": settings.model_dump(mode="json")}}
 
     def losses(self, images: torch.Tensor, masks: torch.Tensor) -> list[Term]:
-        (name,) = self.selection
-        logits = self.networks[name](images).logits
-        return [Term(name, "task", 1.0, task_loss(logits, masks, self.task))]
+        logits = self.networks[self.name](images).logits
+        return [Term(self.name, "task", 1.0, task_loss(logits, masks, self.task))]

@@ -25,12 +25,10 @@ class Term(NamedTuple):
 class Method(nn.Module, ABC):
     """Networks that are trained together.
 
-    `networks` holds all of them by name (T, S1, S2), `frozen` names those that only teach. `selection` names
-    the networks whose union is judged on the validation split to choose the best epoch.
+    `networks` holds all of them by name (T, S1, S2), `frozen` names those that only teach.
     """
 
     frozen: Sequence[str] = ()
-    selection: Sequence[str]
     settings: dict[str, Any]
     """What the method was told, for the record: losses and weights."""
 
@@ -56,21 +54,20 @@ class Method(nn.Module, ABC):
         """Probabilities (B, 1, H, W) of every network."""
         return {name: torch.sigmoid(network(images).logits.float()) for name, network in self.networks.items()}
 
-    def trained_state(self) -> dict[str, torch.Tensor]:
-        """The weights that this run leaves behind, as `<network>.<tensor>`, without frozen networks."""
-        return {
-            f"{name}.{key}": value
-            for name, network in self.networks.items()
-            if name not in self.frozen
-            for key, value in network.state_dict().items()
-        }
+    @property
+    def trained(self) -> list[str]:
+        """The networks that learn, and whose weights a run leaves behind."""
+        return [name for name in self.networks if name not in self.frozen]
 
-    def load_trained_state(self, state: dict[str, torch.Tensor]) -> None:
-        """Sets the weights that `trained_state` returned."""
-        for name, network in self.networks.items():
-            if name not in self.frozen:
-                own = {key.removeprefix(f"{name}."): v for key, v in state.items() if key.startswith(f"{name}.")}
-                network.load_state_dict(own)
+    def state_of(self, name: str) -> dict[str, torch.Tensor]:
+        """One network's weights as `<network>.<tensor>`."""
+        return {f"{name}.{key}": value for key, value in self.networks[name].state_dict().items()}
+
+    def load_states(self, state: dict[str, torch.Tensor]) -> None:
+        """Sets every trained network to the weights that `state_of` returned."""
+        for name in self.trained:
+            own = {key.removeprefix(f"{name}."): v for key, v in state.items() if key.startswith(f"{name}.")}
+            self.networks[name].load_state_dict(own)
 
 
 def network_seed(seed: int, network: str) -> int:

@@ -20,8 +20,6 @@ class LearningStyles(Method):
     its task loss. What is received is detached: nothing flows back into who gives it.
     """
 
-    selection = ("S1", "S2")
-
     def __init__(self, variant: Variant, weights: VariantWeights, networks: dict[str, Network], losses: Losses) -> None:
         self.frozen = ("T",) if variant.teacher == "frozen" else ()
         super().__init__(networks)

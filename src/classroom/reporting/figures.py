@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from classroom.errors import DataError
 from classroom.evaluation import predictions
-from classroom.evaluation.ensemble import union
+from classroom.evaluation.ensemble import with_ensemble
 from classroom.evaluation.metrics import counts, pooled
 from classroom.files import written_whole
 
@@ -31,10 +31,8 @@ def samples(run: Path, prepared: Path, scale: str, target: Path) -> None:
     row_of = dict(zip(index.id, index.index, strict=True))
     if missing := [name for name in ids if name not in row_of]:
         raise DataError(f"{prepared}: lacks '{missing[0]}', which {run} was tested on. Train this run again.")
-    masks = {name: predictions.mask(stack) for name, stack in stacks.items()}
-    truth = masks.pop(predictions.TRUTH)
-    if "S2" in masks:
-        masks["ensemble"] = union([masks["S1"], masks["S2"]])
+    truth = predictions.mask(stacks.pop(predictions.TRUTH))
+    masks = with_ensemble({name: predictions.mask(stack) for name, stack in stacks.items()})
     judged = masks[list(masks)[-1]]
     groups = index.group[[row_of[name] for name in ids]].to_numpy()
     chosen = _from_worst_to_best(judged, truth, groups)

@@ -44,7 +44,7 @@ def lines(scale: str, seeds: Sequence[int], results: Sequence[dict[str, Any]]) -
         f"{data['train']} training, {data['val']} validation, **{data['test']} test images**",
         f"- seeds: {', '.join(map(str, seeds))}" + ("" if len(seeds) > 1 else " (one run, so no standard deviation)"),
         f"- training: {training['epochs']} epochs, batch {training['batch_size']}, Adam at "
-        f"{training['learning_rate']:g}, {training['precision']}; the epoch is chosen on the validation split",
+        f"{training['learning_rate']:g}, {training['precision']}; each network's epoch is chosen by IoU on the validation split",
     ]
 
 
@@ -59,6 +59,6 @@ def networks(results: Sequence[dict[str, Any]]) -> str:
 
 def describe(facts: dict[str, Any]) -> str:
     """`resnet50 U-Net, 32.5 M parameters, ImageNet weights`."""
-    options = f" with {facts['encoder_options']}" if facts["encoder_options"] else ""
+    options = "".join(f" with {name} {value}" for name, value in facts["encoder_options"].items())
     weights = {"hub": "ImageNet weights", "random": "random weights"}.get(facts["weights"], "weights of a local file")
     return f"{facts['encoder']} U-Net{options}, {facts['parameters'] / 1e6:.1f} M parameters, {weights}"

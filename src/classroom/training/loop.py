@@ -13,7 +13,7 @@ import torch
 from classroom.data.augment import Augment
 from classroom.data.batches import SplitData, shuffled
 from classroom.errors import TrainingError
-from classroom.evaluation.ensemble import union
+from classroom.evaluation.ensemble import with_ensemble
 from classroom.evaluation.metrics import METRICS, counts, pooled
 from classroom.methods.base import Method, Term
 from classroom.params import Training
@@ -83,13 +83,9 @@ def predict(method: Method, split: SplitData, batch_size: int, device: torch.dev
     return {name: np.concatenate(stack) for name, stack in stacks.items()}
 
 
-def scores(
-    probabilities: dict[str, np.ndarray], split: SplitData, ensemble_of: tuple[str, ...]
-) -> dict[str, dict[str, float]]:
-    """Pooled IoU and F-score by network, and of the union of `ensemble_of` where that is more than one."""
-    masks = {name: stack >= 0.5 for name, stack in probabilities.items()}
-    if len(ensemble_of) > 1:
-        masks["ensemble"] = union([masks[name] for name in ensemble_of])
+def scores(probabilities: dict[str, np.ndarray], split: SplitData) -> dict[str, dict[str, float]]:
+    """Pooled IoU and F-score by network, and of the students' ensemble where there are two."""
+    masks = with_ensemble({name: stack >= 0.5 for name, stack in probabilities.items()})
     truth = split.masks[split.rows] > 0
     return {name: pooled(counts(mask, truth)) for name, mask in masks.items()}
 
@@ -124,17 +120,18 @@ def _add(progress: Progress, terms: list[Term]) -> None:
 def _close_epoch(
     progress: Progress, method: Method, val: SplitData, settings: Training, steps: int, device: torch.device
 ) -> None:
-    """Validates, keeps the best weights, writes the epoch's row of history and turns to the next epoch."""
-    by_network = scores(predict(method, val, settings.batch_size, device), val, tuple(method.selection))
+    """Validates, keeps each network's best weights, writes the epoch's row of history and turns to the next epoch."""
+    by_network = scores(predict(method, val, settings.batch_size, device), val)
     row: dict[str, float] = {"epoch": progress.epoch + 1, "learning_rate": settings.learning_rate}
     row |= {f"loss/{key}": total / steps for key, total in progress.sums.items()}
     row |= {f"val/{name}/{metric}": by_network[name][metric] for name in by_network for metric in METRICS}
     progress.history.append(row)
-    score = by_network["ensemble" if len(method.selection) > 1 else method.selection[0]]["iou"]
-    if score > progress.best_score:
-        state = method.trained_state()
-        progress.best_state = {key: value.detach().cpu().clone() for key, value in state.items()}
-        progress.best_epoch, progress.best_score = progress.epoch + 1, score
+    for name in method.trained:
+        score = by_network[name]["iou"]
+        if score > progress.best_score.get(name, -1.0):
+            state = method.state_of(name)
+            progress.best_state |= {key: value.detach().cpu().clone() for key, value in state.items()}
+            progress.best_epoch[name], progress.best_score[name] = progress.epoch + 1, score
     progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
 
 

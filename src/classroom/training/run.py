@@ -96,9 +96,9 @@ def save(
     target: Path,
     facts: dict[str, Any],
 ) -> None:
-    """Writes the run's files: weights and test predictions of the best epoch, metrics of best and last."""
+    """Writes the run's files: weights and test predictions of each network's best epoch, metrics of best and last."""
     last = _split_scores(method, data, settings, device)
-    method.load_trained_state({key: value.to(device) for key, value in progress.best_state.items()})
+    method.load_states({key: value.to(device) for key, value in progress.best_state.items()})
     best = _split_scores(method, data, settings, device)
 
     test = data["test"]
@@ -110,7 +110,7 @@ def save(
     metrics = {
         **facts,
         "networks": {name: network.facts for name, network in method.networks.items()},
-        "best": {"epoch": progress.best_epoch, **best},
+        "best": {"epochs": progress.best_epoch, **best},
         "last": {"epoch": progress.epoch, **last},
         "test_images": {
             "id": test.ids,
@@ -163,8 +163,7 @@ def _split_scores(
     method: Method, data: dict[str, SplitData], settings: Training, device: torch.device
 ) -> dict[str, Any]:
     return {
-        name: scores(predict(method, data[name], settings.batch_size, device), data[name], tuple(method.selection))
-        for name in ("val", "test")
+        name: scores(predict(method, data[name], settings.batch_size, device), data[name]) for name in ("val", "test")
     }
 
 

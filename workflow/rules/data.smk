@@ -1,0 +1,51 @@
+# From a download to memory-mapped arrays and a split.
+
+
+rule fetch:
+    """Bring a dataset here, unchanged, and validate every file of it."""
+    input:
+        lambda wildcards: code("fetch", reader=params.dataset[wildcards.dataset].reader),
+    output:
+        directory("data/raw/{dataset}"),
+    log:
+        "logs/fetch/{dataset}.log",
+    benchmark:
+        "benchmarks/fetch/{dataset}.tsv"
+    conda:
+        "../envs/classroom.yaml"
+    shell:
+        "classroom fetch {wildcards.dataset} 2> {log}"
+
+
+rule prepare:
+    """Resize a study's images once, into memory-mapped arrays and an index."""
+    input:
+        lambda wildcards: f"data/raw/{params.study[wildcards.study].dataset}",
+        code("prepare"),
+    output:
+        prepared_files("{study}"),
+    log:
+        "logs/prepare/{study}.log",
+    benchmark:
+        "benchmarks/prepare/{study}.tsv"
+    conda:
+        "../envs/classroom.yaml"
+    shell:
+        "classroom prepare {wildcards.study} 2> {log}"
+
+
+rule split:
+    """Deal a study's images, or patients, into training, validation and test."""
+    input:
+        "data/prepared/{study}/index.parquet",
+        code("split"),
+    output:
+        "data/splits/{study}.parquet",
+    log:
+        "logs/split/{study}.log",
+    benchmark:
+        "benchmarks/split/{study}.tsv"
+    conda:
+        "../envs/classroom.yaml"
+    shell:
+        "classroom split {wildcards.study} 2> {log}"

@@ -1,0 +1,40 @@
+# From the saved predictions of a method's runs to its results.
+
+
+def runs_of(study: str, method: str) -> list[str]:
+    """The files of all of a method's runs."""
+    return [path for seed in params.seeds for path in run_files(f"runs/{study}/{method}/seed-{seed}")]
+
+
+rule evaluate_baseline:
+    """Test metrics of a teacher or student alone, over all seeds."""
+    input:
+        lambda wildcards: runs_of(wildcards.study, wildcards.network),
+        code("evaluate_baseline"),
+    output:
+        "results/baselines/{study}/{network}.json",
+    log:
+        "logs/evaluate/{study}/{network}.log",
+    benchmark:
+        "benchmarks/evaluate/{study}/{network}.tsv"
+    conda:
+        "../envs/classroom.yaml"
+    shell:
+        "classroom evaluate {wildcards.study} {wildcards.network} 2> {log}"
+
+
+rule evaluate:
+    """Test metrics of a variant's networks and of the students' ensemble, over all seeds."""
+    input:
+        lambda wildcards: runs_of(wildcards.study, wildcards.variant),
+        code("evaluate"),
+    output:
+        "results/variants/{study}/{variant}.json",
+    log:
+        "logs/evaluate/{study}/{variant}.log",
+    benchmark:
+        "benchmarks/evaluate/{study}/{variant}.tsv"
+    conda:
+        "../envs/classroom.yaml"
+    shell:
+        "classroom evaluate {wildcards.study} {wildcards.variant} 2> {log}"

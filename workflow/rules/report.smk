@@ -1,0 +1,72 @@
+# Tables and pictures, from results alone.
+
+
+rule baselines_table:
+    """Table 2: every study's teacher and student trained alone."""
+    input:
+        expand(
+            "results/baselines/{study}/{network}.json",
+            study=params.baseline_studies,
+            network=["teacher", "student"],
+        ),
+        code("baselines_table"),
+    output:
+        multiext("reports/table2", ".md", ".csv", ".tex"),
+    log:
+        "logs/table/table2.log",
+    benchmark:
+        "benchmarks/table/table2.tsv"
+    conda:
+        "../envs/classroom.yaml"
+    shell:
+        "classroom table table2 2> {log}"
+
+
+rule variants_table:
+    """A study's twelve variants beside the paper's."""
+    input:
+        lambda wildcards: expand(
+            "results/variants/{study}/{variant}.json",
+            study=params.tables[wildcards.table],
+            variant=(*params.variants.joint, *params.variants.offline),
+        ),
+        code("variants_table"),
+    output:
+        multiext("reports/{table}", ".md", ".csv", ".tex", ".json"),
+    wildcard_constraints:
+        table="|".join(params.tables) or "none",
+    log:
+        "logs/table/{table}.log",
+    benchmark:
+        "benchmarks/table/{table}.tsv"
+    conda:
+        "../envs/classroom.yaml"
+    shell:
+        "classroom table {wildcards.table} 2> {log}"
+
+
+rule samples:
+    """Test images with truth and predictions."""
+    input:
+        lambda wildcards: multiext(
+            f"runs/{wildcards.study}/{params.samples[wildcards.study]}/seed-{params.seeds[0]}/",
+            "predictions.parquet",
+            "metrics.json",
+        ),
+        "data/prepared/{study}/images.npy",
+        "data/prepared/{study}/index.parquet",
+        code("samples"),
+    output:
+        "reports/samples-{study}.png",
+    params:
+        run=lambda wildcards: f"{params.samples[wildcards.study]} --seed {params.seeds[0]}",
+    wildcard_constraints:
+        study="|".join(params.samples) or "none",
+    log:
+        "logs/samples/{study}.log",
+    benchmark:
+        "benchmarks/samples/{study}.tsv"
+    conda:
+        "../envs/classroom.yaml"
+    shell:
+        "classroom samples {wildcards.study} {params.run} 2> {log}"

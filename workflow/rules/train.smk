@@ -1,0 +1,66 @@
+# One run = study × method × seed. A failed or killed run goes on from its checkpoint when it is tried again.
+
+
+rule baseline:
+    """Train a study's teacher or student alone."""
+    input:
+        prepared_files("{study}"),
+        "data/splits/{study}.parquet",
+        code("baseline"),
+    output:
+        run_files("runs/{study}/{network}/seed-{seed}"),
+    priority: 1  # others wait for the teacher
+    threads: params.training.threads
+    resources:
+        gpu=1,
+    log:
+        "logs/train/{study}/{network}/seed-{seed}.log",
+    benchmark:
+        "benchmarks/train/{study}/{network}/seed-{seed}.tsv"
+    conda:
+        "../envs/classroom.yaml"
+    shell:
+        "classroom train {wildcards.study} {wildcards.network} --seed {wildcards.seed} 2> {log}"
+
+
+rule train:
+    """Train a variant in which every network learns together."""
+    input:
+        prepared_files("{study}"),
+        "data/splits/{study}.parquet",
+        code("train"),
+    output:
+        run_files("runs/{study}/{joint}/seed-{seed}"),
+    threads: params.training.threads
+    resources:
+        gpu=1,
+    log:
+        "logs/train/{study}/{joint}/seed-{seed}.log",
+    benchmark:
+        "benchmarks/train/{study}/{joint}/seed-{seed}.tsv"
+    conda:
+        "../envs/classroom.yaml"
+    shell:
+        "classroom train {wildcards.study} {wildcards.joint} --seed {wildcards.seed} 2> {log}"
+
+
+rule train_offline:
+    """Train a variant that learns from the study's trained teacher."""
+    input:
+        "runs/{study}/teacher/seed-{seed}/weights.safetensors",
+        prepared_files("{study}"),
+        "data/splits/{study}.parquet",
+        code("train_offline"),
+    output:
+        run_files("runs/{study}/{offline}/seed-{seed}"),
+    threads: params.training.threads
+    resources:
+        gpu=1,
+    log:
+        "logs/train/{study}/{offline}/seed-{seed}.log",
+    benchmark:
+        "benchmarks/train/{study}/{offline}/seed-{seed}.tsv"
+    conda:
+        "../envs/classroom.yaml"
+    shell:
+        "classroom train {wildcards.study} {wildcards.offline} --seed {wildcards.seed} 2> {log}"
