@@ -13,11 +13,11 @@ include: "workflow/rules/report.smk"
 rule all:
     """Every report that params.yaml asks for."""
     default_target: True
-    localrule: True
     input:
         "reports/table2.md",
         expand("reports/{table}.md", table=params.tables),
         expand("reports/samples-{study}.png", study=params.samples),
+    localrule: True
 
 
 onsuccess:

@@ -9,7 +9,6 @@ from classroom.engines.checks import check_all
 from classroom.engines.reconcile import reconcile
 from classroom.errors import ClassroomError
 
-
 # Jobs and cluster nodes read this file too; checking and judging is the main process's, once.
 MAIN_PROCESS = workflow.exec_mode.name == "DEFAULT"
 
@@ -50,7 +49,7 @@ def code(stage: str, **replacements: str) -> list[str]:
     definition = STAGES[stage].get("do", STAGES[stage])
     paths = [path for path in definition["deps"] if path.startswith("src/")]
     for placeholder, value in replacements.items():
-        paths = [path.replace("${item." + placeholder + "}", value) for path in paths]
+        paths = [path.replace(f"${{item.{placeholder}}}", value) for path in paths]
     return paths
 
 
@@ -60,15 +59,20 @@ def run_files(folder: str) -> list[str]:
     return [f"{folder}/{name}" for name in names]
 
 
+def runs_of(study: str, method: str) -> list[str]:
+    """The files of all of a method's runs."""
+    return [path for seed in params.seeds for path in run_files(f"runs/{study}/{method}/seed-{seed}")]
+
+
 def prepared_files(study: str) -> list[str]:
     """What preparing a study's images leaves."""
     return [f"data/prepared/{study}/{name}" for name in ("images.npy", "masks.npy", "index.parquet", "dataset.json")]
 
 
 wildcard_constraints:
-    dataset="[a-z0-9_-]+",
-    study="[a-z0-9_-]+",
-    seed=r"\d+",
+    dataset="[a-z0-9_-]*",
+    study="[a-z0-9_-]*",
+    seed=r"\d{1,9}",
     network="teacher|student",
     joint="|".join(params.variants.joint) or "none",
     offline="|".join(params.variants.offline) or "none",

@@ -1,11 +1,6 @@
 # From the saved predictions of a method's runs to its results.
 
 
-def runs_of(study: str, method: str) -> list[str]:
-    """The files of all of a method's runs."""
-    return [path for seed in params.seeds for path in run_files(f"runs/{study}/{method}/seed-{seed}")]
-
-
 rule evaluate_baseline:
     """Test metrics of a teacher or student alone, over all seeds."""
     input:

@@ -33,12 +33,12 @@ rule variants_table:
         code("variants_table"),
     output:
         multiext("reports/{table}", ".md", ".csv", ".tex", ".json"),
-    wildcard_constraints:
-        table="|".join(params.tables) or "none",
     log:
         "logs/table/{table}.log",
     benchmark:
         "benchmarks/table/{table}.tsv"
+    wildcard_constraints:
+        table="|".join(params.tables) or "none",
     conda:
         "../envs/classroom.yaml"
     shell:
@@ -58,15 +58,15 @@ rule samples:
         code("samples"),
     output:
         "reports/samples-{study}.png",
-    params:
-        run=lambda wildcards: f"{params.samples[wildcards.study]} --seed {params.seeds[0]}",
-    wildcard_constraints:
-        study="|".join(params.samples) or "none",
     log:
         "logs/samples/{study}.log",
     benchmark:
         "benchmarks/samples/{study}.tsv"
+    wildcard_constraints:
+        study="|".join(params.samples) or "none",
     conda:
         "../envs/classroom.yaml"
+    params:
+        run=lambda wildcards: f"{params.samples[wildcards.study]} --seed {params.seeds[0]}",
     shell:
         "classroom samples {wildcards.study} {params.run} 2> {log}"

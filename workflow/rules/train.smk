@@ -9,16 +9,16 @@ rule baseline:
         code("baseline"),
     output:
         run_files("runs/{study}/{network}/seed-{seed}"),
-    priority: 1  # others wait for the teacher
-    threads: params.training.threads
-    resources:
-        gpu=1,
     log:
         "logs/train/{study}/{network}/seed-{seed}.log",
     benchmark:
         "benchmarks/train/{study}/{network}/seed-{seed}.tsv"
+    priority: 1  # others wait for the teacher
     conda:
         "../envs/classroom.yaml"
+    threads: params.training.threads
+    resources:
+        gpu=1,
     shell:
         "classroom train {wildcards.study} {wildcards.network} --seed {wildcards.seed} 2> {log}"
 
@@ -31,15 +31,15 @@ rule train:
         code("train"),
     output:
         run_files("runs/{study}/{joint}/seed-{seed}"),
-    threads: params.training.threads
-    resources:
-        gpu=1,
     log:
         "logs/train/{study}/{joint}/seed-{seed}.log",
     benchmark:
         "benchmarks/train/{study}/{joint}/seed-{seed}.tsv"
     conda:
         "../envs/classroom.yaml"
+    threads: params.training.threads
+    resources:
+        gpu=1,
     shell:
         "classroom train {wildcards.study} {wildcards.joint} --seed {wildcards.seed} 2> {log}"
 
@@ -53,14 +53,14 @@ rule train_offline:
         code("train_offline"),
     output:
         run_files("runs/{study}/{offline}/seed-{seed}"),
-    threads: params.training.threads
-    resources:
-        gpu=1,
     log:
         "logs/train/{study}/{offline}/seed-{seed}.log",
     benchmark:
         "benchmarks/train/{study}/{offline}/seed-{seed}.tsv"
     conda:
         "../envs/classroom.yaml"
+    threads: params.training.threads
+    resources:
+        gpu=1,
     shell:
         "classroom train {wildcards.study} {wildcards.offline} --seed {wildcards.seed} 2> {log}"

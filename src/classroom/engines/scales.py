@@ -26,9 +26,10 @@ def apply(name: str, params: Path = Path("params.yaml"), folder: Path = Path("sc
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 4096
-    settings = yaml.load(params.read_text())
+    load(params), load(folder / f"{name}.yaml")  # for their errors
+    settings, overlay = yaml.load(params.read_text()), yaml.load((folder / f"{name}.yaml").read_text())
     changed: list[str] = []
-    _merge(settings, load(folder / f"{name}.yaml"), "", changed)
+    _merge(settings, overlay, "", changed)
     if changed:
         text = io.StringIO()
         yaml.dump(settings, text)
@@ -40,14 +41,11 @@ def apply(name: str, params: Path = Path("params.yaml"), folder: Path = Path("sc
 def _merge(into: Any, overlay: Mapping[str, Any], prefix: str, changed: list[str]) -> None:
     for key, value in overlay.items():
         path = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value and isinstance(into.get(key), Mapping):
+        if isinstance(value, Mapping) and value and into.get(key):
             _merge(into[key], value, f"{path}.", changed)
         elif into.get(key) != value:
             changed.append(path)
             if isinstance(value, list) and isinstance(into.get(key), list):
                 into[key][:] = value  # in place, so that its style and comment stay
-            elif isinstance(value, Mapping) and isinstance(into.get(key), Mapping):
-                into[key].clear()
-                into[key].update(value)
             else:
                 into[key] = value

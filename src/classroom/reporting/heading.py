@@ -44,7 +44,7 @@ def lines(scale: str, seeds: Sequence[int], results: Sequence[dict[str, Any]]) -
         f"{data['train']} training, {data['val']} validation, **{data['test']} test images**",
         f"- seeds: {', '.join(map(str, seeds))}" + ("" if len(seeds) > 1 else " (one run, so no standard deviation)"),
         f"- training: {training['epochs']} epochs, batch {training['batch_size']}, Adam at "
-        f"{training['learning_rate']:g}, {training['precision']}; each network's epoch is chosen by IoU on the validation split",
+        f"{training['learning_rate']:g}, {training['precision']}; each network's epoch is the best on validation (IoU)",
     ]
 
 

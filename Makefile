@@ -1,0 +1,42 @@
+# Everything runs in .venv, made from the pinned lock. `make table4` and `make test` are all a new user needs.
+PYTHON ?= python3
+BIN := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+
+.PHONY: table4 all test lint lock clean
+
+table4: .venv/ready
+	snakemake --cores all reports/table4.md
+	@echo; echo "Done: reports/table4.md. Settings: params.yaml. Everything else: make all"
+
+all: .venv/ready
+	snakemake --cores all
+
+test: .venv/ready
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+	python -m pytest
+
+format: .venv/ready
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile workflow
+
+# A stamp, so that set-up is skipped when the lock has not changed and repeated when it broke half-way.
+.venv/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ". Run: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+# After a change of pyproject.toml. torch and torchvision are a tested pair.
+lock: .venv/ready
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-header --no-emit-index-url \
+		--no-annotate --upgrade pyproject.toml --output-file requirements.lock
+
+clean:
+	rm -rf .venv .snakemake .classroom logs benchmarks
