@@ -15,14 +15,14 @@ all: .venv/ready
 test: .venv/ready
 	ruff check .
 	ruff format --check .
-	snakefmt --check Snakefile workflow
+	snakefmt --check workflow
 	snakemake --lint
 	python -m pytest
 
 format: .venv/ready
 	ruff check --fix .
 	ruff format .
-	snakefmt Snakefile workflow
+	snakefmt workflow
 
 # A stamp, so that set-up is skipped when the lock has not changed and repeated when it broke half-way.
 .venv/ready: requirements.lock pyproject.toml

@@ -98,8 +98,8 @@ def train(
                 study, method, seed, job.raw,
                 prepared=Path("data/prepared", study),
                 splits=Path("data/splits", f"{study}.parquet"),
-                teacher_weights=Path("runs", study, "teacher", f"seed-{seed}", "weights.safetensors"),
-                target=Path("runs", study, method, f"seed-{seed}"),
+                teacher_weights=_run_folder(study, "teacher", seed) / "weights.safetensors",
+                target=_run_folder(study, method, seed),
                 checkpoint_folder=checkpoints,
                 identity=job.identity,
                 device=device,
@@ -122,7 +122,7 @@ def evaluate(study: StudyName, method: MethodName) -> None:
     names.check(method)
     with _job(f"classroom evaluate {study} {method}") as job:
         seeds = select(job.raw, "seeds", list[int])
-        results = run({seed: Path("runs", study, method, f"seed-{seed}") for seed in seeds})
+        results = run({seed: _run_folder(study, method, seed) for seed in seeds})
         kind = "baselines" if method in BASELINES else "variants"
         write_json(Path("results", kind, study, f"{method}.json"), results)
     for seed, result in results["seeds"].items():
@@ -135,6 +135,7 @@ def table(
     name: Annotated[str, typer.Argument(help="table2 (baselines), or a key of `tables` in params.yaml.")],
 ) -> None:
     """Render a table of the paper with our values beside: reports/NAME.md, .csv and .tex."""
+    from classroom.evaluation.evaluate import check_current
     from classroom.params import BASELINES, Variants, select
     from classroom.reporting import tables
 
@@ -145,12 +146,16 @@ def table(
         if name == "table2":
             studies = select(job.raw, "baseline_studies", list[str])
             paths = [Path("results/baselines", study, f"{method}.json") for study in studies for method in BASELINES]
-            tables.baselines_table(number, scale, seeds, tables.read_results(paths), target)
+            render = tables.baselines_table
         else:
             study = select(job.raw, f"tables.{name}", str)
             variants = select(job.raw, "variants", Variants)
             paths = [Path("results/variants", study, f"{v}.json") for v in (*variants.joint, *variants.offline)]
-            tables.variants_table(number, scale, seeds, tables.read_results(paths), target)
+            render = tables.variants_table
+        results = tables.read_results(paths)
+        for result in results:
+            check_current(result, {seed: _run_folder(result["study"], result["method"], seed) for seed in seeds})
+        render(number, scale, seeds, results, target)
     typer.echo(f"{target} (.csv and .tex beside it)")
 
 
@@ -161,7 +166,7 @@ def samples(study: StudyName, method: MethodName, seed: Seed) -> None:
     from classroom.reporting import figures
 
     with _job(f"classroom samples {study} {method} --seed {seed}") as job:
-        run = Path("runs", study, method, f"seed-{seed}")
+        run = _run_folder(study, method, seed)
         target = Path("reports", f"samples-{study}.png")
         figures.samples(run, Path("data/prepared", study), select(job.raw, "scale", str), target)
     typer.echo(f"{target}")
@@ -204,6 +209,10 @@ def schema() -> None:
     from classroom.params import Params
 
     typer.echo(json.dumps(Params.model_json_schema(), indent=1, ensure_ascii=False))
+
+
+def _run_folder(study: str, method: str, seed: int) -> Path:
+    return Path("runs", study, method, f"seed-{seed}")
 
 
 def _job(command: str):  # noqa: ANN202 - a context manager of receipts.Job

@@ -8,9 +8,22 @@ import yaml
 from classroom.engines.checks import check_all
 from classroom.engines.reconcile import reconcile
 from classroom.errors import ClassroomError
+from snakemake.exceptions import WorkflowError
 
 # Jobs and cluster nodes read this file too; checking and judging is the main process's, once.
 MAIN_PROCESS = workflow.exec_mode.name == "DEFAULT"
+
+
+def check_profile() -> None:
+    """File times decide alone only under these settings, which a profile named by hand has to repeat."""
+    settings = workflow.dag_settings
+    if {trigger.name for trigger in settings.rerun_triggers} != {"MTIME"} or settings.max_checksum_file_size != 0:
+        raise WorkflowError(
+            "Snakemake runs without the settings that it needs to agree with DVC. Expected in the workflow profile: "
+            "rerun-triggers: [mtime] and max-checksum-file-size: 0, as in workflow/profiles/default/config.yaml. "
+            "Add them to your profile, or leave --workflow-profile out."
+        )
+
 
 # `classroom` is found beside the Python that runs Snakemake, in an activated environment or not.
 shell.prefix(f"export PATH={Path(sys.executable).parent}:$PATH; ")

@@ -10,6 +10,7 @@ from classroom.errors import DataError
 from classroom.evaluation import predictions
 from classroom.evaluation.ensemble import with_ensemble
 from classroom.evaluation.metrics import COUNTS, counts, pooled
+from classroom.files import content_hash
 
 
 def evaluate(folders: dict[int, Path]) -> dict[str, Any]:
@@ -32,6 +33,21 @@ def evaluate(folders: dict[int, Path]) -> dict[str, Any]:
     return shared | {"seeds": {str(seed): _seed(run, folders[seed]) for seed, run in runs.items()}}
 
 
+def check_current(results: dict[str, Any], folders: dict[int, Path]) -> None:
+    """Raises DataError if `results` were made from other predictions than those that lie in the runs' folders.
+
+    A run that is not here (results pulled alone) cannot be compared and passes.
+    """
+    for seed, folder in folders.items():
+        path = folder / "predictions.parquet"
+        seeds = results["seeds"]
+        if str(seed) in seeds and path.exists() and content_hash(path) != seeds[str(seed)]["predictions"]:
+            raise DataError(
+                f"{path}: is not what the results of {results['method']} were computed from. "
+                f"Run `classroom evaluate {results['study']} {results['method']}` again."
+            )
+
+
 def _run(folder: Path) -> dict[str, Any]:
     path = folder / "metrics.json"
     try:
@@ -49,6 +65,7 @@ def _seed(run: dict[str, Any], folder: Path) -> dict[str, Any]:
     masks = {name: predictions.mask(stack) for name, stack in stacks.items()}
     per_image = {name: counts(mask, truth) for name, mask in with_ensemble(masks).items()}
     return {
+        "predictions": content_hash(path),
         "best_epoch": run["best"]["epochs"],
         "test": {name: pooled(per_image[name]) for name in per_image},
         "last_epoch_test": run["last"]["test"],

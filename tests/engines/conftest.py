@@ -1,0 +1,153 @@
+"""A project on the smallest configuration, driven by the real Snakemake and DVC."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, STUDY, shrink
+from ruamel.yaml import YAML
+
+VARIANTS = {"joint": ["ml-v3", "kd_ml-v3"], "offline": ["kd_off-v1"]}
+
+
+class Project:
+    """A working tree of Classroom and what a user would type in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        binaries = Path(sys.executable).parent
+        self.environment = os.environ | {
+            "PATH": f"{binaries}:{os.environ['PATH']}",
+            "PYTHONPATH": str(root / "src"),  # the tree's own code, not the installed one
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "DVC_NO_ANALYTICS": "1",
+            "OMP_NUM_THREADS": "1",
+            "GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@example.org",
+            "GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@example.org",
+        }  # fmt: skip
+
+    def run(self, *command: str, expect: int = 0, timeout: float = 300) -> str:
+        """Runs `command` in the tree and returns what it printed; fails unless it exits with `expect`."""
+        done = subprocess.run(
+            command, cwd=self.root, env=self.environment, text=True, timeout=timeout,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert done.returncode == expect, f"{' '.join(command)}: exit {done.returncode}\n{done.stdout[-6000:]}"
+        return done.stdout
+
+    def snakemake(self, *arguments: str, expect: int = 0) -> str:
+        return self.run("snakemake", "--cores", "2", *arguments, expect=expect)
+
+    def planned(self, target: str = "all") -> Counter[str]:
+        """Jobs by rule that Snakemake would run for `target`."""
+        printed = self.snakemake("-n", "--quiet=rules", "--", target)
+        return Counter({rule: count for rule, count in _jobs(printed).items() if rule not in ("all", "total")})
+
+    def repro(self, *arguments: str) -> list[str]:
+        """The stages that `dvc repro` ran."""
+        return re.findall(r"Running stage '([^']+)'", self.run("dvc", "repro", *arguments))
+
+    def status(self) -> str:
+        return self.run("dvc", "status").strip()
+
+    def copy(self, target: Path) -> Project:
+        """The same tree elsewhere, with results, cache and file times."""
+        shutil.copytree(self.root, target, symlinks=True)
+        return Project(target)
+
+    def clone(self, target: Path) -> Project:
+        """A fresh clone after `dvc pull` from the remote."""
+        self.run("git", "clone", "--quiet", str(self.root), str(target))
+        clone = Project(target)
+        clone.run("dvc", "pull", "--quiet", "--run-cache")
+        return clone
+
+    def edit(self, path: str, old: str, new: str) -> None:
+        text = (self.root / path).read_text()
+        assert text.count(old) == 1, f"{path}: {old!r} stands there {text.count(old)} times"
+        (self.root / path).write_text(text.replace(old, new))
+
+    def weigh(self, variant: str, alpha: float) -> None:
+        """Gives S1 of `variant` another alpha."""
+        yaml = YAML()
+        params = yaml.load((self.root / "params.yaml").read_text())
+        params["weights"][STUDY][variant]["S1"]["alpha"] = alpha
+        with (self.root / "params.yaml").open("w") as file:
+            yaml.dump(params, file)
+
+    def set(self, **sections: object) -> None:
+        """Replaces top-level sections of params.yaml."""
+        yaml = YAML()
+        params = yaml.load((self.root / "params.yaml").read_text())
+        params.update(sections)
+        with (self.root / "params.yaml").open("w") as file:
+            yaml.dump(params, file)
+
+    def commit(self, message: str) -> None:
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "--quiet", "--message", message)
+
+
+def _jobs(printed: str) -> dict[str, int]:
+    return {rule: int(count) for rule, count in re.findall(r"^([a-z_]+) +(\d+)$", printed, re.MULTILINE)}
+
+
+def checkout(target: Path) -> Project:
+    """The repository as it stands here, uncommitted changes included, as a repository of its own."""
+    tracked = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    ).stdout.split("\n")  # fmt: skip
+    for name in filter(None, tracked):
+        if (ROOT / name).is_file() and not name.startswith(("tests/", "reports/", "dvc.lock")):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, target / name)
+    project = Project(target)
+    project.run("git", "init", "--quiet", "--initial-branch=main")
+    return project
+
+
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The tiny configuration, committed, nothing run yet. Not to be changed: copy it."""
+    project = checkout(tmp_path_factory.mktemp("pristine"))
+    yaml = YAML()
+    params = shrink(yaml.load((project.root / "params.yaml").read_text()))
+    del params["study"]["lgg-mobilenet"]
+    params["baseline_studies"] = [STUDY]
+    params["variants"] = VARIANTS
+    params["samples"] = {STUDY: "ml-v3"}
+    params["training"]["epochs"] = 1
+    with (project.root / "params.yaml").open("w") as file:
+        yaml.dump(params, file)
+    project.commit("tiny")
+    return project
+
+
+@pytest.fixture(scope="session")
+def finished_once(pristine: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Everything run by Snakemake, committed and pushed to a DVC remote. Not to be changed: use `finished`."""
+    folder = tmp_path_factory.mktemp("finished")
+    project = pristine.copy(folder / "project")
+    project.snakemake("all")
+    project.run("dvc", "remote", "add", "--quiet", "--default", "store", str(folder / "store"))
+    project.commit("results")
+    project.run("dvc", "push", "--quiet", "--run-cache")
+    return project
+
+
+@pytest.fixture
+def finished(finished_once: Project, tmp_path: Path) -> Project:
+    return finished_once.copy(tmp_path / "project")
+
+
+@pytest.fixture
+def clone(finished_once: Project, tmp_path: Path) -> Project:
+    return finished_once.clone(tmp_path / "clone")

@@ -1,0 +1,374 @@
+"""What holds between Snakemake and DVC, whatever a user does. The real engines, counted jobs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, STUDY
+
+from engines.conftest import Project, checkout
+
+pytestmark = pytest.mark.engines
+
+ONE_VARIANT = Counter(train=1, evaluate=1, variants_table=1)
+TRAININGS = Counter(baseline=2, train=2, train_offline=1)
+AFTER_TRAININGS = Counter(evaluate_baseline=2, evaluate=3, variants_table=1, baselines_table=1, samples=1)
+
+
+# The same graph ------------------------------------------------------------------------------------------------
+
+
+def jobs_of_snakemake(project: Project) -> dict[tuple[str, ...], tuple[str, set[str]]]:
+    """Command and inputs of every job, by its sorted outputs, from what a forced dry run prints."""
+    printed = project.snakemake("-n", "-p", "--forceall", "all")
+    jobs = {}
+    for block in re.split(r"\n(?=(?:local)?rule )", printed):
+        found = {key: value for key, value in re.findall(r"^    (input|output): (.*)$", block, re.MULTILINE)}
+        command = re.search(r"^Shell command: (?:export PATH=\S+; )?(classroom .*) 2> \S+$", block, re.MULTILINE)
+        if command:
+            outputs = tuple(sorted(found["output"].split(", ")))
+            jobs[outputs] = (command.group(1), set(found["input"].split(", ")))
+    return jobs
+
+
+def jobs_of_dvc(project: Project) -> dict[tuple[str, ...], tuple[str, set[str]]]:
+    printed = project.run(
+        "python", "-c",
+        "import json; from dataclasses import asdict; from classroom.engines import plan;"
+        "print(json.dumps([asdict(stage) for stage in plan.load().values()]))",
+    )  # fmt: skip
+    stages = json.loads(printed)
+    outputs = [out for stage in stages for out in stage["outputs"]]
+    jobs = {}
+    for stage in stages:
+        inputs = set()
+        for dependency in stage["dependencies"]:
+            inputs |= {out for out in outputs if out.startswith(f"{dependency}/")} or {dependency}
+        jobs[tuple(sorted(stage["outputs"]))] = (stage["command"], inputs)
+    return jobs
+
+
+@pytest.mark.parametrize("scale", ["demo", "paper"])
+def test_rules_and_stages_are_the_same_jobs(scale: str, tmp_path: Path) -> None:
+    """T1: same outputs, inputs and commands, job by job; none is left over on either side."""
+    project = checkout(tmp_path)
+    project.run("classroom", "scale", scale)
+    rules, stages = jobs_of_snakemake(project), jobs_of_dvc(project)
+    assert rules.keys() == stages.keys()
+    for outputs in rules:
+        assert rules[outputs] == stages[outputs], outputs
+    trainings = [command for command, _ in rules.values() if command.startswith("classroom train")]
+    assert len(trainings) == {"demo": 16, "paper": 48}[scale]
+
+
+# Nothing done twice ---------------------------------------------------------------------------------------------
+
+
+def test_what_snakemake_ran_is_done_for_dvc(finished: Project) -> None:
+    """T2: results of a Snakemake run are recorded; neither engine has anything left to do."""
+    assert finished.status() == "Data and pipelines are up to date."
+    assert finished.repro() == []
+    assert finished.planned() == Counter()
+
+
+def test_a_fresh_clone_after_pull_has_nothing_to_do(finished_once: Project, tmp_path: Path) -> None:
+    """T3: whatever times git and DVC give the files."""
+    clone = finished_once.clone(tmp_path / "clone")
+    shuffle = random.Random(0)
+    for attempt in range(3):
+        assert clone.planned() == Counter(), f"attempt {attempt}"
+        assert clone.status() == "Data and pipelines are up to date."
+        shutil.rmtree(clone.root / ".snakemake", ignore_errors=True)
+        for path in clone.root.rglob("*"):
+            if path.is_file() and not {".git", ".dvc", ".classroom"} & set(path.relative_to(clone.root).parts):
+                moment = time.time() - shuffle.uniform(0, 10**7)
+                os.utime(path, (moment, moment))
+    assert clone.repro() == []
+
+
+def test_an_edit_before_the_first_run_of_a_clone_is_seen(clone: Project) -> None:
+    """T4: Snakemake has no memory there at all; exactly the edited variant is due, and then made."""
+    clone.weigh("kd_ml-v3", 0.3)
+    assert clone.planned() == ONE_VARIANT
+    printed = clone.snakemake("all")
+    assert printed.count("best epochs") == 1
+    assert clone.planned() == Counter()
+    assert clone.repro() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "due"),
+    [
+        (lambda p: p.weigh("kd_ml-v3", 0.3), ONE_VARIANT),
+        (lambda p: p.set(seeds=[0, 1]), TRAININGS + AFTER_TRAININGS - Counter(samples=1)),
+        (lambda p: p.edit("params.yaml", "epochs: 1", "epochs: 2"), TRAININGS + AFTER_TRAININGS),
+        (lambda p: p.set(scale="small"), Counter(variants_table=1, baselines_table=1, samples=1)),
+        (
+            lambda p: p.edit("src/classroom/distill/losses.py", "return 1 - 2 * overlap", "return 1 - 2.0 * overlap"),
+            TRAININGS + AFTER_TRAININGS,
+        ),
+        (
+            lambda p: p.edit("src/classroom/distill/exchange.py", "  # V3 turns", "  # So V3 turns"),
+            Counter(train=2, train_offline=1, evaluate=3, variants_table=1, samples=1),
+        ),
+        (lambda p: p.edit("src/classroom/reporting/heading.py", "from a local folder", "of a folder"),
+         Counter(variants_table=1, baselines_table=1)),
+        (lambda p: p.edit("src/classroom/errors.py", "The one exception", "One exception"), Counter()),
+        (lambda p: [os.utime(path) for path in (p.root / "src").rglob("*.py")], Counter()),
+    ],
+    ids=["weight", "one seed more", "epochs", "scale's name", "loss", "comment in exchange", "heading", "message",
+         "touched code"],
+)  # fmt: skip
+def test_a_change_reruns_exactly_what_it_touches(finished_once: Project, tmp_path: Path, change, due) -> None:
+    """T5, T9: `dvc repro --dry` names the first stages of every chain, Snakemake all of them."""
+    project = finished_once.copy(tmp_path / "project")
+    change(project)
+    assert project.planned() == due
+    changed = json.loads(project.run("dvc", "status", "--json"))
+    first = Counter(name.split("@")[0] for name in changed)
+    assert first <= due + Counter(evaluate_offline=due["evaluate"])
+    assert bool(first) == bool(due)
+
+
+def test_a_changed_image_reruns_everything_made_from_it(finished: Project) -> None:
+    """T9: with file times of long ago, as `cp -p` or an archive would leave them."""
+    image, other = sorted((finished.root / "data/raw/lgg").rglob("*_1.tif"))[:2]
+    image.unlink()
+    shutil.copyfile(other, image)
+    os.utime(image, (10**9, 10**9))
+    due = finished.planned()
+    assert due["prepare"] == 1
+    assert due["baseline"] == 2
+    assert due["train"] == 2
+
+
+def test_what_dvc_ran_is_done_for_snakemake(finished: Project) -> None:
+    """T6, T7: and going back to a setting restores its results instead of training again."""
+    before = (finished.root / "reports/table4.csv").read_bytes()
+    finished.weigh("kd_ml-v3", 0.3)
+    ran = finished.repro()
+    assert sorted(name.split("@")[0] for name in ran) == ["evaluate", "train", "variants_table"]
+    assert finished.planned() == Counter()
+    assert (finished.root / "reports/table4.csv").read_bytes() != before
+    finished.weigh("kd_ml-v3", 0.1)
+    assert finished.repro() == []
+    assert finished.planned() == Counter()
+    assert (finished.root / "reports/table4.csv").read_bytes() == before
+
+
+def test_switching_branches_has_nothing_to_do(finished: Project) -> None:
+    """T8: git switch and dvc checkout, there and back."""
+    finished.run("git", "switch", "--quiet", "--create", "other")
+    finished.weigh("ml-v3", 0.3)
+    finished.snakemake("all")
+    finished.commit("other weight")
+    for branch in ("main", "other"):
+        finished.run("git", "switch", "--quiet", branch)
+        finished.run("dvc", "checkout", "--quiet")
+        assert finished.planned() == Counter(), branch
+
+
+def test_a_seed_that_leaves_and_returns_is_not_trained_again(finished: Project) -> None:
+    """Results beyond today's settings step aside, so that a clone agrees, and come back with the setting."""
+    finished.set(seeds=[0, 1])
+    finished.snakemake("all")
+    finished.set(seeds=[0])
+    finished.snakemake("all")
+    finished.commit("one seed again")
+    finished.run("dvc", "push", "--quiet")
+    clone = finished.clone(finished.root.parent / "clone")
+    assert clone.planned() == Counter()
+    finished.set(seeds=[0, 1])
+    due = finished.planned()
+    assert due == AFTER_TRAININGS - Counter(samples=1)
+
+
+# Failures and kills ---------------------------------------------------------------------------------------------
+
+
+def test_a_failed_training_never_hides_behind_an_old_result(finished: Project) -> None:
+    """T10: Snakemake alone would build the table from the variant's old results (its issue 1978)."""
+    old = (finished.root / "reports/table4.md").read_bytes()
+    obstacle = finished.root / "checkpoints" / STUDY / "kd_ml-v3"
+    obstacle.mkdir(parents=True, exist_ok=True)
+    (obstacle / "seed-0").write_text("a file where the checkpoint's folder should be")
+    finished.weigh("kd_ml-v3", 0.3)
+    finished.weigh("ml-v3", 0.3)
+    printed = finished.snakemake("all", expect=1)
+    assert "checkpoint cannot be written" in printed
+    assert (finished.root / "reports/table4.md").read_bytes() == old
+    for target in ("reports/table4.md", "all"):
+        assert finished.planned(target) == ONE_VARIANT, "the sibling that finished is recorded, the failed one is due"
+    (obstacle / "seed-0").unlink()
+    finished.snakemake("all")
+    assert finished.status() == "Data and pipelines are up to date."
+    assert (finished.root / "reports/table4.md").read_bytes() != old
+
+
+def descendants(project: Project, word: str) -> list[int]:
+    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    wanted = []
+    for line in listed.splitlines()[1:]:
+        pid, _, arguments = line.strip().partition(" ")
+        try:
+            here = os.readlink(f"/proc/{pid}/cwd") == str(project.root)
+        except OSError:
+            continue
+        if here and word in arguments and "/sh" not in arguments.split(" ")[0]:
+            wanted.append(int(pid))
+    return wanted
+
+
+def start(project: Project, *command: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        command, cwd=project.root, env=project.environment, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def wait_for(condition, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_a_training_killed_once_is_retried_from_its_checkpoint(finished: Project) -> None:
+    finished.edit("params.yaml", "epochs: 1", "epochs: 12")
+    running = start(finished, "snakemake", "--cores", "1", f"runs/{STUDY}/student/seed-0/metrics.json")
+    checkpoint = finished.root / "checkpoints" / STUDY / "student" / "seed-0" / "newest.pt"
+    wait_for(checkpoint.exists)
+    for pid in descendants(finished, "classroom train"):
+        os.kill(pid, signal.SIGKILL)
+    assert running.wait(timeout=120) == 0
+    assert "resumed from" in (finished.root / f"logs/train/{STUDY}/student/seed-0.log").read_text()
+    assert not checkpoint.exists()
+
+
+@pytest.mark.parametrize("engine", ["snakemake", "dvc"])
+def test_a_killed_engine_loses_nothing_finished(engine: str, pristine: Project, tmp_path: Path) -> None:
+    """T11: after kill -9 of everything, a second start does what is missing, and DVC agrees."""
+    project = pristine.copy(tmp_path / "project")
+    command = ("snakemake", "--cores", "2", "all") if engine == "snakemake" else ("dvc", "repro")
+    running = start(project, *command)
+    teacher = project.root / f"runs/{STUDY}/teacher/seed-0/receipt.json"
+    wait_for(teacher.exists)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    trained = teacher.stat().st_mtime
+    if engine == "snakemake":
+        project.snakemake("--unlock")
+        project.snakemake("all")
+    else:
+        project.run("dvc", "repro")
+    assert project.status() == "Data and pipelines are up to date."
+    assert project.planned() == Counter()
+    if engine == "snakemake":  # DVC deletes what it has not recorded before it runs a stage
+        lasting = json.loads(teacher.read_text())
+        assert lasting["stage"] == f"baseline@{STUDY}-teacher-0"
+        assert teacher.stat().st_mtime <= trained + 2, "the finished teacher was trained again"
+
+
+def test_a_second_snakemake_is_told_so(finished: Project) -> None:
+    """T14: and harms nothing."""
+    finished.edit("params.yaml", "epochs: 1", "epochs: 3")
+    running = start(finished, "snakemake", "--cores", "1", "all")
+    wait_for(lambda: bool(descendants(finished, "classroom train")))
+    assert "lock" in finished.snakemake("all", expect=1).lower()
+    assert running.wait(timeout=240) == 0
+    assert finished.planned() == Counter()
+
+
+def test_a_table_is_not_rendered_from_results_of_another_run(finished: Project) -> None:
+    """T12: by hand, too. The results remember which predictions they were made from."""
+    run = finished.root / f"runs/{STUDY}"
+    shutil.copyfile(run / "kd_off-v1/seed-0/predictions.parquet", run / "ml-v3/seed-0/predictions.parquet")
+    printed = finished.run("classroom", "table", "table4", expect=1)
+    assert printed.startswith("Error: ")
+    assert f"Run `classroom evaluate {STUDY} ml-v3` again" in printed
+
+
+# Experiments ----------------------------------------------------------------------------------------------------
+
+
+def test_experiments_run_what_they_change(finished: Project) -> None:
+    """T13: in a folder of their own with --temp, or here; `exp show` has a readable column per variant."""
+    before = {path: (finished.root / path).read_bytes() for path in ("params.yaml", "dvc.lock", "reports/table4.csv")}
+    weight = f"weights.{STUDY}.kd_ml-v3.S1.alpha"
+    printed = finished.run("dvc", "exp", "run", "--temp", "--name", "aside", "-S", f"{weight}=0.3")
+    ran = re.findall(r"Running stage '([a-z_]+)", printed)
+    assert Counter(ran) == ONE_VARIANT
+    assert {path: (finished.root / path).read_bytes() for path in before} == before
+    assert finished.planned() == Counter()
+
+    table = list(csv.DictReader(io.StringIO(finished.run("dvc", "exp", "show", "--csv", "--only-changed"))))
+    by_name = {row["Experiment"] or row["rev"]: row for row in table}
+    assert by_name["aside"][weight] == "0.3"
+    assert float(by_name["aside"]["iou.kd_ml-v3"]) >= 0
+    assert len(table[0]) <= 12, f"too many columns to read: {list(table[0])}"
+
+    finished.run("dvc", "exp", "apply", "aside")
+    assert finished.planned() == Counter(), "an applied experiment is fresh for Snakemake"
+    finished.run("git", "checkout", "--quiet", ".")
+    finished.run("dvc", "checkout", "--quiet")
+
+    printed = finished.run("dvc", "exp", "run", "-S", f"{weight}=0.4")
+    assert Counter(re.findall(r"Running stage '([a-z_]+)", printed)) == ONE_VARIANT
+    assert finished.planned() == Counter()
+
+
+# Errors ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("learning_rate:", "learning_rat:", "unknown key 'training.learning_rat'. Did you mean 'learning_rate'?"),
+        ("encoder: tu-resnet50", "encoder: tu-resnet51", "unknown encoder 'tu-resnet51'. Did you mean 'tu-resnet"),
+        ("joint: [ml-v1,", "joint: [ml-v4,", "unknown variant 'ml-v4'"),
+        ("source: phantom", "source: directory", "dataset.lgg.directory: no such folder: data/downloads/lgg"),
+        ("scale: demo", "scale: [", "not valid YAML"),
+    ],
+)
+def test_snakemake_says_bad_settings_in_one_paragraph(old: str, new: str, message: str, tmp_path: Path) -> None:
+    """Before any job, without a traceback, and in the same words as `classroom check`."""
+    project = checkout(tmp_path)
+    text = (project.root / "params.yaml").read_text()
+    (project.root / "params.yaml").write_text(text.replace(old, new, 1))
+    said = project.run("classroom", "check", expect=1)
+    assert message in said
+    assert "Traceback" not in said
+    if "YAML" not in message:
+        printed = project.snakemake("-n", expect=1)
+        assert said.strip() in printed
+        assert "Traceback" not in printed
+
+
+def test_a_profile_that_lacks_what_the_engines_rely_on_is_refused(pristine: Project) -> None:
+    printed = pristine.snakemake("--workflow-profile", "none", expect=1)
+    assert "Snakemake runs without the settings that it needs to agree with DVC" in printed
+    assert "Traceback" not in printed
+
+
+def test_readme_and_default_profile_agree_on_file_times() -> None:
+    """Every profile must repeat what the engines rely on: a profile named by hand replaces the default one."""
+    from ruamel.yaml import YAML
+
+    for profile in (ROOT / "workflow" / "profiles").glob("*/config.yaml"):
+        settings = YAML(typ="safe").load(profile.read_text())
+        assert settings["rerun-triggers"] == ["mtime"], profile
+        assert settings["max-checksum-file-size"] == 0, profile
+        assert settings["rerun-incomplete"] is True, profile
+        assert settings["keep-going"] is True, profile
