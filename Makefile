@@ -39,4 +39,4 @@ lock: .venv/ready
 		--no-annotate --upgrade pyproject.toml --output-file requirements.lock
 
 clean:
-	rm -rf .venv .snakemake .classroom logs benchmarks
+	rm -rf .venv .snakemake .classroom logs

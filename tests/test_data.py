@@ -156,17 +156,27 @@ def test_blank_slices_may_recur(tmp_path):
     assert len(list(read_all("lgg", tmp_path))) == 3
 
 
-@pytest.mark.parametrize("real", [REAL_LGG] if REAL_LGG.exists() else [])
-def test_the_real_slices_are_read_completely(real):
-    """Real files have properties that phantoms lack: other compressions, blank slices, gaps in the numbers."""
-    groups, with_lesion, digests = set(), 0, []
-    for sample, image, mask, digest in read_all("lgg", real):
-        assert image.shape == (256, 256, 3)
-        assert mask.shape == (256, 256)
+@pytest.fixture(scope="module", params=["phantoms", *(["real slices"] if REAL_LGG.exists() else [])])
+def whole(request, tmp_path_factory) -> tuple[Path, int, tuple[int, int, int]]:
+    """A complete dataset, the size of its slices, and its numbers of images, of images with a lesion, of patients."""
+    if request.param == "real slices":
+        return REAL_LGG, 256, (444, 222, 74)
+    folder = phantoms(tmp_path_factory.mktemp("whole"), patients=6, slices=4, size=48)
+    return folder, 48, (24, sum(tifffile.imread(path).any() for path in folder.rglob("*_mask.tif")), 6)
+
+
+def test_a_whole_dataset_is_read_completely(whole):
+    """Real files have what phantoms lack: another compression, blank slices, gaps in the numbers."""
+    folder, size, counts = whole
+    groups, with_lesion, images = set(), 0, 0
+    for sample, image, mask, _ in read_all("lgg", folder):
+        assert (image.shape, image.dtype) == ((size, size, 3), np.uint8)
+        assert (mask.shape, mask.dtype) == ((size, size), np.uint8)
+        assert mask.max() <= 1
         groups.add(sample.group)
         with_lesion += mask.any()
-        digests.append(digest)
-    assert (len(digests), with_lesion, len(groups)) == (444, 222, 74)
+        images += 1
+    assert (images, with_lesion, len(groups)) == counts
 
 
 # --- sources ---
@@ -536,29 +546,25 @@ def test_augmented_masks_stay_binary_and_follow_their_images(geometry, seed):
 
 
 def test_flips_and_turns_move_pixels_without_changing_them():
-    images = torch.rand(16, 3, 32, 32)
+    """Turned by interpolation between pixels, small lesions would fade."""
+    images = torch.randint(256, (16, 3, 32, 32), generator=torch.Generator().manual_seed(0)) / 255
     masks = (images[:, :1] > 0.5).float()
     new_images, new_masks = augmentation(affine=0)(images, masks, seed=4)
     assert torch.equal((new_images[:, :1] > 0.5).float(), new_masks)
-    assert torch.equal(new_images.flatten(2).sort().values, images.flatten(2).sort().values)
-    # All eight ways to lay a square are reached, transposes among them.
-    ways = set()
+    reached = set()
     for before, after in zip(images, new_images, strict=True):
-        laid = {
-            (turns, flipped): torch.rot90(before.flip(-1) if flipped else before, turns, (1, 2))
-            for turns in range(4)
-            for flipped in (False, True)
-        }
-        found = [way for way, image in laid.items() if torch.equal(image, after)]
+        # The eight ways to lay a square; transposes are among them.
+        laid = [torch.rot90(way, turns, (1, 2)) for way in (before, before.flip(-1)) for turns in range(4)]
+        found = [way for way, image in enumerate(laid) if torch.allclose(image, after, atol=1e-3, rtol=0)]
         assert len(found) == 1
-        ways.add(found[0])
-    assert len(ways) >= 6
+        reached.update(found)
+    assert len(reached) >= 6
 
 
 def test_every_image_of_a_batch_is_drawn_its_own_geometry():
     images, masks = ellipses(count=16)
-    new_images, _ = augmentation()(images, masks, seed=0)
-    assert len({image.numpy().tobytes() for image in new_images.contiguous()}) >= 12
+    new_images, _ = augmentation(affine=1)(images, masks, seed=0)
+    assert len({image.contiguous().numpy().tobytes() for image in new_images}) == 16
 
 
 def test_the_same_seed_draws_the_same_geometry_whatever_was_drawn_before():

@@ -213,9 +213,7 @@ def test_prediction_loss_and_its_gradient_are_finite_for_extreme_logits(dtype: t
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("form", ["binary", "printed"])
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
-def test_task_loss_and_its_gradient_are_finite_for_extreme_logits(
-    dtype: torch.dtype, form: str, gamma: float
-) -> None:
+def test_task_loss_and_its_gradient_are_finite_for_extreme_logits(dtype: torch.dtype, form: str, gamma: float) -> None:
     """Whatever focusing parameter the settings accept: a finite loss with a NaN gradient ruins all weights unseen."""
     masks = maps(1.0, 1.0, 1.0, 0.0, 0.0, 0.0)
     logits = maps(-100.0, 0.0, 100.0, -100.0, 0.0, 100.0).to(dtype).requires_grad_()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT, STUDY, THIN, shrink
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from classroom import params
 from classroom.distill.losses import feature_loss, prediction_loss, task_loss
@@ -178,8 +178,6 @@ def test_a_frozen_teacher_keeps_every_bit(name: str, variant_of: Any) -> None:
 def test_a_frozen_teacher_has_the_baselines_weights(variant_of: Any, teacher_file: Path) -> None:
     method = variant_of("kd_off-v1")
     baseline = make("teacher", STUDY, settings_with_weights(), SEED, teacher_file)
-    from safetensors.torch import load_file
-
     saved = load_file(teacher_file)
     for key, value in method.networks["T"].state_dict().items():
         assert torch.equal(value, saved[f"T.{key}"]), key
@@ -356,7 +354,11 @@ def test_a_truncated_teacher_is_named(teacher_file: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     "other",
-    [{"encoder": "tu-resnet26"}, {"encoder_options": {"channels": [4, 4, 8, 16]}}, {"decoder_channels": [8, 8, 4, 4, 4]}],
+    [
+        {"encoder": "tu-resnet26"},
+        {"encoder_options": {"channels": [4, 4, 8, 16]}},
+        {"decoder_channels": [8, 8, 4, 4, 4]},
+    ],
     ids=["another encoder", "wider", "another decoder"],
 )
 def test_a_teacher_of_other_settings_is_refused(other: dict[str, Any], teacher_file: Path) -> None:

@@ -1,4 +1,4 @@
-"""Networks: the paper's sizes, drawn from one seed, normalising their own input, with weights that are what was asked."""
+"""Networks: the paper's sizes, drawn from one seed, normalising their input, with the weights that were asked for."""
 
 from __future__ import annotations
 
@@ -156,7 +156,8 @@ def test_a_tap_that_does_not_exist_is_named_with_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "near"), [("resnet81", "resnet18"), ("tu-mobilenet_v1_100", "tu-mobilenetv1_100"), ("tu-rsnet18", "tu-resnet18")]
+    ("wrong", "near"),
+    [("resnet81", "resnet18"), ("tu-mobilenet_v1_100", "tu-mobilenetv1_100"), ("tu-rsnet18", "tu-resnet18")],
 )
 def test_an_unknown_encoder_is_named_with_the_nearest(wrong: str, near: str) -> None:
     with pytest.raises(ParamsError, match=f"unknown encoder '{wrong}'. Did you mean '{near}'"):
@@ -244,7 +245,9 @@ def test_timms_own_files_fit(tmp_path: Path) -> None:
 def test_a_tensor_of_another_shape_is_named(prefix: str, donor: Network, tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_file(encoder_state(donor, prefix) | {f"{prefix}model.conv1.weight": torch.zeros(5, 3, 7, 7)}, path)
-    with pytest.raises(TrainingError, match=r"other\.safetensors: 'model\.conv1\.weight'.*\(5, 3, 7, 7\).*\(64, 3, 7, 7\)"):
+    with pytest.raises(
+        TrainingError, match=r"other\.safetensors: 'model\.conv1\.weight'.*\(5, 3, 7, 7\).*\(64, 3, 7, 7\)"
+    ):
         build(thin(weights=str(path)), 0)
 
 

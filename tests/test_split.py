@@ -88,7 +88,7 @@ def test_by_image_every_label_has_its_share_of_every_split(index, seed, percent)
 def test_by_group_the_splits_are_near_75_10_15(index, seed):
     assigned = split.assign(index, Split(percent=PAPER, by="group", seed=seed))
     for name, share in zip(split.NAMES, PAPER, strict=True):
-        assert (assigned == name).mean() == pytest.approx(share / 100, abs=0.06)
+        assert (assigned == name).mean() == pytest.approx(share / 100, abs=0.09)
 
 
 @pytest.mark.parametrize("by", ["image", "group"])

@@ -1,4 +1,6 @@
 # Checked settings, the verdict on what is fresh, and the few functions that the rules share.
+# No rule has a `benchmark:`: Snakemake counts its file's time among the outputs', which `reconcile` cannot know of;
+# duration and memory are in each job's receipt.
 import sys
 import warnings
 from pathlib import Path

@@ -9,8 +9,6 @@ rule fetch:
         directory("data/raw/{dataset}"),
     log:
         "logs/fetch/{dataset}.log",
-    benchmark:
-        "benchmarks/fetch/{dataset}.tsv"
     conda:
         "../envs/classroom.yaml"
     shell:
@@ -26,8 +24,6 @@ rule prepare:
         prepared_files("{study}"),
     log:
         "logs/prepare/{study}.log",
-    benchmark:
-        "benchmarks/prepare/{study}.tsv"
     conda:
         "../envs/classroom.yaml"
     shell:
@@ -43,8 +39,6 @@ rule split:
         "data/splits/{study}.parquet",
     log:
         "logs/split/{study}.log",
-    benchmark:
-        "benchmarks/split/{study}.tsv"
     conda:
         "../envs/classroom.yaml"
     shell:

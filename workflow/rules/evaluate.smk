@@ -10,8 +10,6 @@ rule evaluate_baseline:
         "results/baselines/{study}/{network}.json",
     log:
         "logs/evaluate/{study}/{network}.log",
-    benchmark:
-        "benchmarks/evaluate/{study}/{network}.tsv"
     conda:
         "../envs/classroom.yaml"
     shell:
@@ -27,8 +25,6 @@ rule evaluate:
         "results/variants/{study}/{variant}.json",
     log:
         "logs/evaluate/{study}/{variant}.log",
-    benchmark:
-        "benchmarks/evaluate/{study}/{variant}.tsv"
     conda:
         "../envs/classroom.yaml"
     shell:

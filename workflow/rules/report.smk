@@ -14,8 +14,6 @@ rule baselines_table:
         multiext("reports/table2", ".md", ".csv", ".tex"),
     log:
         "logs/table/table2.log",
-    benchmark:
-        "benchmarks/table/table2.tsv"
     conda:
         "../envs/classroom.yaml"
     shell:
@@ -35,8 +33,6 @@ rule variants_table:
         multiext("reports/{table}", ".md", ".csv", ".tex", ".json"),
     log:
         "logs/table/{table}.log",
-    benchmark:
-        "benchmarks/table/{table}.tsv"
     wildcard_constraints:
         table="|".join(params.tables) or "none",
     conda:
@@ -60,8 +56,6 @@ rule samples:
         "reports/samples-{study}.png",
     log:
         "logs/samples/{study}.log",
-    benchmark:
-        "benchmarks/samples/{study}.tsv"
     wildcard_constraints:
         study="|".join(params.samples) or "none",
     conda:

@@ -11,8 +11,6 @@ rule baseline:
         run_files("runs/{study}/{network}/seed-{seed}"),
     log:
         "logs/train/{study}/{network}/seed-{seed}.log",
-    benchmark:
-        "benchmarks/train/{study}/{network}/seed-{seed}.tsv"
     priority: 1  # others wait for the teacher
     conda:
         "../envs/classroom.yaml"
@@ -33,8 +31,6 @@ rule train:
         run_files("runs/{study}/{joint}/seed-{seed}"),
     log:
         "logs/train/{study}/{joint}/seed-{seed}.log",
-    benchmark:
-        "benchmarks/train/{study}/{joint}/seed-{seed}.tsv"
     conda:
         "../envs/classroom.yaml"
     threads: params.training.threads
@@ -55,8 +51,6 @@ rule train_offline:
         run_files("runs/{study}/{offline}/seed-{seed}"),
     log:
         "logs/train/{study}/{offline}/seed-{seed}.log",
-    benchmark:
-        "benchmarks/train/{study}/{offline}/seed-{seed}.tsv"
     conda:
         "../envs/classroom.yaml"
     threads: params.training.threads

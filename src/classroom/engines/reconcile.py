@@ -24,8 +24,8 @@ from classroom.errors import ClassroomError
 from classroom.files import content_hash, write_json
 from classroom.params import load
 
-STALE = 1.0
-"""The file time, in seconds, that makes Snakemake remake an output."""
+STALE = 10**9
+"""The file time, in nanoseconds since the epoch, that makes Snakemake remake an output: one second."""
 
 ORPHANS = HIDDEN / "orphans"
 
@@ -167,16 +167,16 @@ def _files(stage: Stage, made: set[str]) -> list[Path]:
     return paths
 
 
-def _time(path: Path) -> float:
+def _time(path: Path) -> int:
     stamp = path / ".snakemake_timestamp"
-    return (stamp if stamp.exists() else path).stat().st_mtime
+    return (stamp if stamp.exists() else path).stat().st_mtime_ns
 
 
-def _set_time(path: Path, time: float) -> None:
+def _set_time(path: Path, time: int) -> None:
     """Snakemake keeps a folder's time in a file inside it."""
     for target in (path / ".snakemake_timestamp", path):
         if target.exists():
-            os.utime(target, (time, time))
+            os.utime(target, ns=(time, time))
 
 
 def _dvc_status() -> list[str]:

@@ -33,21 +33,6 @@ def evaluate(folders: dict[int, Path]) -> dict[str, Any]:
     return shared | {"seeds": {str(seed): _seed(run, folders[seed]) for seed, run in runs.items()}}
 
 
-def check_current(results: dict[str, Any], folders: dict[int, Path]) -> None:
-    """Raises DataError if `results` were made from other predictions than those that lie in the runs' folders.
-
-    A run that is not here (results pulled alone) cannot be compared and passes.
-    """
-    for seed, folder in folders.items():
-        path = folder / "predictions.parquet"
-        seeds = results["seeds"]
-        if str(seed) in seeds and path.exists() and content_hash(path) != seeds[str(seed)]["predictions"]:
-            raise DataError(
-                f"{path}: is not what the results of {results['method']} were computed from. "
-                f"Run `classroom evaluate {results['study']} {results['method']}` again."
-            )
-
-
 def _run(folder: Path) -> dict[str, Any]:
     path = folder / "metrics.json"
     try:

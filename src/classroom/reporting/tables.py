@@ -14,7 +14,7 @@ from tabulate import tabulate
 from classroom.distill.exchange import EXCHANGE
 from classroom.errors import DataError
 from classroom.evaluation.metrics import LABELS, METRICS
-from classroom.files import written_whole
+from classroom.files import content_hash, written_whole
 from classroom.params import STRATEGIES, TECHNIQUES
 from classroom.reporting import heading, paper
 
@@ -33,14 +33,27 @@ TEX = {
 }
 
 
-def read_results(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """Raises DataError if a file is missing or damaged."""
+def read_results(paths: Sequence[Path], runs: Path = Path("runs")) -> list[dict[str, Any]]:
+    """The results in `paths`.
+
+    Raises DataError if a file is missing or damaged, or was made from other predictions than those that lie
+    below `runs` today; a run that is not here (results pulled alone) cannot be compared and passes.
+    """
     results = []
     for path in paths:
         try:
-            results.append(json.loads(path.read_text()))
+            result = json.loads(path.read_text())
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: cannot be read ({error}). Run `classroom evaluate` for it again.") from None
+        study, method = result["study"], result["method"]
+        for seed, of_seed in result["seeds"].items():
+            predicted = runs / study / method / f"seed-{seed}" / "predictions.parquet"
+            if predicted.exists() and content_hash(predicted) != of_seed["predictions"]:
+                raise DataError(
+                    f"{path}: was not made from {predicted} as it is now. "
+                    f"Run `classroom evaluate {study} {method}` again."
+                )
+        results.append(result)
     return results
 
 

@@ -1,0 +1,595 @@
+"""Tables and pictures: our numbers, the paper's and the difference, and never a word too much about what they are."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from classroom.errors import DataError
+from classroom.evaluation import predictions
+from classroom.params import VARIANTS
+from classroom.reporting import figures, heading, paper, tables
+
+DATA = {
+    "source": "directory",
+    "synthetic": False,
+    "images": 3929,
+    "groups": 110,
+    "with_lesion": 1373,
+    "image_size": 128,
+    "split": {"percent": [75, 10, 15], "by": "group", "seed": 4},
+    "train": 2946,
+    "val": 393,
+    "test": 590,
+}
+PHANTOMS = DATA | {"source": "phantom", "synthetic": True}
+TRAINING = {"epochs": 12, "batch_size": 8, "learning_rate": 0.0001, "precision": "fp32", "threads": 2}
+
+
+def network(encoder: str = "resnet18", parameters: int = 14_328_209, **changes: Any) -> dict[str, Any]:
+    facts = {"encoder": encoder, "encoder_options": {}, "weights": "hub", "parameters": parameters}
+    return facts | {"decoder_channels": [256, 128, 64, 32, 16]} | changes
+
+
+TEACHER = network("resnet50", 32_521_105)
+MOBILENET = network("tu-mobilenetv1_100", 8_312_465)
+
+
+def scores(iou: float) -> dict[str, float]:
+    return {"iou": iou, "f_score": 2 * iou / (1 + iou)}
+
+
+def result(method: str, ious: dict[str, list[float]], data: dict[str, Any] = DATA, **changes: Any) -> dict[str, Any]:
+    """A method's results of seeds 0, 1, …, from each network's test IoU by seed."""
+    count = len(next(iter(ious.values())))
+    return {
+        "study": "lgg-resnet18",
+        "method": method,
+        "data": data,
+        "networks": {name: TEACHER if name == "T" else network() for name in ious if name != "ensemble"},
+        "settings": {
+            "training": TRAINING,
+            "weights": {
+                "S1": {"alpha": 0.1, "beta": 0.0, "gamma": 0.9},
+                "S2": {"alpha": 0.2, "beta": 0.0, "gamma": 0.8},
+            },
+        },
+        "seeds": {
+            str(seed): {
+                "test": {name: scores(values[seed]) for name, values in ious.items()},
+                "last_epoch_test": {name: scores(values[seed] / 2) for name, values in ious.items()},
+            }
+            for seed in range(count)
+        },
+    } | changes
+
+
+def students(first: list[float], second: list[float], ensemble: list[float]) -> dict[str, list[float]]:
+    return {"S1": first, "S2": second, "ensemble": ensemble}
+
+
+# Means of S1: 84, 79, 84.5; sample deviation of 80, 82, 90: the root of (16 + 4 + 36) / 2.
+V1 = result("ml-v1", students([0.80, 0.82, 0.90], [0.70, 0.70, 0.70], [0.85, 0.85, 0.91]))
+V2 = result("ml-v2", students([0.78, 0.79, 0.80], [0.75, 0.75, 0.81], [0.80, 0.80, 0.80]))
+V3 = result("ml-v3", students([0.84, 0.84, 0.855], [0.60, 0.62, 0.64], [0.86, 0.86, 0.86]))
+KD = result("kd_off-v1", {"T": [0.8, 0.8, 0.8], **students([0.7, 0.7, 0.7], [0.6, 0.6, 0.6], [0.7, 0.7, 0.7])})
+
+
+@pytest.fixture
+def table4(tmp_path: Path) -> Path:
+    tables.variants_table(4, "small", [0, 1, 2], [V1, V2, V3, KD], tmp_path / "table4.md")
+    return tmp_path / "table4.md"
+
+
+def one(table: pd.DataFrame, **keys: Any) -> pd.Series:
+    """The only row with these values."""
+    for key, value in keys.items():
+        table = table[table[key] == value]
+    assert len(table) == 1
+    return table.iloc[0]
+
+
+def markdown_rows(path: Path) -> list[list[str]]:
+    """The cells of a Markdown table, its header first, without the line below it."""
+    lines = [line for line in path.read_text().splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [rows[0], *rows[2:]]
+
+
+def row_of(path: Path, technique: str, label: str) -> dict[str, str]:
+    """One row of a table of variants by its column's header; `technique` heads the rows below it."""
+    header, *rows = markdown_rows(path)
+    current = ""
+    for row in rows:
+        current = row[0].strip("*") or current
+        if current == technique and row[1].strip("*") == label:
+            return dict(zip(header, row, strict=True))
+    raise AssertionError(f"no row {technique}, {label}")
+
+
+# The table of variants
+
+
+def test_mean_and_sample_deviation_are_in_percent(table4: Path) -> None:
+    cell = one(
+        pd.read_csv(table4.with_suffix(".csv")), technique="ml", strategy="v1", network="S1", metric="iou", seeds=3
+    )
+    assert cell["mean"] == pytest.approx(84)
+    assert cell["sd"] == pytest.approx(28**0.5, abs=1e-6)  # n - 1; with n it would be 4.32
+    assert cell.last_epoch_mean == pytest.approx(42)
+    assert cell.last_epoch_sd == pytest.approx(7**0.5, abs=1e-6)
+
+
+def test_the_papers_value_and_the_difference_stand_beside_ours(table4: Path) -> None:
+    table = pd.read_csv(table4.with_suffix(".csv"))
+    cell = one(table, technique="ml", strategy="v1", network="S1", metric="iou")
+    assert (cell.paper, cell.paper_sd) == (76.69, 0.989)
+    assert cell.difference == pytest.approx(84 - 76.69)
+    cell = one(table, technique="kd_off", strategy="v1", network="ensemble", metric="f_score")
+    assert cell.paper == 87.56
+    assert cell.difference == pytest.approx(100 * 1.4 / 1.7 - 87.56, abs=1e-6)
+
+
+def test_cells_read_as_the_paper_prints_them(table4: Path) -> None:
+    """Two decimals for the mean, three for the deviation, the paper's mean and the signed difference below."""
+    row = row_of(table4, "ML", "S1")
+    assert row["V1 IoU"] == "84.00 ± 5.292<br>paper 76.69, +7.31"
+    assert row["V2 IoU"] == "79.00 ± 1.000<br>paper 74.08, +4.92"
+    assert row_of(table4, "KD (off)", "T")["V1 IoU"] == "**80.00 ± 0.000**<br>paper 76.86, +3.14"
+    assert row_of(table4, "ML", "S2")["V1 IoU"] == "70.00 ± 0.000<br>paper 75.28, −5.28"
+
+
+def test_the_best_strategy_of_each_row_and_metric_is_bold(table4: Path) -> None:
+    best = {"S1": "V3", "S2": "V2", "Ensemble": "V1"}
+    for label, strategy in best.items():
+        row = row_of(table4, "ML", label)
+        for metric in ("IoU", "F-score"):
+            bold = [name for name in ("V1", "V2", "V3") if row[f"{name} {metric}"].startswith("**")]
+            assert bold == [strategy], label
+    table = pd.read_csv(table4.with_suffix(".csv"))
+    marked = table[table.best & (table.technique == "ml") & (table.metric == "iou")]
+    assert dict(zip(marked.network, marked.strategy, strict=True)) == {"S1": "v3", "S2": "v2", "ensemble": "v1"}
+
+
+def test_equal_best_strategies_are_both_bold(tmp_path: Path) -> None:
+    alike = [result(f"ml-{strategy}", students([0.8], [0.7], [0.8])) for strategy in ("v1", "v2")]
+    tables.variants_table(4, "small", [0], alike, tmp_path / "table4.md")
+    row = row_of(tmp_path / "table4.md", "ML", "S1")
+    assert row["V1 IoU"].startswith("**80.00")
+    assert row["V2 IoU"].startswith("**80.00")
+
+
+def test_a_cell_that_was_not_trained_prints_a_dash(table4: Path) -> None:
+    row = row_of(table4, "KD (off)", "S1")
+    assert row["V2 IoU"] == row["V3 F-score"] == "–"
+    assert "KD (on)" not in table4.read_text().split("| technique")[1]
+
+
+def test_weights_stand_above_the_numbers_that_they_gave(table4: Path) -> None:
+    row = row_of(table4, "ML", "weights")
+    assert row["V1 IoU"] == "S1: α 0.1, γ 0.9"
+    assert row["V1 F-score"] == "S2: α 0.2, γ 0.8"
+
+
+def test_one_seed_prints_no_deviation(tmp_path: Path) -> None:
+    """0.000 would claim that runs agree; nobody has compared any."""
+    tables.variants_table(4, "small", [0], [result("ml-v1", students([0.8], [0.7], [0.8]))], tmp_path / "table4.md")
+    assert row_of(tmp_path / "table4.md", "ML", "S1")["V1 IoU"].startswith("**80.00 ± –**")
+    assert pd.read_csv(tmp_path / "table4.csv").sd.isna().all()
+    assert "one run, so no standard deviation" in (tmp_path / "table4.md").read_text()
+    assert not re.search(
+        r"± \d|\\pm\$ \d", (tmp_path / "table4.md").read_text() + (tmp_path / "table4.tex").read_text()
+    )
+
+
+def test_seeds_are_averaged_whatever_their_order(tmp_path: Path, table4: Path) -> None:
+    tables.variants_table(4, "small", [2, 0, 1], [KD, V3, V2, V1], tmp_path / "again.md")
+    assert row_of(tmp_path / "again.md", "ML", "S1") == row_of(table4, "ML", "S1")
+
+
+@pytest.mark.parametrize("seeds", [[0, 1, 2, 3], [0, 1], [0, 1, 5]])
+def test_results_of_other_seeds_are_refused_with_the_command_to_run(seeds: list[int], tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"results of ml-v1 are of seeds 0, 1, 2.*classroom evaluate lgg-resnet18 ml-v1"
+    ):
+        tables.variants_table(4, "small", seeds, [V1], tmp_path / "table4.md")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_summary_holds_every_variants_ensemble(table4: Path) -> None:
+    """`dvc metrics show` compares experiments by it."""
+    summary = json.loads(table4.with_suffix(".json").read_text())
+    assert summary == {
+        "iou": {"ml-v1": pytest.approx(87), "ml-v2": pytest.approx(80), "ml-v3": pytest.approx(86), "kd_off-v1": 70}
+    }
+
+
+def test_all_twelve_variants_find_the_papers_values(tmp_path: Path) -> None:
+    """Table 4 is printed complete, so no cell may lack its paper value."""
+    results = []
+    for name in VARIANTS:
+        ious = students([0.7], [0.7], [0.7])
+        results.append(result(name, ious if name.startswith("ml-") else {"T": [0.8], **ious}))
+    tables.variants_table(4, "small", [0], results, tmp_path / "table4.md")
+    table = pd.read_csv(tmp_path / "table4.csv")
+    assert len(table) == 2 * (3 * 3 + 9 * 4)
+    assert table[["paper", "paper_sd", "difference"]].notna().all().all()
+    assert one(table, technique="kd_ml", strategy="v3", network="ensemble", metric="f_score").paper == 89.52
+    assert one(table, technique="kd_on", strategy="v3", network="S2", metric="iou").paper == 78.04
+    assert list(dict.fromkeys(row[0] for row in markdown_rows(tmp_path / "table4.md")[1:])) == [
+        "**ML**", "", "**KD (off)**", "**KD (on)**", "**KD + ML**",
+    ]  # fmt: skip
+
+
+# What a table says of its own origin
+
+
+def test_the_heading_states_everything_a_reader_needs_to_judge(table4: Path) -> None:
+    text = table4.read_text()
+    for fact in (
+        "Table 4", "lgg-resnet18", "scale: small", "images from a local folder", "3929 images of 110 patients",
+        "1373 with a lesion", "128×128", "75:10:15", "by patient", "seed 4", "2946 training", "393 validation",
+        "590 test images", "seeds: 0, 1, 2", "12 epochs", "batch 8", "0.0001", "fp32",
+        "teacher resnet50 U-Net, 32.5 M parameters, ImageNet weights",
+        "students resnet18 U-Net, 14.3 M parameters, ImageNet weights",
+    ):  # fmt: skip
+        assert fact in text, fact
+
+
+def test_a_split_by_image_says_that_patients_are_on_both_sides(tmp_path: Path) -> None:
+    data = DATA | {"split": {"percent": [75, 10, 15], "by": "image", "seed": 0}}
+    tables.variants_table(4, "small", [0], [result("ml-v1", students([0.8], [0.7], [0.8]), data)], tmp_path / "t.md")
+    assert "slices of one patient fall into different splits" in (tmp_path / "t.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("facts", "text"),
+    [
+        (network(weights="random"), "random weights"),
+        (network(weights="data/weights/mine.safetensors"), "weights of a local file"),
+        (
+            network("tu-resnet18", 900_000, encoder_options={"channels": [4, 8]}),
+            "with channels [4, 8], 0.9 M parameters",
+        ),
+    ],
+)
+def test_networks_are_described_with_options_and_origin_of_weights(facts: dict[str, Any], text: str) -> None:
+    assert text in heading.describe(facts)
+
+
+def headed(scale: str, data: dict[str, Any], folder: Path) -> tuple[str, str, pd.DataFrame]:
+    results = [result("ml-v1", students([0.8], [0.7], [0.8]), data)]
+    tables.variants_table(4, scale, [0], results, folder / "table4.md")
+    return (
+        (folder / "table4.md").read_text(), (folder / "table4.tex").read_text(), pd.read_csv(folder / "table4.csv"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("scale", ["demo", "small", "paper"])
+def test_synthetic_images_are_cautioned_of_at_every_scale(scale: str, tmp_path: Path) -> None:
+    """A demo must not pass for a reproduction, in whichever file it is found."""
+    markdown, tex, table = headed(scale, PHANTOMS, tmp_path)
+    assert "**Synthetic images, not patients: nothing here reproduces the paper.**" in markdown
+    assert markdown.index("Synthetic images") < markdown.index("| technique")
+    assert "% Synthetic images, not patients" in tex
+    assert table.synthetic.tolist() == [True] * len(table)
+    assert table.scale.tolist() == [scale] * len(table)
+
+
+@pytest.mark.parametrize("scale", ["demo", "small"])
+def test_real_images_at_a_smaller_scale_get_their_own_caution(scale: str, tmp_path: Path) -> None:
+    markdown, tex, table = headed(scale, DATA, tmp_path)
+    assert f"**Real images at scale '{scale}'" in markdown
+    assert "not a reproduction" in markdown
+    assert "ynthetic" not in markdown
+    assert "not a reproduction" in tex
+    assert not table.synthetic.any()
+
+
+def test_real_images_at_the_papers_scale_need_no_caution(tmp_path: Path) -> None:
+    markdown, tex, table = headed("paper", DATA, tmp_path)
+    for text in (markdown, tex):
+        assert "not a reproduction" not in text
+        assert "ynthetic" not in text
+    assert not table.synthetic.any()
+
+
+# LaTeX
+
+
+def check_tex(path: Path) -> None:
+    """As far as LaTeX's own complaints can be foreseen without it."""
+    body = [line for line in path.read_text().splitlines() if not line.startswith("%")]
+    text = "\n".join(body)
+    assert body[0].startswith(r"\begin{tabular}")
+    assert body[-1] == r"\end{tabular}"
+    columns = len(re.fullmatch(r"\\begin\{tabular\}\{(l+)\}", body[0]).group(1))
+    rows = [line for line in body if line.rstrip().endswith(r"\\")]
+    assert len(rows) > 1
+    for line in rows:
+        assert len(re.findall(r"(?<!\\)&", line)) == columns - 1, line
+    assert set(body) - set(rows) <= {body[0], body[-1], r"\hline"}
+    depth = 0
+    for sign in re.findall(r"(?<!\\)[{}]", text):
+        depth += 1 if sign == "{" else -1
+        assert depth >= 0
+    assert depth == 0
+    assert len(re.findall(r"(?<!\\)\$", text)) % 2 == 0
+    assert not re.search(r"(?<!\\)[_#%^~]", text)
+    assert text.isascii(), re.findall(r"[^\x00-\x7f]", text)
+
+
+def test_the_latex_of_variants_is_well_formed(table4: Path) -> None:
+    check_tex(table4.with_suffix(".tex"))
+    text = table4.with_suffix(".tex").read_text()
+    assert r"84.00 $\pm$ 5.292 (paper 76.69, +7.31)" in text
+    assert r"\textbf{" in text
+    assert "**" not in text
+    assert "<br>" not in text
+
+
+def test_the_latex_of_baselines_is_well_formed(tmp_path: Path) -> None:
+    """Names with underscores, such as tu-mobilenetv1_100, are the usual trap."""
+    odd = network("tu-mobilenetv1_100", 8_312_465, encoder_options={"drop_rate": 0.1, "block_args": {"a_b": 1}})
+    results = [alone("teacher", [0.8], TEACHER), alone("student", [0.7], odd, study="lgg-mobilenet")]
+    tables.baselines_table(2, "demo", [0], results, tmp_path / "table2.md")
+    check_tex(tmp_path / "table2.tex")
+    assert r"tu-mobilenetv1\_100" in (tmp_path / "table2.tex").read_text()
+
+
+# The table of baselines
+
+
+def alone(
+    method: str, ious: list[float], facts: dict[str, Any], study: str = "lgg-resnet18", data: dict[str, Any] = DATA
+) -> dict[str, Any]:
+    name = {"teacher": "T", "student": "S1"}[method]
+    return result(method, {name: ious}, data, study=study, networks={name: facts})
+
+
+@pytest.fixture
+def baselines() -> list[dict[str, Any]]:
+    """Two studies with one teacher, in the order in which the command reads them."""
+    return [
+        alone("teacher", [0.78, 0.80], TEACHER),
+        alone("student", [0.75, 0.76], network()),
+        alone("teacher", [0.78, 0.80], TEACHER, "lgg-mobilenet"),
+        alone("student", [0.67, 0.69], MOBILENET, "lgg-mobilenet"),
+    ]
+
+
+def test_baselines_have_a_row_per_network_and_the_shared_teacher_once(
+    baselines: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    tables.baselines_table(2, "small", [0, 1], baselines, tmp_path / "table2.md")
+    _, *rows = markdown_rows(tmp_path / "table2.md")
+    assert [row[:2] for row in rows] == [["lgg", "resnet50"], ["lgg", "resnet18"], ["lgg", "mobilenet"]]
+
+
+def test_baselines_stand_beside_the_papers_table_2(baselines: list[dict[str, Any]], tmp_path: Path) -> None:
+    tables.baselines_table(2, "small", [0, 1], baselines, tmp_path / "table2.md")
+    table = pd.read_csv(tmp_path / "table2.csv")
+    papers = {
+        ("resnet50", "iou"): 76.86, ("resnet50", "f_score"): 86.93, ("resnet18", "iou"): 75.06,
+        ("resnet18", "f_score"): 85.13, ("mobilenet", "iou"): 68.15, ("mobilenet", "f_score"): 80.24,
+    }  # fmt: skip
+    assert {(row.network, row.metric): row.paper for row in table.itertuples()} == papers
+    assert len(table) == 6
+    cell = one(table, network="resnet50", metric="iou")
+    assert cell["mean"] == pytest.approx(79)
+    assert cell.sd == pytest.approx(2**0.5, abs=1e-6)
+    assert cell.difference == pytest.approx(79 - 76.86)
+    _, *rows = markdown_rows(tmp_path / "table2.md")
+    assert rows[0][3] == "79.00 ± 1.414<br>paper 76.86, +2.14"
+    assert rows[0][2] == "resnet50 U-Net, 32.5 M parameters, ImageNet weights"
+
+
+def test_thin_stand_ins_are_named_after_what_they_stand_for(tmp_path: Path) -> None:
+    thin = network("tu-resnet50", 2_054_917, encoder_options={"channels": [16, 32, 64, 128]}, weights="random")
+    tables.baselines_table(2, "demo", [0], [alone("teacher", [0.8], thin, data=PHANTOMS)], tmp_path / "table2.md")
+    _, row = markdown_rows(tmp_path / "table2.md")
+    assert row[1] == "resnet50"
+    assert "with channels [16, 32, 64, 128], 2.1 M parameters, random weights" in row[2]
+    assert "**Synthetic images, not patients" in (tmp_path / "table2.md").read_text()
+    assert pd.read_csv(tmp_path / "table2.csv").synthetic.all()
+
+
+def test_a_network_that_the_paper_has_not_prints_dashes(tmp_path: Path) -> None:
+    own = network("tu-efficientnet_b0", 6_000_000)
+    tables.baselines_table(2, "small", [0], [alone("student", [0.8], own)], tmp_path / "table2.md")
+    _, row = markdown_rows(tmp_path / "table2.md")
+    assert row[3] == "80.00 ± –<br>paper –, –"
+    assert pd.read_csv(tmp_path / "table2.csv")[["paper", "difference"]].isna().all().all()
+
+
+@pytest.mark.parametrize("seeds", [[0, 1, 2], [0]])
+def test_baselines_of_other_seeds_are_refused_with_the_command_to_run(
+    seeds: list[int], baselines: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"seeds 0, 1.*classroom evaluate lgg-resnet18 teacher"):
+        tables.baselines_table(2, "small", seeds, baselines, tmp_path / "table2.md")
+    assert not list(tmp_path.iterdir())
+
+
+# The paper's numbers, and results from disk
+
+
+def test_the_papers_printed_numbers_are_there() -> None:
+    """Spot checks against the printed page."""
+    table = paper.variants(4)
+    assert one(table, technique="ml", strategy="v3", network="ensemble", metric="iou")["mean"] == 78.24
+    assert one(table, technique="kd_off", strategy="v2", network="T", metric="f_score").sd == 0.537
+    assert not table.duplicated(["technique", "strategy", "network", "metric"]).any()
+    assert set(table.technique + "-" + table.strategy) == set(VARIANTS)
+    second = paper.baselines(2)
+    assert one(second, dataset="lgg", name="mobilenet", metric="iou")["mean"] == 68.15
+
+
+def test_results_are_read_in_the_order_asked(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"method": name}))
+    assert tables.read_results([tmp_path / "b.json", tmp_path / "a.json"]) == [{"method": "b"}, {"method": "a"}]
+
+
+@pytest.mark.parametrize("content", [None, "", '{"method": "ml-'])
+def test_missing_or_damaged_results_are_named(content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "ml-v1.json").write_text(content)
+    with pytest.raises(DataError, match=r"ml-v1\.json: cannot be read.*classroom evaluate"):
+        tables.read_results([tmp_path / "ml-v1.json"])
+
+
+# Pictures
+
+SIZE = 16
+PATIENTS = ["a", "a", "b", "c", "d", "e", "f"]
+
+
+def leave_pictured_run(folder: Path, synthetic: bool = True, networks: tuple[str, ...] = ("T", "S1", "S2")) -> None:
+    """A run whose networks find less of a lesion in every further image, and its prepared images.
+
+    Of a lesion's 8 x 8 pixels T finds 8 in a row, S1 7 and S2 6 of these, so the ensemble finds 7.
+    """
+    random = np.random.default_rng(0)
+    ids = [f"slice_{index}" for index in range(len(PATIENTS))]
+    truth = np.zeros((len(ids), SIZE, SIZE), bool)
+    truth[:, 4:12, 4:12] = True
+    stacks = {}
+    for shift, name in enumerate(networks):
+        stacks[name] = np.zeros(truth.shape, np.uint8)
+        for index in range(len(ids)):
+            stacks[name][index, 4 : 12 - index, 4 : 12 - shift] = 200
+    stacks[predictions.TRUTH] = truth.astype(np.uint8) * 255
+    for name in ("run", "prepared"):
+        (folder / name).mkdir(parents=True)
+    predictions.write(folder / "run/predictions.parquet", ids, stacks)
+    about = {"study": "lgg-resnet18", "method": "kd_ml-v3", "seed": 0, "data": {"synthetic": synthetic}}
+    (folder / "run/metrics.json").write_text(json.dumps(about))
+    # The prepared images hold training images as well, and in another order.
+    order = ["training_1", *reversed(ids)]
+    index = pd.DataFrame({"id": order, "group": ["z", *reversed(PATIENTS)], "label": 1})
+    index.to_parquet(folder / "prepared/index.parquet", index=False)
+    np.save(folder / "prepared/images.npy", random.integers(0, 256, (len(order), SIZE, SIZE, 3), dtype=np.uint8))
+
+
+def draw(folder: Path, name: str = "samples.png") -> Path:
+    figures.samples(folder / "run", folder / "prepared", "demo", folder / name)
+    return folder / name
+
+
+def test_the_picture_is_a_png_with_a_row_per_patient_and_a_column_per_network(tmp_path: Path) -> None:
+    leave_pictured_run(tmp_path)
+    with Image.open(draw(tmp_path)) as picture:
+        picture.verify()
+        assert picture.format == "PNG"
+        width, height = picture.size
+    leave_pictured_run(tmp_path / "alone", networks=("T",))
+    with Image.open(draw(tmp_path / "alone")) as picture:
+        assert width / picture.size[0] == pytest.approx(5 / 2, rel=0.01)  # image, T, S1, S2, ensemble; image, T
+        assert height == picture.size[1]
+    assert 500 < width < 2000
+    assert 500 < height < 2000
+
+
+def test_the_same_run_gives_the_same_picture_to_the_byte(tmp_path: Path) -> None:
+    """Or DVC would take an unchanged figure for a new one."""
+    leave_pictured_run(tmp_path)
+    first = draw(tmp_path, "first.png").read_bytes()
+    assert draw(tmp_path, "second.png").read_bytes() == first
+
+
+def test_another_prediction_gives_another_picture(tmp_path: Path) -> None:
+    leave_pictured_run(tmp_path)
+    before = np.asarray(Image.open(draw(tmp_path, "first.png")))
+    ids, stacks = predictions.read(tmp_path / "run/predictions.parquet")
+    stacks["S2"] = 255 - stacks["S2"]
+    predictions.write(tmp_path / "run/predictions.parquet", ids, stacks)
+    after = np.asarray(Image.open(draw(tmp_path, "second.png")))
+    assert (before != after).any()
+
+
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_a_picture_of_phantoms_says_so(synthetic: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles = []
+    suptitle = figures.Figure.suptitle
+    monkeypatch.setattr(
+        figures.Figure, "suptitle", lambda self, text, **more: titles.append(text) or suptitle(self, text, **more)
+    )
+    leave_pictured_run(tmp_path, synthetic)
+    draw(tmp_path)
+    assert ("SYNTHETIC" in titles[0]) == synthetic
+    for fact in ("kd_ml-v3", "lgg-resnet18", "scale demo", "seed 0"):
+        assert fact in titles[0]
+
+
+def shown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[dict[str, Any]]]:
+    """What each panel is given, row by row."""
+    panels: list[list[dict[str, Any]]] = []
+    panel = figures._panel
+
+    def spy(axis: Any, image: np.ndarray, truth: np.ndarray, mask: np.ndarray | None, title: str) -> None:
+        if mask is None:
+            panels.append([])
+        panels[-1].append({"image": image, "truth": truth, "mask": mask, "title": title})
+        panel(axis, image, truth, mask, title)
+
+    monkeypatch.setattr(figures, "_panel", spy)
+    draw(folder)
+    return panels
+
+
+def test_the_picture_goes_from_the_worst_patient_to_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the ensemble, each patient once with its worst image; the best results alone would flatter."""
+    leave_pictured_run(tmp_path)
+    rows = shown(tmp_path, monkeypatch)
+    found = [int(row[-1]["mask"].sum()) for row in rows]
+    # Of the slices 0 to 6, 0 is not patient a's worst: of 6 5 4 3 2 1 the steps 0, 1.67, 3.33 and 5.
+    assert found == [7 * (8 - index) for index in (6, 4, 3, 1)]
+    assert [panel["title"] for panel in rows[0]] == ["image, truth", "T", "S1", "S2", "ensemble"]
+
+
+def test_each_prediction_is_drawn_on_its_own_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prepared images are in another order than the test split."""
+    leave_pictured_run(tmp_path)
+    images = np.load(tmp_path / "prepared/images.npy")
+    index = pd.read_parquet(tmp_path / "prepared/index.parquet")
+    for row, slice_number in zip(shown(tmp_path, monkeypatch), (6, 4, 3, 1), strict=True):
+        position = index.index[index.id == f"slice_{slice_number}"][0]
+        for panel in row:
+            assert np.array_equal(panel["image"], images[position])
+
+
+def test_few_patients_make_few_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_pictured_run(tmp_path)
+    index = pd.read_parquet(tmp_path / "prepared/index.parquet")
+    index["group"] = np.where(index.id == "slice_2", "b", "a")
+    index.to_parquet(tmp_path / "prepared/index.parquet", index=False)
+    found = [int(row[-1]["mask"].sum()) for row in shown(tmp_path, monkeypatch)]
+    assert found == [7 * (8 - index) for index in (6, 2)]
+
+
+def test_images_without_lesion_are_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no lesion to find in them, and they are most of the data."""
+    leave_pictured_run(tmp_path)
+    ids, stacks = predictions.read(tmp_path / "run/predictions.parquet")
+    stacks[predictions.TRUTH][[5, 6]] = 0
+    predictions.write(tmp_path / "run/predictions.parquet", ids, stacks)
+    rows = shown(tmp_path, monkeypatch)
+    assert all(row[0]["truth"].any() for row in rows)
+    assert [int(row[-1]["mask"].sum()) for row in rows] == [7 * (8 - index) for index in (4, 3, 2, 1)]
+
+
+def test_a_run_on_other_images_is_refused(tmp_path: Path) -> None:
+    leave_pictured_run(tmp_path)
+    index = pd.read_parquet(tmp_path / "prepared/index.parquet")
+    index[index.id != "slice_3"].reset_index(drop=True).to_parquet(tmp_path / "prepared/index.parquet", index=False)
+    with pytest.raises(DataError, match=r"lacks 'slice_3', which .*run was tested on"):
+        draw(tmp_path)
+    assert not (tmp_path / "samples.png").exists()
