@@ -314,14 +314,14 @@ def test_halved_images_agree_with_torchs_antialiased_resampling(tmp_path):
     assert set(np.unique(masks)) == {0, 1}
 
 
-def test_a_halved_mask_keeps_its_blocks_where_they_were(tmp_path):
-    """Nearest-neighbour sampling of 2×2 blocks is exact, so a shift by one pixel would show."""
-    raw = phantoms(tmp_path / "raw", patients=1, slices=1, size=64)
-    blocks = np.random.default_rng(0).random((32, 32)) < 0.3
+def test_a_mask_at_a_third_of_its_size_keeps_every_third_pixel(tmp_path):
+    """The nearest pixel of each 3×3 block is its centre: smoothed instead, small lesions would vanish."""
+    raw = phantoms(tmp_path / "raw", patients=1, slices=1, size=96)
+    mask = np.random.default_rng(0).random((96, 96)) < 0.3
     path = raw / "kaggle_3m" / "PHANTOM_0000" / "PHANTOM_0000_1_mask.tif"
-    tifffile.imwrite(path, np.kron(blocks, np.ones((2, 2))).astype(np.uint8) * 255)
+    tifffile.imwrite(path, mask.astype(np.uint8) * 255)
     _, masks, _ = prepared(raw, 32, tmp_path / "prepared")
-    np.testing.assert_array_equal(masks[0], blocks)
+    np.testing.assert_array_equal(masks[0], mask[1::3, 1::3])
 
 
 def test_the_digest_is_of_the_original_pixels_alone(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,13 @@ def test_the_last_epoch_stands_beside_the_best(runs: dict[int, Path]) -> None:
     result = evaluate(runs)["seeds"]["7"]
     assert result["last_epoch_test"]["S1"] == {"iou": 0.25, "f_score": 0.4}
     assert result["best_epoch"] == {"T": 8, "S1": 8, "S2": 8}
+
+
+def test_results_remember_the_predictions_that_they_were_made_from(runs: dict[int, Path]) -> None:
+    """By their hash a table notices that a run was trained again since."""
+    for seed, folder in runs.items():
+        digest = hashlib.md5((folder / "predictions.parquet").read_bytes()).hexdigest()
+        assert evaluate(runs)["seeds"][str(seed)]["predictions"] == digest
 
 
 def test_what_the_runs_have_in_common_is_stated_once(runs: dict[int, Path]) -> None:

@@ -62,7 +62,7 @@ def test_a_full_disk_is_an_error_that_the_user_can_mend_and_leaves_nothing(tmp_p
 def test_a_folder_that_cannot_be_written_is_named_and_the_other_targets_are_left_clean(tmp_path):
     (tmp_path / "blocked").write_text("a file where a folder is needed")
     targets = tmp_path / "first.txt", tmp_path / "blocked" / "second.txt"
-    with pytest.raises(ClassroomError, match=r"blocked/second\.txt: cannot be written"), written_whole(*targets):
+    with pytest.raises(ClassroomError, match=r"blocked: cannot be written"), written_whole(*targets):
         pytest.fail("the block must not run when a target cannot be written")
     assert everything_in(tmp_path) == ["blocked"]
 

@@ -58,8 +58,11 @@ FROZEN_TEACHER = ("kd_off-v1", "kd_off-v2", "kd_off-v3")
 TRAINED_TEACHER = ("kd_on-v1", "kd_on-v2", "kd_on-v3", "kd_ml-v1", "kd_ml-v2", "kd_ml-v3")
 
 
+COMMITTED = shrink(params.load(ROOT / "params.yaml"))
+
+
 def settings_with_weights() -> dict[str, Any]:
-    raw = shrink(params.load(ROOT / "params.yaml"))
+    raw = copy.deepcopy(COMMITTED)
     raw["weights"][STUDY] = {variant: copy.deepcopy(WEIGHTS) for variant in VARIANTS}
     return raw
 
@@ -84,6 +87,12 @@ def variant_of(teacher_file: Path) -> Any:
     return lambda name: make(name, STUDY, settings_with_weights(), SEED, teacher_file).train()
 
 
+@pytest.fixture(scope="module")
+def variants(teacher_file: Path) -> dict[str, Method]:
+    """All twelve in train mode, for tests that change no weight."""
+    return {name: make(name, STUDY, settings_with_weights(), SEED, teacher_file).train() for name in VARIANTS}
+
+
 def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     random = torch.Generator().manual_seed(seed)
     images = torch.rand(4, 3, 32, 32, generator=random)
@@ -101,8 +110,8 @@ def of_network(terms: list[Term], network: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", BY_HAND)
-def test_loss_terms_and_weights_are_those_of_the_paper(name: str, variant_of: Any) -> None:
-    terms = variant_of(name).losses(*batch())
+def test_loss_terms_and_weights_are_those_of_the_paper(name: str, variants: dict[str, Method]) -> None:
+    terms = variants[name].losses(*batch())
     expected = {("T", "task", 1.0)} if name in TRAINED_TEACHER else set()
     for student, received in zip(("S1", "S2"), BY_HAND[name], strict=True):
         expected.add((student, "task", WEIGHTS[student]["alpha"]))
@@ -112,9 +121,9 @@ def test_loss_terms_and_weights_are_those_of_the_paper(name: str, variant_of: An
 
 
 @pytest.mark.parametrize("name", BY_HAND)
-def test_the_weighted_total_is_the_sum_assembled_by_hand(name: str, variant_of: Any) -> None:
+def test_the_weighted_total_is_the_sum_assembled_by_hand(name: str, variants: dict[str, Method]) -> None:
     """L_k = alpha_k * task + beta_k * from the teacher + gamma_k * from the peer, and the teacher's task loss."""
-    method = variant_of(name)
+    method = variants[name]
     images, masks = batch()
     losses = select(settings_with_weights(), "losses", Losses)
     with torch.no_grad():
@@ -135,9 +144,9 @@ def test_the_weighted_total_is_the_sum_assembled_by_hand(name: str, variant_of: 
 
 
 @pytest.mark.parametrize("name", BY_HAND)
-def test_no_term_sends_gradient_into_another_network(name: str, variant_of: Any) -> None:
+def test_no_term_sends_gradient_into_another_network(name: str, variants: dict[str, Method]) -> None:
     """Whoever gives is not changed by who receives, or the teacher would learn to be easy to imitate."""
-    method = variant_of(name)
+    method = variants[name]
     terms = method.losses(*batch())
     for term in terms:
         method.zero_grad(set_to_none=True)
@@ -148,8 +157,8 @@ def test_no_term_sends_gradient_into_another_network(name: str, variant_of: Any)
 
 
 @pytest.mark.parametrize("name", [*WITHOUT_TEACHER, *FROZEN_TEACHER, *TRAINED_TEACHER])
-def test_networks_are_those_of_the_technique(name: str, variant_of: Any) -> None:
-    method = variant_of(name)
+def test_networks_are_those_of_the_technique(name: str, variants: dict[str, Method]) -> None:
+    method = variants[name]
     assert set(method.networks) == ({"S1", "S2"} if name in WITHOUT_TEACHER else {"T", "S1", "S2"})
     assert set(method.trained) == ({"T", "S1", "S2"} if name in TRAINED_TEACHER else {"S1", "S2"})
 
@@ -186,8 +195,9 @@ def test_a_frozen_teacher_has_the_baselines_weights(variant_of: Any, teacher_fil
 
 
 @pytest.mark.parametrize("name", TRAINED_TEACHER)
-def test_a_trained_teacher_learns_from_its_task(name: str, variant_of: Any) -> None:
-    method = variant_of(name)
+def test_a_trained_teacher_learns_from_its_task(name: str, variants: dict[str, Method]) -> None:
+    method = variants[name]
+    method.zero_grad(set_to_none=True)
     of_network(method.losses(*batch()), "T").backward()
     parameters = list(method.networks["T"].parameters())
     assert len(gradients(method, "T")) > len(parameters) / 2
@@ -208,9 +218,9 @@ def test_a_trained_teacher_takes_the_same_step_as_one_alone(name: str, variant_o
         torch.testing.assert_close(value, after[1][key])
 
 
-def test_the_two_students_start_from_different_weights(variant_of: Any) -> None:
+def test_the_two_students_start_from_different_weights(variants: dict[str, Method]) -> None:
     """Alike in every bit, V1 and V2 would train one student twice."""
-    first, second = (variant_of("ml-v1").networks[name].state_dict() for name in ("S1", "S2"))
+    first, second = (variants["ml-v1"].networks[name].state_dict() for name in ("S1", "S2"))
     for key in ("body.segmentation_head.0.weight", "body.decoder.blocks.0.conv1.0.weight"):
         assert not torch.equal(first[key], second[key])
 
@@ -299,9 +309,9 @@ def test_teacher_and_student_are_the_studys_own(teacher_file: Path) -> None:
         assert method.networks[student].facts["encoder_options"] == THIN["encoder_options"]
 
 
-def test_a_run_records_the_weights_and_losses_it_was_given(variant_of: Any) -> None:
+def test_a_run_records_the_weights_and_losses_it_was_given(variants: dict[str, Method]) -> None:
     """Tables print the weights from this record, not from settings that may have changed since."""
-    recorded = variant_of("kd_ml-v3").settings
+    recorded = variants["kd_ml-v3"].settings
     raw = settings_with_weights()
     assert recorded["weights"] == WEIGHTS
     assert recorded["losses"] == raw["losses"]

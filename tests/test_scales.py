@@ -45,6 +45,15 @@ def test_demo_on_the_committed_settings_changes_not_one_byte(project):
     assert (project / "params.yaml").read_bytes() == before
 
 
+def test_a_scale_that_is_in_force_leaves_the_users_own_layout(project):
+    """Without anything to change there is no reason to write the file, and Snakemake and DVC see no new time."""
+    path = project / "params.yaml"
+    path.write_text(path.read_text().replace("seeds: [0]", "seeds:   [ 0 ]").replace("\nstudy:", "\n\n\nstudy:"))
+    before, time = path.read_bytes(), path.stat().st_mtime_ns
+    assert scales.apply("demo") == []
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == (before, time)
+
+
 def test_the_scales_are_those_that_the_settings_know():
     assert sorted(path.stem for path in (ROOT / "scales").glob("*.yaml")) == sorted(NAMES)
 

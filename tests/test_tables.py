@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -432,10 +433,37 @@ def test_the_papers_printed_numbers_are_there() -> None:
     assert one(second, dataset="lgg", name="mobilenet", metric="iou")["mean"] == 68.15
 
 
+def leave_results(path: Path, method: str, hashes: dict[str, str]) -> Path:
+    """As far as reading looks at them: of which predictions they were made."""
+    seeds = {seed: {"predictions": digest} for seed, digest in hashes.items()}
+    path.write_text(json.dumps({"study": "lgg-resnet18", "method": method, "seeds": seeds}))
+    return path
+
+
 def test_results_are_read_in_the_order_asked(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / f"{name}.json").write_text(json.dumps({"method": name}))
-    assert tables.read_results([tmp_path / "b.json", tmp_path / "a.json"]) == [{"method": "b"}, {"method": "a"}]
+    first, second = (leave_results(tmp_path / f"{name}.json", name, {}) for name in ("ml-v1", "ml-v2"))
+    assert [result["method"] for result in tables.read_results([second, first], tmp_path)] == ["ml-v2", "ml-v1"]
+
+
+def test_results_of_runs_that_were_trained_again_are_refused(tmp_path: Path) -> None:
+    """Otherwise a table would print what the runs beside it no longer say."""
+    content = b"predictions of a run"
+    predicted = tmp_path / "runs/lgg-resnet18/ml-v1/seed-7/predictions.parquet"
+    predicted.parent.mkdir(parents=True)
+    predicted.write_bytes(content)
+    path = leave_results(tmp_path / "ml-v1.json", "ml-v1", {"7": hashlib.md5(content).hexdigest()})
+    assert len(tables.read_results([path], tmp_path / "runs")) == 1
+    predicted.write_bytes(b"predictions of another run")
+    with pytest.raises(
+        DataError, match=r"ml-v1\.json: was not made from .*seed-7.*classroom evaluate lgg-resnet18 ml-v1"
+    ):
+        tables.read_results([path], tmp_path / "runs")
+
+
+def test_results_without_their_runs_can_be_read(tmp_path: Path) -> None:
+    """Whoever pulls the results alone can render the tables."""
+    path = leave_results(tmp_path / "ml-v1.json", "ml-v1", {"0": "of a run that is elsewhere"})
+    assert len(tables.read_results([path], tmp_path / "runs")) == 1
 
 
 @pytest.mark.parametrize("content", [None, "", '{"method": "ml-'])
@@ -443,7 +471,7 @@ def test_missing_or_damaged_results_are_named(content: str | None, tmp_path: Pat
     if content is not None:
         (tmp_path / "ml-v1.json").write_text(content)
     with pytest.raises(DataError, match=r"ml-v1\.json: cannot be read.*classroom evaluate"):
-        tables.read_results([tmp_path / "ml-v1.json"])
+        tables.read_results([tmp_path / "ml-v1.json"], tmp_path)
 
 
 # Pictures

@@ -32,7 +32,7 @@ def written_whole(*targets: Path) -> Iterator[list[Path]]:
     except OSError as error:
         _remove(temporary)
         raise ClassroomError(
-            f"{target}: cannot be written ({error.strerror}). Mend the folder's permissions or free space."
+            f"{target.parent}: cannot be written ({error.strerror}). Mend the folder's permissions or free space."
         ) from None
     try:
         yield temporary

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,7 +76,8 @@ class Checkpoints:
                 self.newest.replace(self.previous)
             temporary.replace(self.newest)
         except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
             raise TrainingError(
                 f"{self.newest}: the checkpoint cannot be written ({error}). The last good one is kept; free space "
                 "or mend permissions and run the same command again: it goes on from there."
@@ -106,10 +107,6 @@ class Checkpoints:
             log(f"resumed from {path}: epoch {progress.epoch + 1}, after step {progress.step}")
             return progress
         return Progress()
-
-    def remove(self) -> None:
-        """The run is complete and on disk: the checkpoint has served."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _unfrozen(self) -> dict[str, torch.Tensor]:
         frozen = tuple(f"networks.{name}." for name in self.method.frozen)

@@ -54,7 +54,8 @@ def train(
     started = time.monotonic()
     settings: Training = select(raw, "training", Training)
     augment = Augment(select(raw, "augmentation", Augmentation))
-    _check_writable(target)
+    for folder in (target, checkpoint_folder):
+        _check_writable(folder)
     make_deterministic(settings.threads)
     where = choose_device(device)
     data = open_splits(prepared, splits)
@@ -167,8 +168,9 @@ def _split_scores(
     }
 
 
-def _check_writable(target: Path) -> None:
+def _check_writable(folder: Path) -> None:
     """A run of hours must not find out at its end that it cannot be saved."""
-    with written_whole(target / ".writable"):
+    probe = folder / ".writable"
+    with written_whole(probe):
         pass
-    (target / ".writable").unlink()
+    probe.unlink()
