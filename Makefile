@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: table4 all test lint lock clean
+.PHONY: table4 all test format lock clean rulegraph
 
 table4: .venv/ready
 	snakemake --cores all reports/table4.md
@@ -40,3 +40,8 @@ lock: .venv/ready
 
 clean:
 	rm -rf .venv .snakemake .classroom logs
+
+# The picture in README.md; needs Graphviz.
+rulegraph: .venv/ready
+	snakemake --rulegraph dot 2>/dev/null | sed 's/snakemake_dag {/& rankdir=LR;/' | grep -v '"all"\|-> 0' \
+		| dot -Tsvg -o docs/images/rulegraph.svg

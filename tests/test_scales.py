@@ -86,12 +86,14 @@ def test_all_comments_survive(project, name):
 
 def test_only_lines_with_changed_values_differ(project):
     """A diff after `classroom scale` must show settings, not reformatted lines."""
+    overlay = "scale: small\ndataset: {lgg: {source: directory}}\ntraining: {epochs: 13, threads: 1}\n"
+    (project / "scales" / "mine.yaml").write_text(overlay)
     before = (project / "params.yaml").read_text().splitlines()
-    changed = scales.apply("small")
+    changed = scales.apply("mine")
     after = (project / "params.yaml").read_text().splitlines()
     assert len(before) == len(after)
     different = [line.strip() for old, line in zip(before, after, strict=True) if old != line]
-    assert different == ["scale: small", "source: directory", "epochs: 12"]
+    assert different == ["scale: small", "source: directory", "epochs: 13"]
     assert changed == ["scale", "dataset.lgg.source", "training.epochs"]
 
 

@@ -73,8 +73,10 @@ def job(command: str, raw: dict[str, Any]) -> Iterator[Job]:
     if stage:
         for path in stage.dependencies:
             if not Path(path).exists():
-                maker = next((s.command for s in stages.values() if path in s.outputs), None)
-                hint = f"Run `{maker}` first." if maker else "Is this the project's root?"
+                makers = [
+                    s.command for s in stages.values() if any(f"{out}/".startswith(f"{path}/") for out in s.outputs)
+                ]
+                hint = f"Run `{makers[0]}` first." if makers else "Is this the project's root?"
                 raise ClassroomError(f"{path}: no such file or folder; `{command}` needs it. {hint}")
     under_way = Job(stage, command, raw)
     yield under_way

@@ -48,7 +48,7 @@ def fit(
     progress = checkpoints.restore(log)
     with Interruption() as interruption:
         while progress.epoch < settings.epochs:
-            order = shuffled(len(train), seed, progress.epoch).reshape(-1)
+            order = shuffled(len(train), seed, progress.epoch)
             method.train()
             for step in range(progress.step, steps):
                 positions = order[step * settings.batch_size : (step + 1) * settings.batch_size]
