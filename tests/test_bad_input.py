@@ -176,6 +176,11 @@ CASES = {
         f"{CASE}/PHANTOM_0000_1.tif",
         r"expected a name of the form PHANTOM_0001_<number>\.tif",
     ),
+    "link to nowhere": (
+        lambda folder: ((folder / IMAGE).unlink(), (folder / IMAGE).symlink_to("annex/objects/gone")),
+        IMAGE,
+        r"cannot be copied \(No such file or directory\)",
+    ),
     "mask misnamed": (
         rename(MASK, f"{CASE}/PHANTOM_0001_2-mask.tif"),
         f"{CASE}/PHANTOM_0001_2(-mask)?.tif",
@@ -298,6 +303,11 @@ def file_for_a_folder(project: Path) -> None:
     (project / "data").write_text("permissions would not stop the superuser")
 
 
+def file_for_the_output(project: Path) -> None:
+    (project / "data" / "raw").mkdir(parents=True)
+    (project / "data" / "raw" / "lgg").write_text("a download that went astray")
+
+
 def no_settings(project: Path) -> None:
     (project / "params.yaml").unlink()
 
@@ -345,6 +355,11 @@ COMMANDS = {
         r"data/raw/lgg: cannot be written \(.*\)\. Mend the folder's permissions or free space\.",
     ),
     "nothing fetched": ("prepare lgg-resnet18", nothing, r"data/raw/lgg: no LGG dataset here\. .*"),
+    "file where the output belongs": (
+        "fetch lgg",
+        file_for_the_output,
+        r"data/raw/lgg: a file lies where a folder is needed\. Move it away and run again\.",
+    ),
     "nothing prepared": (
         "train lgg-resnet18 ml-v1 --seed 0",
         nothing,
@@ -371,10 +386,15 @@ COMMANDS = {
         encoder_in_brackets,
         r"params\.yaml: study\.lgg-resnet18\.teacher\.encoder: should be a valid string, not \['tu-resnet50'\]",
     ),
-    "unknown table": (
-        "table table3",
+    "nothing to split": (
+        "split lgg-resnet18",
         nothing,
-        r"params\.yaml: key 'tables\.table3' is missing at tables\. Did you mean 'table4'\?",
+        r"data/prepared/lgg-resnet18/index\.parquet: cannot be read .*Run `classroom prepare` for this study again\.",
+    ),
+    "unknown table": (
+        "table tables4",
+        nothing,
+        r"params\.yaml: key 'tables\.tables4' is missing at tables\. Did you mean 'table4'\?",
     ),
 }
 

@@ -452,11 +452,13 @@ def test_arrays_and_splits_that_do_not_belong_together_are_refused(study, mix_up
 @pytest.mark.parametrize(
     "name", ["prepared/images.npy", "prepared/masks.npy", "prepared/index.parquet", "splits.parquet"]
 )
-@pytest.mark.parametrize("damage", ["missing", "truncated", "text"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "text"])
 def test_a_missing_or_damaged_file_says_what_to_run(study, name, damage):
     path = study / name
     if damage == "missing":
         path.unlink()
+    elif damage == "empty":
+        path.write_bytes(b"")
     elif damage == "truncated":
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     else:

@@ -126,6 +126,28 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         pytest.fail("the block must not run when the folder cannot be made")
 
 
+def test_a_file_where_the_folder_belongs_is_named_and_kept(tmp_path):
+    (tmp_path / "lgg").write_text("precious")
+    target = tmp_path / "lgg"
+    with (
+        pytest.raises(ClassroomError, match=r"lgg: a file lies where a folder is needed"),
+        folder_written_whole(target),
+    ):
+        pytest.fail("the block must not run when the folder cannot be made")
+    assert target.read_text() == "precious"
+
+
+def test_a_disk_that_fills_up_under_a_folder_is_an_error_that_the_user_can_mend(tmp_path):
+    def on_a_full_disk() -> None:
+        with folder_written_whole(tmp_path / "lgg") as folder:
+            (folder / "new.tif").write_text("half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(ClassroomError, match=r"lgg: cannot be written \(No space left on device\)"):
+        on_a_full_disk()
+    assert everything_in(tmp_path) == []
+
+
 # --- content hashes ---
 
 

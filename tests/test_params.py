@@ -156,7 +156,9 @@ def test_all_mistakes_are_named_at_once(raw):
         ("training/epochs", None, r"training\.epochs: should be a valid integer, not None"),
         ("training/batch_size", 1, r"training\.batch_size: should be greater than or equal to 2"),
         ("training/learning_rate", 0, r"training\.learning_rate: should be greater than 0"),
-        ("training/learning_rate", math.nan, r"training\.learning_rate: should be greater than 0, not nan"),
+        ("training/learning_rate", math.inf, r"training\.learning_rate: should be a finite number, not inf"),
+        ("losses/prediction/temperature", math.inf, r"losses\.prediction\.temperature: should be a finite number"),
+        ("training/learning_rate", math.nan, r"training\.learning_rate: should be a finite number, not nan"),
         ("training/precision", "fp16", r"training\.precision: should be 'fp32' or 'bf16', not 'fp16'"),
         ("training", None, r"training: .*not None"),
         ("scale", "huge", r"scale: should be 'demo', 'small' or 'paper', not 'huge'"),
@@ -203,6 +205,9 @@ def test_a_first_decoder_width_that_differs_between_teacher_and_student_is_refus
     [
         ("studies", ["lgg-resnet81"], r"studies: unknown study 'lgg-resnet81'\. Did you mean 'lgg-resnet18'\?"),
         ("baseline_studies", ["lgg-mobile"], r"baseline_studies: unknown study 'lgg-mobile'\. Did .*'lgg-mobilenet'\?"),
+        ("studies", ["lgg-resnet18"] * 2, r"studies: each study once, not \['lgg-resnet18', 'lgg-resnet18'\]"),
+        ("tables", {"four": "lgg-resnet18"}, r"tables\.four: expected the name of one of the paper's tables"),
+        ("tables", {"table2": "lgg-resnet18"}, r"tables\.table2: expected the name of one of the paper's tables"),
         ("study/lgg-resnet18/dataset", "lgq", r"study\.lgg-resnet18\.dataset: unknown dataset 'lgq'\. .*'lgg'\?"),
         ("variants/joint", ["kd_mml-v1"], r"variants\.joint: unknown variant 'kd_mml-v1'\. Did you mean 'kd_ml-v1'\?"),
         ("variants/offline", ["kdoff-v1"], r"variants\.offline: unknown variant 'kdoff-v1'\. .*'kd_off-v1'\?"),
@@ -370,7 +375,7 @@ def test_check_accepts_the_committed_settings_and_remembers_their_encoders(proje
     assert check_all() == params.check(raw)
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"versions": ["0", "0"], "encoders": ["tu-resnet81"]}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"versions": ["0", "0"], "encoders": ["tu-resnet81"]}'])
 def test_notes_that_are_damaged_or_of_other_versions_are_not_believed(project, raw, content):
     put(project, with_value(raw, "study/lgg-resnet18/student/encoder", "tu-resnet81"))
     (project / ".classroom").mkdir()

@@ -148,6 +148,12 @@ def test_an_overlay_that_gives_invalid_settings_leaves_the_file_as_it_was(projec
     assert sorted(path.name for path in project.iterdir()) == ["params.yaml", "scales"]
 
 
+def test_a_setting_that_should_be_a_mapping_is_replaced_by_the_scales(project):
+    (project / "params.yaml").write_text("training: 5\n")
+    with pytest.raises(ParamsError, match="key 'studies' is missing"):
+        scales.apply("demo")
+
+
 def test_an_overlay_that_is_no_yaml_is_named(project):
     (project / "scales" / "mine.yaml").write_text("scale: [demo\n")
     with pytest.raises(ParamsError, match=r"scales/mine\.yaml: not valid YAML"):

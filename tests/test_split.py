@@ -92,6 +92,14 @@ def test_by_group_the_splits_are_near_75_10_15(index, seed):
 
 
 @pytest.mark.parametrize("by", ["image", "group"])
+def test_splitting_says_nothing(by, recwarn):
+    """Users would take a library's warning for something that they did wrong."""
+    index = index_of([f"patient-{row // 4}" for row in range(400)], [row % 2 for row in range(400)])
+    split.assign(index, Split(percent=PAPER, by=by, seed=3))
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+@pytest.mark.parametrize("by", ["image", "group"])
 def test_400_images_of_100_patients_split_75_10_15_exactly(by):
     """100 equal patients fill 20 folds exactly: 300, 40 and 60 images, half of each with a lesion."""
     index = index_of([f"patient-{row // 4}" for row in range(400)], [row % 2 for row in range(400)])

@@ -141,13 +141,14 @@ def table(
     with _job(f"classroom table {name}") as job:
         scale, seeds = select(job.raw, "scale", str), select(job.raw, "seeds", list[int])
         target = Path("reports", f"{name}.md")
-        number = int(name.removeprefix("table"))
         if name == "table2":
+            number = 2
             studies = select(job.raw, "baseline_studies", list[str])
             paths = [Path("results/baselines", study, f"{method}.json") for study in studies for method in BASELINES]
             render = tables.baselines_table
         else:
             study = select(job.raw, f"tables.{name}", str)
+            number = int(name.removeprefix("table"))
             variants = select(job.raw, "variants", Variants)
             paths = [Path("results/variants", study, f"{v}.json") for v in (*variants.joint, *variants.offline)]
             render = tables.variants_table

@@ -57,6 +57,8 @@ def written_whole(*targets: Path) -> Iterator[list[Path]]:
 @contextmanager
 def folder_written_whole(target: Path) -> Iterator[Path]:
     """Like `written_whole` for a folder; what stood at `target` before is replaced only on success."""
+    if target.exists() and not target.is_dir():
+        raise ClassroomError(f"{target}: a file lies where a folder is needed. Move it away and run again.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"))
@@ -67,9 +69,15 @@ def folder_written_whole(target: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o755)
+        before = temporary.with_suffix(".before.tmp")
         if target.exists():
-            shutil.rmtree(target)
+            target.replace(before)
         temporary.replace(target)
+        shutil.rmtree(before, ignore_errors=True)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise ClassroomError(f"{target}: cannot be written ({error.strerror}). Free space and run again.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -130,7 +130,7 @@ class VariantWeights(Section):
 class TaskLoss(Section):
     """Segmentation: focal + Dice, Eq. 8."""
 
-    focal_gamma: float = Field(ge=0, description="the focusing parameter, τ in Eq. 8")
+    focal_gamma: float = Field(ge=0, allow_inf_nan=False, description="the focusing parameter, τ in Eq. 8")
     focal_form: Literal["binary", "printed"] = Field(
         description="`binary`: all pixels, mean; `printed`: foreground pixels only, as Eq. 8 is printed"
     )
@@ -139,7 +139,7 @@ class TaskLoss(Section):
 class PredictionLoss(Section):
     """KL divergence of temperature-softened predictions, Eqs. 1, 3, 5."""
 
-    temperature: float = Field(gt=0)
+    temperature: float = Field(gt=0, allow_inf_nan=False)
     direction: Literal["student||target", "target||student"]
     multiply_by_squared_temperature: bool = Field(description="Hinton's T² factor; the paper writes none")
 
@@ -157,13 +157,20 @@ class Augmentation(Section):
     affine: Fraction = Field(description="probability of rotation, shift and scale together")
     rotation_degrees: float = Field(ge=0, le=180)
     shift: Fraction = Field(description="largest shift as a fraction of the image's side")
-    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(description="least, most")
+
+    @field_validator("scale")
+    @classmethod
+    def _in_order(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if scale[0] > scale[1]:
+            raise ValueError(f"the smallest and the largest scale, in this order, not {list(scale)}")
+        return scale
 
 
 class Training(Section):
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=2)
-    learning_rate: float = Field(gt=0, description="of Adam")
+    learning_rate: float = Field(gt=0, allow_inf_nan=False, description="of Adam")
     precision: Literal["fp32", "bf16"]
     threads: int = Field(ge=1, description="CPU threads per training; they change rounding, so they are a setting")
 
@@ -221,6 +228,8 @@ class Params(Section):
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: each seed once, not {list(self.seeds)}")
         for key, names in (("studies", self.studies), ("baseline_studies", self.baseline_studies)):
+            if len(set(names)) != len(names):
+                raise ValueError(f"{key}: each study once, not {list(names)}")
             for name in names:
                 if name not in self.study:
                     raise ValueError(f"{key}: unknown study '{name}'.{suggestion(name, self.study)}")
@@ -230,6 +239,8 @@ class Params(Section):
                     f"study.{name}.dataset: unknown dataset '{study.dataset}'.{suggestion(study.dataset, self.dataset)}"
                 )
         for table, study in self.tables.items():
+            if not re.fullmatch(r"table\d+", table) or table == "table2":
+                raise ValueError(f"tables.{table}: expected the name of one of the paper's tables of variants: table4")
             if study not in self.studies:
                 raise ValueError(f"tables.{table}: '{study}' is not in studies.{suggestion(study, self.studies)}")
         trained = (*self.variants.joint, *self.variants.offline)

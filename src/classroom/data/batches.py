@@ -52,7 +52,7 @@ def open_splits(prepared: Path, splits: Path) -> dict[str, SplitData]:
         masks = np.load(prepared / "masks.npy", mmap_mode="r")
         index = pd.read_parquet(prepared / "index.parquet", columns=["id"])
         table = pd.read_parquet(splits, columns=["id", "split"])
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise DataError(
             f"{prepared}, {splits}: cannot be read ({' '.join(str(error).split())}). "
             "Run `classroom prepare` and `classroom split` for this study again."

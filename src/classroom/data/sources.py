@@ -36,7 +36,10 @@ def _copy(samples: list, origin: Path, target: Path) -> None:
         for path in (sample.image, sample.mask):
             copy = target / path.relative_to(origin)
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
+            try:
+                shutil.copyfile(path, copy)
+            except OSError as error:  # a dangling link, no permission, a full disk
+                raise DataError(f"{path}: cannot be copied ({error.strerror}).") from None
 
 
 def _directory(name: str, dataset: Dataset) -> Path:

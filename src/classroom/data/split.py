@@ -30,7 +30,8 @@ def assign(index: pd.DataFrame, split: Split) -> pd.Series:
     else:
         splitter = StratifiedKFold(folds, shuffle=True, random_state=split.seed)
     fold_of = np.empty(len(index), dtype=int)
-    for fold, (_, rows) in enumerate(splitter.split(index, index.label, index.group)):
+    groups = index.group if split.by == "group" else None
+    for fold, (_, rows) in enumerate(splitter.split(index, index.label, groups)):
         fold_of[rows] = fold
     last_train = split.percent[0] // unit
     last_val = last_train + split.percent[1] // unit
@@ -49,7 +50,12 @@ def assign(index: pd.DataFrame, split: Split) -> pd.Series:
 
 def write(prepared: Path, split: Split, target: Path) -> dict[str, int]:
     """Splits the prepared dataset and writes `target` (id, group, label, split); returns images per split."""
-    index = pd.read_parquet(prepared / "index.parquet")
+    path = prepared / "index.parquet"
+    try:
+        index = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: cannot be read ({reason}). Run `classroom prepare` for this study again.") from None
     index["split"] = assign(index, split)
     table = index[["id", "group", "label", "split"]].copy()
     table.attrs["split"] = split.model_dump(mode="json")  # travels in the file's metadata

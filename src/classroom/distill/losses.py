@@ -23,7 +23,8 @@ def focal_loss(logits: torch.Tensor, masks: torch.Tensor, settings: TaskLoss) ->
     `binary` is Lin et al.'s focal loss over all pixels; `printed` keeps the foreground pixels' terms only.
     """
     signed = logits * (2 * masks - 1)  # the logit of the pixel's true class
-    terms = -(torch.sigmoid(-signed) ** settings.focal_gamma) * F.logsigmoid(signed)
+    # (1 − p)^τ as an exponential: the power's gradient is not finite where 1 − p vanishes and τ < 1.
+    terms = -torch.exp(settings.focal_gamma * F.logsigmoid(-signed)) * F.logsigmoid(signed)
     if settings.focal_form == "printed":
         terms = terms * masks
     return terms.mean()

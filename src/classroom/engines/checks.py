@@ -34,7 +34,7 @@ def _check_encoders(params: Params, path: Path) -> None:
     try:
         content = json.loads(remembered.read_text())
         known = set(content["encoders"]) if content["versions"] == versions else set()
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         known = set()
     wanted = {
         (network.encoder, f"study.{study}.{role}.encoder")

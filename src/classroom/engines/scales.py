@@ -26,7 +26,8 @@ def apply(name: str, params: Path = Path("params.yaml"), folder: Path = Path("sc
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 4096
-    load(params), load(folder / f"{name}.yaml")  # for their errors
+    check(load(params), params)
+    load(folder / f"{name}.yaml")  # for its errors
     settings, overlay = yaml.load(params.read_text()), yaml.load((folder / f"{name}.yaml").read_text())
     changed: list[str] = []
     _merge(settings, overlay, "", changed)
@@ -41,7 +42,7 @@ def apply(name: str, params: Path = Path("params.yaml"), folder: Path = Path("sc
 def _merge(into: Any, overlay: Mapping[str, Any], prefix: str, changed: list[str]) -> None:
     for key, value in overlay.items():
         path = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value and into.get(key):
+        if isinstance(value, Mapping) and value and isinstance(into.get(key), Mapping) and into[key]:
             _merge(into[key], value, f"{path}.", changed)
         elif into.get(key) != value:
             changed.append(path)

@@ -7,6 +7,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
 
 from classroom.errors import TrainingError
 from classroom.methods import names
@@ -56,11 +57,11 @@ def make(name: str, study: str, raw: dict[str, Any], seed: int, teacher_weights:
         for network, role in roles.items()
     }
     if variant.teacher == "frozen":
-        networks["T"].load_state_dict(_trained_teacher(teacher_weights, networks["T"].state_dict().keys()))
+        _load_teacher(networks["T"], teacher_weights)
     return LearningStyles(variant, weights, networks, losses)
 
 
-def _trained_teacher(path: Path, keys: Any) -> dict[str, Any]:
+def _load_teacher(teacher: nn.Module, path: Path) -> None:
     try:
         state = {key.removeprefix("T."): value for key, value in load_file(path).items()}
     except (OSError, SafetensorError) as error:
@@ -68,6 +69,7 @@ def _trained_teacher(path: Path, keys: Any) -> dict[str, Any]:
             f"{path}: the trained teacher cannot be read ({' '.join(str(error).split())}). "
             "Train the study's teacher first: `classroom train STUDY teacher --seed SEED`."
         ) from None
-    if state.keys() != set(keys):
-        raise TrainingError(f"{path}: the weights of another network. Train the study's teacher again.")
-    return state
+    try:
+        teacher.load_state_dict(state)
+    except RuntimeError:
+        raise TrainingError(f"{path}: the weights of another network. Train the study's teacher again.") from None

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from classroom.errors import ParamsError, suggestion
-from classroom.networks.weights import load_encoder
+from classroom.networks.weights import load_encoder, normalisation
 from classroom.params import Network as NetworkSettings
 
 FEATURE_TAP = "decoder.blocks.0"
@@ -81,8 +81,7 @@ def build(settings: NetworkSettings, seed: int) -> Network:
     with _seeded(seed):
         body = _unet(settings)
         load_encoder(body.encoder, settings)
-    preprocessing = smp.encoders.get_preprocessing_params(settings.encoder)
-    network = Network(body, preprocessing["mean"], preprocessing["std"])
+    network = Network(body, *normalisation(settings))
     network.facts = settings.model_dump(mode="json") | {"parameters": network.parameter_count}
     return network.to(memory_format=torch.channels_last)
 
@@ -107,6 +106,11 @@ def check_encoder(name: str) -> None:
 
 
 def _unet(settings: NetworkSettings) -> nn.Module:
+    if settings.encoder_options and not settings.encoder.startswith("tu-"):  # they would be ignored in silence
+        raise ParamsError(
+            f"encoder '{settings.encoder}' does not take encoder_options ({', '.join(settings.encoder_options)}). "
+            f"Only timm's do: try 'tu-{settings.encoder}'."
+        )
     try:
         return smp.Unet(
             settings.encoder,

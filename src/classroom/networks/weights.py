@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -49,22 +51,39 @@ def _from_hub(settings: Network) -> dict[str, torch.Tensor]:
     return trained.state_dict()
 
 
+def normalisation(settings: Network) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation per channel that the network's weights expect, for images in [0, 1].
+
+    ImageNet's where the weights are random or a local file and the encoder has none of its own. Asks the hub
+    only when the weights come from there too.
+    """
+    if settings.encoder.startswith("tu-"):
+        published = timm.get_pretrained_cfg(settings.encoder.removeprefix("tu-"))
+        return published.mean, published.std
+    if settings.weights == "hub":
+        import segmentation_models_pytorch as smp
+
+        published = smp.encoders.get_preprocessing_params(settings.encoder)
+        return published["mean"], published["std"]
+    return timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD
+
+
 def _load(encoder: nn.Module, state: dict[str, torch.Tensor], path: Path, name: str) -> None:
     """Accepts files of the bare encoder, of a timm model, or of a whole U-Net of ours."""
     own = encoder.state_dict()
-    for prefix, onto in (("", ""), ("encoder.", ""), ("body.encoder.", ""), ("", "model.")):
-        candidate = {onto + key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        if own.keys() <= candidate.keys():
-            unfit = [key for key in own if own[key].shape != candidate[key].shape]
-            if unfit:
-                raise TrainingError(
-                    f"{path}: '{unfit[0]}' has shape {tuple(candidate[unfit[0]].shape)}, encoder '{name}' needs "
-                    f"{tuple(own[unfit[0]].shape)}. Set weights to a file of this very encoder and its options."
-                )
-            encoder.load_state_dict({key: candidate[key] for key in own})
-            return
-    missing = sorted(own.keys() - state.keys())
-    raise TrainingError(
-        f"{path}: not the weights of encoder '{name}': {len(missing)} tensors are missing, '{missing[0]}' first. "
-        "Set weights to a file of this very encoder."
-    )
+    candidates = [
+        {onto + key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        for prefix, onto in (("", ""), ("encoder.", ""), ("body.encoder.", ""), ("", "model."))
+    ]
+    nearest = max(candidates, key=lambda candidate: len(own.keys() & candidate.keys()))
+    if missing := [key for key in own if key not in nearest]:
+        raise TrainingError(
+            f"{path}: not the weights of encoder '{name}': {len(missing)} tensors are missing, '{missing[0]}' first. "
+            "Set weights to a file of this very encoder."
+        )
+    if unfit := [key for key in own if own[key].shape != nearest[key].shape]:
+        raise TrainingError(
+            f"{path}: '{unfit[0]}' has shape {tuple(nearest[unfit[0]].shape)}, encoder '{name}' needs "
+            f"{tuple(own[unfit[0]].shape)}. Set weights to a file of this very encoder and its options."
+        )
+    encoder.load_state_dict({key: nearest[key] for key in own})

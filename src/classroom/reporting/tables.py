@@ -117,6 +117,7 @@ def baselines_table(number: int, scale: str, seeds: Sequence[int], results: list
     printed = paper.baselines(number)
     records, rows, tex_rows, seen = [], [], [], set()
     for result in sorted(results, key=lambda r: -next(iter(r["networks"].values()))["parameters"]):
+        _check_seeds(result, seeds)
         ((network, facts),) = result["networks"].items()
         dataset, name = result["study"].split("-")[0], printed_name(facts["encoder"])
         if (dataset, json.dumps(facts)) in seen:
@@ -151,15 +152,19 @@ def printed_name(encoder: str) -> str:
     return "mobilenet" if name.startswith("mobilenet") else name
 
 
+def _check_seeds(result: dict[str, Any], seeds: Sequence[int]) -> None:
+    if set(result["seeds"]) != {str(seed) for seed in seeds}:
+        raise DataError(
+            f"results of {result['method']} are of seeds {', '.join(result['seeds'])}, not "
+            f"{', '.join(map(str, seeds))}. Run `classroom evaluate {result['study']} {result['method']}` again."
+        )
+
+
 def _cells(results: list[dict[str, Any]], seeds: Sequence[int]) -> pd.DataFrame:
     records = []
     for result in results:
         variant = EXCHANGE[result["method"]]
-        if set(result["seeds"]) != {str(seed) for seed in seeds}:
-            raise DataError(
-                f"results of {result['method']} are of seeds {', '.join(result['seeds'])}, not "
-                f"{', '.join(map(str, seeds))}. Run `classroom evaluate {result['study']} {result['method']}` again."
-            )
+        _check_seeds(result, seeds)
         tested = [result["seeds"][str(seed)]["test"] for seed in seeds]
         last = [result["seeds"][str(seed)]["last_epoch_test"] for seed in seeds]
         for network in tested[0]:
