@@ -62,6 +62,7 @@ def _resolve(root: Path) -> dict[str, Stage]:
     from dvc.dependency import ParamsDependency
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
+    from scmrepo.exceptions import SCMError
 
     try:
         repo = Repo(str(root))
@@ -72,6 +73,7 @@ def _resolve(root: Path) -> dict[str, Stage]:
             outputs = [out.def_path for out in stage.outs]
             stages[stage.addressing] = Stage(stage.addressing, stage.cmd, tuple(params), tuple(files), tuple(outputs))
         repo.close()
-    except DvcException as error:
-        raise ClassroomError(f"dvc.yaml cannot be resolved: {' '.join(str(error).split())}") from None
+    except (DvcException, SCMError) as error:
+        hint = "" if (root / ".git").exists() else ". DVC works in a git repository: run `git init` here"
+        raise ClassroomError(f"dvc.yaml cannot be resolved: {' '.join(str(error).split())}{hint}.") from None
     return stages
