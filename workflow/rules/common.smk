@@ -1,5 +1,5 @@
 # Checked settings, the verdict on what is fresh, and the few functions that the rules share.
-# No rule has a `benchmark:`: Snakemake counts its file's time among the outputs', which `reconcile` cannot know of;
+# There are no benchmark files: Snakemake counts their times among the outputs', which `reconcile` cannot know of;
 # duration and memory are in each job's receipt.
 import sys
 import warnings
