@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import copy
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Before torch is imported: threads of several small trainings fight over the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from classroom import params
 from classroom.data import prepare, sources, split
@@ -55,6 +59,6 @@ def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw = shrink(params.load(ROOT / "params.yaml"))
     folder = tmp_path_factory.mktemp("tiny-study")
     sources.fetch("lgg", select(raw, "dataset.lgg", Dataset), folder / "raw")
-    prepare.prepare("lgg", "phantom", 32, folder / "raw", folder / "prepared")
+    prepare.prepare("lgg", "lgg", "phantom", 32, folder / "raw", folder / "prepared")
     split.write(folder / "prepared", select(raw, f"study.{STUDY}.split", Split), folder / "splits.parquet")
     return folder

@@ -279,7 +279,7 @@ def test_a_download_without_the_dataset_is_named(tmp_path, monkeypatch):
 
 
 def prepared(raw: Path, size: int, target: Path) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
-    prepare.prepare("lgg", "directory", size, raw, target)
+    prepare.prepare("lgg", "lgg", "directory", size, raw, target)
     return (
         np.load(target / "images.npy"),
         np.load(target / "masks.npy"),
@@ -344,8 +344,9 @@ def test_the_digest_is_of_the_original_pixels_alone(tmp_path):
 def test_the_description_counts_the_data_and_says_whether_they_are_synthetic(tmp_path, source, synthetic):
     """Every table states it: a result on phantoms must never pass for one on patients."""
     raw = phantoms(tmp_path / "raw", patients=3, slices=4)
-    assert prepare.prepare("lgg", source, 32, raw, tmp_path / "prepared") == 12
+    assert prepare.prepare("lgg", "lgg", source, 32, raw, tmp_path / "prepared") == 12
     assert json.loads((tmp_path / "prepared" / "dataset.json").read_text()) == {
+        "dataset": "lgg",
         "source": source,
         "synthetic": synthetic,
         "images": 12,
@@ -357,12 +358,12 @@ def test_the_description_counts_the_data_and_says_whether_they_are_synthetic(tmp
 
 def test_damaged_raw_data_leave_the_old_arrays(tmp_path):
     raw = phantoms(tmp_path / "raw")
-    prepare.prepare("lgg", "phantom", 32, raw, tmp_path / "prepared")
+    prepare.prepare("lgg", "lgg", "phantom", 32, raw, tmp_path / "prepared")
     before = files_of(tmp_path / "prepared")
     damaged = raw / "kaggle_3m" / "PHANTOM_0001" / "PHANTOM_0001_2.tif"
     damaged.write_bytes(damaged.read_bytes()[:100])
     with pytest.raises(DataError, match=r"PHANTOM_0001_2\.tif: cannot be read as TIFF"):
-        prepare.prepare("lgg", "phantom", 32, raw, tmp_path / "prepared")
+        prepare.prepare("lgg", "lgg", "phantom", 32, raw, tmp_path / "prepared")
     assert files_of(tmp_path / "prepared") == before
 
 

@@ -19,6 +19,7 @@ from classroom.params import VARIANTS
 from classroom.reporting import figures, heading, paper, tables
 
 DATA = {
+    "dataset": "lgg",
     "source": "directory",
     "synthetic": False,
     "images": 3929,
@@ -30,7 +31,7 @@ DATA = {
     "val": 393,
     "test": 590,
 }
-PHANTOMS = DATA | {"source": "phantom", "synthetic": True}
+PHANTOMS = DATA | {"dataset": "lgg", "source": "phantom", "synthetic": True}
 TRAINING = {"epochs": 12, "batch_size": 8, "learning_rate": 0.0001, "precision": "fp32", "threads": 2}
 
 

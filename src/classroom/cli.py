@@ -54,7 +54,7 @@ def prepare(study: StudyName) -> None:
         size = select(job.raw, f"study.{study}.image_size", int)
         reader = select(job.raw, f"dataset.{name}.reader", str)
         source = select(job.raw, f"dataset.{name}.source", str)
-        count = run(reader, source, size, Path("data/raw", name), Path("data/prepared", study))
+        count = run(name, reader, source, size, Path("data/raw", name), Path("data/prepared", study))
     typer.echo(f"data/prepared/{study}: {count} images at {size}×{size}")
 
 

@@ -246,7 +246,7 @@ def wait_for(condition, seconds: float = 120) -> None:
 
 
 def test_a_training_killed_once_is_retried_from_its_checkpoint(finished: Project) -> None:
-    finished.edit("params.yaml", "epochs: 1", "epochs: 12")
+    finished.edit("params.yaml", "epochs: 1", "epochs: 80")
     running = start(finished, "snakemake", "--cores", "1", f"runs/{STUDY}/student/seed-0/metrics.json")
     checkpoint = finished.root / "checkpoints" / STUDY / "student" / "seed-0" / "newest.pt"
     wait_for(checkpoint.exists)

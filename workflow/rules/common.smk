@@ -1,6 +1,7 @@
 # Checked settings, the verdict on what is fresh, and the few functions that the rules share.
 # There are no benchmark files: Snakemake counts their times among the outputs', which `reconcile` cannot know of;
 # duration and memory are in each job's receipt.
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -8,12 +9,12 @@ from pathlib import Path
 import yaml
 
 from classroom.engines.checks import check_all
-from classroom.engines.reconcile import reconcile
+from classroom.engines.reconcile import NESTED, reconcile
 from classroom.errors import ClassroomError
 from snakemake.exceptions import WorkflowError
 
 # Jobs and cluster nodes read this file too; checking and judging is the main process's, once.
-MAIN_PROCESS = workflow.exec_mode.name == "DEFAULT"
+MAIN_PROCESS = workflow.exec_mode.name == "DEFAULT" and NESTED not in os.environ
 
 
 def check_profile() -> None:

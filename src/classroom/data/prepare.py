@@ -15,12 +15,12 @@ from classroom.files import written_whole
 FILES = ("images.npy", "masks.npy", "index.parquet", "dataset.json")
 
 
-def prepare(reader_name: str, source: str, image_size: int, raw: Path, target: Path) -> int:
+def prepare(dataset: str, reader_name: str, source: str, image_size: int, raw: Path, target: Path) -> int:
     """Writes `target`/images.npy, masks.npy, index.parquet and dataset.json; returns the number of images.
 
     images.npy is (N, size, size, 3) uint8 and masks.npy (N, size, size) uint8 of {0, 1}, both meant to be
-    memory-mapped; index.parquet has a row per image: id, group (patient), label (1 if the mask is not
-    empty) and the SHA-256 of the original pixels. Raises DataError like `read_all`.
+    memory-mapped; index.parquet has a row per image: id, group (patient), label (1 if the
+    original mask is not empty) and the SHA-256 of the original pixels. Raises DataError like `read_all`.
     """
     count = len(reader(reader_name).find(raw))
     rows = []
@@ -42,6 +42,7 @@ def prepare(reader_name: str, source: str, image_size: int, raw: Path, target: P
         index = pd.DataFrame(rows, columns=["id", "group", "label", "sha256"])
         index.to_parquet(index_file, index=False)
         about = {
+            "dataset": dataset,
             "source": source,
             "synthetic": source == "phantom",
             "images": count,

@@ -29,6 +29,9 @@ STALE = 10**9
 
 ORPHANS = HIDDEN / "orphans"
 
+NESTED = "CLASSROOM_RECONCILING"
+"""Set in the environment of the Snakemake that `reconcile` itself starts."""
+
 
 def reconcile(say: Callable[[str], None] = lambda text: None) -> set[str]:
     """Records and tells, in the project's root; returns the names of the stages that are stale or missing.
@@ -45,6 +48,7 @@ def reconcile(say: Callable[[str], None] = lambda text: None) -> set[str]:
             changed = _dvc_status()
         stale = downstream(stages, changed)
         tell(stages, stale)
+        vouch(stages, stale)
         return stale
 
 
@@ -77,6 +81,21 @@ def tell(stages: dict[str, Stage], stale: set[str]) -> None:
         for out in outputs:
             if _time(out) < newest:
                 _set_time(out, newest)
+
+
+def vouch(stages: dict[str, Stage], stale: set[str]) -> None:
+    """Takes Snakemake's mark "incomplete" off outputs that are fresh.
+
+    A job that ended after Snakemake was killed, or in that moment, is complete, but Snakemake would delete its
+    outputs and run it again.
+    """
+    marks = Path(".snakemake/incomplete")
+    if not marks.is_dir() or not any(marks.iterdir()):
+        return
+    fresh = [out for stage in stages.values() if stage.name not in stale for out in stage.outputs]
+    command = [sys.executable, "-m", "snakemake", "--cleanup-metadata", *fresh]
+    # It reads the Snakefile too, which must not come back here. Refused while another Snakemake runs: no harm.
+    subprocess.run(command, env=os.environ | {NESTED: "1"}, capture_output=True, check=False)
 
 
 def downstream(stages: dict[str, Stage], changed: Iterable[str]) -> set[str]:

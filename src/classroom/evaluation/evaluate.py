@@ -36,9 +36,13 @@ def evaluate(folders: dict[int, Path]) -> dict[str, Any]:
 def _run(folder: Path) -> dict[str, Any]:
     path = folder / "metrics.json"
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        run = json.loads(path.read_text())
+        missing = {"study", "method", "data", "networks", "settings", "best", "last", "test_images"} - run.keys()
+    except (OSError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: cannot be read ({error}). Train this run again.") from None
+    if missing:
+        raise DataError(f"{path}: lacks {', '.join(sorted(missing))}. Train this run again.")
+    return run
 
 
 def _seed(run: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -101,7 +100,7 @@ def check_encoder(name: str) -> None:
     near = suggestion(name, known)
     raise ParamsError(
         f"unknown encoder '{name}'.{near if 'Did' in near else ''} Any encoder of segmentation-models-pytorch "
-        "works, and any of timm with 'tu-' before its name."
+        "works, and most of timm's with 'tu-' before the name."
     )
 
 
@@ -119,11 +118,11 @@ def _unet(settings: NetworkSettings) -> nn.Module:
             classes=1,
             **settings.encoder_options,
         )
-    except TypeError as error:
-        option = re.search(r"argument '(\w+)'", str(error))
+    except (TypeError, ValueError, IndexError) as error:  # whatever timm and smp raise for what they cannot build
+        options = f" with encoder_options {settings.encoder_options}" if settings.encoder_options else ""
         raise ParamsError(
-            f"encoder '{settings.encoder}' does not take encoder_options "
-            f"{option.group(1) if option else settings.encoder_options} ({error})."
+            f"encoder '{settings.encoder}' does not take encoder_options or cannot be a U-Net's: it was not built"
+            f"{options} ({error})."
         ) from None
 
 

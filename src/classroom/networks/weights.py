@@ -69,16 +69,26 @@ def normalisation(settings: Network) -> tuple[Sequence[float], Sequence[float]]:
 
 
 def _load(encoder: nn.Module, state: dict[str, torch.Tensor], path: Path, name: str) -> None:
-    """Accepts files of the bare encoder, of a timm model, or of a whole U-Net of ours."""
+    """Accepts files of the bare encoder, of a timm model, of a whole U-Net, or of one of our runs (its teacher, S1)."""
     own = encoder.state_dict()
     candidates = [
         {onto + key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        for prefix, onto in (("", ""), ("encoder.", ""), ("body.encoder.", ""), ("", "model."))
+        for prefix, onto in (
+            ("", ""),
+            ("encoder.", ""),
+            ("body.encoder.", ""),
+            ("T.body.encoder.", ""),
+            ("S1.body.encoder.", ""),
+            ("", "model."),
+        )
     ]
     nearest = max(candidates, key=lambda candidate: len(own.keys() & candidate.keys()))
+    # Older files do not count batches, and nothing here depends on the count.
+    nearest = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")} | nearest
     if missing := [key for key in own if key not in nearest]:
         raise TrainingError(
-            f"{path}: not the weights of encoder '{name}': {len(missing)} tensors are missing, '{missing[0]}' first. "
+            f"{path}: not the weights of encoder '{name}': it lacks {len(missing)} of {len(own)} tensors, "
+            f"'{missing[0]}' first. "
             "Set weights to a file of this very encoder."
         )
     if unfit := [key for key in own if own[key].shape != nearest[key].shape]:

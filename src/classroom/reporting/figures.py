@@ -36,6 +36,8 @@ def samples(run: Path, prepared: Path, scale: str, target: Path) -> None:
     judged = masks[list(masks)[-1]]
     groups = index.group[[row_of[name] for name in ids]].to_numpy()
     chosen = _from_worst_to_best(judged, truth, groups)
+    if not chosen:
+        raise DataError(f"{run}: no test image has a lesion, so there is nothing to show. Use more data.")
     images = np.load(prepared / "images.npy", mmap_mode="r")
 
     figure = Figure(figsize=(1.9 * (len(masks) + 1), 1.95 * len(chosen) + 0.9), layout="constrained", dpi=130)

@@ -21,16 +21,12 @@ from classroom.reporting import heading, paper
 TECHNIQUE_LABELS = {"ml": "ML", "kd_off": "KD (off)", "kd_on": "KD (on)", "kd_ml": "KD + ML"}
 NETWORKS = ("T", "S1", "S2", "ensemble")
 GREEK = {"alpha": "α", "beta": "β", "gamma": "γ"}
-TEX = {
-    "α": r"$\alpha$",
-    "β": r"$\beta$",
-    "γ": r"$\gamma$",
-    "±": r"$\pm$",
-    "–": "--",
-    "−": "$-$",
-    "×": r"$\times$",
-    "_": r"\_",
-}
+TEX = str.maketrans(
+    {
+        "α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "±": r"$\pm$", "–": "--", "−": "$-$", "×": r"$\times$",
+        "_": r"\_", "&": r"\&", "%": r"\%", "#": r"\#", "{": r"\{", "}": r"\}",
+    }
+)  # fmt: skip
 
 
 def read_results(paths: Sequence[Path], runs: Path = Path("runs")) -> list[dict[str, Any]]:
@@ -63,6 +59,7 @@ def variants_table(number: int, scale: str, seeds: Sequence[int], results: list[
     One row per technique and network, for each strategy the metrics in percent: mean ± sample standard
     deviation over seeds, the best strategy of each row in bold, the paper's value and the difference below.
     """
+    _check_alike(results)
     cells = _cells(results, seeds).merge(
         paper.variants(number).rename(columns={"mean": "paper", "sd": "paper_sd"}),
         how="left",
@@ -79,8 +76,8 @@ def variants_table(number: int, scale: str, seeds: Sequence[int], results: list[
         if not done:
             continue
         weights = {EXCHANGE[r["method"]].strategy: _weights(r["settings"]["weights"]) for r in done}
-        rows.append([f"**{TECHNIQUE_LABELS[technique]}**", "weights", *_spread(weights, "<br>")])
-        tex_rows.append([TECHNIQUE_LABELS[technique], "weights", *_spread(weights, "; ")])
+        rows.append([f"**{TECHNIQUE_LABELS[technique]}**", "weights", *_spread(weights)])
+        tex_rows.append([TECHNIQUE_LABELS[technique], "weights", *(cell.translate(TEX) for cell in _spread(weights))])
         for network in NETWORKS:
             found = [by_key.get((technique, strategy, network, metric)) for strategy, metric in columns]
             if any(found):
@@ -119,10 +116,10 @@ def baselines_table(number: int, scale: str, seeds: Sequence[int], results: list
     for result in sorted(results, key=lambda r: -next(iter(r["networks"].values()))["parameters"]):
         _check_seeds(result, seeds)
         ((network, facts),) = result["networks"].items()
-        dataset, name = result["study"].split("-")[0], printed_name(facts["encoder"])
-        if (dataset, json.dumps(facts)) in seen:
+        dataset, name = result["data"]["dataset"], printed_name(facts["encoder"])
+        if (identity := json.dumps([result["data"], facts])) in seen:
             continue  # two studies share this teacher
-        seen.add((dataset, json.dumps(facts)))
+        seen.add(identity)
         cells = []
         for metric in METRICS:
             mean, sd = _mean_sd([result["seeds"][str(seed)]["test"][network][metric] for seed in seeds])
@@ -132,7 +129,8 @@ def baselines_table(number: int, scale: str, seeds: Sequence[int], results: list
             cells.append(SimpleNamespace(**cell))
             records.append({"dataset": dataset, "network": name, "study": result["study"], "metric": metric, **cell})
         rows.append([dataset, name, heading.describe(facts), *(_markdown(cell) for cell in cells)])
-        tex_rows.append([dataset, name, heading.describe(facts), *(_latex(cell) for cell in cells)])
+        described = heading.describe(facts).translate(TEX)
+        tex_rows.append([dataset.translate(TEX), name.translate(TEX), described, *(_latex(cell) for cell in cells)])
     table = pd.DataFrame(records).drop(columns="best")
     table.insert(0, "scale", scale)
     table.insert(1, "synthetic", results[0]["data"]["synthetic"])
@@ -150,6 +148,17 @@ def printed_name(encoder: str) -> str:
     """The paper's name of an encoder: `tu-mobilenetv1_100` is its `mobilenet`."""
     name = encoder.removeprefix("tu-")
     return "mobilenet" if name.startswith("mobilenet") else name
+
+
+def _check_alike(results: list[dict[str, Any]]) -> None:
+    """One heading describes all rows, so they must come from the same data and training."""
+    first = results[0]
+    for result in results[1:]:
+        if result["data"] != first["data"] or result["settings"]["training"] != first["settings"]["training"]:
+            raise DataError(
+                f"results of {result['method']} and {first['method']} come from other data or training settings. "
+                f"Train and evaluate both again: `classroom evaluate {result['study']} {result['method']}`."
+            )
 
 
 def _check_seeds(result: dict[str, Any], seeds: Sequence[int]) -> None:
@@ -194,7 +203,7 @@ def _weights(weights: dict[str, dict[str, float]]) -> dict[str, str]:
     }
 
 
-def _spread(weights: dict[str, dict[str, str]], separator: str) -> list[str]:
+def _spread(weights: dict[str, dict[str, str]]) -> list[str]:
     """Two cells a strategy: S1's weights under the first metric, S2's under the second."""
     cells = []
     for strategy in STRATEGIES:
@@ -212,9 +221,10 @@ def _markdown(cell: Any) -> str:
 
 def _latex(cell: Any) -> str:
     if cell is None:
-        return "–"
+        return "--"
     ours = f"{cell.mean:.2f} ± {_number(cell.sd, '.3f')}"
-    return (rf"\textbf{{{ours}}}" if cell.best else ours) + f" ({_beside(cell)})"
+    ours = ours.translate(TEX)
+    return (rf"\textbf{{{ours}}}" if cell.best else ours) + f" ({_beside(cell)})".translate(TEX)
 
 
 def _beside(cell: Any) -> str:
@@ -236,8 +246,6 @@ def _write(
     markdown = tabulate(rows, header, tablefmt="pipe", disable_numparse=True)
     tex = tabulate(tex_rows, header, tablefmt="latex_raw", disable_numparse=True)
     notes = [caution.replace("**", ""), *(fact.replace("**", "") for fact in facts)]
-    for sign, command in TEX.items():
-        tex = tex.replace(sign, command)
     suffixes = [".md", ".csv", ".tex", *([".json"] if summary is not None else [])]
     with written_whole(*(target.with_suffix(suffix) for suffix in suffixes)) as temporary:
         temporary[0].write_text("\n\n".join(filter(None, [f"# {title}", caution, "\n".join(facts), markdown])) + "\n")
