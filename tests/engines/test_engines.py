@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -15,6 +16,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import ROOT, STUDY
 
@@ -217,18 +219,14 @@ def test_a_failed_training_never_hides_behind_an_old_result(finished: Project) -
     assert (finished.root / "reports/table4.md").read_bytes() != old
 
 
-def descendants(project: Project, word: str) -> list[int]:
-    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    wanted = []
-    for line in listed.splitlines()[1:]:
-        pid, _, arguments = line.strip().partition(" ")
-        try:
-            here = os.readlink(f"/proc/{pid}/cwd") == str(project.root)
-        except OSError:
-            continue
-        if here and word in arguments and "/sh" not in arguments.split(" ")[0]:
-            wanted.append(int(pid))
-    return wanted
+def trainings(project: Project) -> list[psutil.Process]:
+    """The `classroom train` processes at work in the project's tree."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.cwd() == str(project.root) and {"train", "--seed"} <= set(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def start(project: Project, *command: str) -> subprocess.Popen:
@@ -250,8 +248,8 @@ def test_a_training_killed_once_is_retried_from_its_checkpoint(finished: Project
     running = start(finished, "snakemake", "--cores", "1", f"runs/{STUDY}/student/seed-0/metrics.json")
     checkpoint = finished.root / "checkpoints" / STUDY / "student" / "seed-0" / "newest.pt"
     wait_for(checkpoint.exists)
-    for pid in descendants(finished, "classroom train"):
-        os.kill(pid, signal.SIGKILL)
+    for training in trainings(finished):
+        training.kill()
     assert running.wait(timeout=120) == 0
     assert "resumed from" in (finished.root / f"logs/train/{STUDY}/student/seed-0.log").read_text()
     assert not checkpoint.exists()
@@ -284,7 +282,7 @@ def test_a_second_snakemake_is_told_so(finished: Project) -> None:
     """T14: and harms nothing."""
     finished.edit("params.yaml", "epochs: 1", "epochs: 3")
     running = start(finished, "snakemake", "--cores", "1", "all")
-    wait_for(lambda: bool(descendants(finished, "classroom train")))
+    wait_for(lambda: bool(trainings(finished)))
     assert "lock" in finished.snakemake("all", expect=1).lower()
     assert running.wait(timeout=240) == 0
     assert finished.planned() == Counter()
