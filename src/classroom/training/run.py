@@ -47,9 +47,9 @@ def train(
     """Trains one run and leaves `FILES` in `target`; returns what the receipt should say of it.
 
     Resumes from `checkpoint_folder` if a checkpoint of the same `identity` lies there; the caller removes it
-    once the receipt is written. `show` is called with
-    the progress, the steps per epoch and the epochs after every step. Raises ClassroomError before any
-    training for settings, data or weights that do not fit, or if `target` cannot be written.
+    once the receipt is written. `show` is called with the progress, the steps per epoch and the epochs after
+    every step. Raises ClassroomError before any training for settings, data or weights that do not fit, or if a
+    folder cannot be written.
     """
     started = time.monotonic()
     settings: Training = select(raw, "training", Training)
