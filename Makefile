@@ -32,7 +32,7 @@ format: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
-# After a change of pyproject.toml. torch and torchvision are a tested pair.
+# After a change of pyproject.toml, which names the tested pair of torch and torchvision.
 lock: .venv/ready
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-header --no-emit-index-url \

@@ -1,8 +1,9 @@
-"""Shared by all tests: the repository's root, its settings, and a tiny study to train on."""
+"""Shared by all tests: the repository's root, its settings, and tiny studies of both tasks to train on."""
 
 from __future__ import annotations
 
 import copy
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from classroom import params
-from classroom.data import prepare, sources, split
 from classroom.params import Dataset, Split, select
 
 ROOT = Path(__file__).parents[1]
@@ -21,6 +21,9 @@ REAL_LGG = ROOT.parent / "shared" / "data" / "lgg"
 """Real LGG slices, where the machine has them; a clone on its own does not."""
 
 STUDY = "lgg-resnet18"
+"""Segmentation."""
+CLASSES_STUDY = "ham10000-classification"
+"""Classification, of seven classes of which some are rare."""
 
 THIN = {
     "encoder": "tu-resnet18",
@@ -28,22 +31,41 @@ THIN = {
     "decoder_channels": [8, 4, 4, 4, 4],
     "weights": "random",
 }
+THIN_CLASSIFIER = {"encoder": "resnet18", "encoder_options": {"channels": [4, 4, 8, 8]}, "weights": "random"}
+THIN_TEACHER = {  # wider than its students, so that only Conv6 makes its features comparable
+    "encoder": "resnet18",
+    "encoder_options": {"channels": [4, 4, 8, 12]},
+    "conv6_channels": 8,
+    "weights": "random",
+}
+NETWORKS = {
+    "segmentation": {"teacher": THIN, "student": THIN},
+    "classification": {"teacher": THIN_TEACHER, "student": THIN_CLASSIFIER},
+}
+PHANTOMS = {"histopathologic": (22, 3), "lgg": (22, 3), "ham10000": (60, 2)}
+"""Of every dataset so many groups, with so many images each, that all classes and splits have some."""
+
+
+@functools.cache
+def _committed() -> dict[str, Any]:
+    return params.load(ROOT / "params.yaml")
 
 
 @pytest.fixture
 def raw() -> dict[str, Any]:
     """The committed settings, free to change."""
-    return params.load(ROOT / "params.yaml")
+    return copy.deepcopy(_committed())
 
 
 def shrink(raw: dict[str, Any]) -> dict[str, Any]:
     """The same settings with the smallest phantoms and networks that still go every way: seconds, not minutes."""
     raw = copy.deepcopy(raw)
-    raw["dataset"]["lgg"]["phantom"] = {"patients": 22, "slices": 3, "size": 32, "seed": 0}
+    for name, (groups, images) in PHANTOMS.items():
+        raw["dataset"][name]["phantom"] = {"groups": groups, "images_per_group": images, "size": 32, "seed": 0}
     for study in raw["study"].values():
         study["image_size"] = 32
-        study["teacher"] = copy.deepcopy(THIN)
-        study["student"] = copy.deepcopy(THIN)
+        for role, network in NETWORKS[study["task"]].items():
+            study[role] = copy.deepcopy(network)
     raw["training"] |= {"epochs": 2, "batch_size": 8}
     return raw
 
@@ -55,10 +77,23 @@ def tiny(raw: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `raw`, `prepared` and `splits.parquet` of a tiny phantom study; read only."""
-    raw = shrink(params.load(ROOT / "params.yaml"))
-    folder = tmp_path_factory.mktemp("tiny-study")
-    sources.fetch("lgg", select(raw, "dataset.lgg", Dataset), folder / "raw")
-    prepare.prepare("lgg", "lgg", "phantom", 32, folder / "raw", folder / "prepared")
-    split.write(folder / "prepared", select(raw, f"study.{STUDY}.split", Split), folder / "splits.parquet")
+    """A folder with `raw`, `prepared` and `splits.parquet` of a tiny segmentation of phantoms; read only."""
+    return _made(STUDY, tmp_path_factory.mktemp("tiny-study"))
+
+
+@pytest.fixture(scope="session")
+def tiny_classes_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `raw`, `prepared` and `splits.parquet` of a tiny classification of phantoms; read only."""
+    return _made(CLASSES_STUDY, tmp_path_factory.mktemp("tiny-classes-study"))
+
+
+def _made(name: str, folder: Path) -> Path:
+    from classroom.data import prepare, sources, split
+
+    raw = shrink(_committed())
+    study = raw["study"][name]
+    dataset = select(raw, f"dataset.{study['dataset']}", Dataset)
+    sources.fetch(study["dataset"], dataset, folder / "raw")
+    prepare.prepare(study["task"], study["image_size"], folder / "raw", folder / "prepared")
+    split.write(folder / "prepared", select(raw, f"study.{name}.split", Split), folder / "splits.parquet")
     return folder

@@ -16,11 +16,12 @@ import tifffile
 from conftest import ROOT
 from PIL import Image
 
-from classroom.data import phantom, sources
+from classroom.data import sources
+from classroom.data.phantoms import PHANTOMS
 from classroom.errors import DataError
 from classroom.params import Dataset, Phantom
 
-TINY = Phantom(patients=2, slices=3, size=32, seed=0)
+TINY = Phantom(groups=2, images_per_group=3, size=32, seed=0)
 CASE = "kaggle_3m/PHANTOM_0001"
 IMAGE = f"{CASE}/PHANTOM_0001_2.tif"
 MASK = f"{CASE}/PHANTOM_0001_2_mask.tif"
@@ -30,12 +31,12 @@ MASK = f"{CASE}/PHANTOM_0001_2_mask.tif"
 def download(tmp_path: Path) -> Path:
     """A valid folder of the user's, in the layout of the Kaggle download."""
     folder = tmp_path / "my downloads"
-    phantom.write(folder, TINY)
+    PHANTOMS["lgg"](folder, TINY)
     return folder
 
 
-def fetch(directory: Path, target: Path) -> int:
-    settings = Dataset(reader="lgg", source="directory", directory=str(directory), kaggle="x/y", phantom=TINY)
+def fetch(directory: Path, target: Path, reader: str = "lgg") -> int:
+    settings = Dataset(reader=reader, source="directory", directory=str(directory), full_size=1)
     return sources.fetch("lgg", settings, target)
 
 
@@ -210,11 +211,11 @@ def test_a_damaged_folder_is_refused_by_the_name_of_the_users_file(download, tmp
 def test_a_damaged_folder_leaves_what_was_fetched_before(download, tmp_path):
     target = tmp_path / "data" / "raw" / "lgg"
     fetch(download, target)
-    before = {path: path.read_bytes() for path in target.rglob("*.tif")}
+    before = {path: path.read_bytes() for path in target.rglob("*.*")}
     cut(IMAGE, 0.5)(download)
     with pytest.raises(DataError, match="cannot be read as TIFF"):
         fetch(download, target)
-    assert {path: path.read_bytes() for path in target.rglob("*.tif")} == before
+    assert {path: path.read_bytes() for path in target.rglob("*.*")} == before
     assert [path.name for path in target.parent.iterdir()] == ["lgg"]
 
 
@@ -241,6 +242,261 @@ def test_a_missing_folder_is_named_with_its_key(tmp_path, kind):
     with pytest.raises(DataError, match=message):
         fetch(folder, target)
     assert list(target.parent.iterdir()) == []
+
+
+# --- the other layouts ---
+
+
+def add_line(path: str, line: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / path).write_text((folder / path).read_text() + line + "\n")
+
+
+def retable(path: str, before: str, after: str) -> Callable[[Path], None]:
+    """Replaces text in a table, once; `before` is a pattern."""
+
+    def damage(folder: Path) -> None:
+        text, count = re.subn(before, after, (folder / path).read_text(), count=1, flags=re.MULTILINE)
+        assert count == 1  # or the case would test nothing
+        (folder / path).write_text(text)
+
+    return damage
+
+
+def with_first(pattern: str, change: Callable[[Path], object]) -> Callable[[Path], None]:
+    """Changes the first file that matches."""
+    return lambda folder: change(sorted(folder.glob(pattern))[0]) and None
+
+
+def saved(mode: str, **options: object) -> Callable[[Path], object]:
+    """Writes the image anew, in another mode of Pillow."""
+    return lambda path: Image.open(path).convert(mode).save(path, **options)
+
+
+def twice(path: Path) -> object:
+    return shutil.copy(path, path.with_suffix(".tiff" if path.suffix == ".tif" else ".jpeg"))
+
+
+def twice_and_different(path: Path) -> None:
+    twice(path)
+    path.write_bytes(path.read_bytes() + b"more")
+
+
+LIMIT = 300 * 300
+"""Pixels, for these tests; Pillow's own limit is 90 million."""
+
+
+def bomb(path: Path) -> None:
+    Image.new("RGB", (310, 310)).save(path)
+
+
+def tiff_bomb(path: Path) -> None:
+    tifffile.imwrite(path, np.zeros((310, 310, 3), np.uint8), photometric="rgb", compression="zlib")
+
+
+LABELS = "train_labels.csv"
+TISSUE = {
+    # name: (damage, what is said)
+    "no table": (
+        without(LABELS),
+        r": no train_labels\.csv here\. Expected train_labels\.csv \(id, label\) beside train/",
+    ),
+    "no images": (
+        lambda folder: shutil.rmtree(folder / "train"),
+        r"/train: no such folder\. Expected train_labels\.csv",
+    ),
+    "row without image": (
+        with_first("train/*", Path.unlink),
+        r"/train_labels\.csv: '\w{40}' has no image in .*/train/\.",
+    ),
+    "two rows without image": (
+        add_line(LABELS, "a,0\nb,1"),
+        r"/train_labels\.csv: 'a' \(and 1 more\) has no image in .*Expected a file for every row",
+    ),
+    "image without row": (
+        retable(LABELS, r"^\w{40},.*\n", ""),
+        r"/train_labels\.csv: '\w{40}' in .*/train/ has no row",
+    ),
+    "label of another kind": (
+        add_line(LABELS, "a,tumour"),
+        r"/train_labels\.csv: 'a': the label is 'tumour'\. Expected 0 or 1",
+    ),
+    "label missing": (retable(LABELS, r"^(\w{40}),.*", r"\1,"), r"/train_labels\.csv: '\w{40}': the label is ''\."),
+    "row twice": (
+        retable(LABELS, r"^(\w{40},.\n)", r"\1\1"),
+        r"/train_labels\.csv: line 3: '\w{40}' occurs a second time",
+    ),
+    "id that climbs out": (
+        add_line(LABELS, "../../etc/passwd,0"),
+        r"/train_labels\.csv: line 8: '\.\./.*' is no name of an",
+    ),
+    "column missing": (
+        retable(LABELS, "^id,label", "id,class"),
+        r"/train_labels\.csv: lacks the column 'label'\. Expected id,",
+    ),
+    "no rows": (retable(LABELS, r"(?s)^(id,label\n).*", r"\1"), r"/train_labels\.csv: has no rows"),
+    "empty table": (cut(LABELS, 0), r"/train_labels\.csv: cannot be read as a CSV table \(No columns"),
+    "broken table": (add_line(LABELS, "a,0,1,2"), r"/train_labels\.csv: cannot be read as a CSV table \(.*line 8"),
+    "table that is no text": (
+        lambda folder: (folder / LABELS).write_bytes(b"id,label\n\xff\xfe\x00,1\n"),
+        r"/train_labels\.csv: cannot be read as a CSV table",
+    ),
+    "index without an image": (
+        retable("source_index.csv", r"^\w{40},.*\n", ""),
+        r"/source_index\.csv: has no row for '\w{40}' \(of 1 images\)",
+    ),
+    "index of other columns": (
+        retable("source_index.csv", "^id,wsi", "id,slide"),
+        r"/source_index\.csv: expected the column wsi",
+    ),
+    "index without places": (
+        lambda folder: (
+            retable("source_index.csv", "^id,wsi", "id,patient,x,y")(folder),
+            retable("source_index.csv", "^(\\w{40}),.*(?s:.*)", r"\1,7,here,1")(folder),
+            (folder / LABELS).write_text("\n".join((folder / LABELS).read_text().splitlines()[:2])),
+            [path.unlink() for path in (folder / "train").iterdir() if path.stem not in (folder / LABELS).read_text()],
+        ),
+        r"/source_index\.csv: '\w{40}': x and y are no numbers",
+    ),
+    "image damaged": (
+        with_first("train/*", lambda p: p.write_bytes(p.read_bytes()[:300])),
+        r"/train/\w{40}\.tif: cannot be read as TIFF",
+    ),
+    "image far too large": (
+        with_first("train/*", tiff_bomb),
+        r"/train/\w{40}\.tif: too large for an image of this kind",
+    ),
+    "image that differs from its namesake": (
+        with_first("train/*", twice_and_different),
+        r"/train/\w{40}\.tiff: another file with the id of .*\.tif\. Each id must occur once",
+    ),
+    "two sets": (
+        lambda folder: (
+            shutil.copytree(folder / "train", folder / "old" / "train"),
+            (folder / "old" / LABELS).write_text("id,label\n"),
+        ),
+        r"/train_labels\.csv: another train_labels\.csv than .*Expected one; remove the wrong one",
+    ),
+}
+METADATA, IMAGES, MASKS = "HAM10000_metadata.csv", "HAM10000_images_part_1", "masks"
+SKIN = {
+    "no table": (without(METADATA), r": no HAM10000_metadata\.csv here\. Expected HAM10000_metadata\.csv beside"),
+    "rows without images": (
+        lambda folder: shutil.rmtree(folder / IMAGES),
+        rf"/{METADATA}: 'PHANTOM_00000_01' \(and \d+ more\) has no image in HAM10000_images_part_1/, _part_2/ or",
+    ),
+    "row without image": (with_first(f"{IMAGES}/*", Path.unlink), rf"/{METADATA}: 'PHANTOM_00000_01' has no image in"),
+    "image without row": (
+        with_first(f"{IMAGES}/*", lambda path: shutil.copy(path, path.with_stem("ISIC_1"))),
+        rf"/{METADATA}: 'ISIC_1' in HAM10000_images_part_1/, _part_2/ or images/ has no row",
+    ),
+    "unknown diagnosis": (
+        retable(METADATA, ",nv,", ",naevus,"),
+        rf"/{METADATA}: '.*': dx is 'naevus'\. Expected one of akiec, bcc",
+    ),
+    "no lesion": (
+        retable(METADATA, "^PHANTOM_00000,", ","),
+        rf"/{METADATA}: 'PHANTOM_00000_01': has no lesion_id\. Expected",
+    ),
+    "mask without image": (
+        with_first(f"{MASKS}/*", lambda path: shutil.copy(path, path.with_name("ISIC_1_segmentation.png"))),
+        r"/masks/ISIC_1_segmentation\.png: a mask without its image \(1 such masks\)",
+    ),
+    "image damaged": (
+        with_first(f"{IMAGES}/*", lambda path: path.write_bytes(path.read_bytes()[:400])),
+        r"/PHANTOM_00000_01\.jpg: cannot be read as JPEG \(.*[Tt]runcated.*damaged; fetch it again",
+    ),
+    "image that is a PNG": (with_first(f"{IMAGES}/*", saved("RGB", format="PNG")), r"01\.jpg: cannot be read as JPEG"),
+    "grey image": (
+        with_first(f"{IMAGES}/*", saved("L")),
+        r"01\.jpg: expected 8-bit pixels in three channels, found uint8 of shape \(32, 32\)",
+    ),
+    "image for printing": (
+        with_first(f"{IMAGES}/*", saved("CMYK")),
+        r"01\.jpg: expected 8-bit pixels .* shape \(32, 32, 4\)",
+    ),
+    "image far too large": (with_first(f"{IMAGES}/*", bomb), r"01\.jpg: too large for an image of this kind"),
+    "two different images of one id": (
+        with_first(f"{IMAGES}/*", twice_and_different),
+        r"01\.jpg: another file with the id of",
+    ),
+    "mask damaged": (
+        with_first(f"{MASKS}/*", lambda path: path.write_bytes(path.read_bytes()[:80])),
+        r"01_segmentation\.png: cannot be read as PNG \(.*damaged; fetch it again",
+    ),
+    "mask in colours of a palette": (
+        with_first(f"{MASKS}/*", saved("P")),
+        r"01_segmentation\.png: expected an 8-bit mask in one channel, found .* \(colours from a palette\)",
+    ),
+    "mask of one bit": (
+        with_first(f"{MASKS}/*", saved("1")),
+        r"01_segmentation\.png: expected an 8-bit mask in one channel, found bool",
+    ),
+    "mask of another size": (
+        with_first(f"{MASKS}/*", lambda path: Image.open(path).resize((64, 32), 0).save(path)),
+        r"01_segmentation\.png: the mask is 64×32 pixels, its image 32×32\. Expected the same size",
+    ),
+    "mask with soft edges": (
+        with_first(f"{MASKS}/*", lambda path: Image.open(path).resize((64, 64)).resize((32, 32), 2).save(path)),
+        r"01_segmentation\.png: expected mask values 0 and 255 only",
+    ),
+    "duplicate": (
+        with_first(
+            f"{IMAGES}/*",
+            lambda path: (
+                shutil.copy(path, path.with_stem("ISIC_1")),
+                add_line(METADATA, "HAM_1,ISIC_1,nv,histo")(path.parents[1]),
+            ),
+        ),
+        r"/PHANTOM_00000_01\.jpg: the same image as .*ISIC_1\.jpg\. Each image must occur once",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("reader", "case"), [("histopathologic", case) for case in TISSUE] + [("ham10000", case) for case in SKIN]
+)
+def test_a_damaged_folder_in_another_layout_is_refused_by_name(tmp_path, monkeypatch, reader, case):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", LIMIT)
+    damage, said = (TISSUE if reader == "histopathologic" else SKIN)[case]
+    folder = tmp_path / "my downloads"
+    PHANTOMS[reader](folder, TINY)
+    assert fetch(folder, tmp_path / "before", reader) > 0
+    damage(folder)
+    target = tmp_path / "data" / "raw" / "lgg"
+    with pytest.raises(DataError, match=rf"^{re.escape(str(folder))}.*{said}") as caught:
+        fetch(folder, target, reader)
+    assert "\n" not in str(caught.value)
+    assert ".tmp" not in str(caught.value)
+    assert list(target.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (
+            "a,1.0,1.0",
+            r"'a': melanoma is '1\.0' and seborrheic_keratosis '1\.0'\. Expected 0\.0 or 1\.0, and at most one",
+        ),
+        ("a,,0.0", r"'a': melanoma is ''"),
+        ("a,yes,no", r"'a': melanoma is 'yes'"),
+        ("b,0.0,0.0", r"'b' has no image in .*/images/"),
+    ],
+)
+def test_a_table_of_isic_that_does_not_fit_is_named(tmp_path, row, said):
+    for folder, name in (("images", "a.jpg"), ("masks", "a_segmentation.png")):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB" if folder == "images" else "L", (8, 8)).save(tmp_path / folder / name)
+    (tmp_path / "ground_truth.csv").write_text(f"image_id,melanoma,seborrheic_keratosis\n{row}\n")
+    with pytest.raises(DataError, match=rf"^{tmp_path}/ground_truth\.csv: {said}"):
+        fetch(tmp_path, tmp_path / "raw", "isic2017")
+
+
+def test_an_image_of_isic_without_its_mask_is_named(tmp_path):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "a.jpg")
+    (tmp_path / "ground_truth.csv").write_text("image_id,melanoma,seborrheic_keratosis\na,0.0,0.0\n")
+    with pytest.raises(DataError, match=r"ground_truth\.csv: 'a' has no image in .*/masks/"):
+        fetch(tmp_path, tmp_path / "raw", "isic2017")
 
 
 # --- the command line ---
@@ -273,21 +529,25 @@ def classroom(project: Path, *arguments: str) -> subprocess.CompletedProcess[str
     )
 
 
+LGG = "mateuszbuda/lgg-mri-segmentation]\n    "
+"""What stands before the phantoms of LGG in params.yaml, so that those of no other dataset are edited."""
+
+
 def misspelt_key(project: Path) -> None:
-    edit(project, "patients: 60", "patient: 60")
+    edit(project, f"{LGG}phantom: {{groups:", f"{LGG}phantom: {{group:")
 
 
 def unknown_source(project: Path) -> None:
-    edit(project, "source: phantom", "source: phantoms")
+    edit(project, "reader: lgg\n    source: phantom", "reader: lgg\n    source: phantoms")
 
 
 def missing_directory(project: Path) -> None:
-    edit(project, "source: phantom", "source: directory")
+    edit(project, "reader: lgg\n    source: phantom", "reader: lgg\n    source: directory")
 
 
 def damaged_image(project: Path) -> None:
     missing_directory(project)
-    phantom.write(project / "data" / "downloads" / "lgg", TINY)
+    PHANTOMS["lgg"](project / "data" / "downloads" / "lgg", TINY)
     cut(IMAGE, 0.5)(project / "data" / "downloads" / "lgg")
 
 
@@ -321,13 +581,13 @@ COMMANDS = {
     "misspelt key": (
         "fetch lgg",
         misspelt_key,
-        r"params\.yaml: key 'dataset\.lgg\.phantom\.patients' is missing; "
-        r"unknown key 'dataset\.lgg\.phantom\.patient'\. Did you mean 'patients'\?",
+        r"params\.yaml: key 'dataset\.lgg\.phantom\.groups' is missing; "
+        r"unknown key 'dataset\.lgg\.phantom\.group'\. Did you mean 'groups'\?",
     ),
     "unknown source": (
         "fetch lgg",
         unknown_source,
-        r"params\.yaml: dataset\.lgg\.source: should be 'phantom', 'directory' or 'kaggle', not 'phantoms'",
+        r"params\.yaml: dataset\.lgg\.source: should be 'phantom', 'directory', 'kaggle' or 'download', not 'phantoms'",
     ),
     "unknown dataset": (
         "fetch lgq",
@@ -354,7 +614,11 @@ COMMANDS = {
         file_for_a_folder,
         r"data/raw/lgg: cannot be written \(.*\)\. Mend the folder's permissions or free space\.",
     ),
-    "nothing fetched": ("prepare lgg-resnet18", nothing, r"data/raw/lgg: no LGG dataset here\. .*"),
+    "nothing fetched": (
+        "prepare lgg-resnet18",
+        nothing,
+        r"data/raw/lgg/about\.json: no such file\. Run `classroom fetch lgg` first\.",
+    ),
     "file where the output belongs": (
         "fetch lgg",
         file_for_the_output,
@@ -391,10 +655,10 @@ COMMANDS = {
         nothing,
         r"data/prepared/lgg-resnet18/index\.parquet: cannot be read .*Run `classroom prepare` for this study again\.",
     ),
-    "unknown table": (
-        "table tables4",
+    "table of an unknown study": (
+        "table lgg-resnet81 variants",
         nothing,
-        r"params\.yaml: key 'tables\.tables4' is missing at tables\. Did you mean 'table4'\?",
+        r"params\.yaml: key 'study\.lgg-resnet81\.tables\.variants' is missing at study\. Did you mean 'lgg-resnet18.*",
     ),
 }
 
@@ -410,8 +674,8 @@ def test_a_command_that_cannot_run_says_why_in_one_paragraph(project, case):
 
 
 def test_a_command_that_can_run_says_what_it_made(project):
-    edit(project, "patients: 60, slices: 5", "patients: 2, slices: 1")
+    edit(project, f"{LGG}phantom: {{groups: 60, images_per_group: 5", f"{LGG}phantom: {{groups: 2, images_per_group: 1")
     done = classroom(project, "fetch", "lgg")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "data/raw/lgg: 2 images with masks, all valid (phantom)\n"
+    assert done.stdout == "data/raw/lgg: 2 images, all valid (phantom)\n"
     assert len(list((project / "data" / "raw" / "lgg").rglob("*.tif"))) == 4

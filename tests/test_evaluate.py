@@ -9,12 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.metrics import precision_recall_fscore_support
 
 from classroom.errors import DataError
 from classroom.evaluation import predictions
-from classroom.evaluation.evaluate import evaluate
+from classroom.evaluation.ensemble import with_ensemble
+from classroom.evaluation.evaluate import costs, evaluate
+from classroom.evaluation.grid import read_points
+from classroom.evaluation.metrics import decide, records, score
+from classroom.params import Grid
 
 IDS = ["patient_1_7", "patient_2_3"]
+GROUPS = ["patient_1", "patient_2"]
 # Two images of 2 x 2 pixels; of the second nothing is lesion.
 TRUTH = [[[1, 1], [0, 0]], [[0, 0], [0, 0]]]
 FIRST = [[[0.9, 0.2], [0.1, 0.1]], [[0.0, 0.1], [0.2, 0.5]]]  # one found, one missed, one too many at just one half
@@ -29,10 +35,47 @@ BY_HAND = {
 }
 
 
-def leave_run(folder: Path, seed: int, probabilities: dict[str, Any], **changes: Any) -> None:
+# Four images of three classes; the likeliest class stands behind each row.
+CLASSES = [0, 1, 1, 2]
+FIRST_SAYS = [[0.6, 0.4, 0.0], [0.1, 0.8, 0.1], [0.5, 0.3, 0.2], [0.3, 0.3, 0.4]]  # 0, 1, 0 (wrong), 2
+SECOND_SAYS = [[0.0, 0.55, 0.45], [0.2, 0.7, 0.1], [0.1, 0.9, 0.0], [0.9, 0.1, 0.0]]  # 1 (wrong), 1, 1, 0 (wrong)
+TEACHER_SAYS = [[0.9, 0.1, 0.0], [0.3, 0.4, 0.3], [0.1, 0.1, 0.8], [0.2, 0.2, 0.6]]  # 0, 1, 2 (wrong), 2
+
+CLASSES_BY_HAND = {  # accuracy; then precision and recall of classes 0, 1, 2, by three
+    "T": {"accuracy": 3 / 4, "precision": (1 + 1 + 1 / 2) / 3, "recall": (1 + 1 / 2 + 1) / 3},
+    "S1": {"accuracy": 3 / 4, "precision": (1 / 2 + 1 + 1) / 3, "recall": (1 + 1 / 2 + 1) / 3},
+    "S2": {"accuracy": 2 / 4, "precision": (0 + 2 / 3 + 0) / 3, "recall": (0 + 1 + 0) / 3},
+    # the maximum of each class: 0.6 wins of 0.55, 0.8, 0.9 of 0.5, 0.9 (wrong) of 0.4
+    "ensemble": {"accuracy": 3 / 4, "precision": (1 / 2 + 1 + 0) / 3, "recall": (1 + 1 + 0) / 3},
+}
+CLASSES_FIDELITY = {  # the teacher says 0, 1, 2, 2
+    "S1": {"accuracy": 3 / 4, "precision": (1 / 2 + 1 + 1) / 3, "recall": (1 + 1 + 1 / 2) / 3},
+    "S2": {"accuracy": 1 / 4, "precision": (0 + 1 / 3 + 0) / 3, "recall": (0 + 1 + 0) / 3},
+    "ensemble": {"accuracy": 2 / 4, "precision": (1 / 2 + 1 / 2 + 0) / 3, "recall": (1 + 1 + 0) / 3},
+}
+
+
+def near(metrics: dict[str, dict[str, float]]) -> Any:
+    return {
+        name: {metric: pytest.approx(value, abs=1e-12) for metric, value in values.items()}
+        for name, values in metrics.items()
+    }
+
+
+def leave_run(folder: Path, seed: int, probabilities: dict[str, Any], of_classes: bool = False, **changes: Any) -> None:
     """What `classroom train` leaves of a run, as far as evaluation reads it."""
     facts = {"encoder": "tu-resnet18", "encoder_options": {}, "weights": "random", "parameters": 1000}
     last = {name: {"iou": 0.25, "f_score": 0.4} for name in probabilities}
+    ids, groups = (IDS, GROUPS) if not of_classes else ([f"image {row}" for row in range(4)], ["a", "b", "b", "c"])
+    if of_classes:
+        stacks = {name: np.array(values, np.float32) for name, values in probabilities.items()}
+        stacks[predictions.TRUTH] = np.eye(3, dtype=np.float32)[CLASSES]
+    else:
+        stacks = {name: predictions.quantise(np.array(values, np.float32)) for name, values in probabilities.items()}
+        stacks[predictions.TRUTH] = np.array(TRUTH, np.uint8) * 255
+    decided = {name: decide(stack) for name, stack in with_ensemble(stacks).items()}
+    truth = decided.pop(predictions.TRUTH)
+    tested = {name: score(records(decision, truth)) for name, decision in decided.items()}
     metrics = {
         "study": "lgg-resnet18",
         "method": "kd_on-v1",
@@ -40,15 +83,13 @@ def leave_run(folder: Path, seed: int, probabilities: dict[str, Any], **changes:
         "data": {"source": "phantom", "synthetic": True, "test": 2},
         "settings": {"training": {"epochs": 4}},
         "networks": {name: dict(facts) for name in probabilities},
-        "best": {"epochs": {name: seed + 1 for name in probabilities}, "val": {}, "test": {}},
+        "best": {"epochs": {name: seed + 1 for name in probabilities}, "val": {"S1": {"iou": 0.5}}, "test": tested},
         "last": {"epoch": 4, "val": {}, "test": last},
-        "test_images": {"id": IDS},
+        "test_images": {"id": ids, "group": groups},
     } | changes
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    stacks = {name: predictions.quantise(np.array(values, np.float32)) for name, values in probabilities.items()}
-    stacks[predictions.TRUTH] = np.array(TRUTH, np.uint8) * 255
-    predictions.write(folder / "predictions.parquet", IDS, stacks)
+    predictions.write(folder / "predictions.parquet", ids, stacks)
 
 
 @pytest.fixture
@@ -63,9 +104,7 @@ def runs(tmp_path: Path) -> dict[int, Path]:
 def test_every_seed_and_network_gets_its_metrics_by_hand(runs: dict[int, Path]) -> None:
     seeds = evaluate(runs)["seeds"]
     assert list(seeds) == ["0", "7"]
-    assert seeds["0"]["test"] == {
-        name: {metric: pytest.approx(value) for metric, value in values.items()} for name, values in BY_HAND.items()
-    }
+    assert seeds["0"]["test"] == near(BY_HAND)
     assert seeds["7"]["test"]["S1"] == seeds["0"]["test"]["S2"]
     assert seeds["7"]["test"]["S2"] == seeds["0"]["test"]["S1"]
 
@@ -79,7 +118,7 @@ def test_the_ensemble_is_better_than_either_student_where_they_complete_each_oth
 def test_counts_of_every_image_are_kept(runs: dict[int, Path]) -> None:
     """Per-image and lesion-only averages can be had later without predicting again."""
     images = evaluate(runs)["seeds"]["0"]["test_images"]
-    assert images["id"] == IDS
+    assert (images["id"], images["group"]) == (IDS, GROUPS)
     assert images["S1"] == {"tp": [1, 0], "fp": [0, 1], "fn": [1, 0], "tn": [2, 3]}
     assert images["T"] == {"tp": [2, 0], "fp": [0, 0], "fn": [0, 0], "tn": [2, 4]}
 
@@ -88,6 +127,7 @@ def test_the_last_epoch_stands_beside_the_best(runs: dict[int, Path]) -> None:
     result = evaluate(runs)["seeds"]["7"]
     assert result["last_epoch_test"]["S1"] == {"iou": 0.25, "f_score": 0.4}
     assert result["best_epoch"] == {"T": 8, "S1": 8, "S2": 8}
+    assert result["validation"] == {"S1": {"iou": 0.5}}
 
 
 def test_results_remember_the_predictions_that_they_were_made_from(runs: dict[int, Path]) -> None:
@@ -109,6 +149,163 @@ def test_results_can_be_written_as_json(runs: dict[int, Path]) -> None:
     """NumPy's numbers cannot."""
     result = evaluate(runs)
     assert json.loads(json.dumps(result)) == result
+
+
+@pytest.fixture
+def runs_of_classes(tmp_path: Path) -> dict[int, Path]:
+    folders = {seed: tmp_path / f"classes-{seed}" for seed in (0, 1)}
+    leave_run(folders[0], 0, {"T": TEACHER_SAYS, "S1": FIRST_SAYS, "S2": SECOND_SAYS}, of_classes=True)
+    leave_run(folders[1], 1, {"T": TEACHER_SAYS, "S1": SECOND_SAYS, "S2": FIRST_SAYS}, of_classes=True)
+    return folders
+
+
+def test_classes_get_their_metrics_by_hand(runs_of_classes: dict[int, Path]) -> None:
+    seeds = evaluate(runs_of_classes)["seeds"]
+    assert seeds["0"]["test"] == near(CLASSES_BY_HAND)
+    assert seeds["1"]["test"]["S1"] == seeds["0"]["test"]["S2"]
+    assert seeds["1"]["test"]["ensemble"] == seeds["0"]["test"]["ensemble"]
+
+
+def test_what_was_decided_for_every_image_is_kept(runs_of_classes: dict[int, Path]) -> None:
+    """Confusion matrices and tests of significance can be had later without predicting again."""
+    images = evaluate(runs_of_classes)["seeds"]["0"]["test_images"]
+    assert images["group"] == ["a", "b", "b", "c"]
+    assert images["S1"] == {"decided": [0, 1, 0, 2], "true": CLASSES}
+    assert images["ensemble"] == {"decided": [0, 1, 1, 0], "true": CLASSES}
+
+
+def test_fidelity_takes_the_runs_own_teacher_for_the_truth(
+    runs: dict[int, Path], runs_of_classes: dict[int, Path]
+) -> None:
+    """Tables 11 and 12: whether the students say what the teacher says, right or wrong."""
+    result = evaluate(runs_of_classes)["seeds"]["0"]["fidelity"]
+    assert result == near(CLASSES_FIDELITY)
+    decided = {"S1": [0, 1, 0, 2], "S2": [1, 1, 1, 0], "ensemble": [0, 1, 1, 0]}
+    for name, said in decided.items():
+        theirs = precision_recall_fscore_support([0, 1, 2, 2], said, average="macro", zero_division=0)
+        assert (result[name]["precision"], result[name]["recall"]) == pytest.approx(theirs[:2])
+    # This teacher is perfect, so fidelity is what the truth gives.
+    masks = evaluate(runs)["seeds"]["0"]
+    assert masks["fidelity"] == {name: masks["test"][name] for name in ("S1", "S2", "ensemble")}
+
+
+def test_fidelity_of_masks_is_not_their_truth(tmp_path: Path) -> None:
+    """A teacher who finds nothing: a student who finds nothing either follows it perfectly, and misses all."""
+    nothing = [[[0.0, 0.0], [0.0, 0.0]]] * 2
+    leave_run(tmp_path / "run", 0, {"T": nothing, "S1": nothing, "S2": FIRST})
+    result = evaluate({0: tmp_path / "run"})["seeds"]["0"]
+    assert result["test"]["S1"] == {"iou": 0.0, "f_score": 0.0}
+    assert result["fidelity"]["S1"] == {"iou": 1.0, "f_score": 1.0}
+    assert result["fidelity"]["S2"] == {"iou": 0.0, "f_score": 0.0}
+
+
+@pytest.mark.parametrize("networks", [("S1", "S2"), ("T",), ("S1",)], ids="-".join)
+def test_without_teacher_or_without_students_there_is_no_fidelity(networks: tuple[str, ...], tmp_path: Path) -> None:
+    says = {"T": TEACHER_SAYS, "S1": FIRST_SAYS, "S2": SECOND_SAYS}
+    leave_run(tmp_path / "run", 0, {name: says[name] for name in networks}, of_classes=True)
+    assert evaluate({0: tmp_path / "run"})["seeds"]["0"]["fidelity"] == {}
+
+
+@pytest.mark.parametrize("of_classes", [False, True], ids=["masks", "classes"])
+def test_predictions_that_do_not_give_the_runs_metrics_are_refused(of_classes: bool, tmp_path: Path) -> None:
+    """Half copied, or predictions of another training of the same images: no table may be made of them."""
+    folder = tmp_path / "run"
+    first, second = (FIRST_SAYS, SECOND_SAYS) if of_classes else (FIRST, SECOND)
+    leave_run(folder, 0, {"S1": first, "S2": second}, of_classes)
+    evaluate({0: folder})
+    metrics = (folder / "metrics.json").read_text()
+    leave_run(folder, 0, {"S1": first, "S2": first}, of_classes)
+    (folder / "metrics.json").write_text(metrics)
+    with pytest.raises(DataError, match=r"predictions\.parquet: does not give the metrics in metrics\.json beside it"):
+        evaluate({0: folder})
+
+
+def test_metrics_that_were_edited_by_hand_are_refused(runs_of_classes: dict[int, Path]) -> None:
+    path = runs_of_classes[1] / "metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["best"]["test"]["S1"]["accuracy"] += 0.01
+    path.write_text(json.dumps(metrics))
+    with pytest.raises(DataError, match=r"classes-1.predictions\.parquet: does not give the metrics"):
+        evaluate(runs_of_classes)
+
+
+# What runs took
+
+RECEIPT = {
+    "stage": "train",
+    "seconds": 12.5,
+    "peak_memory_mb": {"process": 812},
+    "device": "cpu",
+    "threads": 1,
+    "versions": {"torch": "2"},
+}
+
+
+def test_costs_are_read_from_the_receipts(runs: dict[int, Path]) -> None:
+    for seed, folder in runs.items():
+        (folder / "receipt.json").write_text(json.dumps(RECEIPT | {"seconds": 12.5 + seed}))
+        (folder / "weights.safetensors").write_bytes(bytes(1000 + seed))
+    result = costs(runs)
+    assert set(result) == {"0", "7"}
+    assert {key: result["7"][key] for key in ("seconds", "peak_memory_mb", "device", "threads")} == {
+        "seconds": 19.5, "peak_memory_mb": {"process": 812}, "device": "cpu", "threads": 1
+    }  # fmt: skip
+    assert set(result["7"]) == {"seconds", "peak_memory_mb", "device", "threads", "bytes"}
+    assert result["7"]["bytes"] == sum(len(file.read_bytes()) for file in runs[7].iterdir()) > 1007
+
+
+@pytest.mark.parametrize("content", [None, "", '{"seconds"', "{}", "[]", "3", "null"])
+def test_a_receipt_that_says_nothing_is_named(content: str | None, runs: dict[int, Path]) -> None:
+    for folder in runs.values():
+        (folder / "receipt.json").write_text(json.dumps(RECEIPT))
+    path = runs[7] / "receipt.json"
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(DataError, match=r"seed-7.receipt\.json: cannot be read as a run's receipt.*Train this run"):
+        costs(runs)
+
+
+# What a grid search found
+
+GRID = Grid(
+    studies=("x",), joint=("ml-v1",), offline=("kd_off-v1",), alpha_1=(0.1, 0.4), alpha_2=(0.2,), teacher_share=(0.5,)
+)
+
+
+@pytest.fixture
+def searched(tmp_path: Path) -> Path:
+    """Validation accuracies that tell variant, alpha and seed: 0.<variant><alpha><seed>."""
+    for number, variant in enumerate(("ml-v1", "kd_off-v1")):
+        for alpha in (0.1, 0.4):
+            for seed in (0, 1):
+                value = number / 10 + alpha / 10 + seed / 1000
+                folder = tmp_path / variant / f"{alpha}-0.2-0.5" / f"seed-{seed}"
+                folder.mkdir(parents=True)
+                run = {
+                    "best": {"val": {"S1": {"accuracy": value, "precision": 0.99}}, "test": "not looked at"},
+                    "settings": {"weights": {"S1": {"alpha": alpha}}},
+                    "data": {"synthetic": True},
+                }
+                (folder / "metrics.json").write_text(json.dumps(run))
+    return tmp_path
+
+
+def test_every_point_of_a_grid_is_read_with_what_chooses_it(searched: Path) -> None:
+    points = read_points(searched, GRID, [0, 1])
+    assert [(point["variant"], point["alpha_1"], point["alpha_2"], point["teacher_share"]) for point in points] == [
+        ("ml-v1", 0.1, 0.2, 0.5), ("ml-v1", 0.4, 0.2, 0.5), ("kd_off-v1", 0.1, 0.2, 0.5), ("kd_off-v1", 0.4, 0.2, 0.5)
+    ]  # fmt: skip
+    assert points[3]["weights"] == {"S1": {"alpha": 0.4}}
+    assert points[3]["seeds"] == {"0": {"S1": pytest.approx(0.14)}, "1": {"S1": pytest.approx(0.141)}}
+    assert all(point["synthetic"] for point in points)
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", "[]", '{"best": {"val": {}}}'])
+def test_a_point_that_was_not_trained_is_named(content: str | None, searched: Path) -> None:
+    """A best of the points that happen to be there would be no search."""
+    path = searched / "kd_off-v1" / "0.4-0.2-0.5" / "seed-1" / "metrics.json"
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(DataError, match=r"kd_off-v1.0\.4-0\.2-0\.5.seed-1.metrics\.json: cannot be read.*point of the"):
+        read_points(searched, GRID, [0, 1])
 
 
 def test_a_network_alone_has_no_ensemble(tmp_path: Path) -> None:
@@ -155,7 +352,7 @@ def test_runs_of_other_data_networks_or_settings_are_not_averaged(
 @pytest.mark.parametrize("ids", [["patient_1_7", "patient_9_9"], ["patient_2_3", "patient_1_7"], ["patient_1_7"]])
 def test_predictions_of_another_run_are_refused(ids: list[str], runs: dict[int, Path]) -> None:
     """Other images, another order, or fewer of them."""
-    leave_run(runs[7], 7, {"T": TEACHER, "S1": SECOND, "S2": FIRST}, test_images={"id": ids})
+    leave_run(runs[7], 7, {"T": TEACHER, "S1": SECOND, "S2": FIRST}, test_images={"id": ids, "group": GROUPS})
     with pytest.raises(DataError, match=r"seed-7.predictions\.parquet: not of the same run as metrics\.json"):
         evaluate(runs)
 

@@ -12,16 +12,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from torch.distributions import Bernoulli, kl_divergence
+from torch.distributions import Bernoulli, Categorical, kl_divergence
 from torchvision.ops import sigmoid_focal_loss
 
 from classroom.distill.losses import dice_loss, feature_loss, focal_loss, prediction_loss, task_loss
+from classroom.errors import TrainingError
 from classroom.params import PredictionLoss, TaskLoss
 
 SHAPE = (2, 1, 3, 4)
 LOGITS = arrays(np.float32, SHAPE, elements=st.floats(-12, 12, width=32))
 MASKS = arrays(np.float32, SHAPE, elements=st.sampled_from([0.0, 1.0]))
 MANY = settings(max_examples=60, deadline=None)
+CLASS_LOGITS = arrays(np.float32, (4, 5), elements=st.floats(-12, 12, width=32))
+DIRECTIONS = ("student||target", "target||student")
 
 LN3 = math.log(3)  # the sigmoid of ln 3 is 3/4
 
@@ -256,3 +259,146 @@ def test_feature_loss_is_the_mean_squared_error(feature: Any, target: Any) -> No
     expected = ((feature.astype(np.float64) - target.astype(np.float64)) ** 2).mean()
     ours = feature_loss(torch.from_numpy(feature), torch.from_numpy(target)).item()
     assert ours == pytest.approx(expected, rel=1e-5, abs=1e-8)
+
+
+def test_feature_maps_that_cannot_be_compared_are_named_with_the_setting_to_change() -> None:
+    """Broadcast, a map of one channel would be compared with all of the other's, and nobody would know."""
+    with pytest.raises(TrainingError, match=r"\(512, 7, 7\) and \(1024, 7, 7\).*conv6_channels.*decoder_channels"):
+        feature_loss(torch.zeros(2, 512, 7, 7), torch.zeros(2, 1024, 7, 7))
+    with pytest.raises(TrainingError, match=r"\(4, 2, 2\) and \(1, 2, 2\)"):
+        feature_loss(torch.zeros(2, 4, 2, 2), torch.zeros(2, 1, 2, 2))
+
+
+# Classification
+
+
+def slow_softmax(logits: list[float]) -> list[float]:
+    exponentials = [math.exp(logit - max(logits)) for logit in logits]
+    return [value / sum(exponentials) for value in exponentials]
+
+
+@MANY
+@given(CLASS_LOGITS, st.lists(st.integers(0, 4), min_size=4, max_size=4))
+def test_cross_entropy_is_equation_2(logits: Any, classes: list[int]) -> None:
+    """Minus the log of the true class's probability, mean over the batch."""
+    expected = sum(-math.log(slow_softmax(row)[true]) for row, true in zip(logits.tolist(), classes, strict=True)) / 4
+    ours = task_loss(torch.from_numpy(logits), torch.tensor(classes), task_settings()).item()
+    assert ours == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    theirs = torch.nn.functional.nll_loss(torch.from_numpy(logits).double().log_softmax(1), torch.tensor(classes))
+    assert ours == pytest.approx(theirs.item(), rel=1e-5, abs=1e-6)
+
+
+def test_cross_entropy_by_hand() -> None:
+    """Probabilities (3/4, 1/4) and (1/2, 1/2): (ln 4 + ln 2) / 2 for the second class of each."""
+    logits = torch.tensor([[LN3, 0.0], [1.0, 1.0]])
+    assert task_loss(logits, torch.tensor([1, 1]), task_settings()).item() == pytest.approx(1.5 * math.log(2))
+
+
+def test_the_focal_losss_settings_do_not_reach_a_classification() -> None:
+    logits, classes = torch.randn(3, 4), torch.tensor([0, 3, 1])
+    values = {task_loss(logits, classes, task_settings(*pair)).item() for pair in ((0, "binary"), (5.0, "printed"))}
+    assert len(values) == 1
+
+
+@MANY
+@given(CLASS_LOGITS, CLASS_LOGITS, st.sampled_from([1.0, 2.0, 4.0]), st.sampled_from(DIRECTIONS), st.booleans())
+def test_prediction_loss_of_classes_is_the_divergence_of_softened_predictions(
+    student: Any, target: Any, temperature: float, direction: str, squared: bool
+) -> None:
+    """Eqs. 1, 3 and 5 literally, in plain Python: sum over classes of p * ln(p / q), mean over the batch."""
+    expected = 0.0
+    for own, other in zip(student.tolist(), target.tolist(), strict=True):
+        p, q = (slow_softmax([logit / temperature for logit in row]) for row in (own, other))
+        if direction == "target||student":
+            p, q = q, p
+        expected += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)) / len(student)
+    expected *= temperature**2 if squared else 1
+    ours = prediction_loss(
+        torch.from_numpy(student), torch.from_numpy(target), prediction_settings(temperature, direction, squared)
+    ).item()
+    assert ours == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_prediction_loss_of_classes_agrees_with_torch(direction: str) -> None:
+    student, target = (torch.randn(6, 3, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    p, q = (Categorical(logits=logits.double() / 2) for logits in (student, target))
+    divergence = kl_divergence(p, q) if direction == DIRECTIONS[0] else kl_divergence(q, p)
+    ours = prediction_loss(student, target, prediction_settings(direction=direction)).item()
+    assert ours == pytest.approx(divergence.mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("direction", "expected"),
+    [
+        ("student||target", 3 / 4 * math.log(3 / 2) + 1 / 4 * math.log(1 / 2)),
+        ("target||student", 1 / 2 * math.log(2 / 3) + 1 / 2 * math.log(2)),
+    ],
+)
+def test_prediction_loss_of_two_classes_by_hand(direction: str, expected: float) -> None:
+    """At T = 2 logits (2 ln 3, 0) soften to (3/4, 1/4); equal ones to halves. The other image of the batch agrees."""
+    student, target = torch.tensor([[2 * LN3, 0.0], [1.0, 5.0]]), torch.tensor([[7.0, 7.0], [1.0, 5.0]])
+    plain = prediction_loss(student, target, prediction_settings(2, direction)).item()
+    assert plain == pytest.approx(expected / 2)
+    assert prediction_loss(student, target, prediction_settings(2, direction, True)).item() == pytest.approx(4 * plain)
+
+
+@MANY
+@given(CLASS_LOGITS, CLASS_LOGITS, st.floats(-30, 30), st.sampled_from(DIRECTIONS))
+def test_adding_the_same_to_all_logits_of_an_image_changes_no_prediction(
+    student: Any, target: Any, constant: float, direction: str
+) -> None:
+    ours, other = torch.from_numpy(student), torch.from_numpy(target)
+    options = prediction_settings(direction=direction)
+    expected = prediction_loss(ours, other, options).item()
+    assert prediction_loss(ours + constant, other, options).item() == pytest.approx(expected, rel=1e-3, abs=1e-4)
+    assert prediction_loss(ours, other - constant, options).item() == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+@MANY
+@given(CLASS_LOGITS, CLASS_LOGITS, st.sampled_from(DIRECTIONS))
+def test_prediction_loss_of_classes_is_never_negative_and_zero_for_equals(
+    student: Any, target: Any, direction: str
+) -> None:
+    ours, options = torch.from_numpy(student), prediction_settings(direction=direction)
+    assert prediction_loss(ours, torch.from_numpy(target), options).item() >= -1e-6
+    assert prediction_loss(ours, ours.clone(), options).item() == 0
+
+
+def test_a_class_of_one_logit_per_pixel_is_never_softened_away() -> None:
+    """The shape tells the task: the same numbers as one-channel masks must not fall into the softmax, which gives 0."""
+    student, target = torch.tensor([[2.0], [-1.0]]), torch.tensor([[-1.0], [3.0]])
+    assert prediction_loss(student, target, prediction_settings()).item() == 0
+    as_masks = prediction_loss(student.view(2, 1, 1, 1), target.view(2, 1, 1, 1), prediction_settings()).item()
+    p, q = (Bernoulli(logits=logits.double() / 2) for logits in (student, target))
+    assert as_masks == pytest.approx(kl_divergence(p, q).mean().item(), rel=1e-5)
+    assert as_masks > 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_losses_of_classes_and_their_gradients_are_finite_for_extreme_logits(
+    dtype: torch.dtype, direction: str
+) -> None:
+    pairs = torch.tensor(list(itertools.product((-100.0, 0.0, 100.0), repeat=4)), dtype=dtype)
+    student, target = pairs[:, :2].clone().requires_grad_(), pairs[:, 2:]
+    divergence = prediction_loss(student, target, prediction_settings(1, direction))
+    entropy = task_loss(student, torch.arange(len(pairs)) % 2, task_settings())
+    (divergence + entropy).backward()
+    assert divergence.dtype == entropy.dtype == torch.float32
+    assert divergence.isfinite()
+    assert entropy.isfinite()
+    assert student.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_classifiers_in_bfloat16_get_losses_computed_in_float32(seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    student, target = (torch.randn(64, 7, generator=random).bfloat16() for _ in range(2))
+    classes = torch.randint(0, 7, (64,), generator=random)
+    entropy = torch.nn.functional.cross_entropy(student.double(), classes)
+    divergence = kl_divergence(Categorical(logits=student.double() / 2), Categorical(logits=target.double() / 2))
+    assert task_loss(student, classes, task_settings()).item() == pytest.approx(entropy.item(), rel=1e-5)
+    assert prediction_loss(student, target, prediction_settings()).item() == pytest.approx(
+        divergence.mean().item(), rel=1e-5
+    )

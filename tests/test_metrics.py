@@ -1,4 +1,4 @@
-"""From probabilities to metrics: counts against scikit-learn, a byte per pixel that loses no decision, the ensemble."""
+"""From probabilities to metrics: against scikit-learn, torchmetrics and by hand; what is kept loses no decision."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import torchmetrics.functional.classification as torchmetrics
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -19,7 +20,7 @@ from sklearn.metrics import confusion_matrix, f1_score, jaccard_score
 from classroom.errors import DataError
 from classroom.evaluation import predictions
 from classroom.evaluation.ensemble import with_ensemble
-from classroom.evaluation.metrics import COUNTS, counts, pooled
+from classroom.evaluation.metrics import COUNTS, LABELS, METRICS, classified, counts, decide, pooled, records, score
 
 MASKS = arrays(bool, (3, 4, 5))
 MANY = settings(max_examples=60, deadline=None)
@@ -60,15 +61,6 @@ def test_f_score_follows_from_iou(mask: Any, truth: Any) -> None:
     assert ours["f_score"] == pytest.approx(2 * ours["iou"] / (1 + ours["iou"]), abs=1e-12)
 
 
-@MANY
-@given(MASKS, MASKS)
-def test_tensors_give_what_arrays_give(mask: Any, truth: Any) -> None:
-    ours = counts(torch.from_numpy(mask), torch.from_numpy(truth))
-    expected = counts(mask, truth)
-    assert {name: ours[name].tolist() for name in COUNTS} == {name: expected[name].tolist() for name in COUNTS}
-    assert pooled(ours) == pooled(expected)
-
-
 def test_counts_of_a_single_image_are_numbers() -> None:
     mask, truth = np.eye(3, dtype=bool), np.ones((3, 3), dtype=bool)
     assert {name: int(value) for name, value in counts(mask, truth).items()} == {"tp": 3, "fp": 0, "fn": 6, "tn": 0}
@@ -89,36 +81,152 @@ def test_counts_of_many_large_images_do_not_overflow() -> None:
     assert pooled({"tp": many, "fp": many, "fn": none, "tn": none})["iou"] == 0.5
 
 
-# The ensemble
+# Classes
+
+SEVEN = st.integers(0, 6)
+DECIDED_AND_TRUE = st.lists(st.tuples(SEVEN, SEVEN), min_size=1, max_size=40)
+
+
+def by_confusion(decided: list[int], true: list[int]) -> dict[str, float]:
+    """Eqs. 11, 14, 15 from the confusion matrix, cell by cell; averaged over the classes that occur on either side."""
+    classes = sorted({*decided, *true})
+    cells = {(a, b): sum(pair == (a, b) for pair in zip(decided, true, strict=True)) for a in classes for b in classes}
+    precision = recall = 0.0
+    for label in classes:
+        as_decided = sum(cells[label, other] for other in classes)
+        as_true = sum(cells[other, label] for other in classes)
+        precision += cells[label, label] / as_decided if as_decided else 0.0
+        recall += cells[label, label] / as_true if as_true else 0.0
+    return {
+        "accuracy": sum(cells[label, label] for label in classes) / len(true),
+        "precision": precision / len(classes),
+        "recall": recall / len(classes),
+    }
 
 
 @MANY
-@given(MASKS, MASKS, MASKS)
+@given(DECIDED_AND_TRUE)
+def test_metrics_of_classes_follow_from_the_confusion_matrix(pairs: list[tuple[int, int]]) -> None:
+    decided, true = (np.array(values) for values in zip(*pairs, strict=True))
+    ours = classified(records(decided, true))
+    assert tuple(ours) == METRICS["classification"]
+    assert ours == pytest.approx(by_confusion(decided.tolist(), true.tolist()))
+
+
+@MANY
+@given(DECIDED_AND_TRUE)
+def test_metrics_of_classes_are_torchmetrics(pairs: list[tuple[int, int]]) -> None:
+    decided, true = (np.array(values) for values in zip(*pairs, strict=True))
+    ours = score(records(decided, true))
+    tensors, seven = (torch.from_numpy(decided), torch.from_numpy(true)), {"num_classes": 7}
+    assert ours["accuracy"] == pytest.approx(
+        torchmetrics.multiclass_accuracy(*tensors, average="micro", **seven).item()
+    )
+    for name, function in (
+        ("precision", torchmetrics.multiclass_precision),
+        ("recall", torchmetrics.multiclass_recall),
+    ):
+        assert ours[name] == pytest.approx(function(*tensors, average="macro", **seven).item(), abs=1e-6)
+
+
+def test_metrics_of_classes_by_hand(recwarn: pytest.WarningsRecorder) -> None:
+    """Of 3 zeros 2 are found, of 2 ones 1, the only two is missed; class 3 does not occur, class 4 is invented once."""
+    true, decided = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 4, 0])
+    ours = score(records(decided, true))
+    assert ours["accuracy"] == pytest.approx(3 / 6)
+    # of classes 0, 1, 2, 4; class 2 is never decided: precision 0; class 4 is never true: recall 0
+    assert ours["precision"] == pytest.approx((2 / 3 + 1 / 2 + 0 + 0) / 4)
+    assert ours["recall"] == pytest.approx((2 / 3 + 1 / 2 + 0 + 0) / 4)
+    assert not recwarn.list, "users would take a library's warning for a mistake of theirs"
+
+
+def test_precision_and_recall_are_not_exchanged() -> None:
+    """All are called 0: each class of two is found or not, recall 1/2; half of what is called 0 is 0, precision 1/4."""
+    true, decided = np.array([0, 0, 1, 1]), np.zeros(4, int)
+    assert classified(records(decided, true)) == {"accuracy": 0.5, "precision": 0.25, "recall": 0.5}
+
+
+def test_a_perfect_classification_of_one_class_is_perfect(recwarn: pytest.WarningsRecorder) -> None:
+    """A validation split that lacks the rare classes must not be punished for them, nor warned of."""
+    same = np.full(30, 5)
+    assert classified(records(same, same)) == {"accuracy": 1.0, "precision": 1.0, "recall": 1.0}
+    assert not recwarn.list
+
+
+def test_every_metric_has_a_heading_and_each_task_its_own() -> None:
+    """The first is the one by which epochs are chosen."""
+    assert METRICS == {"segmentation": ("iou", "f_score"), "classification": ("accuracy", "precision", "recall")}
+    assert set(LABELS) == {name for names in METRICS.values() for name in names}
+    truth, mask = np.ones((1, 2, 2), bool), np.ones((1, 2, 2), bool)
+    assert tuple(score(records(mask, truth))) == METRICS["segmentation"]
+    assert tuple(score(records(np.array([1]), np.array([1])))) == METRICS["classification"]
+
+
+def test_metrics_from_saved_lists_are_those_from_arrays() -> None:
+    """Evaluations hold what was decided as JSON."""
+    decided, true = np.array([0, 2, 1, 1]), np.array([0, 1, 1, 2])
+    lists = {"decided": decided.tolist(), "true": true.tolist()}
+    assert score(lists) == score(records(decided, true))
+    assert all(type(value) is float for value in score(lists).values())
+
+
+def test_the_likeliest_class_is_decided() -> None:
+    probabilities = np.array([[0.2, 0.5, 0.3], [0.4, 0.35, 0.25], [0.1, 0.1, 0.8]], np.float32)
+    assert decide(probabilities).tolist() == [1, 0, 2]
+
+
+def test_a_pixel_of_one_half_is_lesion() -> None:
+    assert decide(np.array([[[0, 127, 128, 255]]], np.uint8)).tolist() == [[[False, False, True, True]]]
+
+
+# The ensemble
+
+BYTES = arrays(np.uint8, (3, 4, 5))
+
+
+@MANY
+@given(BYTES, BYTES, BYTES)
 def test_the_ensemble_is_the_union_of_the_students(teacher: Any, first: Any, second: Any) -> None:
     """A pixel is lesion if either student says so; the teacher has no vote."""
     together = with_ensemble({"T": teacher, "S1": first, "S2": second})
     assert list(together) == ["T", "S1", "S2", "ensemble"]
+    decided = {name: decide(stack) for name, stack in together.items()}
     for place in itertools.product(*map(range, first.shape)):
-        assert together["ensemble"][place] == (first[place] or second[place])
+        assert decided["ensemble"][place] == (decided["S1"][place] or decided["S2"][place])
     assert np.array_equal(together["T"], teacher)
+
+
+@MANY
+@given(
+    arrays(np.float32, (4, 7), elements=st.floats(0, 1, width=32)),
+    arrays(np.float32, (4, 7), elements=st.floats(0, 1, width=32)),
+)
+def test_the_ensemble_of_classes_is_the_maximum_rule(first: Any, second: Any) -> None:
+    """The larger of both students' probabilities of each class, then the likeliest class (Sec. 3.2)."""
+    decided = decide(with_ensemble({"S1": first, "S2": second})["ensemble"])
+    for row in range(4):
+        largest = [max(first[row, label], second[row, label]) for label in range(7)]
+        assert decided[row] == largest.index(max(largest))
+
+
+def test_the_maximum_rule_is_not_an_average() -> None:
+    """S1 is sure of class 0; S2 leans to 1 and S1 gives it the rest: the average would decide 1, the maximum 0."""
+    first, second = np.array([[0.6, 0.4, 0.0]], np.float32), np.array([[0.0, 0.55, 0.45]], np.float32)
+    assert ((first + second) / 2).argmax() == 1
+    assert decide(with_ensemble({"S1": first, "S2": second})["ensemble"]).tolist() == [0]
 
 
 @pytest.mark.parametrize("names", [["T"], ["S1"], ["T", "S1"]])
 def test_without_two_students_there_is_no_ensemble(names: list[str]) -> None:
-    masks = {name: np.ones((1, 2, 2), dtype=bool) for name in names}
-    assert list(with_ensemble(masks)) == names
+    stacks = {name: np.ones((1, 2, 2), np.uint8) for name in names}
+    assert list(with_ensemble(stacks)) == names
 
 
 def test_making_the_ensemble_changes_no_student() -> None:
-    masks = {"S1": np.array([[True, False]]), "S2": np.array([[False, False]])}
-    with_ensemble(masks)
-    assert list(masks) == ["S1", "S2"]
-    assert masks["S2"].tolist() == [[False, False]]
-
-
-def test_the_ensemble_of_tensors_is_the_same() -> None:
-    masks = {"S1": torch.tensor([[True, False]]), "S2": torch.tensor([[False, False]])}
-    assert with_ensemble(masks)["ensemble"].tolist() == [[True, False]]
+    stacks = {"S1": np.array([[200, 3]], np.uint8), "S2": np.array([[7, 9]], np.uint8)}
+    assert with_ensemble(stacks)["ensemble"].tolist() == [[200, 9]]
+    assert list(stacks) == ["S1", "S2"]
+    assert (stacks["S1"].tolist(), stacks["S2"].tolist()) == ([[200, 3]], [[7, 9]])
 
 
 # Probabilities in one byte
@@ -139,7 +247,7 @@ def test_a_byte_decides_as_its_probability_does(probability: float) -> None:
     """Otherwise metrics from a run's file would differ from the metrics of the run."""
     (byte,) = predictions.quantise(np.array([probability], np.float32))
     assert (byte >= 128) == (np.float32(probability) >= HALF)
-    assert predictions.mask(np.array([byte]))[0] == (np.float32(probability) >= HALF)
+    assert decide(np.array([[[byte]]]))[0, 0, 0] == (np.float32(probability) >= HALF)
 
 
 @settings(max_examples=300, deadline=None)
@@ -158,35 +266,46 @@ def test_bytes_by_hand() -> None:
 
 
 def test_the_numbers_next_to_one_half_decide_differently() -> None:
-    assert predictions.mask(predictions.quantise(np.array([BELOW, HALF, ABOVE]))).tolist() == [False, True, True]
+    assert decide(predictions.quantise(np.array([[[BELOW, HALF, ABOVE]]]))).tolist() == [[[False, True, True]]]
 
 
 # The file
 
 
 @MANY
-@given(st.data())
-def test_predictions_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    """Heights and widths that differ, names in any script, values of every byte."""
+@given(st.data(), st.booleans())
+def test_predictions_come_back_as_they_were(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, of_classes: bool
+) -> None:
+    """Heights and widths that differ, names in any script, every byte, every probability to its last bit."""
     shape = data.draw(st.tuples(st.integers(1, 4), st.integers(1, 6), st.integers(1, 6)))
     name = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8)  # ids are file names
     ids = data.draw(st.lists(name, min_size=shape[0], max_size=shape[0], unique=True))
     networks = data.draw(st.permutations(["T", "S1", "S2", predictions.TRUTH]))
-    written = {name: data.draw(arrays(np.uint8, shape)) for name in networks}
+    if of_classes:
+        content = arrays(np.float32, shape[:2], elements=st.floats(0, 1, width=32))
+    else:
+        content = arrays(np.uint8, shape)
+    written = {name: data.draw(content) for name in networks}
     path = tmp_path_factory.mktemp("predictions") / "predictions.parquet"
     predictions.write(path, ids, written)
     read_ids, read = predictions.read(path)
     assert read_ids == ids
     assert list(read) == list(written)
     for name, stack in written.items():
-        assert read[name].dtype == np.uint8
-        assert np.array_equal(read[name], stack)
+        assert read[name].dtype == stack.dtype
+        assert read[name].tobytes() == stack.tobytes()
+        assert read[name].shape == stack.shape
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
+@pytest.fixture(params=["masks", "classes"])
+def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     random = np.random.default_rng(0)
-    stacks = {name: random.integers(0, 256, (5, 16, 16), dtype=np.uint8) for name in ("S1", "S2", predictions.TRUTH)}
+    if request.param == "masks":
+        one = lambda: random.integers(0, 256, (5, 16, 16), dtype=np.uint8)  # noqa: E731
+    else:
+        one = lambda: random.dirichlet(np.ones(7), 5).astype(np.float32)  # noqa: E731
+    stacks = {name: one() for name in ("S1", "S2", predictions.TRUTH)}
     predictions.write(tmp_path / "predictions.parquet", [f"slice {index}" for index in range(5)], stacks)
     return tmp_path / "predictions.parquet"
 
@@ -216,7 +335,16 @@ def test_another_programs_table_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_image_of_another_size_than_the_file_says_is_refused(file: Path) -> None:
-    table = pq.read_table(file).replace_schema_metadata({"height": "16", "width": "15"})
-    pq.write_table(table, file)
+    table = pq.read_table(file)
+    wrong = {"16×16": "16×15", "7": "6"}[table.schema.metadata[b"shape"].decode()]
+    pq.write_table(table.replace_schema_metadata({"shape": wrong}), file)
     with pytest.raises(DataError, match=r"predictions\.parquet: cannot be read"):
         predictions.read(file)
+
+
+def test_predictions_of_an_older_version_are_refused(tmp_path: Path) -> None:
+    """Its files said height and width."""
+    table = pa.table({"network": ["S1", "truth"], "id": ["a", "a"], "probability": [b"\0", b"\0"]})
+    pq.write_table(table.replace_schema_metadata({"height": "1", "width": "1"}), tmp_path / "old.parquet")
+    with pytest.raises(DataError, match=r"old\.parquet: cannot be read.*Train this run again"):
+        predictions.read(tmp_path / "old.parquet")

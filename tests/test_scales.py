@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import json
 import re
 import shutil
 from pathlib import Path
@@ -14,6 +16,7 @@ from conftest import ROOT
 from classroom import params
 from classroom.engines import scales
 from classroom.errors import ParamsError
+from classroom.networks.build import feature_channels
 
 NAMES = ("demo", "small", "paper")
 
@@ -135,7 +138,8 @@ def test_an_unknown_scale_is_met_with_the_nearest_name(project):
         ("training: {epochs: 0}", r"training\.epochs: should be greater than or equal to 1"),
         ("training: {epoch: 3}", r"unknown key 'training\.epoch'\. Did you mean 'epochs'\?"),
         ("scale: mine", r"scale: should be 'demo', 'small' or 'paper'"),
-        ("studies: [lgg-mobilenet]", r"not in studies"),
+        ("samples: {lgg-resnet81: ml-v1}", r"samples\.lgg-resnet81: unknown study 'lgg-resnet81'\. Did you mean"),
+        ("study: {lgg-resnet18: {balance: mean}}", r"study\.lgg-resnet18: balance is of classes"),
         ("study: {lgg-resnet18: {student: {decoder_channels: [8, 8, 8, 8, 8]}}}", r"decoder_channels must start alike"),
     ],
 )
@@ -167,7 +171,7 @@ def test_without_settings_there_is_nothing_to_scale(project):
 
 
 def test_paper_has_the_published_settings(project):
-    """Sec. 4.2: U-Nets on ResNet50, ResNet18 and MobileNet with ImageNet weights, Adam at 1e-4, batch 8, three runs."""
+    """Sec. 4.2: ResNet50, ResNet18 and MobileNet with ImageNet weights, Adam at 1e-4, batch 8, three runs."""
     scales.apply("paper")
     settings = params.check(params.load(project / "params.yaml"))
     assert settings.seeds == (0, 1, 2)
@@ -178,25 +182,157 @@ def test_paper_has_the_published_settings(project):
     assert settings.losses.prediction.direction == "student||target"
     assert not settings.losses.prediction.multiply_by_squared_temperature
     assert settings.losses.task.focal_gamma == 2
-    assert settings.dataset["lgg"].source == "kaggle"
-    assert settings.dataset["lgg"].kaggle == "mateuszbuda/lgg-mri-segmentation"
-    for name, student in (("lgg-resnet18", "resnet18"), ("lgg-mobilenet", "tu-mobilenetv1_100")):
-        study = settings.study[name]
-        assert study.image_size == 256
+    assert settings.grid.studies == (), "the weights are the published ones"
+    assert {name: dataset.kaggle for name, dataset in settings.dataset.items()} == {
+        "histopathologic": ("competitions/histopathologic-cancer-detection",),
+        "lgg": ("mateuszbuda/lgg-mri-segmentation",),
+        "ham10000": ("kmader/skin-cancer-mnist-ham10000", "tschandl/ham10000-lesion-segmentations"),
+    }
+    assert {dataset.source for dataset in settings.dataset.values()} == {"kaggle"}
+    assert {name: dataset.subset for name, dataset in settings.dataset.items()} == {
+        "histopathologic": 20_000, "lgg": None, "ham10000": None
+    }  # fmt: skip
+    # study: image size, balance, teacher, width of Conv6, student
+    studies = {
+        "histopathologic-resnet18": (224, "none", "resnet50.tv_in1k", 512, "resnet18.tv_in1k"),
+        "lgg-resnet18": (256, "none", "resnet50", None, "resnet18"),
+        "histopathologic-mobilenet": (224, "none", "resnet50.tv_in1k", 1024, "mobilenetv1_100"),
+        "lgg-mobilenet": (256, "none", "resnet50", None, "tu-mobilenetv1_100"),
+        "ham10000-classification": (224, "mean", "resnet50.tv_in1k", 512, "resnet18.tv_in1k"),
+        "ham10000-segmentation": (224, "none", "resnet50", None, "resnet18"),
+    }
+    assert {
+        name: (s.image_size, s.balance, s.teacher.encoder, s.teacher.conv6_channels, s.student.encoder)
+        for name, s in settings.study.items()
+    } == studies
+    for study in settings.study.values():
         assert study.split.by == "image"
         assert study.split.percent == (75, 10, 15)
-        assert (study.teacher.encoder, study.student.encoder) == ("resnet50", student)
+        assert study.student.conv6_channels is None
         for network in (study.teacher, study.student):
             assert network.weights == "hub"
             assert network.encoder_options == {}
-            assert network.decoder_channels == (256, 128, 64, 32, 16)
+            assert network.decoder_channels == (None if study.task == "classification" else (256, 128, 64, 32, 16))
 
 
 @pytest.mark.parametrize("name", ["demo", "small"])
-def test_scales_other_than_the_papers_keep_patients_apart_and_need_no_download_of_weights(project, name):
+def test_scales_other_than_the_papers_keep_groups_apart_and_need_no_download_of_weights(project, name):
     scales.apply(name)
     settings = params.check(params.load(project / "params.yaml"))
-    assert settings.dataset["lgg"].source == {"demo": "phantom", "small": "directory"}[name]
+    assert {dataset.source for dataset in settings.dataset.values()} == {
+        {"demo": "phantom", "small": "directory"}[name]
+    }
     for study in settings.study.values():
         assert study.split.by == "group"
         assert study.teacher.weights == study.student.weights == "random"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_at_every_scale_teacher_and_students_can_be_compared(project, name):
+    """Widths are settings of every scale; one that does not fit would be found when V2 starts."""
+    scales.apply(name)
+    for key, study in params.check(params.load(project / "params.yaml")).study.items():
+        widths = {feature_channels(network, study.task, study.image_size) for network in (study.teacher, study.student)}
+        assert len(widths) == 1, key
+
+
+def test_a_value_of_null_is_written_as_null(project):
+    """ruamel would write nothing, and `subset:` reads like a mistake."""
+    scales.apply("paper")
+    scales.apply("demo")
+    assert "\n    subset: null\n" in (project / "params.yaml").read_text()
+
+
+# --- overlays of the user's own ---
+
+
+def own_overlay(project: Path, **changes: Any) -> Path:
+    """A seventh study: the LGG pair once more, under names of its own."""
+    raw = params.load(project / "params.yaml")
+    study = raw["study"]["lgg-resnet18"] | {
+        "tables": {"variants": "mine", "baselines": "mine-alone", "fidelity": "mine-f", "architecture": "mine-a"}
+    }
+    overlay = {"study": {"mine": study}, "weights": {"mine": raw["weights"]["lgg-resnet18"]}} | changes
+    path = project / "overlay.yaml"
+    path.write_text(json.dumps(overlay))  # JSON is YAML
+    return path
+
+
+def test_a_new_study_is_listed_wherever_the_engines_look_for_it(project):
+    changed = scales.write(own_overlay(project))
+    settings = params.check(params.load(project / "params.yaml"))
+    assert settings.studies[-1] == "mine"
+    assert settings.baseline_tables[-1] == "mine-alone"
+    assert settings.study["mine"].student == settings.study["lgg-resnet18"].student
+    assert {"study.mine", "weights.mine", "studies", "baseline_tables"} == set(changed)
+    assert len(changed) == len(set(changed))
+
+
+def test_an_overlay_keeps_every_comment_and_every_line_that_it_does_not_change(project):
+    before = (project / "params.yaml").read_text()
+    scales.write(own_overlay(project))
+    after = (project / "params.yaml").read_text()
+    assert set(comments(before)) <= set(comments(after))
+    gone = [line for line in before.splitlines() if line not in after.splitlines()]
+    assert [line.split(":")[0] for line in gone] == ["studies", "baseline_tables"]
+
+
+def test_the_same_overlay_twice_changes_nothing_the_second_time(project):
+    overlay = own_overlay(project)
+    scales.write(overlay)
+    before = (project / "params.yaml").read_bytes()
+    assert scales.write(overlay) == []
+    assert (project / "params.yaml").read_bytes() == before
+
+
+def test_an_overlay_that_takes_a_name_is_refused_and_changes_nothing(project):
+    before = (project / "params.yaml").read_bytes()
+    overlay = own_overlay(project, twins={"table4": ["lgg-resnet18", "mine"]})
+    with pytest.raises(ParamsError, match=r"overlay\.yaml: twins\.table4: the name is taken"):
+        scales.write(overlay)
+    assert (project / "params.yaml").read_bytes() == before
+
+
+# --- twins: the same study, split the other way ---
+
+
+@pytest.mark.parametrize("scale", ["demo", "paper"])
+def test_a_twin_is_the_same_study_but_for_its_split(project, scale):
+    """Beside each other they show what leaks when images of one patient fall into two splits."""
+    scales.apply(scale)
+    before = params.load(project / "params.yaml")
+    own, other = {"demo": ("group", "image"), "paper": ("image", "group")}[scale]
+    changed = scales.add_twin("lgg-resnet18")
+    now = params.load(project / "params.yaml")
+    settings = params.check(now)
+    twin = "lgg-resnet18-twin"
+    assert settings.twins == {"table4-splits": ("lgg-resnet18", twin)}
+    assert settings.study["lgg-resnet18"].split.by == own
+    assert settings.study[twin].split.by == other
+    assert now["weights"][twin] == now["weights"]["lgg-resnet18"]
+    alike = copy.deepcopy(now["study"]["lgg-resnet18"])
+    alike["split"]["by"] = other
+    alike["tables"] = {kind: f"{name}-twin" for kind, name in alike["tables"].items()}
+    assert now["study"][twin] == alike
+    # nothing else is different
+    assert now["studies"] == [*before["studies"], twin]
+    assert now["baseline_tables"] == [*before["baseline_tables"], "table2-twin"]
+    del now["study"][twin], now["weights"][twin]
+    untouched = now | {key: before[key] for key in ("studies", "baseline_tables", "twins")}
+    assert untouched == before
+    assert set(changed) == {"twins", f"study.{twin}", f"weights.{twin}", "studies", "baseline_tables"}
+
+
+def test_comments_survive_a_twin(project):
+    before = comments((project / "params.yaml").read_text())
+    scales.add_twin("ham10000-segmentation")
+    after = comments((project / "params.yaml").read_text())
+    assert set(before) <= set(after)
+
+
+def test_a_scale_can_be_changed_with_a_twin_in_force(project):
+    """The scales do not name the twin: it follows its study, and is still valid."""
+    scales.add_twin("lgg-resnet18")
+    for name in ("small", "demo"):
+        scales.apply(name)
+        assert "lgg-resnet18-twin" in params.check(params.load(project / "params.yaml")).study

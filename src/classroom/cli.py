@@ -8,8 +8,9 @@ from __future__ import annotations
 import shutil
 import sys
 import warnings
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,7 +41,7 @@ def fetch(
     with _job(f"classroom fetch {dataset}") as job:
         settings = select(job.raw, f"dataset.{dataset}", Dataset)
         count = sources.fetch(dataset, settings, Path("data/raw", dataset))
-    typer.echo(f"data/raw/{dataset}: {count} images with masks, all valid ({settings.source})")
+    typer.echo(f"data/raw/{dataset}: {count} images, all valid ({settings.source})")
 
 
 @app.command()
@@ -51,10 +52,9 @@ def prepare(study: StudyName) -> None:
 
     with _job(f"classroom prepare {study}") as job:
         name = select(job.raw, f"study.{study}.dataset", str)
+        task = select(job.raw, f"study.{study}.task", str)
         size = select(job.raw, f"study.{study}.image_size", int)
-        reader = select(job.raw, f"dataset.{name}.reader", str)
-        source = select(job.raw, f"dataset.{name}.source", str)
-        count = run(name, reader, source, size, Path("data/raw", name), Path("data/prepared", study))
+        count = run(task, size, Path("data/raw", name), Path("data/prepared", study))
     typer.echo(f"data/prepared/{study}: {count} images at {size}×{size}")
 
 
@@ -75,6 +75,10 @@ def train(
     study: StudyName,
     method: MethodName,
     seed: Seed,
+    point: Annotated[
+        str,
+        typer.Option(help="A point of a grid search, ALPHA_1,ALPHA_2,TEACHER_SHARE, in place of the weights."),
+    ] = "",
     device: Annotated[
         str,
         typer.Option(envvar="CLASSROOM_DEVICE", help="auto (the first accelerator, else the CPU), cpu, cuda:1, …"),
@@ -88,32 +92,38 @@ def train(
     from classroom.methods import names
 
     names.check(method)
-    with _job(f"classroom train {study} {method} --seed {seed}") as job:
+    weights = _point(point)
+    target = _run_folder(study, method, seed)
+    if weights:
+        target = Path("grid", study, method, "-".join(point.split(",")), f"seed-{seed}")
+    with _job(f"classroom train {study} {method} --seed {seed}" + (f" --point {point}" if point else "")) as job:
         from classroom.training.progress import Show
         from classroom.training.run import train as run
 
-        checkpoints = Path("checkpoints", study, method, f"seed-{seed}")
-        with Show(f"{study} {method} seed {seed}") as show:
+        checkpoints = Path("checkpoints", target)
+        with Show(" ".join(target.parts[1:])) as show:
             job.facts = run(
                 study, method, seed, job.raw,
                 prepared=Path("data/prepared", study),
                 splits=Path("data/splits", f"{study}.parquet"),
                 teacher_weights=_run_folder(study, "teacher", seed) / "weights.safetensors",
-                target=_run_folder(study, method, seed),
+                target=target,
                 checkpoint_folder=checkpoints,
                 identity=job.identity,
                 device=device,
                 checkpoint_minutes=checkpoint_minutes,
                 show=show,
+                point=weights,
             )  # fmt: skip
     shutil.rmtree(checkpoints, ignore_errors=True)  # only now: the run and its receipt are on disk
     epochs = ", ".join(f"{name} {epoch}" for name, epoch in job.facts["best_epoch"].items())
-    typer.echo(f"runs/{study}/{method}/seed-{seed}: best epochs {epochs}, {job.facts['seconds']} s")
+    typer.echo(f"{target}: best epochs {epochs}, {job.facts['seconds']} s")
 
 
 @app.command()
 def evaluate(study: StudyName, method: MethodName) -> None:
     """Evaluate a method's runs over all seeds, with the students' ensemble, from their saved predictions."""
+    from classroom.evaluation.evaluate import costs
     from classroom.evaluation.evaluate import evaluate as run
     from classroom.files import write_json
     from classroom.methods import names
@@ -121,39 +131,149 @@ def evaluate(study: StudyName, method: MethodName) -> None:
 
     names.check(method)
     with _job(f"classroom evaluate {study} {method}") as job:
-        seeds = select(job.raw, "seeds", list[int])
-        results = run({seed: _run_folder(study, method, seed) for seed in seeds})
-        kind = "baselines" if method in BASELINES else "variants"
-        write_json(Path("results", kind, study, f"{method}.json"), results)
+        runs = {seed: _run_folder(study, method, seed) for seed in select(job.raw, "seeds", list[int])}
+        results, cost = run(runs), {"study": study, "method": method, "seeds": costs(runs)}
+        place = Path("variants", study, f"{method}.json")
+        if method in BASELINES:
+            place = Path("baselines", select(job.raw, f"study.{study}.tables.baselines", str), study, f"{method}.json")
+        write_json("results" / place, results)
+        write_json("results/costs" / place, cost)
     for seed, result in results["seeds"].items():
-        scores = ", ".join(f"{name} {100 * scores['iou']:.2f}" for name, scores in result["test"].items())
-        typer.echo(f"{study} {method} seed {seed}: test IoU {scores}")
+        metric = next(iter(next(iter(result["test"].values()))))
+        scores = ", ".join(f"{name} {100 * scores[metric]:.2f}" for name, scores in result["test"].items())
+        typer.echo(f"{study} {method} seed {seed}: test {metric} {scores}")
+
+
+class TableKind(StrEnum):
+    variants = "variants"
+    fidelity = "fidelity"
+    architecture = "architecture"
 
 
 @app.command()
 def table(
-    name: Annotated[str, typer.Argument(help="table2 (baselines), or a key of `tables` in params.yaml.")],
+    study: StudyName,
+    kind: Annotated[TableKind, typer.Argument(help="Which of the study's tables: a key of its `tables`.")],
 ) -> None:
-    """Render a table of the paper with our values beside: reports/NAME.md, .csv and .tex."""
-    from classroom.params import BASELINES, Variants, select
-    from classroom.reporting import tables
+    """Render one of a study's tables with the paper's values beside ours: reports/NAME.md, .csv and .tex."""
+    from classroom.params import select
 
-    with _job(f"classroom table {name}") as job:
-        scale, seeds = select(job.raw, "scale", str), select(job.raw, "seeds", list[int])
+    with _job(f"classroom table {study} {kind.value}") as job:
+        name = select(job.raw, f"study.{study}.tables.{kind.value}", str)
+        scale = select(job.raw, "scale", str)
         target = Path("reports", f"{name}.md")
-        if name == "table2":
-            number = 2
-            studies = select(job.raw, "baseline_studies", list[str])
-            paths = [Path("results/baselines", study, f"{method}.json") for study in studies for method in BASELINES]
-            render = tables.baselines_table
+        if kind is TableKind.architecture:
+            from classroom.data.labels import LABELS
+            from classroom.params import Network
+            from classroom.reporting.architecture import architecture_table
+
+            dataset = select(job.raw, f"study.{study}.dataset", str)
+            networks = [select(job.raw, f"study.{study}.{role}", Network) for role in ("teacher", "student")]
+            task = select(job.raw, f"study.{study}.task", str)
+            size = select(job.raw, f"study.{study}.image_size", int)
+            classes = len(LABELS[select(job.raw, f"dataset.{dataset}.reader", str)])
+            architecture_table(name, study, *networks, task, size, classes, scale, target)
         else:
-            study = select(job.raw, f"tables.{name}", str)
-            number = int(name.removeprefix("table"))
-            variants = select(job.raw, "variants", Variants)
-            paths = [Path("results/variants", study, f"{v}.json") for v in (*variants.joint, *variants.offline)]
-            render = tables.variants_table
-        render(number, scale, seeds, tables.read_results(paths), target)
+            seeds, results = select(job.raw, "seeds", list[int]), _variant_results(job.raw, study)
+            if kind is TableKind.fidelity:
+                from classroom.reporting.fidelity import fidelity_table
+
+                fidelity_table(name, scale, seeds, results, target)
+            else:
+                from classroom.reporting.results import read_results
+                from classroom.reporting.variants import variants_table
+
+                beside = select(job.raw, f"study.{study}.tables.baselines", str)
+                (student,) = read_results([Path("results/baselines", beside, study, "student.json")])
+                variants_table(name, scale, seeds, results, student, target)
     typer.echo(f"{target} (.csv and .tex beside it)")
+
+
+@app.command()
+def baselines(
+    name: Annotated[str, typer.Argument(help="One of baseline_tables in params.yaml: table2, table13.")],
+) -> None:
+    """Render teachers and students trained alone: reports/NAME.md, .csv and .tex."""
+    from classroom.params import BASELINES, select
+    from classroom.reporting.baselines import baselines_table
+    from classroom.reporting.results import read_results
+
+    with _job(f"classroom baselines {name}") as job:
+        scale, seeds = select(job.raw, "scale", str), select(job.raw, "seeds", list[int])
+        folders = sorted(Path("results/baselines", name).iterdir())
+        results = read_results([folder / f"{method}.json" for folder in folders for method in BASELINES])
+        target = Path("reports", f"{name}.md")
+        baselines_table(name, scale, seeds, results, target)
+    typer.echo(f"{target} (.csv and .tex beside it)")
+
+
+@app.command()
+def exchange() -> None:
+    """Render Tables 1 and 5, what each variant shares, from the one table in the code."""
+    from classroom.reporting.exchange import exchange_tables
+
+    with _job("classroom exchange"):
+        exchange_tables(Path("reports"))
+    typer.echo("reports/table1.md, reports/table5.md (.csv and .tex beside them)")
+
+
+@app.command()
+def twin(name: Annotated[str, typer.Argument(help="A key of `twins` in params.yaml.")]) -> None:
+    """Render two studies side by side, such as one split by image and one by patient."""
+    from classroom.params import select
+    from classroom.reporting.twin import twin_table
+
+    with _job(f"classroom twin {name}") as job:
+        scale, seeds = select(job.raw, "scale", str), select(job.raw, "seeds", list[int])
+        first, second = select(job.raw, f"twins.{name}", tuple[str, str])
+        number = select(job.raw, f"study.{first}.tables.variants", str)
+        target = Path("reports", f"{name}.md")
+        results = [_variant_results(job.raw, study) for study in (first, second)]
+        twin_table(name, scale, seeds, *results, target, number)
+    typer.echo(f"{target} (.csv and .tex beside it)")
+
+
+@app.command()
+def choose(study: StudyName) -> None:
+    """Choose the best point of a grid search on validation: reports/grid-STUDY.md, .csv, .png and .yaml."""
+    from classroom.evaluation.grid import read_points
+    from classroom.params import Grid, select
+    from classroom.reporting.grid import grid_report
+
+    with _job(f"classroom choose {study}") as job:
+        seeds, grid = select(job.raw, "seeds", list[int]), select(job.raw, "grid", Grid)
+        target = Path("reports", f"grid-{study}.md")
+        points = read_points(Path("grid", study), grid, seeds)
+        grid_report(study, points, select(job.raw, "scale", str), seeds, target)
+    typer.echo(f"{target}; the chosen weights: {target.with_suffix('.yaml')}")
+
+
+@app.command()
+def cost() -> None:
+    """Add up what the trainings took, per table and technique: reports/cost.md and .csv."""
+    import json
+
+    from classroom.params import select
+    from classroom.reporting.cost import cost_table
+
+    with _job("classroom cost") as job:
+        tables = select(job.raw, "study", dict[str, Any])
+        costs = [json.loads(path.read_text()) for path in sorted(Path("results/costs").rglob("*.json"))]
+        for one in costs:
+            one["table"] = tables[one["study"]]["tables"]["variants"]
+        cost_table(select(job.raw, "scale", str), costs, Path("reports/cost.md"))
+    typer.echo("reports/cost.md (.csv beside it)")
+
+
+@app.command()
+def forecast(
+    reports: Annotated[list[str], typer.Argument(help="Reports, e.g. table4; all if none is named.")] = (),
+    device: Annotated[str, typer.Option(envvar="CLASSROOM_DEVICE", help="Where the steps are measured.")] = "auto",
+) -> None:
+    """Estimate jobs, hours and disk of reports from the settings, after measuring a few training steps here."""
+    from classroom.engines.forecast import forecast as run
+
+    run(reports, device, typer.echo)
 
 
 @app.command()
@@ -178,6 +298,28 @@ def scale(name: Annotated[str, typer.Argument(help="demo, small or paper: a file
     typer.echo(f"params.yaml: scale {name}, {len(changed)} values changed")
     for key in changed:
         typer.echo(f"  {key}")
+
+
+@app.command()
+def overlay(
+    file: Annotated[Path, typer.Argument(help="A YAML file with settings, such as examples/stand-ins.yaml.")],
+) -> None:
+    """Write the settings of a file into params.yaml: another study, a grid's winning weights; comments stay."""
+    from classroom.engines import scales
+
+    changed = scales.write(file)
+    typer.echo(f"params.yaml: {len(changed)} values changed")
+    for key in changed:
+        typer.echo(f"  {key}")
+
+
+@app.command()
+def add_twin(study: StudyName) -> None:
+    """Add a study's twin to params.yaml: split by group instead of by image, or the other way round."""
+    from classroom.engines import scales
+
+    changed = scales.add_twin(study)
+    typer.echo("params.yaml: added " + ", ".join(key for key in changed if "." in key))
 
 
 @app.command()
@@ -206,6 +348,30 @@ def schema() -> None:
     from classroom.params import Params
 
     typer.echo(json.dumps(Params.model_json_schema(), indent=1, ensure_ascii=False))
+
+
+def _point(text: str) -> tuple[float, ...] | None:
+    """ALPHA_1,ALPHA_2,TEACHER_SHARE as numbers in [0, 1]."""
+    from classroom.errors import ParamsError
+
+    if not text:
+        return None
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != 3 or not all(0 <= number <= 1 for number in numbers):
+        raise ParamsError(f"--point {text}: expected three numbers from 0 to 1, such as 0.1,0.2,0.5.")
+    return numbers
+
+
+def _variant_results(raw: dict[str, Any], study: str) -> list[dict[str, Any]]:
+    from classroom.params import Variants, select
+    from classroom.reporting.results import read_results
+
+    variants = select(raw, "variants", Variants)
+    names = (*variants.joint, *variants.offline)
+    return read_results([Path("results/variants", study, f"{name}.json") for name in names])
 
 
 def _run_folder(study: str, method: str, seed: int) -> Path:

@@ -11,7 +11,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -33,10 +33,13 @@ STRATEGIES: tuple[str, ...] = get_args(Strategy)
 VARIANTS: tuple[str, ...] = tuple(f"{t}-{s}" for t in TECHNIQUES for s in STRATEGIES)
 BASELINES: tuple[str, ...] = ("teacher", "student")
 """The methods that train one network alone (Tables 2 and 13)."""
+FIXED_REPORTS: tuple[str, ...] = ("table1", "table5", "cost")
+"""Reports that belong to no study."""
 
-Task = Literal["segmentation"]
+Task = Literal["classification", "segmentation"]
 Scale = Literal["demo", "small", "paper"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Inside = Annotated[float, Field(gt=0, lt=1)]
 
 NAME = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
 
@@ -48,22 +51,43 @@ class Section(BaseModel):
 
 
 class Phantom(Section):
-    """Synthetic LGG-like slices; see `classroom.data.phantom`."""
+    """Synthetic images in the layout of a dataset; see `classroom.data.phantoms`."""
 
-    patients: int = Field(ge=1, description="how many synthetic patients")
-    slices: int = Field(ge=1, description="slices per patient")
-    size: int = Field(ge=32, description="height and width of a slice, pixels")
+    groups: int = Field(ge=1, description="how many synthetic patients, slides or lesions")
+    images_per_group: int = Field(ge=1, description="images of each (of lesions: at most)")
+    size: int = Field(ge=32, description="height and width of an image, pixels")
     seed: int = Field(ge=0, description="seed of everything that is drawn")
+
+
+class Download(Section):
+    """One file on the web."""
+
+    url: str
+    checksum: str = Field(pattern=r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$", description="md5:… or sha256:…")
 
 
 class Dataset(Section):
     """Where a dataset comes from and in which layout it lies."""
 
-    reader: Literal["lgg"] = Field(description="the layout of the folder: a module of classroom.data.readers")
-    source: Literal["phantom", "directory", "kaggle"] = Field(description="which of the three below is used")
-    directory: str = Field(description="source directory: the folder in the layout of the original download")
-    kaggle: str = Field(description="source kaggle: owner/name of the dataset on Kaggle")
-    phantom: Phantom = Field(description="source phantom: the synthetic stand-in")
+    reader: Literal["lgg", "histopathologic", "ham10000", "isic2017"] = Field(
+        description="the layout of the folder: a module of classroom.data.readers"
+    )
+    source: Literal["phantom", "directory", "kaggle", "download"] = Field(description="which of the four below is used")
+    directory: str = Field("", description="source directory: the folder in the layout of the original download")
+    kaggle: tuple[str, ...] = Field((), description="source kaggle: owner/name of datasets, or competitions/name")
+    download: tuple[Download, ...] = Field((), description="source download: files on the web, with checksums")
+    phantom: Phantom | None = Field(None, description="source phantom: the synthetic stand-in")
+    subset: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="keep a random subset of so many images, as many of each class; null keeps all"
+    )
+    subset_seed: int = Field(0, ge=0)
+    full_size: int = Field(ge=1, description="images of the complete original, for `classroom forecast`")
+
+    @model_validator(mode="after")
+    def _has_its_source(self) -> Dataset:
+        if not getattr(self, self.source):
+            raise ValueError(f"source is '{self.source}', so '{self.source}' must be given")
+        return self
 
 
 class Split(Section):
@@ -82,14 +106,31 @@ class Split(Section):
 
 
 class Network(Section):
-    """A network: an encoder by name, and where its weights come from."""
+    """A network: an encoder by name, what stands on it, and where its weights come from."""
 
-    encoder: str = Field(description="any encoder of segmentation-models-pytorch; `tu-NAME` for any of timm")
-    encoder_options: dict[str, Any] = Field(description="passed on to timm (`tu-` encoders), e.g. thinner channels")
-    decoder_channels: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        min_length=5, max_length=5, description="widths of the U-Net's five decoder blocks"
+    encoder: str = Field(
+        description="classification: any model of timm; segmentation: any encoder of segmentation-models-pytorch, "
+        "`tu-NAME` for timm's"
+    )
+    encoder_options: dict[str, Any] = Field(description="passed on to timm, e.g. thinner channels")
+    decoder_channels: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=5, max_length=5)] | None = (
+        Field(None, description="segmentation: widths of the U-Net's five decoder blocks")
+    )
+    conv6_channels: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="classification: width of an extra 1×1 block after the last feature map (Table 6, Conv6), which "
+        "brings a teacher to its students' width; null for none",
     )
     weights: str = Field(description="`hub` (ImageNet), `random`, or the path of a .safetensors file")
+
+
+class StudyTables(Section):
+    """The names of a study's reports; `tableN` are those of the paper and get its numbers beside ours."""
+
+    variants: str = Field(description="the twelve variants")
+    baselines: str = Field(description="teacher and student alone; studies may share one")
+    fidelity: str = Field(description="students compared with their own teacher")
+    architecture: str = Field(description="layers, output shapes and parameters of both networks")
 
 
 class Study(Section):
@@ -99,16 +140,30 @@ class Study(Section):
     task: Task
     image_size: int = Field(ge=32, multiple_of=32, description="height and width the networks see, pixels")
     split: Split
+    balance: Literal["none", "mean"] = Field(
+        description="of training classes: `mean` draws as many images of each class as an average class has, by under- "
+        "and over-sampling, anew in every epoch"
+    )
+    tables: StudyTables
     teacher: Network
     student: Network
 
     @model_validator(mode="after")
-    def _features_can_be_compared(self) -> Study:
-        if self.teacher.decoder_channels[0] != self.student.decoder_channels[0]:
-            raise ValueError(
-                "teacher and student share the first decoder block's feature map, so decoder_channels must start "
-                f"alike: {self.teacher.decoder_channels[0]} and {self.student.decoder_channels[0]}"
-            )
+    def _networks_fit_the_task(self) -> Study:
+        for role, network in (("teacher", self.teacher), ("student", self.student)):
+            if self.task == "segmentation" and (network.decoder_channels is None or network.conv6_channels):
+                raise ValueError(f"a segmentation {role} needs decoder_channels (five widths), and no conv6_channels")
+            if self.task == "classification" and network.decoder_channels is not None:
+                raise ValueError(f"a classification {role} has no decoder: remove its decoder_channels")
+        if self.task == "segmentation":
+            first, second = self.teacher.decoder_channels[0], self.student.decoder_channels[0]
+            if first != second:
+                raise ValueError(
+                    "teacher and student share the first decoder block's feature map, so decoder_channels must start "
+                    f"alike: {first} and {second}"
+                )
+            if self.balance != "none":
+                raise ValueError("balance is of classes, so a segmentation study has 'none'")
         return self
 
 
@@ -128,7 +183,7 @@ class VariantWeights(Section):
 
 
 class TaskLoss(Section):
-    """Segmentation: focal + Dice, Eq. 8."""
+    """Segmentation: focal + Dice, Eq. 8. (Classification: cross-entropy, Eq. 2, which has no settings.)"""
 
     focal_gamma: float = Field(ge=0, allow_inf_nan=False, description="the focusing parameter, τ in Eq. 8")
     focal_form: Literal["binary", "printed"] = Field(
@@ -202,16 +257,41 @@ class Variants(Section):
         return self
 
 
+class Grid(Section):
+    """Grid search of α, β, γ, chosen on validation: each student's α, and how the rest is shared out."""
+
+    studies: tuple[str, ...] = Field(description="where to search; [] for no search")
+    joint: tuple[str, ...] = Field(description="variants to search, as in variants.joint")
+    offline: tuple[str, ...] = Field(description="as in variants.offline")
+    alpha_1: tuple[Inside, ...] = Field(min_length=1, description="values of S1's alpha")
+    alpha_2: tuple[Inside, ...] = Field(min_length=1, description="values of S2's alpha")
+    teacher_share: tuple[Inside, ...] = Field(
+        min_length=1, description="the part of 1 − alpha that goes to beta; the rest to gamma. Only kd_ml has both"
+    )
+
+    @model_validator(mode="after")
+    def _variants_are_known(self) -> Grid:
+        Variants(joint=self.joint, offline=self.offline)
+        for key in ("studies", "alpha_1", "alpha_2", "teacher_share"):
+            values = getattr(self, key)
+            if len(set(values)) != len(values):
+                raise ValueError(f"{key}: each value once, not {list(values)}")
+        return self
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
     scale: Scale = Field(description="the overlay these values came from; stated in every table")
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
-    studies: tuple[str, ...] = Field(description="their variants are trained")
-    baseline_studies: tuple[str, ...] = Field(description="their teacher and student are trained alone (Table 2)")
+    studies: tuple[str, ...] = Field(description="every block of `study`, as a list")
+    baseline_tables: tuple[str, ...] = Field(description="every name under study.*.tables.baselines, as a list")
     variants: Variants
-    tables: dict[str, str] = Field(description="a report and the study that it shows")
     samples: dict[str, str] = Field(description="pictures of predictions: a study and the variant that is shown")
+    twins: dict[str, tuple[str, str]] = Field(
+        description="reports with two studies side by side, e.g. split by image and by group"
+    )
+    grid: Grid
     dataset: dict[str, Dataset]
     study: dict[str, Study]
     weights: dict[str, dict[str, VariantWeights]]
@@ -219,42 +299,77 @@ class Params(Section):
     augmentation: Augmentation
     training: Training
 
+    @property
+    def trained_variants(self) -> tuple[str, ...]:
+        return (*self.variants.joint, *self.variants.offline)
+
     @model_validator(mode="after")
     def _names_refer(self) -> Params:
-        for kind, names in (("dataset", self.dataset), ("study", self.study)):
+        for kind, names in (("dataset", self.dataset), ("study", self.study), ("twins", self.twins)):
             for name in names:
                 if not NAME.fullmatch(name):
                     raise ValueError(f"{kind}.{name}: a name is lower-case letters, digits, '-' and '_'")
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds: each seed once, not {list(self.seeds)}")
-        for key, names in (("studies", self.studies), ("baseline_studies", self.baseline_studies)):
-            if len(set(names)) != len(names):
-                raise ValueError(f"{key}: each study once, not {list(names)}")
-            for name in names:
-                if name not in self.study:
-                    raise ValueError(f"{key}: unknown study '{name}'.{suggestion(name, self.study)}")
+        for key in ("seeds", "studies", "baseline_tables"):
+            values = getattr(self, key)
+            if len(set(values)) != len(values):
+                raise ValueError(f"{key}: each once, not {list(values)}")
+        self._check_studies()
+        self._check_reports()
+        self._check_weights()
+        for key, study in (
+            *((f"samples.{name}", name) for name in self.samples),
+            *(("grid.studies", name) for name in self.grid.studies),
+            *((f"twins.{twin}", name) for twin, names in self.twins.items() for name in names),
+        ):
+            if study not in self.study:
+                raise ValueError(f"{key}: unknown study '{study}'.{suggestion(study, self.study)}")
+        for twin, (first, second) in self.twins.items():
+            if first == second:
+                raise ValueError(f"twins.{twin}: two different studies, not '{first}' twice")
+        for study, variant in self.samples.items():
+            if variant not in self.trained_variants:
+                raise ValueError(
+                    f"samples.{study}: '{variant}' is not in variants.{suggestion(variant, self.trained_variants)}"
+                )
+            if self.study[study].task != "segmentation":
+                raise ValueError(f"samples.{study}: pictures of masks need a segmentation study")
+        return self
+
+    def _check_studies(self) -> None:
+        for name in self.studies:
+            if name not in self.study:
+                raise ValueError(f"studies: unknown study '{name}'.{suggestion(name, self.study)}")
         for name, study in self.study.items():
+            if name not in self.studies:
+                raise ValueError(f"studies must list every block of study: '{name}' is missing there")
             if study.dataset not in self.dataset:
                 raise ValueError(
                     f"study.{name}.dataset: unknown dataset '{study.dataset}'.{suggestion(study.dataset, self.dataset)}"
                 )
-        for table, study in self.tables.items():
-            if not re.fullmatch(r"table\d+", table) or table == "table2":
-                raise ValueError(f"tables.{table}: expected the name of one of the paper's tables of variants: table4")
-            if study not in self.studies:
-                raise ValueError(f"tables.{table}: '{study}' is not in studies.{suggestion(study, self.studies)}")
-        trained = (*self.variants.joint, *self.variants.offline)
-        for study, variant in self.samples.items():
-            if study not in self.studies:
-                raise ValueError(f"samples: '{study}' is not in studies.{suggestion(study, self.studies)}")
-            if variant not in trained:
-                raise ValueError(f"samples.{study}: '{variant}' is not in variants.{suggestion(variant, trained)}")
+
+    def _check_reports(self) -> None:
+        owners: dict[str, str] = {name: "a report of its own" for name in FIXED_REPORTS}
+        for study in self.studies:
+            tables = self.study[study].tables
+            for kind in ("variants", "fidelity", "architecture", "baselines"):
+                key, name = f"study.{study}.tables.{kind}", getattr(tables, kind)
+                if not NAME.fullmatch(name):
+                    raise ValueError(f"{key}: a name is lower-case letters, digits, '-' and '_', not '{name}'")
+                owner = "baselines" if kind == "baselines" else key
+                if owners.setdefault(name, owner) != owner:
+                    raise ValueError(f"{key}: '{name}' is taken ({owners[name]}); each report has a name of its own")
+                if kind == "baselines" and name not in self.baseline_tables:
+                    raise ValueError(f"baseline_tables lacks '{name}', which {key} names")
+        for name in self.baseline_tables:
+            if owners.get(name) != "baselines":
+                raise ValueError(f"baseline_tables: no study names '{name}' under tables.baselines")
+        for name in self.twins:
+            if name in owners:
+                raise ValueError(f"twins.{name}: the name is taken ({owners[name]})")
+
+    def _check_weights(self) -> None:
         for name in self.studies:
-            if self.variants.offline and name not in self.baseline_studies:
-                raise ValueError(
-                    f"studies: kd_off of '{name}' needs its teacher, so list '{name}' in baseline_studies too"
-                )
-            for variant in trained:
+            for variant in self.trained_variants:
                 if variant not in self.weights.get(name, {}):
                     raise ValueError(f"weights.{name} lacks '{variant}', which variants lists")
         for name, variants in self.weights.items():
@@ -263,7 +378,6 @@ class Params(Section):
             for variant in variants:
                 if variant not in VARIANTS:
                     raise ValueError(f"weights.{name}: unknown variant '{variant}'.{suggestion(variant, VARIANTS)}")
-        return self
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -287,15 +401,11 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def check(raw: Mapping[str, Any], path: Path = Path("params.yaml")) -> Params:
-    """Validates the whole file; warns of students' weights that do not sum to 1.
+    """Validates the whole file.
 
     Raises ParamsError naming the key, what was expected and, for a misspelt key, the likely one.
     """
-    params: Params = _validated(Params, dict(raw), "", path)
-    for study in params.studies:
-        for variant in (*params.variants.joint, *params.variants.offline):
-            warn_of_sum(params.weights[study][variant], f"weights.{study}.{variant}", path)
-    return params
+    return _validated(Params, dict(raw), "", path)
 
 
 def warn_of_sum(weights: VariantWeights, where: str, path: Path = Path("params.yaml")) -> None:
@@ -349,8 +459,17 @@ def _sentence(error: Any, kind: Any, prefix: str) -> str:
 def _fields_at(kind: Any, location: tuple[Any, ...]) -> list[str]:
     """The keys that are known where an unknown one was found."""
     for part in location:
+        kind = _section_in(kind)
         if isinstance(kind, type) and issubclass(kind, Section):
             kind = kind.model_fields[part].annotation
-        else:  # dict[str, X]
+        elif not isinstance(part, int):  # dict[str, X]; of a tuple[X, ...] `kind` is X already
             kind = get_args(kind)[-1]
+    kind = _section_in(kind)
     return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, Section) else []
+
+
+def _section_in(kind: Any) -> Any:
+    """The Section in `Section | None` and in `tuple[Section, ...]`; anything else as it is."""
+    if get_origin(kind) is dict:
+        return kind
+    return next((part for part in get_args(kind) if isinstance(part, type) and issubclass(part, Section)), kind)

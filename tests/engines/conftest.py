@@ -9,9 +9,10 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import ROOT, STUDY, shrink
+from conftest import CLASSES_STUDY, ROOT, STUDY, shrink
 from ruamel.yaml import YAML
 
 VARIANTS = {"joint": ["ml-v3", "kd_ml-v3"], "offline": ["kd_off-v1"]}
@@ -105,6 +106,7 @@ def checkout(target: Path) -> Project:
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, check=True, capture_output=True, text=True,
     ).stdout.split("\n")  # fmt: skip
+    target.mkdir(parents=True, exist_ok=True)
     for name in filter(None, tracked):
         if (ROOT / name).is_file() and not name.startswith(("tests/", "reports/", "dvc.lock")):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -114,17 +116,29 @@ def checkout(target: Path) -> Project:
     return project
 
 
+def only(params: dict[str, Any], *studies: str) -> dict[str, Any]:
+    """These settings with a few studies and variants, one epoch each, and no grid search."""
+    params["studies"] = list(studies)
+    params["study"] = {name: params["study"][name] for name in studies}
+    params["weights"] = {name: params["weights"][name] for name in studies}
+    used = {study["dataset"] for study in params["study"].values()}
+    params["dataset"] = {name: dataset for name, dataset in params["dataset"].items() if name in used}
+    params["baseline_tables"] = sorted({study["tables"]["baselines"] for study in params["study"].values()})
+    params["variants"] = VARIANTS
+    params["samples"] = {}
+    params["grid"]["studies"] = []
+    params["training"]["epochs"] = 1
+    return params
+
+
 @pytest.fixture(scope="session")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The tiny configuration, committed, nothing run yet. Not to be changed: copy it."""
     project = checkout(tmp_path_factory.mktemp("pristine"))
     yaml = YAML()
-    params = shrink(yaml.load((project.root / "params.yaml").read_text()))
-    del params["study"]["lgg-mobilenet"]
-    params["baseline_studies"] = [STUDY]
-    params["variants"] = VARIANTS
+    params = only(shrink(yaml.load((project.root / "params.yaml").read_text())), STUDY)
     params["samples"] = {STUDY: "ml-v3"}
-    params["training"]["epochs"] = 1
+    params["grid"] |= {"studies": [STUDY], "joint": ["ml-v3"], "offline": [], "alpha_1": [0.2], "alpha_2": [0.3]}
     with (project.root / "params.yaml").open("w") as file:
         yaml.dump(params, file)
     project.commit("tiny")
@@ -151,3 +165,27 @@ def finished(finished_once: Project, tmp_path: Path) -> Project:
 @pytest.fixture
 def clone(finished_once: Project, tmp_path: Path) -> Project:
     return finished_once.clone(tmp_path / "clone")
+
+
+@pytest.fixture(scope="session")
+def finished_classes(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A classification study with its twin and a grid search over an offline variant, run by Snakemake.
+
+    Committed and pushed. Not to be changed: copy it.
+    """
+    folder = tmp_path_factory.mktemp("classes")
+    project = checkout(folder / "project")
+    yaml = YAML()
+    params = only(shrink(yaml.load((project.root / "params.yaml").read_text())), CLASSES_STUDY)
+    params["grid"] |= {
+        "studies": [CLASSES_STUDY], "joint": [], "offline": ["kd_off-v1"], "alpha_1": [0.2, 0.4], "alpha_2": [0.3],
+    }  # fmt: skip
+    with (project.root / "params.yaml").open("w") as file:
+        yaml.dump(params, file)
+    project.run("classroom", "add-twin", CLASSES_STUDY)
+    project.run("dvc", "remote", "add", "--quiet", "--default", "store", str(folder / "store"))
+    project.commit("tiny")
+    project.snakemake("reports/all")
+    project.commit("results")
+    project.run("dvc", "push", "--quiet", "--run-cache")
+    return project

@@ -3,13 +3,14 @@ much; no less, or it would rerun too little."""
 
 from __future__ import annotations
 
+import ast
 import json
 import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import STUDY
+from conftest import CLASSES_STUDY, ROOT, STUDY
 from ruamel.yaml import YAML
 
 from engines.conftest import Project
@@ -19,14 +20,24 @@ pytestmark = pytest.mark.engines
 # One stage of every kind.
 STAGES = [
     "fetch@lgg", f"prepare@{STUDY}", f"split@{STUDY}", f"baseline@{STUDY}-student-0", f"train@{STUDY}-kd_ml-v3-0",
-    f"train_offline@{STUDY}-kd_off-v1-0", f"evaluate_baseline@{STUDY}-teacher", f"evaluate@{STUDY}-ml-v3",
-    f"evaluate_offline@{STUDY}-kd_off-v1", "variants_table@table4", "baselines_table", f"samples@{STUDY}",
+    f"train_offline@{STUDY}-kd_off-v1-0", f"grid@{STUDY}-ml-v3-0.2-0.3-0.5-0", f"choose@{STUDY}",
+    f"evaluate_teacher@{STUDY}", f"evaluate_student@{STUDY}", f"evaluate@{STUDY}-ml-v3",
+    f"evaluate_offline@{STUDY}-kd_off-v1", f"variants_table@{STUDY}", f"fidelity_table@{STUDY}",
+    f"architecture_table@{STUDY}", "baselines_table@table2", "exchange_tables", "cost_table", f"samples@{STUDY}",
+]  # fmt: skip
+
+CLASSES_STAGES = [
+    "fetch@ham10000", f"prepare@{CLASSES_STUDY}", f"train@{CLASSES_STUDY}-ml-v3-0",
+    f"grid_offline@{CLASSES_STUDY}-kd_off-v1-0.2-0.3-0.5-0", f"evaluate@{CLASSES_STUDY}-ml-v3",
+    f"variants_table@{CLASSES_STUDY}", f"architecture_table@{CLASSES_STUDY}", "twin_table@table14-splits",
 ]  # fmt: skip
 
 # Settings and messages, not results: see the head of dvc.yaml.
 PLUMBING = {
     "__init__.py", "cli.py", "errors.py", "files.py", "params.py", "methods/names.py", "training/progress.py",
 }  # fmt: skip
+
+CODE_PACKAGES = ("data/readers/__init__.py", "data/phantoms/__init__.py")
 
 RUN = """
 import sys
@@ -37,37 +48,56 @@ print("MODULES", *sorted(sys.modules[name].__file__ for name in sys.modules if n
 """
 
 
-@pytest.fixture(scope="module")
-def stages(finished_once: Project) -> dict[str, dict[str, Any]]:
-    finished_once.run("classroom", "reconcile")
-    plan = json.loads((finished_once.root / ".classroom/plan.json").read_text())
-    return {stage["name"]: stage for stage in plan["stages"]}
+def stripped(project: Project, folder: Path) -> tuple[Project, dict[str, Any]]:
+    """A copy without dvc.yaml, so that each command sees nothing but its params.yaml; and the stages by name."""
+    project.run("classroom", "reconcile")
+    plan = json.loads((project.root / ".classroom/plan.json").read_text())
+    copy = project.copy(folder / "project")
+    (copy.root / "dvc.yaml").unlink()
+    return copy, {stage["name"]: stage for stage in plan["stages"]}
 
 
 @pytest.fixture(scope="module")
-def stripped_tree(finished_once: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A finished project without dvc.yaml, so that each command sees nothing but its params.yaml."""
-    project = finished_once.copy(tmp_path_factory.mktemp("stripped") / "project")
-    (project.root / "dvc.yaml").unlink()
-    return project
+def masks_tree(finished_once: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[str, Any]]:
+    return stripped(finished_once, tmp_path_factory.mktemp("stripped"))
 
 
-@pytest.mark.parametrize("name", STAGES)
-def test_a_command_uses_what_its_stage_declares(name: str, stages: dict, stripped_tree: Project) -> None:
-    stage, root = stages[name], stripped_tree.root
+@pytest.fixture(scope="module")
+def classes_tree(finished_classes: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[str, Any]]:
+    return stripped(finished_classes, tmp_path_factory.mktemp("stripped"))
+
+
+@pytest.mark.parametrize(
+    ("tree", "name"), [*(("masks_tree", name) for name in STAGES), *(("classes_tree", name) for name in CLASSES_STAGES)]
+)
+def test_a_command_uses_what_its_stage_declares(tree: str, name: str, request: pytest.FixtureRequest) -> None:
+    project, stages = request.getfixturevalue(tree)
+    stage, root = stages[name], project.root
     complete = (root / "params.yaml").read_text()
     (root / "params.yaml").write_text(declared_only(complete, stage["params"]))
     try:
-        printed = stripped_tree.run("python", "-c", RUN, *shlex.split(stage["command"]))
+        printed = project.run("python", "-c", RUN, *shlex.split(stage["command"]))
     finally:
         (root / "params.yaml").write_text(complete)
 
     package = root / "src/classroom"
     used = {str(Path(path).relative_to(package)) for path in printed.split("MODULES ")[1].split()}
     used = {path for path in used if not path.startswith("engines/") and path not in PLUMBING}
-    used = {path for path in used if not path.endswith("__init__.py") or path == "data/readers/__init__.py"}
+    used = {path for path in used if not path.endswith("__init__.py") or path in declared_packages(stage)}
     declared = {dep.removeprefix("src/classroom/") for dep in stage["dependencies"] if dep.endswith(".py")}
     assert declared == used
+
+
+def declared_packages(stage: dict[str, Any]) -> set[str]:
+    """The packages that hold code of their own and are declared; all others hold a line of documentation."""
+    return {dep.removeprefix("src/classroom/") for dep in stage["dependencies"] if dep.endswith("__init__.py")}
+
+
+def test_packages_hold_no_code_but_the_declared_ones() -> None:
+    """Code in an __init__.py that no stage declares would change results without a rerun."""
+    for path in (ROOT / "src/classroom").rglob("__init__.py"):
+        if path.relative_to(ROOT / "src/classroom").as_posix() not in ("__init__.py", *CODE_PACKAGES):
+            assert len(ast.parse(path.read_text()).body) == 1, path
 
 
 def declared_only(complete: str, keys: list[str]) -> str:

@@ -2,13 +2,15 @@
 # There are no benchmark files: Snakemake counts their times among the outputs', which `reconcile` cannot know of;
 # duration and memory are in each job's receipt.
 import os
+import re
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
 
-from classroom.engines.checks import check_all
+from classroom.engines.checks import check_all, check_source
 from classroom.engines.reconcile import NESTED, reconcile
 from classroom.errors import ClassroomError
 from snakemake.exceptions import WorkflowError
@@ -60,13 +62,18 @@ except ClassroomError as error:
 STAGES = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
 
 
-def code(stage: str, **replacements: str) -> list[str]:
+def code(stage: str) -> list[str]:
     """The source files that a stage depends on, as dvc.yaml lists them."""
     definition = STAGES[stage].get("do", STAGES[stage])
-    paths = [path for path in definition["deps"] if path.startswith("src/")]
-    for placeholder, value in replacements.items():
-        paths = [path.replace(f"${{item.{placeholder}}}", value) for path in paths]
-    return paths
+    return [path for path in definition["deps"] if path.startswith("src/")]
+
+
+def source_code(dataset: str) -> list[str]:
+    """What fetching depends on. Only datasets that a target needs come here, before any job: the place to look for
+    a folder of the user's."""
+    check_source(dataset, params.dataset[dataset])
+    reader = params.dataset[dataset].reader
+    return [path.replace("${item.reader}", reader) for path in code("fetch")]
 
 
 def run_files(folder: str) -> list[str]:
@@ -80,16 +87,66 @@ def runs_of(study: str, method: str) -> list[str]:
     return [path for seed in params.seeds for path in run_files(f"runs/{study}/{method}/seed-{seed}")]
 
 
+def grid_runs_of(study: str) -> list[str]:
+    """The files of all runs of a study's grid search."""
+    grid = params.grid
+    folders = expand(
+        "grid/{study}/{variant}/{alpha_1}-{alpha_2}-{share}/seed-{seed}",
+        study=study,
+        variant=(*grid.joint, *grid.offline),
+        alpha_1=grid.alpha_1,
+        alpha_2=grid.alpha_2,
+        share=grid.teacher_share,
+        seed=params.seeds,
+    )
+    return [path for folder in folders for path in run_files(folder)]
+
+
 def prepared_files(study: str) -> list[str]:
     """What preparing a study's images leaves."""
-    return [f"data/prepared/{study}/{name}" for name in ("images.npy", "masks.npy", "index.parquet", "dataset.json")]
+    return [f"data/prepared/{study}/{name}" for name in ("images.npy", "targets.npy", "index.parquet", "dataset.json")]
+
+
+def results_of(study: str) -> list[str]:
+    """The results of a study's variants."""
+    return [f"results/variants/{study}/{variant}.json" for variant in params.trained_variants]
+
+
+def baseline_results_of(study: str, networks: list[str]) -> list[str]:
+    """The results of a study's teacher, student or both."""
+    table = params.study[study].tables.baselines
+    return [f"results/baselines/{table}/{study}/{network}.json" for network in networks]
+
+
+def all_results() -> list[str]:
+    """The results of everything."""
+    baselines = [path for study in params.studies for path in baseline_results_of(study, ["teacher", "student"])]
+    return baselines + [path for study in params.studies for path in results_of(study)]
+
+
+def report_names(kind: str) -> list[str]:
+    """The names of one kind of report, a study each."""
+    return [getattr(params.study[study].tables, kind) for study in params.studies]
+
+
+def study_of(kind: str, table: str) -> str:
+    """The study whose report of this kind is called `table`."""
+    return params.studies[report_names(kind).index(table)]
+
+
+def names(known: Iterable[str]) -> str:
+    """A regular expression for one of the `known` names; one that matches nothing if there are none."""
+    return "|".join(map(re.escape, known)) or "(?!)"
 
 
 wildcard_constraints:
     dataset="[a-z0-9_-]*",
     study="[a-z0-9_-]*",
     seed=r"\d{1,9}",
+    alpha_1=r"0\.\d+",
+    alpha_2=r"0\.\d+",
+    share=r"0\.\d+",
     network="teacher|student",
-    joint="|".join(params.variants.joint) or "none",
-    offline="|".join(params.variants.offline) or "none",
-    variant="|".join((*params.variants.joint, *params.variants.offline)) or "none",
+    joint=names({*params.variants.joint, *params.grid.joint}),
+    offline=names({*params.variants.offline, *params.grid.offline}),
+    variant=names(params.trained_variants),

@@ -4,7 +4,7 @@
 rule fetch:
     """Bring a dataset here, unchanged, and validate every file of it."""
     input:
-        lambda wildcards: code("fetch", reader=params.dataset[wildcards.dataset].reader),
+        lambda wildcards: source_code(wildcards.dataset),
     output:
         directory("data/raw/{dataset}"),
     log:

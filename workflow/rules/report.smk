@@ -1,44 +1,130 @@
 # Tables and pictures, from results alone.
 
 
-rule baselines_table:
-    """Table 2: every study's teacher and student trained alone."""
-    input:
-        expand(
-            "results/baselines/{study}/{network}.json",
-            study=params.baseline_studies,
-            network=["teacher", "student"],
-        ),
-        code("baselines_table"),
-    output:
-        multiext("reports/table2", ".md", ".csv", ".tex"),
-    log:
-        "logs/table/table2.log",
-    conda:
-        "../envs/classroom.yaml"
-    shell:
-        "classroom table table2 2> {log}"
-
-
 rule variants_table:
     """A study's twelve variants beside the paper's."""
     input:
-        lambda wildcards: expand(
-            "results/variants/{study}/{variant}.json",
-            study=params.tables[wildcards.table],
-            variant=(*params.variants.joint, *params.variants.offline),
-        ),
+        lambda wildcards: results_of(study_of("variants", wildcards.table)),
+        lambda wildcards: baseline_results_of(study_of("variants", wildcards.table), ["student"]),
         code("variants_table"),
     output:
         multiext("reports/{table}", ".md", ".csv", ".tex", ".json"),
     log:
         "logs/table/{table}.log",
     wildcard_constraints:
-        table="|".join(params.tables) or "none",
+        table=names(report_names("variants")),
+    conda:
+        "../envs/classroom.yaml"
+    params:
+        study=lambda wildcards: study_of("variants", wildcards.table),
+    shell:
+        "classroom table {params.study} variants 2> {log}"
+
+
+rule fidelity_table:
+    """The students compared with their own teacher."""
+    input:
+        lambda wildcards: results_of(study_of("fidelity", wildcards.table)),
+        code("fidelity_table"),
+    output:
+        multiext("reports/{table}", ".md", ".csv", ".tex"),
+    log:
+        "logs/table/{table}.log",
+    wildcard_constraints:
+        table=names(report_names("fidelity")),
+    conda:
+        "../envs/classroom.yaml"
+    params:
+        study=lambda wildcards: study_of("fidelity", wildcards.table),
+    shell:
+        "classroom table {params.study} fidelity 2> {log}"
+
+
+rule architecture_table:
+    """Layers, output shapes and parameters of a study's networks."""
+    input:
+        code("architecture_table"),
+    output:
+        multiext("reports/{table}", ".md", ".csv", ".tex"),
+    log:
+        "logs/table/{table}.log",
+    wildcard_constraints:
+        table=names(report_names("architecture")),
+    conda:
+        "../envs/classroom.yaml"
+    params:
+        study=lambda wildcards: study_of("architecture", wildcards.table),
+    shell:
+        "classroom table {params.study} architecture 2> {log}"
+
+
+rule baselines_table:
+    """Teachers and students trained alone."""
+    input:
+        lambda wildcards: [
+            path
+            for study in params.studies
+            if params.study[study].tables.baselines == wildcards.table
+            for path in baseline_results_of(study, ["teacher", "student"])
+        ],
+        code("baselines_table"),
+    output:
+        multiext("reports/{table}", ".md", ".csv", ".tex"),
+    log:
+        "logs/table/{table}.log",
+    wildcard_constraints:
+        table=names(params.baseline_tables),
     conda:
         "../envs/classroom.yaml"
     shell:
-        "classroom table {wildcards.table} 2> {log}"
+        "classroom baselines {wildcards.table} 2> {log}"
+
+
+rule twin_table:
+    """Two studies side by side."""
+    input:
+        lambda wildcards: [path for study in params.twins[wildcards.table] for path in results_of(study)],
+        code("twin_table"),
+    output:
+        multiext("reports/{table}", ".md", ".csv", ".tex"),
+    log:
+        "logs/table/{table}.log",
+    wildcard_constraints:
+        table=names(params.twins),
+    conda:
+        "../envs/classroom.yaml"
+    shell:
+        "classroom twin {wildcards.table} 2> {log}"
+
+
+rule exchange_tables:
+    """Tables 1 and 5: what each variant shares."""
+    input:
+        code("exchange_tables"),
+    output:
+        multiext("reports/table1", ".md", ".csv", ".tex"),
+        multiext("reports/table5", ".md", ".csv", ".tex"),
+    log:
+        "logs/table/exchange.log",
+    conda:
+        "../envs/classroom.yaml"
+    shell:
+        "classroom exchange 2> {log}"
+
+
+rule cost_table:
+    """What all trainings took, by table and technique."""
+    input:
+        [path.replace("results/", "results/costs/", 1) for path in all_results()],
+        code("cost_table"),
+    output:
+        multiext("reports/cost", ".md", ".csv"),
+    log:
+        "logs/table/cost.log",
+    conda:
+        "../envs/classroom.yaml"
+    shell:
+        "classroom cost 2> {log}"
 
 
 rule samples:
@@ -57,7 +143,7 @@ rule samples:
     log:
         "logs/samples/{study}.log",
     wildcard_constraints:
-        study="|".join(params.samples) or "none",
+        study=names(params.samples),
     conda:
         "../envs/classroom.yaml"
     params:

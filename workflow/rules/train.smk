@@ -58,3 +58,42 @@ rule train_offline:
         gpu=1,
     shell:
         "classroom train {wildcards.study} {wildcards.offline} --seed {wildcards.seed} 2> {log}"
+
+
+rule grid:
+    """Train a variant with the weights of one point of the grid search."""
+    input:
+        prepared_files("{study}"),
+        "data/splits/{study}.parquet",
+        code("grid"),
+    output:
+        run_files("grid/{study}/{joint}/{alpha_1}-{alpha_2}-{share}/seed-{seed}"),
+    log:
+        "logs/grid/{study}/{joint}/{alpha_1}-{alpha_2}-{share}/seed-{seed}.log",
+    conda:
+        "../envs/classroom.yaml"
+    threads: params.training.threads
+    resources:
+        gpu=1,
+    shell:
+        "classroom train {wildcards.study} {wildcards.joint} --seed {wildcards.seed} --point {wildcards.alpha_1},{wildcards.alpha_2},{wildcards.share} 2> {log}"
+
+
+rule grid_offline:
+    """As grid, after the study's teacher."""
+    input:
+        "runs/{study}/teacher/seed-{seed}/weights.safetensors",
+        prepared_files("{study}"),
+        "data/splits/{study}.parquet",
+        code("grid_offline"),
+    output:
+        run_files("grid/{study}/{offline}/{alpha_1}-{alpha_2}-{share}/seed-{seed}"),
+    log:
+        "logs/grid/{study}/{offline}/{alpha_1}-{alpha_2}-{share}/seed-{seed}.log",
+    conda:
+        "../envs/classroom.yaml"
+    threads: params.training.threads
+    resources:
+        gpu=1,
+    shell:
+        "classroom train {wildcards.study} {wildcards.offline} --seed {wildcards.seed} --point {wildcards.alpha_1},{wildcards.alpha_2},{wildcards.share} 2> {log}"

@@ -15,7 +15,7 @@ from classroom.params import Augmentation
 
 
 class Augment:
-    """Flips, transposes, rotation, shift and scale (Sec. 4.2), drawn per sample; masks follow their images."""
+    """Flips, transposes, rotation, shift and scale (Sec. 4.2), drawn per sample; masks follow, classes stay."""
 
     def __init__(self, settings: Augmentation) -> None:
         # A quarter turn after the two flips yields every transpose.
@@ -33,9 +33,15 @@ class Augment:
         )
 
     @torch.no_grad()
-    def __call__(self, images: torch.Tensor, masks: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Augmented images (B, 3, H, W) and masks (B, 1, H, W); the same `seed` draws the same geometry."""
+    def __call__(self, images: torch.Tensor, targets: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Augmented images (B, 3, H, W) and their masks (B, 1, H, W) or classes (B,).
+
+        The same `seed` draws the same geometry.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            images, masks = self.transform(images, masks)
-        return images.contiguous(memory_format=torch.channels_last), masks
+            if targets.ndim == 4:
+                images, targets = self.transform(images, targets)
+            else:
+                images = self.transform(images, data_keys=["input"])
+        return images.contiguous(memory_format=torch.channels_last), targets

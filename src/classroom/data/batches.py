@@ -22,19 +22,31 @@ class SplitData:
     """One split of a study: rows of the arrays, nothing read yet."""
 
     images: np.ndarray
-    masks: np.ndarray
+    targets: np.ndarray
+    """Masks (all, H, W) uint8 of {0, 1}, or class indices (all,) uint8."""
     rows: np.ndarray
     ids: list[str]
+    groups: list[str]
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def truth(self) -> np.ndarray:
+        """Masks (N, H, W) bool, or class indices (N,)."""
+        own = self.targets[self.rows]
+        return own > 0 if own.ndim == 3 else own.astype(np.int64)
+
     def batch(self, positions: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images (B, 3, H, W) float in [0, 1], channels last in memory, and masks (B, 1, H, W) float of {0, 1}."""
+        """Images (B, 3, H, W) float in [0, 1], channels last in memory, and targets.
+
+        Targets are masks (B, 1, H, W) float of {0, 1}, or class indices (B,) int64.
+        """
         rows = self.rows[positions]
         images = torch.from_numpy(self.images[rows]).to(device, non_blocking=True)
-        masks = torch.from_numpy(self.masks[rows]).to(device, non_blocking=True)
-        return images.permute(0, 3, 1, 2).float().div_(255), masks.unsqueeze(1).float()
+        targets = torch.from_numpy(self.targets[rows]).to(device, non_blocking=True)
+        targets = targets.unsqueeze(1).float() if targets.ndim == 3 else targets.long()
+        return images.permute(0, 3, 1, 2).float().div_(255), targets
 
     def in_order(self, batch_size: int, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Every sample once, in the split's order; the last batch may be smaller."""
@@ -49,30 +61,53 @@ def open_splits(prepared: Path, splits: Path) -> dict[str, SplitData]:
     """
     try:
         images = np.load(prepared / "images.npy", mmap_mode="r")
-        masks = np.load(prepared / "masks.npy", mmap_mode="r")
+        targets = np.load(prepared / "targets.npy", mmap_mode="r")
         index = pd.read_parquet(prepared / "index.parquet", columns=["id"])
-        table = pd.read_parquet(splits, columns=["id", "split"])
+        table = pd.read_parquet(splits, columns=["id", "group", "split"])
     except (OSError, ValueError, EOFError) as error:
         raise DataError(
             f"{prepared}, {splits}: cannot be read ({' '.join(str(error).split())}). "
             "Run `classroom prepare` and `classroom split` for this study again."
         ) from None
-    if not (len(images) == len(masks) == len(index) == len(table)) or not (index.id == table.id).all():
+    if not (len(images) == len(targets) == len(index) == len(table)) or not (index.id == table.id).all():
         raise DataError(
             f"{splits}: does not belong to {prepared}: other images. Run `classroom split` for this study again."
         )
+    rows_of = {name: np.flatnonzero(table.split == name) for name in NAMES}
     return {
-        name: SplitData(images, masks, rows := np.flatnonzero(table.split == name), table.id.iloc[rows].tolist())
-        for name in NAMES
+        name: SplitData(images, targets, rows, table.id.iloc[rows].tolist(), table.group.iloc[rows].tolist())
+        for name, rows in rows_of.items()
     }
 
 
 def described(splits: Path) -> dict[str, Any]:
-    """How the data were split, and the number of images in each split."""
+    """How the data were split, the number of images in each split, and the labels that a split lacks."""
     table = pd.read_parquet(splits)
-    return {"split": table.attrs["split"], **{name: int((table.split == name).sum()) for name in NAMES}}
+    labels = sorted(table.label.unique().tolist())
+    found = {name: set(table.label[table.split == name]) for name in NAMES}
+    lacking = {name: [label for label in labels if label not in found[name]] for name in NAMES}
+    return {
+        "split": table.attrs["split"],
+        **{name: int((table.split == name).sum()) for name in NAMES},
+        "lacking": {name: missing for name, missing in lacking.items() if missing},
+    }
 
 
-def shuffled(count: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of the samples in one epoch: a function of seed and epoch, so that it needs no saved state."""
-    return np.random.default_rng([seed, epoch, zlib.crc32(b"order")]).permutation(count)
+def order(split: SplitData, balance: str, seed: int, epoch: int) -> np.ndarray:
+    """The positions of one epoch's samples, shuffled: a function of seed and epoch, so that it needs no saved state.
+
+    `balance` is `none` (every sample once) or `mean`: as many of each class as an average class has, drawn anew in
+    every epoch; of a small class every sample as often as any other, give or take one.
+    """
+    random = np.random.default_rng([seed, epoch, zlib.crc32(b"order")])
+    if balance == "none":
+        return random.permutation(len(split))
+    classes = split.truth
+    present = np.unique(classes)
+    size = round(len(split) / len(present))
+    drawn = []
+    for label in present:
+        members = np.flatnonzero(classes == label)
+        whole, rest = divmod(size, len(members))
+        drawn += [np.tile(members, whole), random.choice(members, rest, replace=False)]
+    return random.permutation(np.concatenate(drawn))

@@ -4,54 +4,96 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from classroom.data.readers import read_all, reader
+from classroom.data.pixels import digest, read_image, read_mask
+from classroom.errors import DataError
 from classroom.files import written_whole
 
-FILES = ("images.npy", "masks.npy", "index.parquet", "dataset.json")
+FILES = ("images.npy", "targets.npy", "index.parquet", "dataset.json")
+
+LESION = ("with a lesion", "without a lesion")
+"""The labels of segmentation: what its splits are stratified by."""
 
 
-def prepare(dataset: str, reader_name: str, source: str, image_size: int, raw: Path, target: Path) -> int:
-    """Writes `target`/images.npy, masks.npy, index.parquet and dataset.json; returns the number of images.
+def prepare(task: str, image_size: int, raw: Path, target: Path) -> int:
+    """Writes the four FILES in `target` from a fetched dataset in `raw`; returns the number of images.
 
-    images.npy is (N, size, size, 3) uint8 and masks.npy (N, size, size) uint8 of {0, 1}, both meant to be
-    memory-mapped; index.parquet has a row per image: id, group (patient), label (1 if the
-    original mask is not empty) and the SHA-256 of the original pixels. Raises DataError like `read_all`.
+    images.npy is (N, size, size, 3) uint8. targets.npy is for segmentation (N, size, size) uint8 of {0, 1}, for
+    classification (N,) uint8, an index into the labels of dataset.json. Both are meant to be memory-mapped.
+    index.parquet has a row per image: id, group, label (its name) and the SHA-256 of the original pixels. Images that
+    are not square are squeezed into the square, as in the paper.
+
+    Raises DataError if the dataset has nothing for the task, or if a file of it is missing or damaged.
     """
-    count = len(reader(reader_name).find(raw))
+    table, about = _opened(raw)
+    table = _usable(task, table, about, raw)
+    count = len(table)
     rows = []
-    with written_whole(*(target / name for name in FILES)) as (
-        images_file,
-        masks_file,
-        index_file,
-        about_file,
-    ):
+    with written_whole(*(target / name for name in FILES)) as (images_file, targets_file, index_file, about_file):
         shape = (count, image_size, image_size)
         images = np.lib.format.open_memmap(images_file, "w+", np.uint8, (*shape, 3))
-        masks = np.lib.format.open_memmap(masks_file, "w+", np.uint8, shape)
-        for row, (sample, image, mask, digest) in enumerate(read_all(reader_name, raw)):
+        masks = task == "segmentation"
+        targets = np.lib.format.open_memmap(targets_file, "w+", np.uint8, shape if masks else (count,))
+        for row, sample in enumerate(table.itertuples()):
+            image = read_image(raw / sample.image)
             images[row] = _resized(image, image_size, Image.Resampling.BILINEAR)
-            masks[row] = _resized(mask, image_size, Image.Resampling.NEAREST)
-            rows.append((sample.id, sample.group, int(mask.any()), digest))
+            label = sample.label
+            if masks:
+                mask = read_mask(raw / sample.mask, image.shape[:2])
+                targets[row] = _resized(mask, image_size, Image.Resampling.NEAREST)
+                label = LESION[0] if mask.any() else LESION[1]
+            else:
+                targets[row] = about["labels"].index(label)
+            rows.append((sample.id, sample.group, label, digest(image)))
         images.flush()
-        masks.flush()
+        targets.flush()
         index = pd.DataFrame(rows, columns=["id", "group", "label", "sha256"])
         index.to_parquet(index_file, index=False)
-        about = {
-            "dataset": dataset,
-            "source": source,
-            "synthetic": source == "phantom",
+        counts = index.label.value_counts()
+        labels = [label for label in LESION if label in counts] if masks else about["labels"]
+        description = {
+            "dataset": about["dataset"],
+            "source": about["source"],
+            "synthetic": about["synthetic"],
+            "task": task,
+            "group": about["group"],
             "images": count,
             "groups": int(index.group.nunique()),
-            "with_lesion": int(index.label.sum()),
+            "labels": {label: int(counts.get(label, 0)) for label in labels},
             "image_size": image_size,
         }
-        about_file.write_text(json.dumps(about, indent=1) + "\n")
+        about_file.write_text(json.dumps(description, indent=1) + "\n")
     return count
+
+
+def _opened(raw: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The table of samples and the description that fetching left in `raw`."""
+    try:
+        about = json.loads((raw / "about.json").read_text())
+        table = pd.read_csv(raw / "samples.csv", dtype=str, keep_default_na=False)
+        return table[["id", "group", "label", "image", "mask"]], about
+    except FileNotFoundError as error:
+        raise DataError(f"{error.filename}: no such file. Run `classroom fetch {raw.name}` first.") from None
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{raw}: cannot be read ({reason}). Run `classroom fetch {raw.name}` again.") from None
+
+
+def _usable(task: str, table: pd.DataFrame, about: dict[str, Any], raw: Path) -> pd.DataFrame:
+    """The samples with a mask for segmentation, with a label for classification."""
+    needed, study = ("mask", "segmentation") if task == "segmentation" else ("label", "classification")
+    usable = table[table[needed] != ""]
+    if usable.empty:
+        raise DataError(
+            f"{raw}: dataset '{about['dataset']}' has no {needed}s; a {study} study needs {needed}s. Use another "
+            "dataset, or fetch one that has them."
+        )
+    return usable
 
 
 def _resized(pixels: np.ndarray, size: int, resampling: Image.Resampling) -> np.ndarray:

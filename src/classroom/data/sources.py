@@ -1,45 +1,69 @@
-"""Fetching a dataset into data/raw/<dataset>: phantoms, a folder of the user's, or Kaggle."""
+"""Fetching a dataset into data/raw/<dataset>: phantoms, a folder of the user's, Kaggle, or files on the web.
+
+Whatever the source, the same happens to it: a reader says what belongs to the dataset, a subset is drawn if one is
+wanted, every file is copied unchanged, so that DVC versions the originals, and every image and mask is decoded once.
+"""
 
 from __future__ import annotations
 
+import csv
+import json
 import shutil
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-from classroom.data import phantom
-from classroom.data.readers import read_all, reader
+from classroom.data import archives, pcam
+from classroom.data.download import download, without_secrets
+from classroom.data.labels import LABELS
+from classroom.data.phantoms import PHANTOMS
+from classroom.data.pixels import digest, read_image, read_mask
+from classroom.data.readers import File, Found, Sample, reader
+from classroom.data.subset import draw
 from classroom.errors import DataError
 from classroom.files import folder_written_whole
 from classroom.params import Dataset
 
+DOWNLOADS = Path("data/downloads")
 
-def fetch(name: str, dataset: Dataset, target: Path) -> int:
+
+def fetch(name: str, dataset: Dataset, target: Path, downloads: Path = DOWNLOADS) -> int:
     """Brings the dataset called `name` to `target`, completely validated; returns the number of images.
 
-    The files are copied as they are, so that DVC versions the originals. Raises DataError if the source is
-    missing or a file does not fit; `target` then stays as it was.
+    `target` then holds the files of the original layout; samples.csv, a row per image (id, group, label, image and mask
+    as paths within `target`; label and mask empty where there is none); and about.json (what it is, and whether it is
+    synthetic). Downloads stay in `downloads`/`name`, so that nothing is downloaded twice.
+
+    Raises DataError if the source is missing or a file does not fit; `target` then stays as it was.
     """
-    with folder_written_whole(target) as folder:
-        if dataset.source == "phantom":
-            phantom.write(folder, dataset.phantom)
-        else:
-            origin = _directory(name, dataset) if dataset.source == "directory" else _kaggle(name, dataset)
-            _copy(reader(dataset.reader).find(origin), reader(dataset.reader).root(origin), folder / "kaggle_3m")
-        try:
-            return sum(1 for _ in read_all(dataset.reader, folder))
-        except DataError as error:  # name the user's file, not our temporary copy
-            origin = target if dataset.source == "phantom" else reader(dataset.reader).root(origin)
-            raise DataError(str(error).replace(str(folder / "kaggle_3m"), str(origin))) from None
+    # First, so that a target that cannot be written is known before anything is downloaded.
+    with folder_written_whole(target) as folder, ExitStack() as stack:
+        found = reader(dataset.reader).find(_folders(name, dataset, downloads / name, stack))
+        samples = _chosen(name, dataset, found.samples)
+        for table in found.tables:
+            _copy(table, folder)
+        _copy_and_check(samples, folder)
+        _describe(name, dataset, found, samples, folder)
+    return len(samples)
 
 
-def _copy(samples: list, origin: Path, target: Path) -> None:
-    for sample in samples:
-        for path in (sample.image, sample.mask):
-            copy = target / path.relative_to(origin)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                shutil.copyfile(path, copy)
-            except OSError as error:  # a dangling link, no permission, a full disk
-                raise DataError(f"{path}: cannot be copied ({error.strerror}).") from None
+def _folders(name: str, dataset: Dataset, downloads: Path, stack: ExitStack) -> list[Path]:
+    """The folders to search, with the original files; temporary ones are gone when `stack` closes."""
+    if dataset.source == "phantom":
+        if dataset.reader not in PHANTOMS:
+            raise DataError(
+                f"params.yaml: dataset.{name}.source: the reader '{dataset.reader}' has no phantoms; "
+                f"{', '.join(PHANTOMS)} have. Set source to 'directory', 'kaggle' or 'download'."
+            )
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="classroom-")))
+        PHANTOMS[dataset.reader](folder, dataset.phantom)
+        return [folder]
+    if dataset.source == "directory":
+        return [_directory(name, dataset)]
+    if dataset.source == "kaggle":
+        return [_kaggle(name, handle) for handle in dataset.kaggle]
+    return _downloaded(name, dataset, downloads, stack)
 
 
 def _directory(name: str, dataset: Dataset) -> Path:
@@ -47,19 +71,117 @@ def _directory(name: str, dataset: Dataset) -> Path:
     if not folder.is_dir():
         raise DataError(
             f"params.yaml: dataset.{name}.directory: no such folder: {folder}. Expected the folder of the "
-            "download, or set source to 'phantom' or 'kaggle'."
+            "download, or set source to 'phantom', 'kaggle' or 'download'."
         )
     return folder
 
 
-def _kaggle(name: str, dataset: Dataset) -> Path:
-    import kagglehub
+def _kaggle(name: str, handle: str) -> Path:
+    """Kaggle's copy of a dataset, or of a competition's data where `handle` is competitions/NAME, on this machine."""
+    import kagglehub  # slow, and speaks up when imported without an account
 
+    competition = handle.removeprefix("competitions/")
     try:
-        return Path(kagglehub.dataset_download(dataset.kaggle))
+        if competition != handle:
+            return Path(kagglehub.competition_download(competition))
+        return Path(kagglehub.dataset_download(handle))
     except Exception as error:  # kagglehub raises whatever requests and its own client raise
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = without_secrets(" ".join(str(error).split()) or type(error).__name__).rstrip(".")
+        rules = (
+            f"accept the competition's rules at https://www.kaggle.com/competitions/{competition}/rules, "
+            if competition != handle
+            else ""
+        )
         raise DataError(
-            f"params.yaml: dataset.{name}.kaggle: '{dataset.kaggle}' could not be fetched from Kaggle ({reason}). "
-            "Check the network and your Kaggle token, or download it by hand and set source to 'directory'."
+            f"params.yaml: dataset.{name}.kaggle: '{handle}' could not be fetched from Kaggle ({reason}). "
+            f"Check the network and your Kaggle token, {rules}or download it by hand and set source to 'directory'."
         ) from None
+
+
+def _downloaded(name: str, dataset: Dataset, downloads: Path, stack: ExitStack) -> list[Path]:
+    """Downloads and unpacks what is not there yet."""
+    folders = []
+    for number, file in enumerate(dataset.download):
+        # Each in a folder of its checksum: a file of the same name can neither be mistaken for it nor overwrite it.
+        folder = downloads / file.checksum.split(":")[1][:12]
+        try:
+            path = download(file.url, file.checksum, folder)
+        except DataError as error:
+            raise DataError(f"params.yaml: dataset.{name}.download[{number}]: {error}") from None
+        if archives.is_archive(path):
+            folder = folder / "unpacked"
+            if not folder.exists():
+                archives.unpack(path, folder)
+        folders.append(folder)
+    files = [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file()]
+    if dataset.reader == "histopathologic" and any(path.suffix == ".h5" for path in files):
+        converted = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pcam-", dir=downloads)))
+        pcam.convert(files, dataset.subset, dataset.subset_seed, name, converted)
+        return [converted]
+    return folders
+
+
+def _chosen(name: str, dataset: Dataset, samples: list[Sample]) -> list[Sample]:
+    """The samples to keep."""
+    if dataset.subset is None:
+        return samples
+    labels = LABELS[dataset.reader]
+    if not labels:
+        raise DataError(
+            f"params.yaml: dataset.{name}.subset: {dataset.subset} images cannot be drawn by class, as the reader "
+            f"'{dataset.reader}' knows no classes. Set subset to null."
+        )
+    drawn = draw([sample.label for sample in samples], labels, dataset.subset, dataset.subset_seed, name)
+    return [samples[position] for position in drawn]
+
+
+def _copy(file: File, folder: Path) -> None:
+    copy = folder / file.place
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        shutil.copyfile(file.path, copy)
+    except OSError as error:  # a dangling link, no permission, a full disk
+        raise DataError(f"{file.path}: cannot be copied ({error.strerror}).") from None
+
+
+def _copy_and_check(samples: Sequence[Sample], folder: Path) -> None:
+    """Copies and decodes every sample.
+
+    Raises DataError naming the user's file for whatever does not fit, and for two images with the same content (a
+    constant image, as blank slices at the end of a scan are, carries no content and may recur).
+    """
+    seen: dict[str, Path] = {}
+    for sample in samples:
+        for file in (sample.image, sample.mask):
+            if file is not None:
+                _copy(file, folder)
+        path = sample.image.path
+        image = read_image(path)
+        if sample.mask is not None:
+            read_mask(sample.mask.path, image.shape[:2])
+        content = digest(image)
+        if content in seen and image.min() != image.max():
+            raise DataError(
+                f"{path}: the same image as {seen[content]}. Each image must occur once, or it would be "
+                "trained and tested on; remove one of the two with its mask and label."
+            )
+        seen[content] = path
+
+
+def _describe(name: str, dataset: Dataset, found: Found, samples: Sequence[Sample], folder: Path) -> None:
+    """Writes samples.csv and about.json, all that later commands know of the dataset's layout."""
+    with (folder / "samples.csv").open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["id", "group", "label", "image", "mask"])
+        for sample in samples:
+            mask = sample.mask.place if sample.mask else ""
+            table.writerow([sample.id, sample.group, sample.label or "", sample.image.place, mask])
+    about = {
+        "dataset": name,
+        "source": dataset.source,
+        "synthetic": dataset.source == "phantom",
+        "group": found.group,
+        "labels": list(LABELS[dataset.reader]),
+        "subset": dataset.subset,
+    }
+    (folder / "about.json").write_text(json.dumps(about, indent=1) + "\n")

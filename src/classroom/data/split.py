@@ -1,8 +1,9 @@
-"""Splitting: 75:10:15, seeded, stratified, by image as in the paper or by patient without leaks."""
+"""Splitting: 75:10:15, seeded, stratified, by image as in the paper or by group (patient, lesion) without leaks."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ def assign(index: pd.DataFrame, split: Split) -> pd.Series:
     """The split's name for every row of `index` (columns id, group, label).
 
     The data are cut into equal stratified folds, as many as the percentages need (20 for 75:10:15), and the
-    folds are dealt out. Raises DataError if there are fewer groups, or images of a label, than folds.
+    folds are dealt out. Raises DataError if there are fewer groups or images than folds, or if a split lacks a label
+    that is frequent enough to be in all; a rarer one may be missing from validation or test, never from training.
     """
     unit = math.gcd(*split.percent)
     folds = 100 // unit
@@ -31,21 +33,39 @@ def assign(index: pd.DataFrame, split: Split) -> pd.Series:
         splitter = StratifiedKFold(folds, shuffle=True, random_state=split.seed)
     fold_of = np.empty(len(index), dtype=int)
     groups = index.group if split.by == "group" else None
-    for fold, (_, rows) in enumerate(splitter.split(index, index.label, groups)):
-        fold_of[rows] = fold
-    last_train = split.percent[0] // unit
-    last_val = last_train + split.percent[1] // unit
-    names = np.where(fold_of < last_train, "train", np.where(fold_of < last_val, "val", "test"))
-    assigned = pd.Series(names, index=index.index, name="split")
-    for name in NAMES:
-        labels = index.label[assigned == name]
-        for label in sorted(index.label.unique()):
-            if not (labels == label).any():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class")  # `_deal` looks after those
+        for fold, (_, rows) in enumerate(splitter.split(index, index.label, groups)):
+            fold_of[rows] = fold
+    split_of_fold = np.repeat(NAMES, [percent // unit for percent in split.percent])
+    counts = pd.crosstab(fold_of, index.label).reindex(range(folds), fill_value=0).to_numpy()
+    assigned = pd.Series(_deal(counts, split_of_fold, split)[fold_of], index=index.index, name="split")
+    for label, count in index.label.value_counts().items():
+        for name in NAMES if count >= folds else ("train",):
+            if not (index.label[assigned == name] == label).any():
                 raise DataError(
-                    f"split by {split.by}: no image {_described(label)} fell into '{name}'. There are too few; "
+                    f"split by {split.by}: no image '{label}' fell into '{name}'. There are too few; "
                     "use more data, another split.seed, or split by image."
                 )
     return assigned
+
+
+def _deal(counts: np.ndarray, split_of_fold: np.ndarray, split: Split) -> np.ndarray:
+    """Which fold goes to which split; `counts` of images by fold and label.
+
+    Folds are alike but for rare labels: of many deals, the first that keeps every label's shares nearest to the wanted
+    ones.
+    """
+    wanted = np.array(split.percent) / 100
+    shuffle = np.random.default_rng(split.seed)
+    best, best_error = split_of_fold, np.inf
+    for attempt in range(200):
+        dealt = split_of_fold if attempt == 0 else shuffle.permutation(split_of_fold)
+        shares = np.stack([counts[dealt == name].sum(axis=0) for name in NAMES]) / counts.sum(axis=0)
+        error = np.abs(shares - wanted[:, None]).sum() + 10 * (shares[0] == 0).sum() + (shares[1:] == 0).sum()
+        if error < best_error - 1e-9:
+            best, best_error = dealt, error
+    return best
 
 
 def write(prepared: Path, split: Split, target: Path) -> dict[str, int]:
@@ -66,19 +86,14 @@ def write(prepared: Path, split: Split, target: Path) -> dict[str, int]:
 
 def _check(index: pd.DataFrame, split: Split, folds: int) -> None:
     percent = ":".join(map(str, split.percent))
-    for label, count in index.label.value_counts().items():
-        if count < folds:
-            raise DataError(
-                f"split {percent}: only {count} images {_described(label)}; at least {folds} are needed to "
-                "stratify. Use more data or rounder percentages (70:10:20 needs 10)."
-            )
+    if (commonest := index.label.value_counts().max()) < folds:
+        raise DataError(
+            f"split {percent}: only {commonest} images of the most frequent label; at least {folds} are needed to "
+            "stratify. Use more data or rounder percentages (70:10:20 needs 10)."
+        )
     groups = index.group.nunique()
     if split.by == "group" and groups < folds:
         raise DataError(
-            f"split {percent} by group: only {groups} patients; at least {folds} are needed. Use more data, "
-            "rounder percentages (70:10:20 needs 10), or split by image."
+            f"split {percent} by group: only {groups} groups (patients, slides, lesions); at least {folds} are needed. "
+            "Use more data, rounder percentages (70:10:20 needs 10), or split by image."
         )
-
-
-def _described(label: int) -> str:
-    return "with a lesion" if label else "without a lesion"

@@ -1,6 +1,7 @@
 """The paper's losses, equations 1–10. All take logits or features of a whole batch and return a scalar.
 
-They are computed in float32 whatever the networks' precision. Targets are the caller's to detach.
+The shape of the logits tells the task: (B, 1, H, W), one sigmoid channel, is segmentation, (B, classes) is
+classification. Losses are computed in float32 whatever the networks' precision. Targets are the caller's to detach.
 """
 
 from __future__ import annotations
@@ -8,13 +9,16 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from classroom.errors import TrainingError
 from classroom.params import PredictionLoss, TaskLoss
 
 
-def task_loss(logits: torch.Tensor, masks: torch.Tensor, settings: TaskLoss) -> torch.Tensor:
-    """L_FD, Eq. 8: focal + Dice. `logits`, `masks`: (B, 1, H, W); masks of {0, 1}."""
+def task_loss(logits: torch.Tensor, targets: torch.Tensor, settings: TaskLoss) -> torch.Tensor:
+    """L_FD, Eq. 8, focal + Dice, of masks (B, 1, H, W) of {0, 1}; cross-entropy, Eq. 2, of class indices (B,)."""
     logits = logits.float()
-    return focal_loss(logits, masks, settings) + dice_loss(logits, masks)
+    if logits.ndim == 2:
+        return F.cross_entropy(logits, targets)
+    return focal_loss(logits, targets, settings) + dice_loss(logits, targets)
 
 
 def focal_loss(logits: torch.Tensor, masks: torch.Tensor, settings: TaskLoss) -> torch.Tensor:
@@ -41,20 +45,39 @@ def dice_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 
 
 def prediction_loss(logits: torch.Tensor, target: torch.Tensor, settings: PredictionLoss) -> torch.Tensor:
-    """L_KD_p, L_ML_p, Eqs. 1, 3, 5: KL divergence of temperature-softened predictions, mean over pixels.
+    """L_KD_p, L_ML_p, Eqs. 1, 3, 5: KL divergence of temperature-softened predictions.
 
-    One sigmoid channel: per pixel the divergence of two Bernoulli distributions. `logits` are the student's,
-    `target` the teacher's or the peer's: (B, 1, H, W).
+    `logits` are the student's, `target` the teacher's or the peer's. Classification: of the two softmax
+    distributions, mean over the batch. Segmentation: of two Bernoulli distributions per pixel, mean over pixels.
     """
     student = logits.float() / settings.temperature
     other = target.float() / settings.temperature
     p, q = (student, other) if settings.direction == "student||target" else (other, student)
-    divergence = torch.sigmoid(p) * (F.logsigmoid(p) - F.logsigmoid(q))
-    divergence = divergence + torch.sigmoid(-p) * (F.logsigmoid(-p) - F.logsigmoid(-q))
+    divergence = _categorical(p, q) if logits.ndim == 2 else _bernoulli(p, q)
     factor = settings.temperature**2 if settings.multiply_by_squared_temperature else 1.0
     return factor * divergence.mean()
 
 
 def feature_loss(feature: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """L_KD_f, L_ML_f, Sec. 3.2: mean squared error of two feature maps of the same shape, over all elements."""
+    """L_KD_f, L_ML_f, Sec. 3.2: mean squared error of two feature maps of the same shape, over all elements.
+
+    Raises TrainingError for maps of different shapes.
+    """
+    if feature.shape != target.shape:
+        raise TrainingError(
+            f"the feature maps to compare have shapes {tuple(feature.shape[1:])} and {tuple(target.shape[1:])}. Set "
+            "study.*.teacher.conv6_channels (classification) or decoder_channels (segmentation) so that they agree."
+        )
     return F.mse_loss(feature.float(), target.float())
+
+
+def _categorical(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """KL(softmax p ‖ softmax q) per sample, of logits (B, classes)."""
+    log_p, log_q = F.log_softmax(p, dim=1), F.log_softmax(q, dim=1)
+    return (log_p.exp() * (log_p - log_q)).sum(dim=1)
+
+
+def _bernoulli(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """KL(sigmoid p ‖ sigmoid q) per pixel."""
+    divergence = torch.sigmoid(p) * (F.logsigmoid(p) - F.logsigmoid(q))
+    return divergence + torch.sigmoid(-p) * (F.logsigmoid(-p) - F.logsigmoid(-q))

@@ -9,47 +9,62 @@ from pathlib import Path
 from classroom.engines.plan import HIDDEN
 from classroom.errors import ParamsError
 from classroom.files import write_json
-from classroom.params import Params, check, load
+from classroom.params import Dataset, Network, Params, check, load, warn_of_sum
 
 
 def check_all(path: Path = Path("params.yaml")) -> Params:
-    """Validates params.yaml, its encoders and the folders it names. Raises ParamsError."""
+    """Validates params.yaml and that its networks can be built and compared. Raises ParamsError.
+
+    Warns of students' weights that do not sum to 1.
+    """
     params = check(load(path), path)
-    _check_encoders(params, path)
-    for name in {params.study[study].dataset for study in (*params.studies, *params.baseline_studies)}:
-        dataset = params.dataset[name]
-        fetched = Path("data/raw", name).exists()
-        if dataset.source == "directory" and not fetched and not Path(dataset.directory).expanduser().is_dir():
-            raise ParamsError(
-                f"{path}: dataset.{name}.directory: no such folder: {dataset.directory}. Expected the folder of the "
-                "download, or set source to 'phantom' or 'kaggle'."
-            )
+    _check_networks(params, path)
+    for study in params.studies:
+        for variant in params.trained_variants:
+            warn_of_sum(params.weights[study][variant], f"weights.{study}.{variant}", path)
     return params
 
 
-def _check_encoders(params: Params, path: Path) -> None:
-    """Asks the libraries for each new encoder name; known ones are remembered, as asking takes seconds."""
-    remembered = HIDDEN / "encoders.json"
+def check_source(name: str, dataset: Dataset, path: Path = Path("params.yaml")) -> None:
+    """Raises ParamsError if the folder of a dataset that is still to be fetched is not there."""
+    fetched = Path("data/raw", name).exists()
+    if dataset.source == "directory" and not fetched and not Path(dataset.directory).expanduser().is_dir():
+        raise ParamsError(
+            f"{path}: dataset.{name}.directory: no such folder: {dataset.directory}. Expected the folder of the "
+            "download, or set source to 'phantom', 'kaggle' or 'download'."
+        )
+
+
+def _check_networks(params: Params, path: Path) -> None:
+    """Asks the libraries about each new network; known ones are remembered, as asking takes seconds."""
+    remembered = HIDDEN / "networks.json"
     versions = [version("timm"), version("segmentation-models-pytorch")]
     try:
         content = json.loads(remembered.read_text())
-        known = set(content["encoders"]) if content["versions"] == versions else set()
+        known: dict[str, int] = content["channels"] if content["versions"] == versions else {}
     except (OSError, ValueError, KeyError, TypeError):
-        known = set()
-    wanted = {
-        (network.encoder, f"study.{study}.{role}.encoder")
-        for study in dict.fromkeys((*params.studies, *params.baseline_studies))
-        for role in ("teacher", "student")
-        for network in [getattr(params.study[study], role)]
-    }
-    new = sorted((encoder, key) for encoder, key in wanted if encoder not in known)
-    if not new:
-        return
-    from classroom.networks.build import check_encoder
+        known = {}
+    before = dict(known)
+    for name in params.studies:
+        study = params.study[name]
+        channels = {}
+        for role in ("teacher", "student"):
+            network: Network = getattr(study, role)
+            key = json.dumps(
+                [study.task, study.image_size, network.model_dump(mode="json", exclude={"weights"})], sort_keys=True
+            )
+            if key not in known:
+                from classroom.networks.build import feature_channels
 
-    for encoder, key in new:
-        try:
-            check_encoder(encoder)
-        except ParamsError as error:
-            raise ParamsError(f"{path}: {key}: {error}") from None
-    write_json(remembered, {"versions": versions, "encoders": sorted({encoder for encoder, _ in wanted} | known)})
+                try:
+                    known[key] = feature_channels(network, study.task, study.image_size)
+                except ParamsError as error:
+                    raise ParamsError(f"{path}: study.{name}.{role}.encoder: {error}") from None
+            channels[role] = known[key]
+        if channels["teacher"] != channels["student"]:
+            raise ParamsError(
+                f"{path}: study.{name}: teacher and student share feature maps, which have {channels['teacher']} and "
+                f"{channels['student']} channels. Set teacher.conv6_channels to {channels['student']}."
+            )
+    if known != before:
+        write_json(remembered, {"versions": versions, "channels": known})

@@ -12,8 +12,10 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from graphlib import TopologicalSorter
+from pathlib import Path, PurePosixPath
 
 from filelock import FileLock
 
@@ -69,7 +71,7 @@ def record(changed: Iterable[Stage]) -> list[str]:
 
 def tell(stages: dict[str, Stage], stale: set[str]) -> None:
     """Gives stale outputs a time older than anything, and lifts fresh ones to their newest dependency's."""
-    made = {out for stage in stages.values() for out in stage.outputs}
+    made = outputs_below(stages)
     for stage in in_order(stages):
         outputs = [Path(out) for out in stage.outputs if Path(out).exists()]
         if stage.name in stale:
@@ -77,7 +79,8 @@ def tell(stages: dict[str, Stage], stale: set[str]) -> None:
                 if _time(out) > STALE:
                     _set_time(out, STALE)
             continue
-        newest = max((_time(path) for path in _files(stage, made)), default=STALE)
+        files = [Path(path) for dep in stage.dependencies for path in made.get(dep, [dep])]
+        newest = max((_time(path) for path in files if path.exists()), default=STALE)
         for out in outputs:
             if _time(out) < newest:
                 _set_time(out, newest)
@@ -101,35 +104,36 @@ def vouch(stages: dict[str, Stage], stale: set[str]) -> None:
 def downstream(stages: dict[str, Stage], changed: Iterable[str]) -> set[str]:
     """`changed` and every stage that stands on one of them, directly or not (dvc status names only the first)."""
     stale = set(changed) & stages.keys()
+    made_by = makers(stages)
     for stage in in_order(stages):
-        if any(maker.name in stale for maker in makers(stages, stage)):
+        if not stale.isdisjoint(made_by[stage.name]):
             stale.add(stage.name)
     return stale
 
 
-def makers(stages: dict[str, Stage], stage: Stage) -> list[Stage]:
-    """The stages that make what `stage` depends on; a dependency may be a folder of several stages' outputs."""
-    wanted = stage.dependencies
-    return [
-        other
-        for other in stages.values()
-        if any(out == dep or out.startswith(f"{dep}/") for out in other.outputs for dep in wanted)
-    ]
+def makers(stages: dict[str, Stage]) -> dict[str, list[str]]:
+    """By stage, the stages that make what it depends on; a dependency may be a folder of several stages' outputs."""
+    maker = {out: stage.name for stage in stages.values() for out in stage.outputs}
+    made = outputs_below(stages)
+    return {
+        stage.name: list(dict.fromkeys(maker[out] for dep in stage.dependencies for out in made.get(dep, ())))
+        for stage in stages.values()
+    }
+
+
+def outputs_below(stages: dict[str, Stage]) -> dict[str, list[str]]:
+    """Every output under its own path and under those of all folders that it lies in."""
+    below: dict[str, list[str]] = defaultdict(list)
+    for stage in stages.values():
+        for out in stage.outputs:
+            for place in (out, *(parent.as_posix() for parent in PurePosixPath(out).parents)):
+                below[place].append(out)
+    return below
 
 
 def in_order(stages: dict[str, Stage]) -> list[Stage]:
     """Every stage after those it depends on."""
-    ordered: dict[str, Stage] = {}
-
-    def visit(stage: Stage) -> None:
-        if stage.name not in ordered:
-            for maker in makers(stages, stage):
-                visit(maker)
-            ordered[stage.name] = stage
-
-    for stage in stages.values():
-        visit(stage)
-    return list(ordered.values())
+    return [stages[name] for name in TopologicalSorter(makers(stages)).static_order()]
 
 
 def park(stages: dict[str, Stage], say: Callable[[str], None] = lambda text: None) -> None:
@@ -175,15 +179,6 @@ class Hashes:
 
     def save(self) -> None:
         write_json(self.path, self.known)
-
-
-def _files(stage: Stage, made: set[str]) -> list[Path]:
-    """What the stage depends on, a folder of several stages' outputs as those outputs."""
-    paths = []
-    for dep in stage.dependencies:
-        inside = [out for out in made if out.startswith(f"{dep}/")]
-        paths += [Path(path) for path in (inside or [dep]) if Path(path).exists()]
-    return paths
 
 
 def _time(path: Path) -> int:

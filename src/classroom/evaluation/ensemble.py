@@ -1,17 +1,17 @@
-"""The ensemble of the students (Sec. 3.3)."""
+"""The ensemble of the students (Secs. 3.2, 3.3)."""
 
 from __future__ import annotations
 
-from typing import Any
+import numpy as np
 
 STUDENTS = ("S1", "S2")
 
 
-def with_ensemble(masks: dict[str, Any]) -> dict[str, Any]:
-    """`masks` by network, and the union of both students' as `ensemble` where there are two.
+def with_ensemble(probabilities: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """`probabilities` by network, and as `ensemble` the larger of the students' where there are two.
 
-    Boolean arrays or tensors of one shape: a pixel is lesion if either student says so.
+    For classes that is the paper's maximum rule; for masks, thresholded, the union of both students'.
     """
-    if all(student in masks for student in STUDENTS):
-        return {**masks, "ensemble": masks["S1"] | masks["S2"]}
-    return dict(masks)
+    if all(student in probabilities for student in STUDENTS):
+        return {**probabilities, "ensemble": np.maximum(*(probabilities[student] for student in STUDENTS))}
+    return dict(probabilities)

@@ -9,16 +9,17 @@ from typing import Any
 from classroom.errors import DataError
 from classroom.evaluation import predictions
 from classroom.evaluation.ensemble import with_ensemble
-from classroom.evaluation.metrics import COUNTS, counts, pooled
+from classroom.evaluation.metrics import decide, records, score
 from classroom.files import content_hash
 
 
 def evaluate(folders: dict[int, Path]) -> dict[str, Any]:
     """Results of one method from its run's folder by seed.
 
-    Per seed: the pooled test metrics of every network and of the students' ensemble, from the saved
-    predictions alone; the metrics of the last epoch beside them; pixel counts per image. Raises DataError if
-    a run is missing, damaged, or was made on other data than its siblings.
+    Per seed: the test metrics of every network and of the students' ensemble, from the saved predictions alone; with
+    the teacher's decisions in the truth's place (fidelity) where the run has one; the metrics of the last epoch; what
+    was decided for every image. Raises DataError if a run is missing, damaged, disagrees with its own metrics, or
+    was made on other data than its siblings.
     """
     runs = {seed: _run(folder) for seed, folder in folders.items()}
     first_seed, first = next(iter(runs.items()))
@@ -50,16 +51,41 @@ def _seed(run: dict[str, Any], folder: Path) -> dict[str, Any]:
     ids, stacks = predictions.read(path)
     if ids != run["test_images"]["id"]:
         raise DataError(f"{path}: not of the same run as metrics.json beside it. Train this run again.")
-    truth = predictions.mask(stacks.pop(predictions.TRUTH))
-    masks = {name: predictions.mask(stack) for name, stack in stacks.items()}
-    per_image = {name: counts(mask, truth) for name, mask in with_ensemble(masks).items()}
+    truth = decide(stacks.pop(predictions.TRUTH))
+    decided = {name: decide(stack) for name, stack in with_ensemble(stacks).items()}
+    per_image = {name: records(decision, truth) for name, decision in decided.items()}
+    tested = {name: score(per_image[name]) for name in per_image}
+    if tested != run["best"]["test"]:
+        raise DataError(f"{path}: does not give the metrics in metrics.json beside it. Train this run again.")
+    students = [name for name in decided if name != "T"] if "T" in decided and len(decided) > 1 else []
     return {
         "predictions": content_hash(path),
         "best_epoch": run["best"]["epochs"],
-        "test": {name: pooled(per_image[name]) for name in per_image},
+        "validation": run["best"]["val"],
+        "test": tested,
+        "fidelity": {name: score(records(decided[name], decided["T"])) for name in students},
         "last_epoch_test": run["last"]["test"],
         "test_images": {
             "id": ids,
-            **{name: {key: per_image[name][key].tolist() for key in COUNTS} for name in per_image},
+            "group": run["test_images"]["group"],
+            **{name: {key: value.tolist() for key, value in per_image[name].items()} for name in per_image},
         },
     }
+
+
+def costs(folders: dict[int, Path]) -> dict[str, Any]:
+    """What each run took, from its receipt: seconds, memory, device, bytes on disk; by seed.
+
+    Raises DataError if a receipt is missing or damaged.
+    """
+    return {str(seed): _cost(folder) for seed, folder in folders.items()}
+
+
+def _cost(folder: Path) -> dict[str, Any]:
+    path = folder / "receipt.json"
+    try:
+        receipt = json.loads(path.read_text())
+        taken = {key: receipt[key] for key in ("seconds", "peak_memory_mb", "device", "threads")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: cannot be read as a run's receipt ({error}). Train this run again.") from None
+    return taken | {"bytes": sum(file.stat().st_size for file in folder.iterdir() if file.is_file())}

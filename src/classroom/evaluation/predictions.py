@@ -1,7 +1,8 @@
-"""The file that a run leaves of its test split: every network's probability of every pixel.
+"""The file that a run leaves of its test split: what every network thinks of every image.
 
-Probabilities are stored as ⌊256·p⌋ (at most 255) in one byte. 256·p is exact in floating point, so "byte ≥
-128" is exactly "p ≥ 0.5" and the metrics of a run can be reproduced from its file to the last digit.
+Segmentation: the probability of every pixel as ⌊256·p⌋ (at most 255) in one byte. 256·p is exact in floating point, so
+"byte ≥ 128" is exactly "p ≥ 0.5" and the metrics of a run can be reproduced from its file to the last digit.
+Classification: the probability of every class as it was, in float32.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 from classroom.errors import DataError
 
 TRUTH = "truth"
-"""The name under which the file keeps the ground truth (bytes 0 and 255)."""
+"""The name under which the file keeps the ground truth: bytes 0 and 255, or 1 for the true class and 0 for others."""
 
 
 def quantise(probabilities: np.ndarray) -> np.ndarray:
@@ -23,42 +24,43 @@ def quantise(probabilities: np.ndarray) -> np.ndarray:
     return np.minimum(np.floor(probabilities * np.float32(256)), 255).astype(np.uint8)
 
 
-def mask(quantised: np.ndarray) -> np.ndarray:
-    """True where p ≥ 0.5."""
-    return quantised >= 128
-
-
 def write(path: Path, ids: list[str], probabilities: dict[str, np.ndarray]) -> None:
-    """Writes one row per network and sample; `probabilities`: by network, (N, H, W) uint8."""
-    networks, names, pixels = [], [], []
-    for network, stack in probabilities.items():
-        networks += [network] * len(ids)
-        names += ids
-        pixels += [image.tobytes() for image in stack]
-    height, width = next(iter(probabilities.values())).shape[1:]
-    table = pa.table({"network": networks, "id": names, "probability": pa.array(pixels, pa.binary())})
-    table = table.replace_schema_metadata({"height": str(height), "width": str(width)})
+    """Writes one row per network and sample; `probabilities`: by network, (N, H, W) uint8 or (N, classes) float32."""
+    first = next(iter(probabilities.values()))
+    if first.ndim == 3:
+        column = pa.array([image.tobytes() for stack in probabilities.values() for image in stack], pa.binary())
+    else:
+        column = pa.array([list(row) for stack in probabilities.values() for row in stack], pa.list_(pa.float32()))
+    table = pa.table(
+        {
+            "network": [network for network in probabilities for _ in ids],
+            "id": [name for _ in probabilities for name in ids],
+            "probability": column,
+        }
+    )
+    table = table.replace_schema_metadata({"shape": "×".join(map(str, first.shape[1:]))})
     pq.write_table(table, path, compression="zstd", use_dictionary=["network"])
 
 
 def read(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Sample ids and, by network, (N, H, W) uint8; the networks' rows are in the order of the ids.
+    """Sample ids and, by network, what `write` was given; the networks' rows are in the order of the ids.
 
     Raises DataError if the file is missing, truncated or not one of ours.
     """
     try:
         table = pq.read_table(path)
-        height, width = (int(table.schema.metadata[key]) for key in (b"height", b"width"))
+        shape = [int(side) for side in table.schema.metadata[b"shape"].decode().split("×")]
         networks = np.array(table["network"].to_pylist())
         ids = np.array(table["id"].to_pylist())
-        pixels = table["probability"].to_pylist()
+        rows = table["probability"].to_pylist()
+        kept = [
+            np.frombuffer(row, np.uint8).reshape(shape)
+            if isinstance(row, bytes)
+            else np.array(row, np.float32).reshape(shape)
+            for row in rows
+        ]
         stacks = {
-            name: np.stack(
-                [
-                    np.frombuffer(pixels[row], np.uint8).reshape(height, width)
-                    for row in np.flatnonzero(networks == name)
-                ]
-            )
+            name: np.stack([kept[row] for row in np.flatnonzero(networks == name)])
             for name in dict.fromkeys(networks.tolist())
         }
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:

@@ -19,6 +19,6 @@ class Alone(Method):
         self.task = settings
         self.settings = {"losses": {"task": settings.model_dump(mode="json")}}
 
-    def losses(self, images: torch.Tensor, masks: torch.Tensor) -> list[Term]:
+    def losses(self, images: torch.Tensor, targets: torch.Tensor) -> list[Term]:
         logits = self.networks[self.name](images).logits
-        return [Term(self.name, "task", 1.0, task_loss(logits, masks, self.task))]
+        return [Term(self.name, "task", 1.0, task_loss(logits, targets, self.task))]

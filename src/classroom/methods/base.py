@@ -39,8 +39,8 @@ class Method(nn.Module, ABC):
             self.networks[name].requires_grad_(False)
 
     @abstractmethod
-    def losses(self, images: torch.Tensor, masks: torch.Tensor) -> list[Term]:
-        """Every loss component for one batch: images (B, 3, H, W) in [0, 1], masks (B, 1, H, W)."""
+    def losses(self, images: torch.Tensor, targets: torch.Tensor) -> list[Term]:
+        """Every loss component for one batch: images (B, 3, H, W) in [0, 1], masks (B, 1, H, W) or classes (B,)."""
 
     def train(self, mode: bool = True) -> Method:
         """A frozen network stays in eval mode: its batch statistics are part of what it learnt."""
@@ -51,8 +51,8 @@ class Method(nn.Module, ABC):
 
     @torch.no_grad()
     def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Probabilities (B, 1, H, W) of every network."""
-        return {name: torch.sigmoid(network(images).logits.float()) for name, network in self.networks.items()}
+        """Probabilities (B, 1, H, W) or (B, classes) of every network."""
+        return {name: network(images).probabilities for name, network in self.networks.items()}
 
     @property
     def trained(self) -> list[str]:

@@ -7,7 +7,7 @@ import torch
 from classroom.distill.exchange import Variant
 from classroom.distill.losses import feature_loss, prediction_loss, task_loss
 from classroom.methods.base import Method, Term
-from classroom.networks.build import FEATURE_TAP, Network, Output
+from classroom.networks.build import Network, Output
 from classroom.params import Losses, VariantWeights
 
 PEER = {"S1": "S2", "S2": "S1"}
@@ -28,16 +28,16 @@ class LearningStyles(Method):
         self.functions = losses
         self.settings = {"weights": weights.model_dump(mode="json"), "losses": losses.model_dump(mode="json")}
 
-    def losses(self, images: torch.Tensor, masks: torch.Tensor) -> list[Term]:
+    def losses(self, images: torch.Tensor, targets: torch.Tensor) -> list[Term]:
         outputs = {name: self._forward(name, images) for name in self.networks}
         terms = []
         if "T" in outputs and "T" not in self.frozen:
-            terms.append(Term("T", "task", 1.0, task_loss(outputs["T"].logits, masks, self.functions.task)))
+            terms.append(Term("T", "task", 1.0, task_loss(outputs["T"].logits, targets, self.functions.task)))
         for student in ("S1", "S2"):
             weights = getattr(self.weights, student)
             received = getattr(self.variant, student)
             own = outputs[student]
-            terms.append(Term(student, "task", weights.alpha, task_loss(own.logits, masks, self.functions.task)))
+            terms.append(Term(student, "task", weights.alpha, task_loss(own.logits, targets, self.functions.task)))
             for giver, kind, weight in (
                 ("T", received.from_teacher, weights.beta),
                 (PEER[student], received.from_peer, weights.gamma),
@@ -54,4 +54,4 @@ class LearningStyles(Method):
     def _distance(self, kind: str, own: Output, other: Output) -> torch.Tensor:
         if kind == "prediction":
             return prediction_loss(own.logits, other.logits.detach(), self.functions.prediction)
-        return feature_loss(own.features[FEATURE_TAP], other.features[FEATURE_TAP].detach())
+        return feature_loss(own.shared, other.shared.detach())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,34 +27,48 @@ from classroom.params import (
 NETWORK_OF_BASELINE = {"teacher": "T", "student": "S1"}
 
 
-def make(name: str, study: str, raw: dict[str, Any], seed: int, teacher_weights: Path) -> Method:
+def make(
+    name: str,
+    study: str,
+    raw: dict[str, Any],
+    seed: int,
+    teacher_weights: Path,
+    task: str,
+    classes: int,
+    point: Sequence[float] | None = None,
+) -> Method:
     """The method called `name` for `study`, with the settings in `raw`; networks drawn from `seed`.
 
     `teacher_weights` is the file of the study's teacher baseline, read only by methods with a frozen
-    teacher. Raises ParamsError for what the settings lack, TrainingError for an unknown method or if that
-    file is missing or damaged.
+    teacher; `point` of a grid search takes the place of the variant's weights. Raises ParamsError for what the
+    settings lack, TrainingError for an unknown method or if that file is missing or damaged.
     """
     names.check(name)
     if name in BASELINES:
         from classroom.methods.alone import Alone  # only what a run uses counts among its dependencies
 
-        task = select(raw, "losses.task", TaskLoss)
         settings = select(raw, f"study.{study}.{name}", Network)
         network = NETWORK_OF_BASELINE[name]
-        return Alone(network, build(settings, network_seed(seed, network)), task)
+        built = build(settings, task, classes, network_seed(seed, network))
+        return Alone(network, built, select(raw, "losses.task", TaskLoss))
 
     from classroom.distill.exchange import EXCHANGE
     from classroom.methods.learning_styles import LearningStyles
 
     variant = EXCHANGE[name]
-    weights = select(raw, f"weights.{study}.{name}", VariantWeights)
-    warn_of_sum(weights, f"weights.{study}.{name}")
+    if point is None:
+        weights = select(raw, f"weights.{study}.{name}", VariantWeights)
+        warn_of_sum(weights, f"weights.{study}.{name}")
+    else:
+        from classroom.distill.grid import weights_at
+
+        weights = weights_at(variant, *point)
     losses = select(raw, "losses", Losses)
     roles = {"S1": "student", "S2": "student"}
     if variant.teacher != "none":
         roles = {"T": "teacher", **roles}
     networks = {
-        network: build(select(raw, f"study.{study}.{role}", Network), network_seed(seed, network))
+        network: build(select(raw, f"study.{study}.{role}", Network), task, classes, network_seed(seed, network))
         for network, role in roles.items()
     }
     if variant.teacher == "frozen":

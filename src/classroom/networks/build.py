@@ -11,46 +11,53 @@ import torch
 from torch import nn
 
 from classroom.errors import ParamsError, suggestion
+from classroom.networks.classifier import Classifier
 from classroom.networks.weights import load_encoder, normalisation
 from classroom.params import Network as NetworkSettings
 
-FEATURE_TAP = "decoder.blocks.0"
-"""The U-Net's first decoder block: 256×16×16 for a 256×256 image in every network (Sec. 4.2)."""
+FEATURE_TAP = {"segmentation": "decoder.blocks.0", "classification": "conv6"}
+"""What is shared as features, by task. The U-Net's first decoder block: 256×16×16 for a 256×256 image in every network;
+the classifier's last map, 512×7×7 or 1024×7×7 for a 224×224 image, after Conv6 where there is one (Sec. 4.2)."""
 
 
 class Output(NamedTuple):
     logits: torch.Tensor
-    """(B, 1, H, W), before the sigmoid."""
+    """Segmentation: (B, 1, H, W), before the sigmoid; classification: (B, classes), before the softmax."""
     features: dict[str, torch.Tensor]
     """The output of every tapped module, by its path."""
+    shared: torch.Tensor
+    """Of these, the task's feature map that teacher and students compare: see FEATURE_TAP."""
+
+    @property
+    def probabilities(self) -> torch.Tensor:
+        """Of the lesion, per pixel; of every class. Shaped as the logits, float32."""
+        logits = self.logits.float()
+        return torch.softmax(logits, dim=1) if logits.ndim == 2 else torch.sigmoid(logits)
 
 
 class Network(nn.Module):
-    """A U-Net that normalises its own input and hands out the output of tapped modules."""
+    """A U-Net or classifier that normalises its own input and hands out the output of tapped modules."""
 
     facts: dict[str, Any]
     """What the tables print of it: encoder, weights, number of parameters."""
 
     def __init__(
-        self,
-        body: nn.Module,
-        mean: Sequence[float],
-        std: Sequence[float],
-        taps: Sequence[str] = (FEATURE_TAP,),
+        self, body: nn.Module, mean: Sequence[float], std: Sequence[float], shared: str, taps: Sequence[str] = ()
     ) -> None:
         super().__init__()
         self.body = body
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
         self._features: dict[str, torch.Tensor] = {}
-        for path in taps:
+        self.shared = shared
+        for path in (shared, *taps):
             self._tapped(path).register_forward_hook(self._keep(path))
 
     def forward(self, images: torch.Tensor) -> Output:
         """`images`: (B, 3, H, W) in [0, 1]."""
         logits = self.body((images - self.mean) / self.std)
         features, self._features = self._features, {}
-        return Output(logits, features)
+        return Output(logits, features, features[self.shared])
 
     @property
     def parameter_count(self) -> int:
@@ -70,47 +77,82 @@ class Network(nn.Module):
         return hook
 
 
-def build(settings: NetworkSettings, seed: int) -> Network:
-    """The U-Net that `settings` describe; `seed` decides its random parts and nothing else does.
+def build(settings: NetworkSettings, task: str, classes: int, seed: int) -> Network:
+    """The network that `settings` describe; `seed` decides its random parts and nothing else does.
 
-    Raises ParamsError for an unknown encoder or an option that it does not take, and TrainingError for
-    weights that cannot be had or do not fit.
+    A U-Net with one logit per pixel for segmentation, a classifier with `classes` logits for classification. Raises
+    ParamsError for an unknown encoder or an option that it does not take, and TrainingError for weights that cannot
+    be had or do not fit.
     """
-    check_encoder(settings.encoder)
+    check_encoder(settings.encoder, task)
     with _seeded(seed):
-        body = _unet(settings)
-        load_encoder(body.encoder, settings)
-    network = Network(body, *normalisation(settings))
-    network.facts = settings.model_dump(mode="json") | {"parameters": network.parameter_count}
+        body = _body(settings, task, classes)
+        load_encoder(body.encoder, settings, task)
+    network = Network(body, *normalisation(settings, task), FEATURE_TAP[task])
+    network.facts = {
+        "task": task,
+        **settings.model_dump(mode="json", exclude_none=True),
+        "parameters": network.parameter_count,
+    }
     return network.to(memory_format=torch.channels_last)
 
 
-def check_encoder(name: str) -> None:
-    """Raises ParamsError, with the nearest name, unless `name` is an encoder that can be built."""
-    if name.startswith("tu-"):
+def check_encoder(name: str, task: str) -> None:
+    """Raises ParamsError, with the nearest name, unless `name` is an encoder that can be built for `task`."""
+    if task == "classification" or name.startswith("tu-"):
         import timm
 
         if timm.is_model(name.removeprefix("tu-")):
             return
-        known = [f"tu-{model}" for model in timm.list_models()]
+        prefix = "tu-" if task == "segmentation" else ""
+        known = [f"{prefix}{model}" for model in timm.list_models()]
     else:
         known = smp.encoders.get_encoder_names()
         if name in known:
             return
     near = suggestion(name, known)
-    raise ParamsError(
-        f"unknown encoder '{name}'.{near if 'Did' in near else ''} Any encoder of segmentation-models-pytorch "
-        "works, and most of timm's with 'tu-' before the name."
-    )
+    which = {
+        "classification": "Any convolutional network of timm works.",
+        "segmentation": "Any encoder of segmentation-models-pytorch works, and most of timm's with 'tu-' before it.",
+    }
+    raise ParamsError(f"unknown encoder '{name}'.{near if 'Did' in near else ''} {which[task]}")
 
 
-def _unet(settings: NetworkSettings) -> nn.Module:
-    if settings.encoder_options and not settings.encoder.startswith("tu-"):  # they would be ignored in silence
+def feature_channels(settings: NetworkSettings, task: str, image_size: int) -> int:
+    """The width of the feature map that is shared. Takes no memory: the network is built without its tensors.
+
+    Raises ParamsError as `build` does, and for a classifier whose last features are no map of channels first.
+    """
+    check_encoder(settings.encoder, task)
+    if task == "segmentation":
+        return settings.decoder_channels[0]
+    with torch.device("meta"):
+        body = _body(settings, task, classes=2).eval()
+        try:
+            shape = body.encoder.forward_features(torch.zeros(1, 3, image_size, image_size)).shape
+        except (AssertionError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ParamsError(
+                f"encoder '{settings.encoder}' cannot take {image_size}×{image_size} images ({reason})."
+            ) from None
+        if len(shape) != 4 or shape[1] != body.encoder.num_features:
+            raise ParamsError(
+                f"encoder '{settings.encoder}' ends in features of shape {tuple(shape[1:])}. Expected a map of "
+                "channels × height × width, as of a convolutional network; choose one of those."
+            )
+    return body.classifier.in_features
+
+
+def _body(settings: NetworkSettings, task: str, classes: int) -> nn.Module:
+    native = task == "segmentation" and not settings.encoder.startswith("tu-")
+    if settings.encoder_options and native:  # they would be ignored in silence
         raise ParamsError(
             f"encoder '{settings.encoder}' does not take encoder_options ({', '.join(settings.encoder_options)}). "
             f"Only timm's do: try 'tu-{settings.encoder}'."
         )
     try:
+        if task == "classification":
+            return Classifier(settings, classes)
         return smp.Unet(
             settings.encoder,
             encoder_weights=None,
@@ -118,11 +160,11 @@ def _unet(settings: NetworkSettings) -> nn.Module:
             classes=1,
             **settings.encoder_options,
         )
-    except (TypeError, ValueError, IndexError) as error:  # whatever timm and smp raise for what they cannot build
+    except (TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:  # whatever timm and smp raise
         options = f" with encoder_options {settings.encoder_options}" if settings.encoder_options else ""
         raise ParamsError(
-            f"encoder '{settings.encoder}' does not take encoder_options or cannot be a U-Net's: it was not built"
-            f"{options} ({error})."
+            f"encoder '{settings.encoder}'{options} cannot be built for {task} ({' '.join(str(error).split())}). "
+            "Choose another encoder or other options."
         ) from None
 
 

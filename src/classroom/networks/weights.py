@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from classroom.errors import TrainingError
+from classroom.networks.classifier import timm_encoder
 from classroom.params import Network
 
 
-def load_encoder(encoder: nn.Module, settings: Network) -> None:
+def load_encoder(encoder: nn.Module, settings: Network, task: str) -> None:
     """Loads what `settings.weights` names into a freshly built encoder, in place.
 
     Raises TrainingError if the hub cannot be reached, or if the file is missing, damaged or of another
@@ -24,7 +25,7 @@ def load_encoder(encoder: nn.Module, settings: Network) -> None:
     if settings.weights == "random":
         return
     if settings.weights == "hub":
-        encoder.load_state_dict(_from_hub(settings))
+        encoder.load_state_dict(_from_hub(settings, task))
         return
     path = Path(settings.weights).expanduser()
     try:
@@ -37,11 +38,14 @@ def load_encoder(encoder: nn.Module, settings: Network) -> None:
     _load(encoder, state, path, settings.encoder)
 
 
-def _from_hub(settings: Network) -> dict[str, torch.Tensor]:
-    import segmentation_models_pytorch as smp
-
+def _from_hub(settings: Network, task: str) -> dict[str, torch.Tensor]:
     try:
-        trained = smp.encoders.get_encoder(settings.encoder, weights="imagenet", **settings.encoder_options)
+        if task == "classification":
+            trained = timm_encoder(settings, pretrained=True)
+        else:
+            import segmentation_models_pytorch as smp
+
+            trained = smp.encoders.get_encoder(settings.encoder, weights="imagenet", **settings.encoder_options)
     except Exception as error:  # the hub's client raises whatever requests raises
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise TrainingError(
@@ -51,13 +55,13 @@ def _from_hub(settings: Network) -> dict[str, torch.Tensor]:
     return trained.state_dict()
 
 
-def normalisation(settings: Network) -> tuple[Sequence[float], Sequence[float]]:
+def normalisation(settings: Network, task: str) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and standard deviation per channel that the network's weights expect, for images in [0, 1].
 
     ImageNet's where the weights are random or a local file and the encoder has none of its own. Asks the hub
     only when the weights come from there too.
     """
-    if settings.encoder.startswith("tu-"):
+    if task == "classification" or settings.encoder.startswith("tu-"):
         published = timm.get_pretrained_cfg(settings.encoder.removeprefix("tu-"))
         return published.mean, published.std
     if settings.weights == "hub":

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from classroom.errors import DataError
 from classroom.evaluation import predictions
 from classroom.evaluation.ensemble import with_ensemble
-from classroom.evaluation.metrics import counts, pooled
+from classroom.evaluation.metrics import counts, decide, pooled
 from classroom.files import written_whole
 
 ROWS = 4
@@ -20,10 +20,10 @@ TRUTH_COLOUR, PREDICTION_COLOUR = "#0072B2", "#E69F00"  # Okabe and Ito: told ap
 
 
 def samples(run: Path, prepared: Path, scale: str, target: Path) -> None:
-    """Test images of distinct patients with ground truth and every network's prediction, as PNG.
+    """Test images of distinct groups (patients, lesions) with ground truth and every network's mask, as PNG.
 
-    The rule of choice: of the test images with a lesion, each patient's worst, those at equal steps of the
-    ensemble's IoU from the worst to the best, so that failures show as well as successes.
+    Of segmentation runs only. The rule of choice: of the test images with a lesion, each group's worst, those at
+    equal steps of the ensemble's IoU from the worst to the best, so that failures show as well as successes.
     """
     ids, stacks = predictions.read(run / "predictions.parquet")
     about = json.loads((run / "metrics.json").read_text())
@@ -31,8 +31,8 @@ def samples(run: Path, prepared: Path, scale: str, target: Path) -> None:
     row_of = dict(zip(index.id, index.index, strict=True))
     if missing := [name for name in ids if name not in row_of]:
         raise DataError(f"{prepared}: lacks '{missing[0]}', which {run} was tested on. Train this run again.")
-    truth = predictions.mask(stacks.pop(predictions.TRUTH))
-    masks = with_ensemble({name: predictions.mask(stack) for name, stack in stacks.items()})
+    truth = decide(stacks.pop(predictions.TRUTH))
+    masks = {name: decide(stack) for name, stack in with_ensemble(stacks).items()}
     judged = masks[list(masks)[-1]]
     groups = index.group[[row_of[name] for name in ids]].to_numpy()
     chosen = _from_worst_to_best(judged, truth, groups)
@@ -52,7 +52,7 @@ def samples(run: Path, prepared: Path, scale: str, target: Path) -> None:
     synthetic = " – SYNTHETIC phantoms" if about["data"]["synthetic"] else ""
     figure.suptitle(
         f"{about['method']} on {about['study']}, scale {scale}, seed {about['seed']}{synthetic}\n"
-        "truth blue, prediction orange; worst to best test patient", fontsize=9,
+        f"truth blue, prediction orange; worst to best test {about['data']['group']}", fontsize=9,
     )  # fmt: skip
     with written_whole(target) as (temporary,):
         figure.savefig(temporary, format="png", metadata={"Software": None})

@@ -2,50 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+from classroom.evaluation.metrics import LABELS, METRICS
 
 SOURCES = {
     "phantom": "synthetic phantoms drawn by this program",
     "directory": "images from a local folder",
     "kaggle": "the Kaggle download",
+    "download": "the published download",
 }
-SPLITS = {
-    "group": "by patient (no patient is in two splits)",
-    "image": "by image, as in the paper (slices of one patient fall into different splits)",
-}
+PAPER_DATASETS = ("histopathologic", "lgg", "ham10000")
 ROLES = {"T": "teacher", "S1": "students", "S2": "students"}
+SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
-def caution(scale: str, synthetic: bool) -> str:
-    """One bold sentence: what these numbers are not. Empty at paper scale on real images."""
-    if synthetic:
-        return (
-            "**Synthetic images, not patients: nothing here reproduces the paper.** Differences from the paper's "
-            "values are printed only to show where they will stand."
+def caution(scale: str, data: Iterable[dict[str, Any]], beside_paper: bool = True) -> str:
+    """Bold sentences: what these numbers are not. Empty at paper scale on the paper's images.
+
+    `beside_paper`: the paper's values are printed too.
+    """
+    described = list(data)
+    sentences = []
+    if any(one["synthetic"] for one in described):
+        sentences.append(
+            "**Synthetic images, not patients: nothing here reproduces the paper.**"
+            + (
+                " Differences from the paper's values are printed only to show where they will stand."
+                if beside_paper
+                else ""
+            )
         )
-    if scale != "paper":
-        return (
+    strange = sorted({one["dataset"] for one in described} - set(PAPER_DATASETS))
+    if strange:
+        sentences.append(f"**A stand-in dataset, not one of the paper's: {', '.join(strange)}.**")
+    if scale != "paper" and not sentences:
+        sentences.append(
             f"**Real images at scale '{scale}', with smaller images, fewer epochs or fewer images than the paper: "
             "not a reproduction.**"
         )
-    return ""
+    return " ".join(sentences)
 
 
 def lines(scale: str, seeds: Sequence[int], results: Sequence[dict[str, Any]]) -> list[str]:
-    """The facts behind a table, one a line, taken from what the runs recorded."""
-    data, training = results[0]["data"], results[0]["settings"]["training"]
-    split = data["split"]
+    """The facts behind a table, one a line, taken from what the runs recorded; each dataset's once."""
+    facts = [f"- scale: {scale}"]
+    distinct = {json.dumps([r["data"], r["settings"]["balance"]], sort_keys=True): r for r in reversed(results)}
+    for result in reversed(list(distinct.values())):
+        facts += data_lines(result)
+    training = results[0]["settings"]["training"]
+    epochs = training["epochs"]
+    choosing = dict.fromkeys(LABELS[METRICS[result["data"]["task"]][0]] for result in results)
     return [
-        f"- scale: {scale}",
-        f"- source: {SOURCES[data['source']]}, {data['images']} images of {data['groups']} patients, "
-        f"{data['with_lesion']} with a lesion; {data['image_size']}×{data['image_size']} pixels",
-        f"- split: {':'.join(map(str, split['percent']))} {SPLITS[split['by']]}, seed {split['seed']}: "
-        f"{data['train']} training, {data['val']} validation, **{data['test']} test images**",
+        *facts,
         f"- seeds: {', '.join(map(str, seeds))}" + ("" if len(seeds) > 1 else " (one run, so no standard deviation)"),
-        f"- training: {training['epochs']} epochs, batch {training['batch_size']}, Adam at "
-        f"{training['learning_rate']:g}, {training['precision']}; each network's epoch is the best on validation (IoU)",
+        f"- training: {epochs} epoch{'s' if epochs != 1 else ''}, batch {training['batch_size']}, Adam at "
+        f"{training['learning_rate']:g}, {training['precision']}; each network's epoch is the best on validation "
+        f"({', '.join(choosing)})",
     ]
+
+
+def data_lines(result: dict[str, Any]) -> list[str]:
+    """Where the images of a result come from, what is on them, and how they were split."""
+    data = result["data"]
+    size, group = data["image_size"], data["group"]
+    labels = ", ".join(f"{name} {n}" for name, n in sorted(data["labels"].items(), key=lambda item: -item[1]))
+    tested = next(iter(result["seeds"].values()))["test_images"]["group"]
+    split = data["split"]
+    facts = [
+        f"- data: {data['dataset']} ({data['task']}), {SOURCES[data['source']]}: "
+        f"{_of_groups(data['images'], data['groups'], group)}"
+        + (f"; {labels}" if labels else "")
+        + f"; {size}×{size} pixels",
+        f"- split: {':'.join(map(str, split['percent']))} {split_by(data)}, seed {split['seed']}: "
+        f"{data['train']} training, {data['val']} validation, "
+        f"**{_of_groups(data['test'], len(set(tested)), group, 'test ')}**",
+    ]
+    facts += [
+        f"- missing from {SPLIT_NAMES[name]}, too few in the data: {', '.join(missing)}"
+        for name, missing in data["lacking"].items()
+    ]
+    if result["settings"]["balance"] == "mean":
+        facts.append(
+            "- class balancing: training draws as many images of each class as an average class has, by under- and "
+            "over-sampling; validation and test are as they are"
+        )
+    return facts
+
+
+def split_by(data: dict[str, Any]) -> str:
+    """What keeps a group's images together, if anything does, in words."""
+    group = data["group"]
+    if group == "image":
+        return "by image"
+    if data["split"]["by"] == "group":
+        return f"by {group} (no {group} is in two splits)"
+    return f"by image, as in the paper (images of one {group} fall into different splits)"
 
 
 def networks(results: Sequence[dict[str, Any]]) -> str:
@@ -59,6 +113,17 @@ def networks(results: Sequence[dict[str, Any]]) -> str:
 
 def describe(facts: dict[str, Any]) -> str:
     """`resnet50 U-Net, 32.5 M parameters, ImageNet weights`."""
+    kind = " U-Net" if facts["task"] == "segmentation" else ""
     options = "".join(f" with {name} {value}" for name, value in facts["encoder_options"].items())
+    if facts.get("conv6_channels"):
+        options += f", Conv6 to {facts['conv6_channels']} channels"
     weights = {"hub": "ImageNet weights", "random": "random weights"}.get(facts["weights"], "weights of a local file")
-    return f"{facts['encoder']} U-Net{options}, {facts['parameters'] / 1e6:.1f} M parameters, {weights}"
+    millions = facts["parameters"] / 1e6
+    size = f"{millions:.1f}" if millions >= 1 else f"{millions:.2g}"
+    return f"{facts['encoder']}{kind}{options}, {size} M parameters, {weights}"
+
+
+def _of_groups(images: int, groups: int, group: str, kind: str = "") -> str:
+    """`45 test images of 9 patients`; images that are groups of their own are not counted twice."""
+    of = "" if group == "image" else f" of {groups} {group}{'s' if groups != 1 else ''}"
+    return f"{images} {kind}image{'s' if images != 1 else ''}{of}"

@@ -2,23 +2,73 @@
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 
 import pandas as pd
 
 
-def variants(table: int) -> pd.DataFrame:
-    """Rows of a table of twelve variants: technique, strategy, network, metric, mean, sd (percent)."""
-    printed = _read("variants.csv")
-    return printed[printed.table == table].drop(columns="table").reset_index(drop=True)
+def title(name: str) -> str:
+    """`Table 4` of `table4`; a name that is none of the paper's tables as it is."""
+    number = _number(name)
+    return f"Table {number}" if number else name
 
 
-def baselines(table: int) -> pd.DataFrame:
-    """Rows of Table 2 or 13 (or 10): dataset, task, name, metric, mean, sd (percent)."""
-    printed = _read("baselines-and-methods.csv")
-    return printed[printed.table == table].drop(columns="table").reset_index(drop=True)
+def variants(name: str) -> pd.DataFrame:
+    """Rows of a table of variants: technique, strategy, network, metric, mean, sd (percent), certain.
+
+    The metrics of fidelity are called as those of the task, in the order in which the paper prints them. Empty for a
+    table that the paper does not have.
+    """
+    printed = _table("variants.csv", name)
+    return printed.assign(metric=printed.metric.str.removeprefix("fidelity_"))
+
+
+def baselines(name: str) -> pd.DataFrame:
+    """Rows of Table 2 or 13: dataset, task, name, metric, mean, sd (percent); empty for any other name."""
+    return _table("baselines-and-methods.csv", name)
+
+
+def architecture(name: str) -> pd.DataFrame:
+    """Rows of Table 6 or 7: layer, output, teacher, student; empty for any other name."""
+    return _table("architecture.csv", name)
+
+
+def parameters(task: str, network: str) -> float:
+    """A network's parameters in millions (Secs. 4.2, A.2); not a number where the paper has none.
+
+    For classification the paper counts the networks of ImageNet, with their 1000 classes.
+    """
+    printed = _read("parameters.csv")
+    return _only(printed.millions[(printed.task == task) & (printed.name == network)])
+
+
+def compression(teacher: str, student: str) -> float:
+    """Percent of the teacher that two students save (Sec. 4.2); not a number where the paper prints none."""
+    printed = _read("compression.csv")
+    return _only(printed.percent[(printed.teacher == teacher) & (printed.student == student)])
+
+
+def network_name(encoder: str) -> str:
+    """The paper's name of an encoder: `tu-mobilenetv1_100` is its `mobilenet`, `resnet50.tv_in1k` its `resnet50`."""
+    name = encoder.removeprefix("tu-").split(".")[0]
+    return "mobilenet" if name.startswith("mobilenetv1") else name
+
+
+def _number(name: str) -> int | None:
+    found = re.fullmatch(r"table([1-9]\d*)", name)
+    return int(found[1]) if found else None
+
+
+def _table(file: str, name: str) -> pd.DataFrame:
+    printed = _read(file)
+    return printed[printed.table == _number(name)].drop(columns="table").reset_index(drop=True)
+
+
+def _only(values: pd.Series) -> float:
+    return float(values.iloc[0]) if len(values) else float("nan")
 
 
 def _read(name: str) -> pd.DataFrame:
-    with (files("classroom.reporting") / "printed" / name).open() as file:
+    with (files("classroom.reporting") / "printed" / name).open(encoding="utf-8") as file:
         return pd.read_csv(file)

@@ -25,7 +25,7 @@ class Progress:
     """Sum over the finished steps of the epoch under way, by loss component."""
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: dict[str, int] = field(default_factory=dict)
-    """By trained network: the epoch of its highest validation IoU; the first of equals."""
+    """By trained network: the epoch of its highest validation IoU or accuracy; the first of equals."""
     best_score: dict[str, float] = field(default_factory=dict)
     best_state: dict[str, torch.Tensor] = field(default_factory=dict)
 

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from classroom.data.augment import Augment
-from classroom.data.batches import SplitData, shuffled
+from classroom.data.batches import SplitData, order
 from classroom.errors import TrainingError
 from classroom.evaluation.ensemble import with_ensemble
-from classroom.evaluation.metrics import METRICS, counts, pooled
+from classroom.evaluation.metrics import decide, records, score
+from classroom.evaluation.predictions import quantise
 from classroom.methods.base import Method, Term
 from classroom.params import Training
 from classroom.training.checkpoint import Checkpoints, Progress
@@ -25,6 +26,7 @@ def fit(
     data: dict[str, SplitData],
     augment: Augment,
     settings: Training,
+    balance: str,
     seed: int,
     device: torch.device,
     checkpoints: Checkpoints,
@@ -38,24 +40,26 @@ def fit(
     split under one batch and for a loss that is not finite.
     """
     train = data["train"]
-    steps = len(train) // settings.batch_size  # an incomplete last batch would spoil batch statistics
+    # An incomplete last batch would spoil batch statistics.
+    drawn = len(order(train, balance, seed, 0))
+    steps = drawn // settings.batch_size
     if steps == 0:
         raise TrainingError(
-            f"the training split has {len(train)} images, fewer than one batch of {settings.batch_size}. "
+            f"the training split gives {drawn} images, fewer than one batch of {settings.batch_size}. "
             "Lower training.batch_size or use more data."
         )
     optimiser = checkpoints.optimiser
     progress = checkpoints.restore(log)
     with Interruption() as interruption:
         while progress.epoch < settings.epochs:
-            order = shuffled(len(train), seed, progress.epoch)
+            positions = order(train, balance, seed, progress.epoch)
             method.train()
             for step in range(progress.step, steps):
-                positions = order[step * settings.batch_size : (step + 1) * settings.batch_size]
-                images, masks = train.batch(positions, device)
-                images, masks = augment(images, masks, zlib.crc32(f"{seed}/{progress.epoch}/{step}".encode()))
+                batch = positions[step * settings.batch_size : (step + 1) * settings.batch_size]
+                images, targets = train.batch(batch, device)
+                images, targets = augment(images, targets, zlib.crc32(f"{seed}/{progress.epoch}/{step}".encode()))
                 with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-                    terms = method.losses(images, masks)
+                    terms = method.losses(images, targets)
                 total = sum(term.weight * term.value for term in terms)
                 if not math.isfinite(total.item()):
                     raise TrainingError(_not_finite(terms, progress, step, checkpoints))
@@ -74,20 +78,24 @@ def fit(
 
 @torch.no_grad()
 def predict(method: Method, split: SplitData, batch_size: int, device: torch.device) -> dict[str, np.ndarray]:
-    """Probabilities (N, H, W) float32 of every network of `method` on a split, in its order."""
+    """What every network of `method` thinks of a split, in its order, as it is kept and judged.
+
+    Bytes ⌊256·p⌋ (N, H, W) of masks, float32 probabilities (N, classes) of classes.
+    """
     method.eval()
     stacks: dict[str, list[np.ndarray]] = {}
     for images, _ in split.in_order(batch_size, device):
-        for name, probabilities in method.predict(images).items():
-            stacks.setdefault(name, []).append(probabilities[:, 0].cpu().numpy())
+        for name, tensor in method.predict(images).items():
+            probabilities = tensor.cpu().numpy()
+            kept = quantise(probabilities[:, 0]) if probabilities.ndim == 4 else probabilities
+            stacks.setdefault(name, []).append(kept)
     return {name: np.concatenate(stack) for name, stack in stacks.items()}
 
 
-def scores(probabilities: dict[str, np.ndarray], split: SplitData) -> dict[str, dict[str, float]]:
-    """Pooled IoU and F-score by network, and of the students' ensemble where there are two."""
-    masks = with_ensemble({name: stack >= 0.5 for name, stack in probabilities.items()})
-    truth = split.masks[split.rows] > 0
-    return {name: pooled(counts(mask, truth)) for name, mask in masks.items()}
+def scores(predicted: dict[str, np.ndarray], split: SplitData) -> dict[str, dict[str, float]]:
+    """All metrics by network, and of the students' ensemble where there are two."""
+    truth = split.truth
+    return {name: score(records(decide(stack), truth)) for name, stack in with_ensemble(predicted).items()}
 
 
 class Interruption:
@@ -124,14 +132,14 @@ def _close_epoch(
     by_network = scores(predict(method, val, settings.batch_size, device), val)
     row: dict[str, float] = {"epoch": progress.epoch + 1, "learning_rate": settings.learning_rate}
     row |= {f"loss/{key}": total / steps for key, total in progress.sums.items()}
-    row |= {f"val/{name}/{metric}": by_network[name][metric] for name in by_network for metric in METRICS}
+    row |= {f"val/{name}/{metric}": value for name in by_network for metric, value in by_network[name].items()}
     progress.history.append(row)
     for name in method.trained:
-        score = by_network[name]["iou"]
-        if score > progress.best_score.get(name, -1.0):
+        chosen_by = next(iter(by_network[name].values()))
+        if chosen_by > progress.best_score.get(name, -1.0):
             state = method.state_of(name)
             progress.best_state |= {key: value.detach().cpu().clone() for key, value in state.items()}
-            progress.best_epoch[name], progress.best_score[name] = progress.epoch + 1, score
+            progress.best_epoch[name], progress.best_score[name] = progress.epoch + 1, chosen_by
     progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
 
 

@@ -6,6 +6,7 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from classroom.data.augment import Augment
 from classroom.data.batches import SplitData, described, open_splits
 from classroom.errors import TrainingError
 from classroom.evaluation import predictions
-from classroom.evaluation.metrics import counts, pooled
+from classroom.evaluation.metrics import decide, records
 from classroom.files import written_whole
 from classroom.methods.base import Method
 from classroom.methods.make import make
@@ -26,6 +27,7 @@ from classroom.params import Augmentation, Training, select
 from classroom.training.checkpoint import Checkpoints, Progress
 from classroom.training.loop import fit, predict, scores
 
+JUDGED = ("val", "test")
 FILES = ("weights.safetensors", "predictions.parquet", "metrics.json", "history.csv")
 
 
@@ -43,16 +45,18 @@ def train(
     device: str,
     checkpoint_minutes: float,
     show: Any,
+    point: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """Trains one run and leaves `FILES` in `target`; returns what the receipt should say of it.
 
     Resumes from `checkpoint_folder` if a checkpoint of the same `identity` lies there; the caller removes it
     once the receipt is written. `show` is called with the progress, the steps per epoch and the epochs after
-    every step. Raises ClassroomError before any training for settings, data or weights that do not fit, or if a
-    folder cannot be written.
+    every step. `point` of a grid search takes the place of the variant's weights. Raises ClassroomError before any
+    training for settings, data or weights that do not fit, or if a folder cannot be written.
     """
     started = time.monotonic()
     settings: Training = select(raw, "training", Training)
+    balance: str = select(raw, f"study.{study}.balance", str)
     augment = Augment(select(raw, "augmentation", Augmentation))
     for folder in (target, checkpoint_folder):
         _check_writable(folder)
@@ -60,7 +64,9 @@ def train(
     where = choose_device(device)
     data = open_splits(prepared, splits)
     about = {**json.loads((prepared / "dataset.json").read_text()), **described(splits)}
-    method = make(method_name, study, raw, seed, teacher_weights).to(where)
+    method = make(
+        method_name, study, raw, seed, teacher_weights, about["task"], classes=len(about["labels"]), point=point
+    ).to(where)
     optimiser = torch.optim.Adam(
         [p for p in method.parameters() if p.requires_grad], lr=settings.learning_rate, fused=True
     )
@@ -68,7 +74,7 @@ def train(
     torch.manual_seed(seed)
 
     progress = fit(
-        method, data, augment, settings, seed, where, checkpoints,
+        method, data, augment, settings, balance, seed, where, checkpoints,
         lambda progress, steps: show(progress, steps, settings.epochs), show.log,
     )  # fmt: skip
     facts = {
@@ -76,13 +82,14 @@ def train(
         "method": method_name,
         "seed": seed,
         "data": about,
-        "settings": method.settings | {"training": settings.model_dump(mode="json")},
+        "settings": method.settings | {"training": settings.model_dump(mode="json"), "balance": balance},
     }
     save(method, progress, data, settings, where, target, facts)
     return {
         "device": where.type,
         "seconds": round(time.monotonic() - started, 1),
         "peak_memory_mb": peak_memory_mb(where),
+        "threads": settings.threads,
         "best_epoch": progress.best_epoch,
         "versions": {"torch": torch.__version__, "numpy": np.__version__},
     }
@@ -98,16 +105,12 @@ def save(
     facts: dict[str, Any],
 ) -> None:
     """Writes the run's files: weights and test predictions of each network's best epoch, metrics of best and last."""
-    last = _split_scores(method, data, settings, device)
+    last = {name: scores(predict(method, data[name], settings.batch_size, device), data[name]) for name in JUDGED}
     method.load_states({key: value.to(device) for key, value in progress.best_state.items()})
-    best = _split_scores(method, data, settings, device)
-
+    predicted = {name: predict(method, data[name], settings.batch_size, device) for name in JUDGED}
+    best = {name: scores(predicted[name], data[name]) for name in JUDGED}
     test = data["test"]
-    truth = test.masks[test.rows] > 0
-    probabilities = predict(method, test, settings.batch_size, device)
-    quantised = {name: predictions.quantise(stack) for name, stack in probabilities.items()}
-    per_image = {name: counts(predictions.mask(stack), truth) for name, stack in quantised.items()}
-    quantised[predictions.TRUTH] = truth.astype(np.uint8) * 255
+    per_image = {name: records(decide(stack), test.truth) for name, stack in predicted["test"].items()}
     metrics = {
         **facts,
         "networks": {name: network.facts for name, network in method.networks.items()},
@@ -115,14 +118,14 @@ def save(
         "last": {"epoch": progress.epoch, **last},
         "test_images": {
             "id": test.ids,
+            "group": test.groups,
             **{name: {key: value.tolist() for key, value in per_image[name].items()} for name in per_image},
         },
     }
-    if {name: pooled(per_image[name]) for name in per_image} != {n: best["test"][n] for n in per_image}:
-        raise TrainingError(f"{target}: test metrics and test predictions disagree; please report this as a bug.")
+    kept = {**predicted["test"], predictions.TRUTH: _as_predicted(test.truth, predicted["test"])}
     with written_whole(*(target / name for name in FILES)) as (weights, parquet, metrics_file, history):
         save_file({key: value.contiguous() for key, value in progress.best_state.items()}, weights)
-        predictions.write(parquet, test.ids, quantised)
+        predictions.write(parquet, test.ids, kept)
         metrics_file.write_text(json.dumps(metrics, indent=1) + "\n")
         pd.DataFrame(progress.history).to_csv(history, index=False)
 
@@ -160,12 +163,11 @@ def peak_memory_mb(device: torch.device) -> dict[str, int]:
     return peak
 
 
-def _split_scores(
-    method: Method, data: dict[str, SplitData], settings: Training, device: torch.device
-) -> dict[str, Any]:
-    return {
-        name: scores(predict(method, data[name], settings.batch_size, device), data[name]) for name in ("val", "test")
-    }
+def _as_predicted(truth: np.ndarray, predicted: dict[str, np.ndarray]) -> np.ndarray:
+    """The truth in the form of a perfect prediction: bytes 0 and 255, or probability 1 of the true class."""
+    if truth.ndim == 3:
+        return truth.astype(np.uint8) * 255
+    return np.eye(next(iter(predicted.values())).shape[1], dtype=np.float32)[truth]
 
 
 def _check_writable(folder: Path) -> None:

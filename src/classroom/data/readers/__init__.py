@@ -1,32 +1,55 @@
 """One small module per layout of a downloaded dataset.
 
-A reader has `find(folder)`, which returns the samples after a look at the names alone, and `read(sample)`,
-which returns the pixels of one sample after a look at them. `read_all` is the complete validation.
+A reader has `find(folders)`: after a look at names and tables, not at pixels, it returns everything that belongs to the
+dataset. The classes of a dataset are in `classroom.data.labels`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-from collections.abc import Iterator
+import os
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from filecmp import cmp
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
+import pandas as pd
 
 from classroom.errors import DataError
 
 
 @dataclass(frozen=True)
+class File:
+    """A file of a source, and where it lies in the layout of the original download."""
+
+    path: Path
+    place: str
+    """POSIX path relative to the dataset's folder."""
+
+
+@dataclass(frozen=True)
 class Sample:
-    """One image of a dataset and the mask that belongs to it, not read yet."""
+    """One image with its label, its mask or both; not read yet."""
 
     id: str
     group: str
-    """What must not cross splits: the patient."""
-    image: Path
-    mask: Path
+    """What must not cross splits: a patient, a slide, a lesion."""
+    label: str | None
+    image: File
+    mask: File | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A dataset, as a reader finds it."""
+
+    samples: list[Sample]
+    group: str
+    """What a group is: patient, slide, tile, lesion, or image where every image is its own group."""
+    tables: tuple[File, ...] = ()
+    """The tables that labels and groups come from."""
 
 
 def reader(name: str) -> ModuleType:
@@ -34,22 +57,103 @@ def reader(name: str) -> ModuleType:
     return importlib.import_module(f"classroom.data.readers.{name}")
 
 
-def read_all(name: str, folder: Path) -> Iterator[tuple[Sample, np.ndarray, np.ndarray, str]]:
-    """Reads and validates every sample below `folder`: (sample, image, mask, sha256 of the image's pixels).
+def walk(folders: Iterable[Path]) -> list[Path]:
+    """Every file below `folders`, sorted within each; hidden ones left out, such as macOS adds to archives."""
+    files, entered = [], set()
+    for folder in folders:
+        for where, inner, names in os.walk(folder, followlinks=True):
+            if (real := os.path.realpath(where)) in entered:  # a link back up, or one of `folders` within another
+                inner.clear()
+                continue
+            entered.add(real)
+            inner[:] = sorted(name for name in inner if not name.startswith((".", "__MACOSX")))
+            files += [Path(where, name) for name in sorted(names) if not name.startswith(".")]
+    return files
 
-    image is (height, width, 3) uint8, mask (height, width) uint8 of {0, 1}. Raises DataError naming the
-    file for whatever does not fit, and for two images with the same content (a constant image, as blank
-    slices at the end of a scan are, carries no content and may recur).
+
+def one_of(files: Sequence[Path], what: str, where: Sequence[Path], expected: str) -> Path:
+    """The only one of `files`, or the first of several with the same content.
+
+    Raises DataError, saying `what` was looked for, where, and which layout was expected.
     """
-    module = reader(name)
-    seen: dict[str, Path] = {}
-    for sample in module.find(folder):
-        image, mask = module.read(sample)
-        digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
-        if digest in seen and image.min() != image.max():
+    if not files:
+        raise DataError(f"{', '.join(map(str, where))}: no {what} here. Expected {expected}.")
+    for other in files[1:]:
+        if not same_content(files[0], other):
+            raise DataError(f"{other}: another {what} than {files[0]}. Expected one; remove the wrong one.")
+    return files[0]
+
+
+def same_content(first: Path, second: Path) -> bool:
+    """Whether two files hold the same bytes. Raises DataError if one cannot be read."""
+    try:
+        return cmp(first, second, shallow=False)
+    except OSError as error:
+        raise DataError(f"{second}: cannot be read ({error.strerror}).") from None
+
+
+def by_id(files: Iterable[Path], endings: Sequence[str]) -> dict[str, Path]:
+    """Files by their names without one of `endings` (lower case; names may have it in capitals).
+
+    A file that occurs twice, as in some archives, counts once. Raises DataError if the two differ.
+    """
+    named: dict[str, Path] = {}
+    for path in files:
+        for ending in endings:
+            if path.name.lower().endswith(ending):
+                key = path.name[: -len(ending)]
+                if key not in named:
+                    named[key] = path
+                elif not same_content(named[key], path):
+                    raise DataError(
+                        f"{path}: another file with the id of {named[key]}. Each id must occur once; remove "
+                        "the wrong one."
+                    )
+                break
+    return named
+
+
+def read_table(path: Path, columns: Sequence[str], key: str) -> pd.DataFrame:
+    """A CSV file's `columns` (it may have more) as text, indexed by the column `key`, sorted by it.
+
+    Raises DataError naming the file, and the line, if it cannot be read, lacks a column, or an id is missing, occurs
+    twice or could not be a file's name.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: cannot be read as a CSV table ({reason}). Fetch it again.") from None
+    for column in columns:
+        if column not in table.columns:
             raise DataError(
-                f"{sample.image}: the same image as {seen[digest]}. Each image must occur once, or it would be "
-                "trained and tested on; remove one of the two with its mask."
+                f"{path}: lacks the column '{column}'. Expected {', '.join(columns)}; found "
+                f"{', '.join(map(str, table.columns))}."
             )
-        seen[digest] = sample.image
-        yield sample, image, mask, digest
+    if table.empty:
+        raise DataError(f"{path}: has no rows. Expected one per image; fetch it again.")
+    ids = table[key]
+    for wrong, said in (
+        (~ids.str.fullmatch(NAME), f"is no name of an image: expected {key} of letters, digits, '_', '-' and '.'"),
+        (ids.duplicated(), "occurs a second time. Each image must have one row"),
+    ):
+        if wrong.any():
+            row = int(wrong.to_numpy().argmax())
+            raise DataError(f"{path}: line {row + 2}: '{ids.iloc[row]}' {said}.")
+    return table.set_index(key).sort_index()
+
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+"""Ids become parts of paths, so a table must not be able to name a file elsewhere."""
+
+
+def check_complete(images: Iterable[str], rows: Iterable[str], table: Path, where: str) -> None:
+    """Raises DataError unless every row of `table` has its image and every image its row; `where` are the images."""
+    images, rows = set(images), set(rows)
+    for lacking, said in (
+        (rows - images, f"has no image in {where}. Expected a file for every row; fetch the images again"),
+        (images - rows, f"in {where} has no row. Expected a row for every image; fetch the table again"),
+    ):
+        if lacking:
+            more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
+            raise DataError(f"{table}: '{min(lacking)}'{more} {said}.")

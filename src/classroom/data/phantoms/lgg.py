@@ -11,25 +11,26 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from scipy.ndimage import gaussian_filter, zoom
+from scipy.ndimage import gaussian_filter
 
+from classroom.data.phantoms.smooth import smooth
 from classroom.params import Phantom
 
 LESION_FREE = 0.45
 """Share of slices without a lesion (the original set: 0.65; fewer here, as the set is small)."""
 
 
-def write(folder: Path, phantom: Phantom) -> None:
-    """Writes `patients` × `slices` phantom slices below `folder`/kaggle_3m, in the layout of the LGG download."""
-    for patient in range(phantom.patients):
+def write(folder: Path, settings: Phantom) -> None:
+    """Writes `images_per_group` slices of each of `groups` patients in `folder`, in the layout of the LGG download."""
+    for patient in range(settings.groups):
         # One stream of random numbers per patient: more patients leave the earlier ones as they were.
-        random = np.random.default_rng([phantom.seed, patient])
+        random = np.random.default_rng([settings.seed, patient])
         case = f"PHANTOM_{patient:04d}"
         directory = folder / "kaggle_3m" / case
         directory.mkdir(parents=True)
-        head = _Head(phantom.size, random)
-        for number in range(1, phantom.slices + 1):
-            image, mask = head.slice(number / (phantom.slices + 1), random)
+        head = _Head(settings.size, random)
+        for number in range(1, settings.images_per_group + 1):
+            image, mask = head.slice(number / (settings.images_per_group + 1), random)
             tifffile.imwrite(directory / f"{case}_{number}.tif", image, photometric="rgb", compression="zlib")
             tifffile.imwrite(directory / f"{case}_{number}_mask.tif", mask, compression="zlib")
 
@@ -43,7 +44,7 @@ class _Head:
         self.radii = random.uniform(0.66, 0.86, size=2)
         self.centre = random.uniform(-0.06, 0.06, size=2)
         self.wobble = random.normal(0, 0.02, size=4)
-        self.bias = _smooth(random, size, 2) * 0.16
+        self.bias = smooth(random, size, 2) * 0.16
         self.lesion_contrast = random.uniform(0.1, 0.34)
         self.lesion_place = random.uniform(0, 2 * np.pi)
 
@@ -53,7 +54,7 @@ class _Head:
         radius = self._radius(shrink)
         brain = radius < 1
         skull = (radius >= 1) & (radius < 1.12)
-        tissue = 0.38 + 0.1 * _smooth(random, self.size, 6) + 0.05 * _smooth(random, self.size, 14)
+        tissue = 0.38 + 0.1 * smooth(random, self.size, 6) + 0.05 * smooth(random, self.size, 14)
         ventricles = np.exp(-(((self.x - self.centre[1]) / 0.16) ** 2) - ((self.y - self.centre[0]) / 0.3) ** 2)
         tissue = tissue - 0.22 * shrink * (ventricles > 0.6)
 
@@ -65,7 +66,7 @@ class _Head:
 
         # FLAIR (channel 1) shows the whole lesion, the others weaker. Vessels are as bright as a lesion after
         # contrast (channel 2) but dark before, so brightness in one channel alone does not tell a lesion.
-        vessels = (_smooth(random, self.size, 12) > 0.62) * random.uniform(0.15, 0.35)
+        vessels = (smooth(random, self.size, 12) > 0.62) * random.uniform(0.15, 0.35)
         glow = self.lesion_contrast * gaussian_filter(mask.astype(float), 0.8)
         channels = []
         for lesion_shows, vessel_shows in ((0.35, -0.3), (1.0, 0.35), (0.6, 1.0)):
@@ -90,11 +91,5 @@ class _Head:
         y = self.y - self.centre[0] - distance * self.radii[0] * np.sin(angle)
         x = self.x - self.centre[1] - distance * self.radii[1] * np.cos(angle)
         radii = random.uniform(0.1, 0.27) * random.uniform(0.75, 1.3, size=2)
-        border = 1 + 0.22 * _smooth(random, self.size, 7)
+        border = 1 + 0.22 * smooth(random, self.size, 7)
         return (np.hypot(y / radii[0], x / radii[1]) < border).astype(float)
-
-
-def _smooth(random: np.random.Generator, size: int, cells: int) -> np.ndarray:
-    """Smooth random field (size, size) of about unit range, with about `cells` bumps along a side."""
-    coarse = random.uniform(-1, 1, size=(cells + 2, cells + 2))
-    return zoom(coarse, size / (cells + 2), order=3, grid_mode=True, mode="nearest")[:size, :size]

@@ -1,0 +1,120 @@
+"""Unpacking downloads: .zip, .tar, .tar.gz and single .gz files, none of which may write outside its folder."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from classroom.errors import DataError
+from classroom.files import folder_written_whole
+
+LARGEST = 1 << 30
+"""Bytes that any archive may unpack to; a larger total must be plausible for its size."""
+RATIO = 200
+"""Times its own size that an archive may unpack to. Images are compressed already: theirs is about 1."""
+
+ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".gz")
+
+
+def is_archive(path: Path) -> bool:
+    """Whether `unpack` knows what to do with a file of this name."""
+    return path.name.lower().endswith(ENDINGS)
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpacks `archive` into `folder`, which appears whole or not at all.
+
+    Raises DataError naming the archive and the entry, before anything is written, for an entry that would lie outside
+    the folder, a link or a device, an encrypted archive, and a total size that only an attack would have; and for a
+    damaged archive.
+    """
+    name = archive.name.lower()
+    try:
+        with folder_written_whole(folder) as temporary:
+            if name.endswith(".zip"):
+                _unzip(archive, temporary)
+            elif name.endswith((".tar", ".tar.gz", ".tgz")):
+                _untar(archive, temporary)
+            else:
+                _gunzip(archive, temporary / archive.name[: -len(".gz")])
+    except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise DataError(f"{archive}: cannot be unpacked ({error}). The archive is damaged; fetch it again.") from None
+
+
+def _unzip(archive: Path, folder: Path) -> None:
+    with zipfile.ZipFile(archive) as file:
+        entries = file.infolist()
+        for entry in entries:
+            kind = stat.S_IFMT(entry.external_attr >> 16)
+            _check_entry(archive, entry.filename, plain=kind in (0, stat.S_IFREG, stat.S_IFDIR))
+            if entry.flag_bits & 1:
+                raise DataError(f"{archive}: '{entry.filename}' is encrypted. Expected an archive without a password.")
+        _check_total(archive, folder, (entry.file_size for entry in entries))
+        file.extractall(folder)  # reads no more of an entry than the size checked, and compares its checksum
+
+
+def _untar(archive: Path, folder: Path) -> None:
+    with tarfile.open(archive) as file:
+
+        def sizes() -> Iterable[int]:
+            for entry in file:  # an entry's contents are only read on the way to the next entry
+                _check_entry(archive, entry.name, plain=entry.isreg() or entry.isdir())
+                yield entry.size
+
+        _check_total(archive, folder, sizes())
+        for entry in file.getmembers():
+            path = folder / entry.name
+            if entry.isdir():
+                path.mkdir(parents=True, exist_ok=True)
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with file.extractfile(entry) as packed, path.open("wb") as copy:  # neither owner nor permissions
+                shutil.copyfileobj(packed, copy)
+
+
+def _gunzip(archive: Path, target: Path) -> None:
+    allowed = _allowed(archive)
+    with gzip.open(archive) as packed, target.open("wb") as file:
+        while chunk := packed.read(1 << 20):
+            allowed -= len(chunk)
+            if allowed < 0:
+                raise _bomb(archive)
+            file.write(chunk)
+
+
+def _check_entry(archive: Path, name: str, plain: bool) -> None:
+    paths = PurePosixPath(name), PureWindowsPath(name)
+    if any(path.is_absolute() or path.drive or path.root or ".." in path.parts for path in paths):
+        raise DataError(f"{archive}: '{name}' would be unpacked outside its folder. Do not trust this archive.")
+    if not plain:
+        raise DataError(f"{archive}: '{name}' is a link or a device. Expected files and folders only.")
+
+
+def _check_total(archive: Path, folder: Path, sizes: Iterable[int]) -> None:
+    allowed, total = _allowed(archive), 0
+    for size in sizes:
+        total += size
+        if total > allowed:
+            raise _bomb(archive)
+    if total > (free := shutil.disk_usage(folder).free):
+        raise DataError(
+            f"{archive}: unpacked it takes {total / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free. "
+            "Free space and run again."
+        )
+
+
+def _allowed(archive: Path) -> int:
+    return max(LARGEST, RATIO * archive.stat().st_size)
+
+
+def _bomb(archive: Path) -> DataError:
+    return DataError(
+        f"{archive}: would unpack to more than {_allowed(archive) / 1e9:.1f} GB, {RATIO} times its size. "
+        "No dataset does; do not trust this archive."
+    )

@@ -1,0 +1,49 @@
+"""What a grid search found on validation. The test split is not looked at."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from classroom.errors import DataError
+from classroom.params import Grid
+
+
+def read_points(folder: Path, grid: Grid, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """Every point of the grid with the validation metric that chooses (fraction), by seed and network.
+
+    `folder` holds <variant>/<alpha_1>-<alpha_2>-<teacher_share>/seed-<n>/metrics.json. Raises DataError if one is
+    missing or damaged.
+    """
+    points = []
+    for variant, *point in itertools.product(
+        (*grid.joint, *grid.offline), grid.alpha_1, grid.alpha_2, grid.teacher_share
+    ):
+        place = folder / variant / "-".join(map(str, point))
+        runs = {seed: _read(place / f"seed-{seed}" / "metrics.json") for seed in seeds}
+        points.append(
+            {
+                "variant": variant,
+                **dict(zip(("alpha_1", "alpha_2", "teacher_share"), point, strict=True)),
+                "weights": runs[seeds[0]]["settings"]["weights"],
+                "synthetic": runs[seeds[0]]["data"]["synthetic"],
+                "seeds": {
+                    str(seed): {name: next(iter(scores.values())) for name, scores in run["best"]["val"].items()}
+                    for seed, run in runs.items()
+                },
+            }
+        )
+    return points
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        run = json.loads(path.read_text())
+        if not run.keys() >= {"best", "settings", "data"}:
+            raise ValueError("keys are missing")
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}). Train this point of the grid again.") from None
+    return run

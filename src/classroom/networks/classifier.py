@@ -1,0 +1,42 @@
+"""A classifier whose last feature map can be shared (Table 6)."""
+
+from __future__ import annotations
+
+import timm
+import torch
+from torch import nn
+
+from classroom.params import Network as NetworkSettings
+
+
+class Classifier(nn.Module):
+    """Encoder, optionally the paper's Conv6, global average pooling, linear layer.
+
+    `conv6` is where teacher and students compare feature maps: the extra 1×1 block that brings a teacher to its
+    students' width (convolution, batch normalisation, ReLU, as every block before it), or the encoder's own last map.
+    """
+
+    def __init__(self, settings: NetworkSettings, classes: int) -> None:
+        super().__init__()
+        self.encoder = timm_encoder(settings, pretrained=False)
+        channels = self.encoder.num_features
+        self.conv6: nn.Module = nn.Identity()
+        if settings.conv6_channels:
+            self.conv6 = nn.Sequential(
+                nn.Conv2d(channels, settings.conv6_channels, kernel_size=1, bias=False),
+                nn.BatchNorm2d(settings.conv6_channels),
+                nn.ReLU(inplace=True),
+            )
+            channels = settings.conv6_channels
+        self.classifier = nn.Linear(channels, classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (B, classes) of normalised images (B, 3, H, W)."""
+        features = self.conv6(self.encoder.forward_features(images))
+        return self.classifier(features.mean(dim=(2, 3)))
+
+
+def timm_encoder(settings: NetworkSettings, pretrained: bool) -> nn.Module:
+    """The model of timm without its classifier; `pretrained` asks the hub for its ImageNet weights."""
+    name = settings.encoder.removeprefix("tu-")
+    return timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="", **settings.encoder_options)

@@ -1,0 +1,149 @@
+"""What a built network is made of, layer by layer (Tables 6, 7), read from the network itself."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from classroom.networks.build import Network
+
+
+class Layer(NamedTuple):
+    """One row of Table 6 or 7."""
+
+    stage: str
+    """Conv1, Conv2.x … Conv5.x, Conv6; DeConv 1 … DeConv 5."""
+    shape: tuple[int, int, int]
+    """Height, width and channels of what the stage hands on."""
+    blocks: str
+    """Its convolutions in order, as the paper prints them: `[1×1, 64; 3×3, 64; 1×1, 256] × 3`."""
+
+
+def layers(network: Network, image_size: int) -> list[Layer]:
+    """The stages of `network` for square images, from what its modules do in one forward pass.
+
+    A stage of the encoder is everything of one resolution: Conv1 at half the image's, Conv2.x at a quarter, and so
+    on. Works on any device, `meta` included, where nothing is computed but shapes.
+    """
+    steps = _steps(network.body, image_size)
+    described = []
+    for stage, found in itertools.groupby(steps, key=lambda step: step.stage):
+        members = list(found)
+        runs = [(text, len(list(same))) for text, same in itertools.groupby(step.text for step in members)]
+        blocks = " → ".join(f"{text} × {count}" if text.startswith("[") else text for text, count in runs)
+        described.append(Layer(stage, members[-1].shape, blocks))
+    return described
+
+
+class _Step(NamedTuple):
+    """One block, one convolution outside of blocks, or one pooling."""
+
+    stage: str
+    shape: tuple[int, int, int]
+    text: str
+
+
+class _Call(NamedTuple):
+    """One call of a convolution or pooling."""
+
+    path: str
+    module: nn.Module
+    input: torch.Tensor
+    shape: tuple[int, ...]
+
+
+def _steps(body: nn.Module, image_size: int) -> list[_Step]:
+    """Every step of the encoder, Conv6 and the decoder in the order in which they run."""
+    calls, shape_of = _observe(body, image_size)
+    blocks = _blocks(body)
+    steps = []
+    for block, group in itertools.groupby(calls, key=lambda call: _block_of(call.path, blocks)):
+        first, *others = group
+        if block is None:
+            for call in (first, *others):
+                stage = _stage(call.path, call.shape, image_size)
+                steps.append(_Step(stage, _as_printed(call.shape), _text(call.module, alone=True)))
+        else:
+            # What else reads the block's own input is its shortcut, which the paper's tables leave out.
+            main = [first, *(call for call in others if call.input is not first.input)]
+            shape = shape_of[block]
+            text = "[" + "; ".join(_text(call.module) for call in main) + "]"
+            steps.append(_Step(_stage(first.path, shape, image_size), _as_printed(shape), text))
+    return [step for step in steps if step.stage]
+
+
+def _observe(body: nn.Module, image_size: int) -> tuple[list[_Call], dict[str, tuple[int, ...]]]:
+    """The calls of one forward pass, and the shape of every module's output by its path."""
+    calls: list[_Call] = []
+    shape_of: dict[str, tuple[int, ...]] = {}
+    hooks = []
+    for path, module in body.named_modules():
+
+        def note(module: nn.Module, inputs: Any, output: Any, path: str = path) -> None:
+            if isinstance(output, torch.Tensor):
+                shape_of[path] = tuple(output.shape)
+                if isinstance(module, nn.Conv2d | nn.MaxPool2d):
+                    calls.append(_Call(path, module, inputs[0], shape_of[path]))
+
+        hooks.append(module.register_forward_hook(note))
+    training = body.training
+    body.eval()
+    try:
+        with torch.no_grad():
+            body(torch.zeros(1, 3, image_size, image_size, device=next(body.parameters()).device))
+    finally:
+        body.train(training)
+        for hook in hooks:
+            hook.remove()
+    return calls, shape_of
+
+
+def _blocks(body: nn.Module) -> list[str]:
+    """The innermost modules that hold two or more convolutions and hand on a feature map."""
+    several = {
+        path
+        for path, module in body.named_modules()
+        if path and sum(isinstance(inner, nn.Conv2d) for inner in module.modules()) > 1
+    }
+    return [path for path in several if not any(other.startswith(f"{path}.") for other in several)]
+
+
+def _block_of(path: str, blocks: list[str]) -> str | None:
+    return next((block for block in blocks if path.startswith(f"{block}.")), None)
+
+
+def _stage(path: str, shape: tuple[int, ...], image_size: int) -> str:
+    """Where a module belongs; empty for the heads, which the paper's tables leave out."""
+    part, *rest = path.split(".")
+    if part == "decoder":
+        return f"DeConv {int(rest[1]) + 1}" if rest[0] == "blocks" else ""
+    if part == "conv6":
+        return "Conv6"
+    if part != "encoder":
+        return ""
+    halvings = round(math.log2(image_size / shape[-1]))
+    return "Conv1" if halvings == 1 else f"Conv{halvings}.x"
+
+
+def _text(module: nn.Module, alone: bool = False) -> str:
+    """`3×3, 64`; a depthwise convolution and a stride outside of a block are said."""
+    height, width = module.kernel_size if isinstance(module.kernel_size, tuple) else (module.kernel_size,) * 2
+    kernel = f"{height}×{width}"
+    stride = module.stride if isinstance(module.stride, int) else module.stride[0]
+    strided = f", stride {stride}" if alone and stride > 1 else ""
+    if isinstance(module, nn.MaxPool2d):
+        return f"{kernel} max pool{strided}"
+    if module.groups == 1:
+        kind = ""
+    else:
+        kind = " depthwise" if module.groups == module.in_channels else f" in {module.groups} groups"
+    return f"{kernel}{kind}, {module.out_channels}{strided}"
+
+
+def _as_printed(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    _, channels, height, width = shape
+    return height, width, channels

@@ -1,0 +1,110 @@
+"""Tables 6 and 7: the layers of teacher and student, read from the networks as they are built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from classroom.params import Network
+from classroom.reporting import paper
+from classroom.reporting.tables import Part, number, write_table
+
+IMAGENET_CLASSES = 1000
+
+
+def architecture_table(
+    name: str, study: str, teacher: Network, student: Network, task: str, image_size: int, classes: int, scale: str,
+    target: Path,
+) -> None:  # fmt: skip
+    """Writes `target`.md, .csv and .tex: layers, output shapes, parameters, compression, the paper's beside them.
+
+    The networks are built without their weights, so that nothing is downloaded and no memory taken. Raises ParamsError
+    as `build` does.
+    """
+    import torch
+
+    from classroom.networks.build import build
+    from classroom.networks.describe import layers
+
+    stages: dict[str, dict[str, str]] = {}
+    counts = {}
+    for role, settings in (("teacher", teacher), ("student", student)):
+        with torch.device("meta"):
+            network = build(settings.model_copy(update={"weights": "random"}), task, classes, seed=0)
+            counts[role] = _parameters(network, task)
+            for layer in layers(network, image_size):
+                height, width, channels = layer.shape
+                stages.setdefault(layer.stage, {}).update(
+                    {f"{role}_output": f"{height}×{width}×{channels}", role: layer.blocks}
+                )
+    table = pd.DataFrame([{"layer": stage, **columns} for stage, columns in stages.items()])
+    table = table.sort_values("layer", key=lambda names: names.map(_place), ignore_index=True)
+    printed = paper.architecture(name)
+    columns = ["teacher_output", "teacher", "student_output", "student"]
+    if len(printed):
+        beside = printed.rename(columns=lambda column: column if column == "layer" else f"paper_{column}")
+        table = table.merge(beside, how="outer", on="layer", sort=False)
+        table = table.sort_values("layer", key=lambda names: names.map(_place), ignore_index=True)
+        columns += ["paper_output", "paper_teacher", "paper_student"]
+    table = table.reindex(columns=["layer", *columns]).fillna("–")
+
+    header = ["layer", *(column.replace("_", ": ", 1) if column.startswith("paper") else column.replace("_", " ")
+                         for column in columns)]  # fmt: skip
+    names = {"teacher": paper.network_name(teacher.encoder), "student": paper.network_name(student.encoder)}
+    title = f"{paper.title(name)}: networks of {study}" + ("" if len(printed) else " (not in the paper)")
+    facts = [
+        f"- scale: {scale}",
+        f"- teacher {teacher.encoder}, student {student.encoder}, for {task} of {image_size}×{image_size} pixels"
+        + (f" into {classes} classes" if task == "classification" else ""),
+        "- read from the networks' modules during a forward pass; shortcuts, normalisation and heads left out",
+    ]
+    caution = "" if scale == "paper" else f"**Networks and image size are those of scale '{scale}', not the paper's.**"
+    below = []
+    if len(printed):
+        below = ["The paper's columns are as printed, misprints included."]
+    parts = [Part(header, table.to_numpy().tolist(), below=below), _sizes(counts, names, task)]
+    for role, sizes in counts.items():
+        table[f"{role}_parameters"] = sizes["as trained"]
+    write_table(target, title, caution, facts, parts, table)
+
+
+def _parameters(network, task: str) -> dict[str, int]:
+    """Of the network as it is trained and, for classification, as ImageNet's, which is what the paper counts."""
+    sizes = {"as trained": network.parameter_count}
+    if task == "classification":
+        encoder = sum(parameter.numel() for parameter in network.body.encoder.parameters())
+        sizes["for ImageNet"] = encoder + (network.body.encoder.num_features + 1) * IMAGENET_CLASSES
+    return sizes
+
+
+def _sizes(counts: dict[str, dict[str, int]], names: dict[str, str], task: str) -> Part:
+    """Parameters of both networks, and what two students in the teacher's place save (Sec. 4.2)."""
+    rows = [
+        [f"teacher, {names['teacher']}: M parameters"], [f"student, {names['student']}: M parameters"],
+        ["saved by two students: 1 − 2·student/teacher"],
+    ]  # fmt: skip
+    kinds = list(counts["teacher"])
+    for kind in kinds:
+        big, small = counts["teacher"][kind], counts["student"][kind]
+        rows[0].append(number(big / 1e6, ".2f"))
+        rows[1].append(number(small / 1e6, ".2f"))
+        rows[2].append(number(100 * (1 - 2 * small / big), ".1f") + " %")
+    saved = paper.compression(names["teacher"], names["student"])
+    rows[0].append(number(paper.parameters(task, names["teacher"]), "g"))
+    rows[1].append(number(paper.parameters(task, names["student"]), "g"))
+    rows[2].append(number(saved, "g") + (" %" if saved == saved else ""))
+    below = []
+    if task == "classification":
+        below = [
+            "The paper counts the networks as they come for ImageNet, with 1000 classes and without Conv6; its "
+            "percentages follow from its rounded millions."
+        ]
+    else:
+        below = ["The paper's percentage is of the classification networks (Sec. 4.2); it prints none for U-Nets."]
+    return Part(["", *kinds, "paper"], rows, "Parameters", below=below)
+
+
+def _place(stage: str) -> tuple[bool, int]:
+    """Encoder before decoder, each by its number."""
+    return stage.startswith("DeConv"), int("".join(filter(str.isdigit, stage)))

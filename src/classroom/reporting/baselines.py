@@ -1,0 +1,112 @@
+"""Tables 2 and 13: teachers and students trained alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from classroom.evaluation.metrics import LABELS, METRICS
+from classroom.reporting import heading, paper
+from classroom.reporting.results import check_alike
+from classroom.reporting.tables import Part, beside_paper, mean_cell, mean_sd, shown_metrics, write_table
+
+
+def baselines_table(name: str, scale: str, seeds: Sequence[int], results: list[dict[str, Any]], target: Path) -> None:
+    """Writes `target`.md, .csv and .tex: a row per network, columns for each dataset and task.
+
+    A network that two studies share stands once; two that the paper calls the same but that differ (in Conv6, in their
+    data) get a row each. Raises DataError for results of other seeds or training settings than each other.
+    """
+    check_alike(results, seeds, same_data=False)
+    printed = paper.baselines(name)
+    records: list[dict[str, Any]] = []
+    rows: list[_Row] = []
+    by_size = sorted(results, key=lambda result: -_network(result)[1]["parameters"])
+    order = {network: rank for rank, network in enumerate(dict.fromkeys(_name(result) for result in by_size))}
+    merged = _merged(results)
+    for result, studies in sorted(merged, key=lambda pair: order[_name(pair[0])]):
+        role, facts = _network(result)
+        place = (result["data"]["dataset"], result["data"]["task"])
+        row = next((row for row in rows if row.name == _name(result) and place not in row.cells), None)
+        if row is None:
+            rows.append(row := _Row(_name(result)))
+        row.here.append(f"{', '.join(studies)}: {heading.describe(facts)}")
+        row.cells[place] = {}
+        for metric in METRICS[place[1]]:
+            mean, sd = mean_sd([result["seeds"][str(seed)]["test"][role][metric] for seed in seeds])
+            of_paper = printed[(printed.dataset == place[0]) & (printed.task == place[1]) & (printed.name == row.name)]
+            theirs = of_paper["mean"][of_paper.metric == metric]
+            cell = {"mean": mean, "sd": sd}
+            if len(printed):
+                cell |= {"paper": float(theirs.iloc[0]) if len(theirs) else float("nan")}
+                cell |= {"difference": mean - cell["paper"]}
+            row.cells[place][metric] = cell
+            described = {"dataset": place[0], "task": place[1], "network": row.name, "study": " ".join(studies)}
+            records.append(described | {"synthetic": result["data"]["synthetic"], "metric": metric, **cell})
+
+    shown = _columns(results, printed)
+    grid = [[row.name, "<br>".join(row.here), *(row.text(place, metric) for place, metric in shown)] for row in rows]
+    header = ["network", "here", *(f"{dataset} {LABELS[metric]}" for (dataset, _), metric in shown)]
+    facts = [
+        *heading.lines(scale, seeds, results),
+        "- each cell: the metric in percent, mean ± sample standard deviation over seeds"
+        + ("; below it the paper's mean and ours minus the paper's." if len(printed) else "."),
+    ]
+    title = f"{paper.title(name)}: teachers and students trained alone"
+    if not len(printed):
+        title += " (not in the paper)"
+    table = pd.DataFrame(records)
+    table.insert(0, "scale", scale)
+    caution = heading.caution(scale, [result["data"] for result in results], len(printed) > 0)
+    write_table(target, title, caution, facts, [Part(header, grid)], table)
+
+
+@dataclass
+class _Row:
+    """One network of the paper's name: what it is here, and its cells by dataset and task, then metric."""
+
+    name: str
+    here: list[str] = field(default_factory=list)
+    cells: dict[tuple[str, str], dict[str, dict[str, float]]] = field(default_factory=dict)
+
+    def text(self, place: tuple[str, str], metric: str) -> str:
+        if (cell := self.cells.get(place, {}).get(metric)) is None:
+            return "–"
+        ours = mean_cell(cell["mean"], cell["sd"])
+        return beside_paper(ours, cell["paper"], cell["difference"]) if "paper" in cell else ours
+
+
+def _network(result: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The only network of a baseline: its role and its facts."""
+    ((role, facts),) = result["networks"].items()
+    return role, facts
+
+
+def _name(result: dict[str, Any]) -> str:
+    return paper.network_name(_network(result)[1]["encoder"])
+
+
+def _merged(results: list[dict[str, Any]]) -> list[tuple[dict[str, Any], list[str]]]:
+    """Each network once, with the studies that share it: the same data, class balancing and settings."""
+    found: dict[str, tuple[dict[str, Any], list[str]]] = {}
+    for result in results:
+        facts = [*_network(result), result["data"], result["settings"]["balance"]]
+        found.setdefault(json.dumps(facts, sort_keys=True), (result, []))[1].append(result["study"])
+    return list(found.values())
+
+
+def _columns(results: list[dict[str, Any]], printed: pd.DataFrame) -> list[tuple[tuple[str, str], str]]:
+    """(dataset, task) and metric of every column: the paper's in its order, then what only we have."""
+    paper_columns = [((row.dataset, row.task), row.metric) for row in printed.itertuples()]
+    ours = [
+        ((result["data"]["dataset"], result["data"]["task"]), metric)
+        for result in results
+        for metric in shown_metrics(result["data"], printed.iloc[:0])
+        if (result["data"]["dataset"], result["data"]["task"]) not in {place for place, _ in paper_columns}
+    ]
+    return list(dict.fromkeys([*paper_columns, *ours]))

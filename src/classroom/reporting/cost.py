@@ -1,0 +1,97 @@
+"""What the trainings took: time, memory and disk, by table and technique."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from classroom.distill.exchange import EXCHANGE
+from classroom.errors import DataError
+from classroom.params import TECHNIQUES
+from classroom.reporting.paper import title
+from classroom.reporting.tables import TECHNIQUE_LABELS, Part, csv, markdown, number, write
+
+BASELINES = "baselines"
+
+
+def cost_table(scale: str, costs: Sequence[dict[str, Any]], target: Path) -> None:
+    """Writes `target`.md and .csv: a row per table and technique, and their totals.
+
+    `costs`: per study and method its `table` and, by seed, seconds, peak_memory_mb, device, threads and bytes. Raises
+    DataError if there are none.
+    """
+    if not costs:
+        raise DataError("results/costs: no run has been evaluated yet. Train and evaluate one, then run this again.")
+    runs = pd.DataFrame(
+        [
+            {
+                "table": one["table"],
+                "study": one["study"],
+                "technique": EXCHANGE[one["method"]].technique if one["method"] in EXCHANGE else BASELINES,
+                "hours": run["seconds"] / 3600,
+                "core_hours": run["seconds"] * run["threads"] / 3600,
+                "gpu_hours": run["seconds"] / 3600 if run["device"] != "cpu" else 0.0,
+                "memory_gb": run["peak_memory_mb"]["process"] / 1024,
+                "gpu_memory_gb": run["peak_memory_mb"].get("device", float("nan")) / 1024,
+                "disk_gb": run["bytes"] / 2**30,
+            }
+            for one in costs
+            for run in one["seeds"].values()
+        ]
+    )
+    order = [BASELINES, *TECHNIQUES]
+    grouped = runs.groupby(["table", "study", "technique"], sort=False)
+    table = pd.DataFrame([{**dict(zip(grouped.keys, key, strict=True)), **_summed(of)} for key, of in grouped])
+    table["place"] = table.technique.map(order.index)
+    table["number"] = table.table.map(_number)
+    table = table.sort_values(["number", "table", "study", "place"], ignore_index=True)
+    table = table.drop(columns=["place", "number"])
+    total = {"table": "all", "study": "", "technique": "all", **_summed(runs)}
+    table = pd.concat([table, pd.DataFrame([total])], ignore_index=True)
+
+    gpu = bool(runs.gpu_hours.sum())
+    header = ["table", "study", "technique", "runs", "hours", "core hours", *(["GPU hours"] if gpu else []),
+              "minutes a run (median)", "minutes a run (most)", "memory, GB (most)",
+              *(["GPU memory, GB (most)"] if gpu else []), "disk, GB"]  # fmt: skip
+    rows = []
+    for row in table.itertuples():
+        label = {**TECHNIQUE_LABELS, BASELINES: "alone", "all": "all"}[row.technique]
+        cells = [
+            title(row.table), row.study, label, str(row.runs), number(row.hours, ".2f"), number(row.core_hours, ".2f"),
+            *([number(row.gpu_hours, ".2f")] if gpu else []), number(row.median_minutes, ".2f"),
+            number(row.most_minutes, ".2f"), number(row.most_memory_gb, ".2f"),
+            *([number(row.most_gpu_memory_gb, ".2f")] if gpu else []), number(row.disk_gb, ".3f"),
+        ]  # fmt: skip
+        rows.append([f"**{cell}**" if row.table == "all" and cell else cell for cell in cells])
+    below = [
+        "Hours are of jobs, one after the other; jobs that ran at once took less by the clock. Core hours are hours "
+        "times the threads that a run was given. A run that was interrupted and went on from its checkpoint says what "
+        "its last session took, so interrupted runs took more than is written here. Disk is what a run's folder "
+        "holds.",
+    ]
+    table.insert(0, "scale", scale)
+    page = markdown("What the trainings took", "", [f"- scale: {scale}"], [Part(header, rows, below=below)])
+    write(target, {".md": page, ".csv": csv(table)})
+
+
+def _summed(runs: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "runs": len(runs),
+        "hours": runs.hours.sum(),
+        "core_hours": runs.core_hours.sum(),
+        "gpu_hours": runs.gpu_hours.sum(),
+        "median_minutes": 60 * runs.hours.median(),
+        "most_minutes": 60 * runs.hours.max(),
+        "most_memory_gb": runs.memory_gb.max(),
+        "most_gpu_memory_gb": runs.gpu_memory_gb.max(),
+        "disk_gb": runs.disk_gb.sum(),
+    }
+
+
+def _number(name: str) -> float:
+    """The paper's tables by number, before all others."""
+    digits = name.removeprefix("table")
+    return float(digits) if digits.isdigit() else float("inf")

@@ -1,0 +1,92 @@
+"""Tables 1 and 5: what each variant shares, from the one table in the code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from classroom.distill.exchange import EXCHANGE, Received
+from classroom.params import STRATEGIES, TECHNIQUES
+from classroom.reporting.tables import TECHNIQUE_LABELS, Part, write_table
+
+WORDS = {"prediction": "predictions", "feature": "features", None: "–"}
+CHANNELS = {
+    "T → S1": ("S1", "from_teacher"), "T → S2": ("S2", "from_teacher"),
+    "S2 → S1": ("S1", "from_peer"), "S1 → S2": ("S2", "from_peer"),
+}  # fmt: skip
+TERMS = {
+    "L_task": lambda received: True,
+    "L_KD_p": lambda received: received.from_teacher == "prediction",
+    "L_KD_f": lambda received: received.from_teacher == "feature",
+    "L_ML_p": lambda received: received.from_peer == "prediction",
+    "L_ML_f": lambda received: received.from_peer == "feature",
+}
+"""The loss terms of a student, and whether it has them; weights α, β, β, γ, γ."""
+
+
+def exchange_tables(folder: Path) -> None:
+    """Writes table1.md, .csv, .tex and table5.md, .csv, .tex into `folder`."""
+    _combinations(folder / "table1.md")
+    _loss_terms(folder / "table5.md")
+
+
+def _combinations(target: Path) -> None:
+    """Table 1: per technique, what flows along each channel that it uses."""
+    groups: dict[tuple[tuple[str, ...], ...], list[str]] = {}
+    for technique in TECHNIQUES:
+        rows = [(channel, *(_flows(technique, strategy, channel) for strategy in STRATEGIES)) for channel in CHANNELS]
+        used = tuple(row for row in rows if set(row[1:]) != {WORDS[None]})
+        groups.setdefault(used, []).append(technique)
+    # In the paper's order: from the teacher only, from the peer only, from both.
+    ordered = sorted(groups.items(), key=lambda item: (len(item[0]), item[0][0][0] != "T → S1"))
+    parts, records = [], []
+    for letter, (rows, techniques) in zip("abcd", ordered, strict=False):
+        title = f"({letter}) " + ", ".join(TECHNIQUE_LABELS[technique] for technique in techniques)
+        parts.append(Part(["", *map(str.upper, STRATEGIES)], [list(row) for row in rows], title))
+        for technique in techniques:
+            for channel, *flows in rows:
+                ends = dict(zip(("from", "to"), channel.split(" → "), strict=True))
+                records += [
+                    {"part": letter, "technique": technique, "strategy": strategy, **ends, "what": what}
+                    for strategy, what in zip(STRATEGIES, flows, strict=True)
+                ]
+    parts[-1] = parts[-1]._replace(
+        below=[
+            "V1 shares predictions only, V2 features only, V3 both. The paper's Table 1 (b) has ML's V3 with S1 and S2 "
+            "exchanged, against its own Table 5 and part (c); the students are alike, so only their names change. "
+            "Here Table 5 stands."
+        ]
+    )
+    title = "Table 1: combinations of distillation techniques and learning strategies"
+    write_table(target, title, "", ["- rendered from the code that trains the variants"], parts, pd.DataFrame(records))
+
+
+def _flows(technique: str, strategy: str, channel: str) -> str:
+    student, source = CHANNELS[channel]
+    return WORDS[getattr(getattr(EXCHANGE[f"{technique}-{strategy}"], student), source)]
+
+
+def _loss_terms(target: Path) -> None:
+    """Table 5: which terms make up each student's loss."""
+    rows, records = [], []
+    for technique in TECHNIQUES:
+        for strategy in STRATEGIES:
+            variant = EXCHANGE[f"{technique}-{strategy}"]
+            students: dict[str, Received] = {"S1": variant.S1, "S2": variant.S2}
+            has = {(student, term): test(students[student]) for student in students for term, test in TERMS.items()}
+            label = f"**{TECHNIQUE_LABELS[technique]}**" if strategy == STRATEGIES[0] else ""
+            rows.append([label, strategy.upper(), *("✓" if on else "×" for on in has.values())])
+            records += [
+                {"technique": technique, "strategy": strategy, "student": student, "term": term, "on": on}
+                for (student, term), on in has.items()
+            ]
+    header = ["technique", "strategy", *(f"{student}: {term}" for student in ("S1", "S2") for term in TERMS)]
+    below = (
+        "KD comes from the teacher, ML from the other student; p are predictions, f features. A student's loss is "
+        "α·L_task + β·L_KD + γ·L_ML. The teacher learns from L_task alone: before the students in KD (off), beside "
+        "them in KD (on) and KD + ML. The paper writes L′ for S2's terms."
+    )
+    title = "Table 5: the loss terms of each variant"
+    facts = ["- rendered from the code that trains the variants"]
+    write_table(target, title, "", facts, [Part(header, rows, below=[below])], pd.DataFrame(records))

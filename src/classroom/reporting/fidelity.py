@@ -1,0 +1,57 @@
+"""Tables 11, 12: how far the students decide as their own teacher does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from classroom.evaluation.metrics import LABELS
+from classroom.reporting import heading, paper
+from classroom.reporting.cells import UNCERTAIN, cells, layout
+from classroom.reporting.results import check_alike
+from classroom.reporting.tables import Part, shown_metrics, write_table
+
+
+def fidelity_table(name: str, scale: str, seeds: Sequence[int], results: list[dict[str, Any]], target: Path) -> None:
+    """Writes `target`.md, .csv and .tex: the metrics of the task with the teacher's decisions as the truth.
+
+    One row per technique with a teacher and student or ensemble, for each strategy the metrics in percent, as in the
+    tables of variants. Results of methods without a teacher are left out. Raises DataError for results of other seeds,
+    data or training settings than each other.
+    """
+    check_alike(results, seeds)
+    taught = [result for result in results if result["seeds"][str(seeds[0])]["fidelity"]]
+    data, study = results[0]["data"], results[0]["study"]
+    printed = paper.variants(name)
+    metrics = shown_metrics(data, printed)
+    table = cells(taught, seeds, "fidelity", printed)
+
+    title = f"{paper.title(name)}: fidelity of the students to their teacher on {study}"
+    facts = [
+        *heading.lines(scale, seeds, results),
+        heading.networks(taught or results),
+        f"- each cell: {' and '.join(LABELS[metric] for metric in metrics)} in percent with the teacher's decisions in "
+        "place of the ground truth, mean ± sample standard deviation over seeds, best strategy of the row in bold"
+        + ("; below it the paper's mean and ours minus the paper's." if len(printed) else "."),
+    ]
+    if not len(printed):
+        title += " (not in the paper)"
+    below = [
+        "The teacher is the run's own, of the same seed: the one that trained beside the students in KD (on) and "
+        "KD + ML, the baseline in KD (off)."
+    ]
+    if len(printed) and not printed.certain.all():
+        below.append(
+            f"{UNCERTAIN} The order of V2 and V3 is garbled in the source that the paper's values were read from: "
+            "these two may be exchanged."
+        )
+    if len(printed) and table.paper[table.metric.isin(metrics)].isna().any():
+        below.append("A dash stands where the paper's value is illegible in that source.")
+    if not taught:
+        below = ["None of the trained variants has a teacher."]
+    part: Part = layout(taught, table, metrics)._replace(below=below)
+    table.insert(0, "study", study)
+    table.insert(1, "scale", scale)
+    table.insert(2, "synthetic", data["synthetic"])
+    write_table(target, title, heading.caution(scale, [data], len(printed) > 0), facts, [part], table)

@@ -1,0 +1,58 @@
+"""Reading results, and the checks that they may stand in one table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from classroom.errors import DataError
+from classroom.files import content_hash
+
+
+def read_results(paths: Sequence[Path], runs: Path = Path("runs")) -> list[dict[str, Any]]:
+    """The results in `paths`.
+
+    Raises DataError if a file is missing or damaged, or was made from other predictions than those that lie
+    below `runs` today; a run that is not here (results pulled alone) cannot be compared and passes.
+    """
+    results = []
+    for path in paths:
+        try:
+            result = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: cannot be read ({error}). Run `classroom evaluate` for it again.") from None
+        study, method = result["study"], result["method"]
+        for seed, of_seed in result["seeds"].items():
+            predicted = runs / study / method / f"seed-{seed}" / "predictions.parquet"
+            if predicted.exists() and content_hash(predicted) != of_seed["predictions"]:
+                raise DataError(
+                    f"{path}: was not made from {predicted} as it is now. "
+                    f"Run `classroom evaluate {study} {method}` again."
+                )
+        results.append(result)
+    return results
+
+
+def check_alike(results: Sequence[dict[str, Any]], seeds: Sequence[int], same_data: bool = True) -> None:
+    """One heading describes all rows, so they must come from the same seeds, training and, usually, data.
+
+    Raises DataError, with the command to run, for results that do not.
+    """
+    first = results[0]
+    for result in results:
+        again = f"`classroom evaluate {result['study']} {result['method']}`"
+        if set(result["seeds"]) != {str(seed) for seed in seeds}:
+            raise DataError(
+                f"results of {result['method']} are of seeds {', '.join(result['seeds'])}, not "
+                f"{', '.join(map(str, seeds))}. Run {again} again."
+            )
+        other = result["settings"]["training"] != first["settings"]["training"]
+        if same_data:
+            other |= result["data"] != first["data"] or result["settings"]["balance"] != first["settings"]["balance"]
+        if other:
+            raise DataError(
+                f"results of {result['method']} and {first['method']} come from other data or training settings. "
+                f"Train and evaluate both again: {again}."
+            )

@@ -1,0 +1,135 @@
+"""Tables 3, 4, 8, 9, 14, 15: the twelve variants of a study."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from classroom.distill.exchange import EXCHANGE
+from classroom.evaluation import significance
+from classroom.evaluation.metrics import LABELS, METRICS
+from classroom.reporting import heading, paper
+from classroom.reporting.cells import KEYS, cells, layout
+from classroom.reporting.results import check_alike
+from classroom.reporting.tables import (  # fmt: skip
+    BASELINE_LABELS,
+    TECHNIQUE_LABELS,
+    Part,
+    csv,
+    latex,
+    markdown,
+    number,
+    shown_metrics,
+    write,
+)
+
+
+def variants_table(
+    name: str, scale: str, seeds: Sequence[int], results: list[dict[str, Any]], student: dict[str, Any], target: Path
+) -> None:
+    """Writes `target`.md, .csv, .tex and .json (the ensembles' first metric, for `dvc exp show`).
+
+    One row per technique and network, for each strategy the metrics in percent: mean ± sample standard deviation over
+    seeds, the best strategy of each row in bold; beside them the paper's values if it has a table of that name. Below,
+    what tells KD + ML V3 from the others. `student` is the result of the study's student alone. Raises DataError for
+    results of other seeds, data or training settings than each other.
+    """
+    check_alike([*results, student], seeds)
+    data, study = results[0]["data"], results[0]["study"]
+    primary = METRICS[data["task"]][0]
+    printed = paper.variants(name)
+    metrics = shown_metrics(data, printed)
+    compared = significance.compare([*results, student], seeds)
+    table = cells(results, seeds, "test", printed)
+
+    title = f"{paper.title(name)}: the twelve variants on {study}"
+    facts = [
+        *heading.lines(scale, seeds, results),
+        heading.networks(results),
+        f"- each cell: {_names(metrics)} in percent, mean ± sample standard deviation over seeds, best strategy of "
+        "the row in bold" + ("; below it the paper's mean and ours minus the paper's." if len(printed) else "."),
+        "- T learns from its task alone in every technique and starts from the same seed, so its rows agree "
+        "wherever arithmetic is deterministic; KD (off) takes the baseline teacher.",
+    ]
+    if not len(printed):
+        title += " (not in the paper)"
+    parts = [layout(results, table, metrics)]
+    if compared:
+        parts.append(_significance(compared, primary, seeds, results[0]))
+        table = _with_comparisons(table, compared, primary)
+    table.insert(0, "study", study)
+    table.insert(1, "scale", scale)
+    table.insert(2, "synthetic", data["synthetic"])
+    page = (title, heading.caution(scale, [data], len(printed) > 0), facts, parts)
+    summary = {
+        primary: {
+            f"{c.technique}-{c.strategy}": round(c.mean, 4)
+            for c in table.itertuples()
+            if c.network == "ensemble" and c.metric == primary
+        }
+    }
+    contents = {".md": markdown(*page), ".csv": csv(table), ".tex": latex(*page)}
+    write(target, contents | {".json": json.dumps(summary, indent=1) + "\n"})
+
+
+def _names(metrics: Sequence[str]) -> str:
+    names = [LABELS[metric] for metric in metrics]
+    return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _significance(
+    compared: list[significance.Comparison], metric: str, seeds: Sequence[int], result: dict[str, Any]
+) -> Part:
+    group, groups = result["data"]["group"], significance.group_count(result)
+    rows = [
+        [
+            _method(one.versus), number(100 * one.difference, "+.2f"),
+            f"{number(100 * one.low, '+.2f')} to {number(100 * one.high, '+.2f')}",
+            f"{one.p:.4f}", f"{one.adjusted_p:.4f}",
+            one.verdict if groups >= significance.FEW_GROUPS else f"too few {group}s to tell",
+        ]
+        for one in compared
+    ]  # fmt: skip
+    cautions = []
+    if groups < significance.FEW_GROUPS:
+        cautions.append(
+            f"Only {groups} test {group}{'s' if groups != 1 else ''}: intervals from so few are too narrow."
+        )
+    if len(seeds) == 1:
+        cautions.append("One seed only: how much another training would differ is not in these intervals.")
+    drawn = f"{group}s of the test split" + (", and seeds," if len(seeds) > 1 else "")
+    return Part(
+        ["KD + ML V3 (ensemble) against", "difference", "95 % interval", "p", "adjusted p", "KD + ML V3 is"],
+        rows,
+        title="Is KD + ML V3 better by more than chance?",
+        above=[
+            f"KD + ML V3's {LABELS[metric]} minus the other's, in percentage points, from the same test images and "
+            f"seeds. {drawn[0].upper()}{drawn[1:]} were drawn with replacement {significance.REPLICATES} times, the "
+            "same for both (paired bootstrap): the interval is of percentiles, p is two-sided, and the adjusted p "
+            "allows for the number of comparisons (Holm).",
+            *([f"**{' '.join(cautions)}**"] if cautions else []),
+        ],
+    )
+
+
+def _method(name: str) -> str:
+    if name not in EXCHANGE:
+        return BASELINE_LABELS[name]
+    return f"{TECHNIQUE_LABELS[EXCHANGE[name].technique]} {EXCHANGE[name].strategy.upper()} (ensemble)"
+
+
+def _with_comparisons(table: pd.DataFrame, compared: list[significance.Comparison], metric: str) -> pd.DataFrame:
+    """Adds KD + ML V3's ensemble minus each compared ensemble, in percentage points, to that ensemble's row."""
+    records = []
+    for one in compared:
+        if one.versus in EXCHANGE:
+            variant = EXCHANGE[one.versus]
+            record = dict(zip(KEYS, (variant.technique, variant.strategy, "ensemble", metric), strict=True))
+            figures = {"difference": 100 * one.difference, "low": 100 * one.low, "high": 100 * one.high}
+            figures |= {"p": one.p, "adjusted_p": one.adjusted_p}
+            records.append(record | {f"vs_kd_ml_v3_{key}": value for key, value in figures.items()})
+    return table.merge(pd.DataFrame(records), how="left", on=KEYS) if records else table
