@@ -80,6 +80,7 @@ def _merged(overlay: Mapping[str, Any], params: Path, source: Path) -> list[str]
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)  # as params.yaml is written
     yaml.representer.add_representer(
         type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
     )
