@@ -26,7 +26,8 @@ pytestmark = pytest.mark.engines
 
 ONE_VARIANT = Counter(train=1, evaluate=1, variants_table=1, fidelity_table=1, cost_table=1)
 TRAININGS = Counter(baseline=2, train=2, train_offline=1, grid=1)
-TABLES = Counter(variants_table=1, fidelity_table=1, baselines_table=1, choose=1)
+COMPARED = Counter(variants_table=1, fidelity_table=1)
+TABLES = COMPARED + Counter(baselines_table=1, choose=1)
 AFTER_TRAININGS = Counter(evaluate_baseline=2, evaluate=3, cost_table=1, samples=1) + TABLES
 
 
@@ -124,10 +125,11 @@ def test_an_edit_before_the_first_run_of_a_clone_is_seen(clone: Project) -> None
         ),
         (
             lambda p: p.edit("src/classroom/distill/exchange.py", "  # V3 turns", "  # So V3 turns"),
-            Counter(train=2, train_offline=1, grid=1, evaluate=3, cost_table=1, exchange_tables=1, samples=1) + TABLES,
+            Counter(train=2, train_offline=1, grid=1, evaluate=3, cost_table=1, exchange_tables=1, samples=1, choose=1)
+            + COMPARED,
         ),
         (lambda p: p.edit("src/classroom/reporting/heading.py", "from a local folder", "of a folder"),
-         TABLES + Counter(architecture_table=1, cost_table=1)),
+         COMPARED + Counter(baselines_table=1)),
         (lambda p: p.edit("src/classroom/errors.py", "The one exception", "One exception"), Counter()),
         (lambda p: [os.utime(path) for path in (p.root / "src").rglob("*.py")], Counter()),
     ],

@@ -65,7 +65,7 @@ def record(changed: Iterable[Stage]) -> list[str]:
     ]
     remembered.save()
     if names:
-        _dvc("commit", "--force", "--quiet", *names)
+        _commit(names)
     return names
 
 
@@ -191,6 +191,23 @@ def _set_time(path: Path, time: int) -> None:
     for target in (path / ".snakemake_timestamp", path):
         if target.exists():
             os.utime(target, ns=(time, time))
+
+
+def _commit(names: list[str]) -> None:
+    """`dvc commit --force` of these stages, with dvc.lock written once: the command writes it anew for every stage."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(_wait_for_lock=True) as repo, repo.lock:
+            stages = [info.stage for name in names for info in repo.stage.collect_granular(name)]
+            for stage in stages:
+                stage.save()
+                stage.commit()
+            if stages:
+                stages[0].dvcfile.dump_stages(stages, update_pipeline=False)
+    except (DvcException, OSError) as error:
+        raise ClassroomError(f"dvc.lock cannot be brought up to date: {' '.join(str(error).split())}.") from None
 
 
 def _dvc_status() -> list[str]:
