@@ -71,7 +71,11 @@ def code(stage: str) -> list[str]:
 def source_code(dataset: str) -> list[str]:
     """What fetching depends on. Only datasets that a target needs come here, before any job: the place to look for
     a folder of the user's."""
-    check_source(dataset, params.dataset[dataset])
+    try:
+        check_source(dataset, params.dataset[dataset])
+    except ClassroomError as error:
+        say(f"Error: {error}")
+        os._exit(1)  # nothing has started; whatever an input function raises, Snakemake prints with a traceback
     reader = params.dataset[dataset].reader
     return [path.replace("${item.reader}", reader) for path in code("fetch")]
 
