@@ -109,7 +109,7 @@ def _map(table: pd.DataFrame, title: str) -> bytes:
     first, second = list(dict.fromkeys(table.alpha_1)), list(dict.fromkeys(table.alpha_2))
     width, height = max(2.2, 0.6 * len(second) + 0.9), max(1.9, 0.55 * len(first) + 0.9)
     figure = Figure(
-        figsize=(max(5.0, width * len(shares) + 1.0), height * len(variants) + 0.7), layout="constrained", dpi=130
+        figsize=(max(3.4, width * len(shares) + 1.0), height * len(variants) + 0.8), layout="constrained", dpi=130
     )
     figure.get_layout_engine().set(hspace=0.08, wspace=0.04)
     panels = figure.subplots(len(variants), len(shares), squeeze=False)
@@ -134,7 +134,8 @@ def _map(table: pd.DataFrame, title: str) -> bytes:
             axis.set_title(f"{_label(variant)}, teacher's share {share:g}", fontsize=8)
         bar = figure.colorbar(image, ax=list(axes), shrink=0.9)
         bar.ax.tick_params(labelsize=7)
-    figure.suptitle(f"{title}\nensemble on validation, percent; the best outlined", fontsize=9)
+    heading = title.replace(", scale", "\nscale")  # or a single panel would stand at the edge of a wide picture
+    figure.suptitle(f"{heading}\nensemble on validation, percent; the best outlined", fontsize=8)
     content = io.BytesIO()
     figure.savefig(content, format="png", metadata={"Software": None})
     return content.getvalue()
