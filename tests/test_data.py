@@ -324,7 +324,7 @@ WHOLE = {
 def test_the_real_subsets_are_found_and_fetched_completely(tmp_path, folder):
     """Real files have what phantoms lack: other compressions, blank slices, gaps in the numbers, other shapes."""
     if not (REAL / folder).exists():
-        pytest.skip("the real subset is not on this machine")
+        pytest.skip("patients' images are not part of the repository; this runs where ../shared/data holds them")
     name, images, groups, group, masks, labels = WHOLE[folder]
     found = reader(name).find([REAL / folder])
     assert (len(found.samples), found.group) == (images, group)
