@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import segmentation_models_pytorch as smp
@@ -12,6 +12,7 @@ from torch import nn
 
 from classroom.errors import ParamsError, suggestion
 from classroom.networks.classifier import Classifier
+from classroom.networks.taps import find
 from classroom.networks.weights import load_encoder, normalisation
 from classroom.params import Network as NetworkSettings
 
@@ -24,7 +25,7 @@ class Output(NamedTuple):
     logits: torch.Tensor
     """Segmentation: (B, 1, H, W), before the sigmoid; classification: (B, classes), before the softmax."""
     features: dict[str, torch.Tensor]
-    """The output of every tapped module, by its path."""
+    """What passed every tap, by the tap's name."""
     shared: torch.Tensor
     """Of these, the task's feature map that teacher and students compare: see FEATURE_TAP."""
 
@@ -44,14 +45,16 @@ class Network(nn.Module):
     def __init__(
         self, body: nn.Module, mean: Sequence[float], std: Sequence[float], shared: str, taps: Sequence[str] = ()
     ) -> None:
+        """`taps`: as `classroom.networks.taps.find` takes them. Raises ParamsError, with those that exist."""
         super().__init__()
         self.body = body
+        self.normalisation = (mean, std)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
         self._features: dict[str, torch.Tensor] = {}
         self.shared = shared
-        for path in (shared, *taps):
-            self._tapped(path).register_forward_hook(self._keep(path))
+        found = {name: find(body, name) for name in dict.fromkeys((shared, *taps))}
+        self._hooks = [tap.module.register_forward_hook(self._keep(name, tap.pick)) for name, tap in found.items()]
 
     def forward(self, images: torch.Tensor) -> Output:
         """`images`: (B, 3, H, W) in [0, 1]."""
@@ -63,32 +66,41 @@ class Network(nn.Module):
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def _tapped(self, path: str) -> nn.Module:
-        try:
-            return self.body.get_submodule(path)
-        except AttributeError:
-            known = [name for name, _ in self.body.named_modules() if name.count(".") <= 2 and name]
-            raise ParamsError(f"tap '{path}' does not exist in this network.{suggestion(path, known)}") from None
+    def shapes(self, image_size: int) -> dict[str, tuple[int, int, int]]:
+        """Channels, height and width at every tap, for images of `image_size` pixels."""
+        was_training = self.training
+        self.eval()
+        with torch.no_grad():
+            features = self(torch.zeros(1, 3, image_size, image_size, device=self.mean.device)).features
+        self.train(was_training)
+        return {name: tuple(feature.shape[1:]) for name, feature in features.items()}
 
-    def _keep(self, path: str):  # noqa: ANN202 - the hook's type is torch's
-        def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            self._features[path] = output
+    def untap(self) -> None:
+        """Takes the taps off, for a body that goes on in another network."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _keep(self, name: str, pick: Callable[[Any], torch.Tensor]):  # noqa: ANN202 - the hook's type is torch's
+        def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: Any) -> None:
+            self._features[name] = pick(output)
 
         return hook
 
 
-def build(settings: NetworkSettings, task: str, classes: int, seed: int) -> Network:
+def build(settings: NetworkSettings, task: str, classes: int, seed: int, taps: Sequence[str] = ()) -> Network:
     """The network that `settings` describe; `seed` decides its random parts and nothing else does.
+
+    `taps` are handed out with the feature map that the paper's methods share.
 
     A U-Net with one logit per pixel for segmentation, a classifier with `classes` logits for classification. Raises
     ParamsError for an unknown encoder or an option that it does not take, and TrainingError for weights that cannot
     be had or do not fit.
     """
     check_encoder(settings.encoder, task)
-    with _seeded(seed):
+    with seeded(seed):
         body = _body(settings, task, classes)
         load_encoder(body.encoder, settings, task)
-    network = Network(body, *normalisation(settings, task), FEATURE_TAP[task])
+    network = Network(body, *normalisation(settings, task), FEATURE_TAP[task], taps)
     network.facts = {
         "task": task,
         **settings.model_dump(mode="json", exclude_none=True),
@@ -169,7 +181,8 @@ def _body(settings: NetworkSettings, task: str, classes: int) -> nn.Module:
 
 
 @contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
+    """What is drawn inside depends on `seed` alone, and nothing outside on it."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield

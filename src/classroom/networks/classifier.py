@@ -32,8 +32,11 @@ class Classifier(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (B, classes) of normalised images (B, 3, H, W)."""
-        features = self.conv6(self.encoder.forward_features(images))
-        return self.classifier(features.mean(dim=(2, 3)))
+        return self.head(self.encoder.forward_features(images))
+
+    def head(self, features: torch.Tensor) -> torch.Tensor:
+        """Logits (B, classes) of the encoder's last map: Conv6 where there is one, pooling, the linear layer."""
+        return self.classifier(self.conv6(features).mean(dim=(2, 3)))
 
 
 def timm_encoder(settings: NetworkSettings, pretrained: bool) -> nn.Module:

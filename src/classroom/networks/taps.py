@@ -1,0 +1,61 @@
+"""Where features can be taken from a network, by names that all encoders share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from classroom.errors import ParamsError, suggestion
+
+STRIDES = {"stem": 2, "layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}
+"""An encoder's stages by the size of their maps: image ÷ stride. Every one after its last activation."""
+
+
+class Tap(NamedTuple):
+    module: nn.Module
+    pick: Callable[[Any], torch.Tensor]
+    """The feature map (B, C, H, W) in what the module returns."""
+
+
+def find(body: nn.Module, name: str) -> Tap:
+    """The tap called `name`: a stage of the encoder (`layer2`) or the path of any module (`decoder.blocks.0`).
+
+    Raises ParamsError, with the taps that exist, for one that does not.
+    """
+    stages = stages_of(body.encoder) if hasattr(body, "encoder") else {}
+    if name in stages:
+        return stages[name]
+    try:
+        return Tap(body.get_submodule(name), _whole)
+    except AttributeError:
+        paths = [path for path, _ in body.named_modules() if path.count(".") <= 2 and path]
+        blocks = [path for path in paths if path.startswith("decoder.blocks.") and path.count(".") == 2]
+        near = suggestion(name, [*stages, *paths])
+        raise ParamsError(
+            f"tap '{name}' does not exist in this network.{near if 'Did' in near else ''} "
+            f"Taps: {', '.join([*stages, *blocks])}, or the path of any module."
+        ) from None
+
+
+def stages_of(encoder: nn.Module) -> dict[str, Tap]:
+    """Those of `STRIDES` that the encoder has."""
+    if hasattr(encoder, "feature_info"):  # timm's own: modules by stride
+        modules = {info["reduction"]: info["module"] for info in encoder.feature_info}
+        return {
+            name: Tap(encoder.get_submodule(modules[stride]), _whole)
+            for name, stride in STRIDES.items()
+            if stride in modules
+        }
+    # An encoder of segmentation-models-pytorch returns the image and then one map a stage.
+    return {name: Tap(encoder, _stage(number)) for number, name in enumerate(STRIDES, start=1)}
+
+
+def _whole(output: torch.Tensor) -> torch.Tensor:
+    return output
+
+
+def _stage(number: int) -> Callable[[Any], torch.Tensor]:
+    return lambda output: output[number]
