@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     TypeAdapter,
     ValidationError,
@@ -25,6 +23,14 @@ from pydantic import (
 from ruamel.yaml import YAML, YAMLError
 
 from classroom.errors import ParamsError, suggestion
+from classroom.method_settings import (
+    COMPARISON_METHODS,
+    METHODS,
+    REFERENCE_WEIGHTS,
+    Methods,
+    MethodWeights,
+)
+from classroom.section import Section
 
 Technique = Literal["ml", "kd_off", "kd_on", "kd_ml"]
 Strategy = Literal["v1", "v2", "v3"]
@@ -42,12 +48,6 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Inside = Annotated[float, Field(gt=0, lt=1)]
 
 NAME = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
-
-
-class Section(BaseModel):
-    """A block of params.yaml: unknown keys are errors, values never change after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
 class Phantom(Section):
@@ -279,6 +279,30 @@ class Grid(Section):
         return self
 
 
+class Compared(Section):
+    """Published methods that train in some studies of one task."""
+
+    studies: tuple[str, ...] = Field(description="where; [] for none")
+    methods: tuple[str, ...] = Field(description="which; [] for none")
+
+
+class Comparison(Section):
+    """Table 10: published methods beside ours."""
+
+    tables: Annotated[tuple[str, ...], Field(max_length=1)] = Field(description="the report's name; [] for none")
+    ours: str = Field(description="the variant that stands for ours")
+    classification: Compared
+    segmentation: Compared
+
+
+class Tune(Section):
+    """Search of the published methods' weights, chosen on validation: each factor multiplies the reference weights."""
+
+    factors: Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=1)]
+    classification: Compared
+    segmentation: Compared
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -292,9 +316,15 @@ class Params(Section):
         description="reports with two studies side by side, e.g. split by image and by group"
     )
     grid: Grid
+    comparison: Comparison
+    tune: Tune
     dataset: dict[str, Dataset]
     study: dict[str, Study]
     weights: dict[str, dict[str, VariantWeights]]
+    methods: Methods
+    method_weights: dict[str, dict[str, MethodWeights]] = Field(
+        description="of published methods: by study and method, the weight of every loss term"
+    )
     losses: Losses
     augmentation: Augmentation
     training: Training
@@ -305,7 +335,10 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _names_refer(self) -> Params:
-        for kind, names in (("dataset", self.dataset), ("study", self.study), ("twins", self.twins)):
+        for kind, names in (
+            ("dataset", self.dataset), ("study", self.study), ("twins", self.twins),
+            ("comparison.tables", self.comparison.tables),
+        ):  # fmt: skip
             for name in names:
                 if not NAME.fullmatch(name):
                     raise ValueError(f"{kind}.{name}: a name is lower-case letters, digits, '-' and '_'")
@@ -316,6 +349,7 @@ class Params(Section):
         self._check_studies()
         self._check_reports()
         self._check_weights()
+        self._check_comparison()
         for key, study in (
             *((f"samples.{name}", name) for name in self.samples),
             *(("grid.studies", name) for name in self.grid.studies),
@@ -363,9 +397,10 @@ class Params(Section):
         for name in self.baseline_tables:
             if owners.get(name) != "baselines":
                 raise ValueError(f"baseline_tables: no study names '{name}' under tables.baselines")
-        for name in self.twins:
-            if name in owners:
-                raise ValueError(f"twins.{name}: the name is taken ({owners[name]})")
+        for kind, names in (("twins", self.twins), ("comparison.tables", self.comparison.tables)):
+            for name in names:
+                if owners.setdefault(name, kind) != kind:
+                    raise ValueError(f"{kind}.{name}: the name is taken ({owners[name]})")
 
     def _check_weights(self) -> None:
         for name in self.studies:
@@ -378,6 +413,61 @@ class Params(Section):
             for variant in variants:
                 if variant not in VARIANTS:
                     raise ValueError(f"weights.{name}: unknown variant '{variant}'.{suggestion(variant, VARIANTS)}")
+
+    def _check_comparison(self) -> None:
+        compared = any(getattr(self.comparison, task).studies for task in METHODS)
+        if compared and self.comparison.ours not in self.trained_variants:
+            raise ValueError(
+                f"comparison.ours: '{self.comparison.ours}' is not in variants."
+                f"{suggestion(self.comparison.ours, self.trained_variants)}"
+            )
+        if self.comparison.tables and not compared:
+            raise ValueError("comparison.tables names a report, but no study is compared: set it to []")
+        for section in ("comparison", "tune"):
+            for task, known in METHODS.items():
+                compared_here: Compared = getattr(getattr(self, section), task)
+                self._check_compared(f"{section}.{task}", task, compared_here, known)
+        for name, methods in self.method_weights.items():
+            if name not in self.study:
+                raise ValueError(f"method_weights: unknown study '{name}'.{suggestion(name, self.study)}")
+            task = self.study[name].task
+            for method, weights in methods.items():
+                if method not in METHODS[task]:
+                    raise ValueError(
+                        f"method_weights.{name}: '{method}' is no method of {task}.{suggestion(method, METHODS[task])}"
+                    )
+                if weights.terms.keys() != REFERENCE_WEIGHTS[task][method].keys():
+                    raise ValueError(
+                        f"method_weights.{name}.{method}: expected weights of "
+                        f"{', '.join(REFERENCE_WEIGHTS[task][method])}, not of {', '.join(weights.terms) or 'none'}"
+                    )
+
+    def _check_compared(self, key: str, task: str, compared: Compared, known: tuple[str, ...]) -> None:
+        for part in ("studies", "methods"):
+            values = getattr(compared, part)
+            if len(set(values)) != len(values):
+                raise ValueError(f"{key}.{part}: each once, not {list(values)}")
+        for name in compared.studies:
+            if name not in self.study:
+                raise ValueError(f"{key}.studies: unknown study '{name}'.{suggestion(name, self.study)}")
+            if self.study[name].task != task:
+                raise ValueError(f"{key}.studies: '{name}' is a study of {self.study[name].task}")
+        for method in compared.methods:
+            if method not in known:
+                elsewhere = " It is one of the other task." if method in COMPARISON_METHODS else ""
+                raise ValueError(
+                    f"{key}.methods: unknown method '{method}'.{elsewhere or suggestion(method, known)} "
+                    f"Known: {', '.join(known)}."
+                )
+            for name in compared.studies:
+                if key.startswith("comparison") and method not in self.method_weights.get(name, {}):
+                    raise ValueError(f"method_weights.{name} lacks '{method}', which {key}.methods lists")
+        batch = self.training.batch_size
+        if compared.studies and "semckd" in compared.methods and batch < 8:
+            raise ValueError(
+                f"training.batch_size: {batch} is too small for semckd ({key}.methods): the batch is the input of its "
+                "attention. Set it to 8 or more, or leave semckd out."
+            )
 
 
 def load(path: Path) -> dict[str, Any]:

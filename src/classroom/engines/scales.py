@@ -32,6 +32,9 @@ def apply(name: str, params: Path = Path("params.yaml"), folder: Path = Path("sc
     for section in ("study", "dataset"):
         for removed in values.get(section, {}).keys() - settings.get(section, {}).keys():
             del values[section][removed]
+    for searched in (values.get("grid", {}), *values.get("tune", {}).values()):
+        if isinstance(searched, Mapping) and "studies" in searched:
+            searched["studies"] = [study for study in searched["studies"] if study in settings.get("study", {})]
     return _merged(values, params, overlay)
 
 

@@ -1,0 +1,212 @@
+"""The settings of the published methods that stand beside ours in Table 10, with their reference defaults.
+
+The paper prints none of them. The defaults are those of each method's public reference code, on one scale: a
+prediction loss is a mean over the batch or the pixels, times T². Where they are from is in docs/methods.md.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from classroom.section import Section
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Taps = Annotated[tuple[str, ...], Field(min_length=1)]
+
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+SHARED_BLOCK = "decoder.blocks.0"
+"""What the paper's own methods share in segmentation: the U-Net's first decoder block."""
+
+
+class ForClasses(Section):
+    """What every method of classification can be told."""
+
+    convention: Literal["A", "B"] = Field(
+        "A", description="A: the task's loss and the method's own; B: a prediction loss of weight 1 besides"
+    )
+    temperature: Positive = Field(4.0, description="of convention B's prediction loss")
+
+
+class ForMasks(Section):
+    """What every method of segmentation can be told."""
+
+    temperature: Positive = Field(1.0, description="of its prediction loss")
+
+
+class FitNetClasses(ForClasses):
+    tap: str = Field("layer2", description="the hint")
+    two_stage: bool = Field(
+        False, description="the hint alone in the first half of the epochs, everything else in the second, as in 2015"
+    )
+
+
+class ATClasses(ForClasses):
+    taps: Taps = STAGES
+    power: Positive = Field(2.0, description="of the activations")
+
+
+class SPClasses(ForClasses):
+    tap: str = "layer4"
+
+
+class VIDClasses(ForClasses):
+    taps: Taps = STAGES
+    initial_variance: Positive = 5.0
+    least_variance: Positive = 1e-5
+
+
+class SimKDClasses(Section):
+    reduction: Literal[2, 4, 8] = Field(2, description="the projector's bottleneck is so many times narrower")
+
+
+class SRRLClasses(ForClasses):
+    pass
+
+
+class SemCKDClasses(ForClasses):
+    convention: Literal["A", "B"] = "B"
+    taps: Taps = STAGES
+    mid_ratio: Positive = Field(
+        0.25, description="width inside a regressor ÷ the teacher's; 2 as published, 854 M parameters with a ResNet50"
+    )
+    sharpness: Positive = Field(1.0, description="divides the similarity of query and key")
+
+
+class Adversary(Section):
+    """The discriminator that tells the student's logit maps from the teacher's."""
+
+    form: Literal["wgan-gp", "hinge"] = "wgan-gp"
+    gradient_penalty: Weight = 10.0
+    weight: Positive = Field(0.1, description="of its own loss")
+    learning_rate: Positive = Field(4e-4, description="of its Adam, betas 0.9 and 0.99")
+
+
+class FitNetMasks(ForMasks):
+    tap: str = SHARED_BLOCK
+
+
+class ATMasks(ForMasks):
+    taps: Taps = (SHARED_BLOCK,)
+    power: Positive = Field(2.0, description="of the activations")
+
+
+class SKDMasks(ForMasks):
+    tap: str = SHARED_BLOCK
+    pool: int = Field(2, ge=1, description="kernel of the pooling before pixels are compared in pairs")
+    adversarial: bool = True
+    adversary: Adversary = Adversary()
+
+
+class IFVDMasks(ForMasks):
+    tap: str = SHARED_BLOCK
+    adversarial: bool = True
+    adversary: Adversary = Adversary()
+
+
+class CWDMasks(Section):
+    temperature: Positive = Field(4.0, description="of the distributions over positions")
+    tap: str = SHARED_BLOCK
+
+
+class DSDMasks(Section):
+    temperature: Positive = Field(4.0, description="of the distributions over positions")
+    taps: Annotated[tuple[str, ...], Field(min_length=2)] = tuple(f"decoder.blocks.{block}" for block in range(3))
+    category_size: int = Field(32, ge=1, description="logit maps are pooled to this size before they are compared")
+
+
+class EMKDMasks(ForMasks):
+    temperature: Positive = Field(4.0, description="of its prediction loss")
+    low: str = Field("stem", description="the tap of low-level features")
+    high: str = Field("layer2", description="the tap of high-level features")
+    power: Positive = Field(4.0, description="of the activations")
+
+
+class ClassesMethods(Section):
+    """The methods of classification."""
+
+    fitnet: FitNetClasses
+    srrl: SRRLClasses
+    at: ATClasses
+    sp: SPClasses
+    vid: VIDClasses
+    simkd: SimKDClasses
+    semckd: SemCKDClasses
+
+
+class MasksMethods(Section):
+    """The methods of segmentation."""
+
+    fitnet: FitNetMasks
+    at: ATMasks
+    skd: SKDMasks
+    ifvd: IFVDMasks
+    cwd: CWDMasks
+    dsd: DSDMasks
+    emkd: EMKDMasks
+
+
+class Methods(Section):
+    classification: ClassesMethods
+    segmentation: MasksMethods
+
+
+class MethodWeights(Section):
+    """The weight of every loss term of a method, by the term's name."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, Weight]
+
+    tuned: bool = Field(False, description="chosen on validation, by `tune`")
+
+    @property
+    def terms(self) -> dict[str, float]:
+        return dict(self.model_extra or {})
+
+
+REFERENCE_WEIGHTS: dict[str, dict[str, dict[str, float]]] = {
+    "classification": {
+        "fitnet": {"feature": 100.0},
+        "srrl": {"feature": 1.0, "regression": 1.0},
+        "at": {"attention": 1000.0},
+        "sp": {"similarity": 3000.0},
+        "vid": {"information": 1.0},
+        "simkd": {"feature": 1.0},
+        "semckd": {"feature": 400.0},
+    },
+    "segmentation": {
+        "fitnet": {"feature": 10.0, "prediction": 1.0},
+        "at": {"attention": 10_000.0, "prediction": 1.0},
+        "skd": {"prediction": 1.0, "pair": 10.0, "adversarial": 0.001},
+        "ifvd": {"prediction": 1.0, "variation": 20.0, "adversarial": 0.001},
+        "cwd": {"logits": 3.0, "feature": 50.0},
+        "dsd": {"pixel": 1000.0, "category": 10.0},
+        "emkd": {"prediction": 0.1, "importance": 0.9, "affinity": 0.9},
+    },
+}
+
+METHODS: dict[str, tuple[str, ...]] = {
+    task: tuple(section.annotation.model_fields) for task, section in Methods.model_fields.items()
+}
+"""The methods of every task, in the order of Table 10."""
+COMPARISON_METHODS = tuple(dict.fromkeys(name for names in METHODS.values() for name in names))
+
+
+def settings_type(task: str, method: str) -> type[Section]:
+    """The section of `methods.<task>.<method>`."""
+    return Methods.model_fields[task].annotation.model_fields[method].annotation
+
+
+def reference(task: str, method: str) -> Section:
+    """The method's settings as its reference code has them."""
+    return settings_type(task, method)()
+
+
+def departures(task: str, method: str, settings: dict[str, Any], weights: dict[str, float]) -> list[str]:
+    """What is not as in the reference, such as `tap layer3` or `weight feature 30`."""
+    usual = reference(task, method).model_dump(mode="json")
+    told = [f"{key} {value}" for key, value in settings.items() if value != usual[key]]
+    expected = REFERENCE_WEIGHTS[task][method]
+    return told + [f"weight {term} {value:g}" for term, value in weights.items() if value != expected[term]]
