@@ -23,9 +23,10 @@ class Term(NamedTuple):
 
 
 class Method(nn.Module, ABC):
-    """Networks that are trained together.
+    """Networks that are trained together, with whatever modules the method needs besides.
 
-    `networks` holds all of them by name (T, S1, S2), `frozen` names those that only teach.
+    `networks` holds all of them by name (T, S1, S2), `frozen` names those that only teach. Every other submodule is an
+    extra of the training: in the resume checkpoint, not in what a run leaves.
     """
 
     frozen: Sequence[str] = ()
@@ -41,6 +42,16 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def losses(self, images: torch.Tensor, targets: torch.Tensor) -> list[Term]:
         """Every loss component for one batch: images (B, 3, H, W) in [0, 1], masks (B, 1, H, W) or classes (B,)."""
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Called before the first step of every epoch (from 0), and when a training goes on within it."""
+
+    def after_step(self) -> None:
+        """Called after the optimiser's step, for what a method trains by itself."""
+
+    def remarks(self, targets: torch.Tensor) -> list[str]:
+        """What a reader of the result should know of these training targets (a sample), in sentences."""
+        return []
 
     def train(self, mode: bool = True) -> Method:
         """A frozen network stays in eval mode: its batch statistics are part of what it learnt."""
@@ -58,6 +69,11 @@ class Method(nn.Module, ABC):
     def trained(self) -> list[str]:
         """The networks that learn, and whose weights a run leaves behind."""
         return [name for name in self.networks if name not in self.frozen]
+
+    @property
+    def extra_parameters(self) -> int:
+        """Parameters that train and are not part of a network that the run leaves."""
+        return sum(p.numel() for name, p in self.named_parameters() if not name.startswith("networks."))
 
     def state_of(self, name: str) -> dict[str, torch.Tensor]:
         """One network's weights as `<network>.<tensor>`."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 from classroom.errors import TrainingError
+from classroom.method_settings import REFERENCE_WEIGHTS, MethodWeights, settings_type
 from classroom.methods import names
 from classroom.methods.base import Method, network_seed
-from classroom.networks.build import build
+from classroom.networks.build import Network as BuiltNetwork
+from classroom.networks.build import build, seeded
 from classroom.params import (
     BASELINES,
+    VARIANTS,
     Losses,
     Network,
     TaskLoss,
@@ -32,51 +37,94 @@ def make(
     study: str,
     raw: dict[str, Any],
     seed: int,
-    teacher_weights: Path,
+    teacher_weights: Path | None,
     task: str,
     classes: int,
+    image_size: int,
     point: Sequence[float] | None = None,
 ) -> Method:
     """The method called `name` for `study`, with the settings in `raw`; networks drawn from `seed`.
 
     `teacher_weights` is the file of the study's teacher baseline, read only by methods with a frozen
-    teacher; `point` of a grid search takes the place of the variant's weights. Raises ParamsError for what the
-    settings lack, TrainingError for an unknown method or if that file is missing or damaged.
+    teacher, which keep a random one without it; `point` of a search takes the place of the weights. Raises ParamsError
+    for what the settings lack, TrainingError for an unknown method or if that file is missing or damaged.
     """
-    names.check(name)
-    if name in BASELINES:
-        from classroom.methods.alone import Alone  # only what a run uses counts among its dependencies
+    names.check(name, task)
+    maker = _alone if name in BASELINES else _learning_styles if name in VARIANTS else _comparison
+    return maker(_Making(name, study, raw, seed, teacher_weights, task, classes, image_size, point))
 
-        settings = select(raw, f"study.{study}.{name}", Network)
-        network = NETWORK_OF_BASELINE[name]
-        built = build(settings, task, classes, network_seed(seed, network))
-        return Alone(network, built, select(raw, "losses.task", TaskLoss))
 
+@dataclass(frozen=True)
+class _Making:
+    """What `make` was asked for."""
+
+    name: str
+    study: str
+    raw: dict[str, Any]
+    seed: int
+    teacher_weights: Path | None
+    task: str
+    classes: int
+    image_size: int
+    point: Sequence[float] | None
+
+    def network(self, name: str, role: str, taps: Sequence[str] = ()) -> BuiltNetwork:
+        settings = select(self.raw, f"study.{self.study}.{role}", Network)
+        return build(settings, self.task, self.classes, network_seed(self.seed, name), taps)
+
+
+# Only what a run uses is imported, and so counts among its dependencies.
+
+
+def _alone(making: _Making) -> Method:
+    from classroom.methods.alone import Alone
+
+    network = NETWORK_OF_BASELINE[making.name]
+    return Alone(network, making.network(network, making.name), select(making.raw, "losses.task", TaskLoss))
+
+
+def _learning_styles(making: _Making) -> Method:
     from classroom.distill.exchange import EXCHANGE
     from classroom.methods.learning_styles import LearningStyles
 
-    variant = EXCHANGE[name]
-    if point is None:
-        weights = select(raw, f"weights.{study}.{name}", VariantWeights)
-        warn_of_sum(weights, f"weights.{study}.{name}")
+    variant = EXCHANGE[making.name]
+    if making.point is None:
+        key = f"weights.{making.study}.{making.name}"
+        weights = select(making.raw, key, VariantWeights)
+        warn_of_sum(weights, key)
     else:
         from classroom.distill.grid import weights_at
 
-        weights = weights_at(variant, *point)
-    losses = select(raw, "losses", Losses)
+        weights = weights_at(variant, *making.point)
+    losses = select(making.raw, "losses", Losses)
     roles = {"S1": "student", "S2": "student"}
     if variant.teacher != "none":
         roles = {"T": "teacher", **roles}
-    networks = {
-        network: build(select(raw, f"study.{study}.{role}", Network), task, classes, network_seed(seed, network))
-        for network, role in roles.items()
-    }
+    networks = {network: making.network(network, role) for network, role in roles.items()}
     if variant.teacher == "frozen":
-        _load_teacher(networks["T"], teacher_weights)
+        _load_teacher(networks["T"], making.teacher_weights)
     return LearningStyles(variant, weights, networks, losses)
 
 
-def _load_teacher(teacher: nn.Module, path: Path) -> None:
+def _comparison(making: _Making) -> Method:
+    method = importlib.import_module(f"classroom.methods.{making.name}").METHOD
+    options = select(making.raw, f"methods.{making.task}.{making.name}", settings_type(making.task, making.name))
+    if making.point is None:
+        weights = select(making.raw, f"method_weights.{making.study}.{making.name}", MethodWeights).terms
+    else:
+        (factor,) = making.point
+        weights = {term: factor * value for term, value in REFERENCE_WEIGHTS[making.task][making.name].items()}
+    taps = method.taps(options)
+    networks = {"T": making.network("T", "teacher", taps), "S1": making.network("S1", "student", taps)}
+    _load_teacher(networks["T"], making.teacher_weights)
+    task, batch = select(making.raw, "losses.task", TaskLoss), select(making.raw, "training.batch_size", int)
+    with seeded(network_seed(making.seed, "extras")):
+        return method(networks, options, weights, task, making.image_size, batch)
+
+
+def _load_teacher(teacher: nn.Module, path: Path | None) -> None:
+    if path is None:
+        return
     try:
         state = {key.removeprefix("T."): value for key, value in load_file(path).items()}
     except (OSError, SafetensorError) as error:

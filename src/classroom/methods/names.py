@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from classroom.errors import TrainingError, suggestion
+from classroom.method_settings import COMPARISON_METHODS, METHODS
 from classroom.params import BASELINES, VARIANTS
 
-ALL = (*BASELINES, *VARIANTS)
+ALL = (*BASELINES, *VARIANTS, *COMPARISON_METHODS)
 
 
-def check(name: str) -> None:
-    """Raises TrainingError, with the nearest name, unless `name` is a method that can be trained."""
+def check(name: str, task: str | None = None) -> None:
+    """Raises TrainingError, with the nearest name, unless `name` is a method that can be trained (for `task`)."""
     if name not in ALL:
         raise TrainingError(f"unknown method '{name}'.{suggestion(name, ALL)}")
+    if task and name in COMPARISON_METHODS and name not in METHODS[task]:
+        raise TrainingError(f"'{name}' is no method of {task}; there are {', '.join(METHODS[task])}.")
+
+
+def is_published(name: str) -> bool:
+    """Whether this is one of Table 10's methods from the literature."""
+    return name in COMPARISON_METHODS

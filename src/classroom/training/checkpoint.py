@@ -23,6 +23,8 @@ class Progress:
     step: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     """Sum over the finished steps of the epoch under way, by loss component."""
+    weighted: dict[str, float] = field(default_factory=dict)
+    """The same, every component times its weight."""
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: dict[str, int] = field(default_factory=dict)
     """By trained network: the epoch of its highest validation IoU or accuracy; the first of equals."""

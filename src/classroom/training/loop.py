@@ -54,6 +54,7 @@ def fit(
         while progress.epoch < settings.epochs:
             positions = order(train, balance, seed, progress.epoch)
             method.train()
+            method.begin_epoch(progress.epoch, settings.epochs)
             for step in range(progress.step, steps):
                 batch = positions[step * settings.batch_size : (step + 1) * settings.batch_size]
                 images, targets = train.batch(batch, device)
@@ -66,6 +67,7 @@ def fit(
                 optimiser.zero_grad(set_to_none=True)
                 total.backward()
                 optimiser.step()
+                method.after_step()
                 _add(progress, terms)
                 report(progress, steps)
                 if interruption.requested or checkpoints.due():
@@ -122,6 +124,7 @@ def _add(progress: Progress, terms: list[Term]) -> None:
     for term in terms:
         key = f"{term.network}/{term.name}"
         progress.sums[key] = progress.sums.get(key, 0.0) + term.value.item()
+        progress.weighted[key] = progress.weighted.get(key, 0.0) + term.weight * term.value.item()
     progress.step += 1
 
 
@@ -132,6 +135,7 @@ def _close_epoch(
     by_network = scores(predict(method, val, settings.batch_size, device), val)
     row: dict[str, float] = {"epoch": progress.epoch + 1, "learning_rate": settings.learning_rate}
     row |= {f"loss/{key}": total / steps for key, total in progress.sums.items()}
+    row |= {f"weighted/{key}": total / steps for key, total in progress.weighted.items()}
     row |= {f"val/{name}/{metric}": value for name in by_network for metric, value in by_network[name].items()}
     progress.history.append(row)
     for name in method.trained:
@@ -140,7 +144,7 @@ def _close_epoch(
             state = method.state_of(name)
             progress.best_state |= {key: value.detach().cpu().clone() for key, value in state.items()}
             progress.best_epoch[name], progress.best_score[name] = progress.epoch + 1, chosen_by
-    progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
+    progress.epoch, progress.step, progress.sums, progress.weighted = progress.epoch + 1, 0, {}, {}
 
 
 def _not_finite(terms: list[Term], progress: Progress, step: int, checkpoints: Checkpoints) -> str:

@@ -43,17 +43,24 @@ class Show:
             self.bar.stop()
 
     def __call__(self, progress: TrainingProgress, steps: int, epochs: int) -> None:
-        loss = sum(progress.sums.values()) / progress.step
+        loss = sum(progress.weighted.values()) / progress.step
         if self.bar:
             done = progress.epoch * steps + progress.step
             self.bar.update(self.task, total=epochs * steps, completed=done, loss=f"{loss:.4f}")
         elif progress.step == steps:
             seconds = time.monotonic() - self.logged_at
             self.logged_at = time.monotonic()
-            self.log(f"epoch {progress.epoch + 1}/{epochs}: loss {loss:.4f}, {seconds:.1f} s")
+            self.log(f"epoch {progress.epoch + 1}/{epochs}: loss {loss:.4f}, {seconds:.1f} s{_scales(progress)}")
 
     def log(self, message: str) -> None:
         if self.bar:
             self.console.print(f"{self.title}: {message}", highlight=False)
         else:
             print(f"{self.title}: {message}", file=sys.stderr, flush=True)
+
+
+def _scales(progress: TrainingProgress) -> str:
+    """Every term as it is minimised: whether their weights suit each other is to be seen."""
+    if len(progress.weighted) < 2:
+        return ""
+    return "; " + ", ".join(f"{key} {value / progress.step:.3g}" for key, value in progress.weighted.items())

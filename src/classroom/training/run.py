@@ -65,29 +65,37 @@ def train(
     data = open_splits(prepared, splits)
     about = {**json.loads((prepared / "dataset.json").read_text()), **described(splits)}
     method = make(
-        method_name, study, raw, seed, teacher_weights, about["task"], classes=len(about["labels"]), point=point
-    ).to(where)
+        method_name, study, raw, seed, teacher_weights, about["task"],
+        classes=len(about["labels"]), image_size=about["image_size"], point=point,
+    ).to(where)  # fmt: skip
+    remarks = method.remarks(_sample(data["train"]))
+    for remark in remarks:
+        show.log(remark)
     optimiser = torch.optim.Adam(
         [p for p in method.parameters() if p.requires_grad], lr=settings.learning_rate, fused=True
     )
     checkpoints = Checkpoints(checkpoint_folder, identity, checkpoint_minutes, method, optimiser)
     torch.manual_seed(seed)
 
+    clock = _Clock(show, settings.epochs)
     progress = fit(
         method, data, augment, settings, balance, seed, where, checkpoints,
-        lambda progress, steps: show(progress, steps, settings.epochs), show.log,
+        clock, show.log,
     )  # fmt: skip
     facts = {
         "study": study,
         "method": method_name,
         "seed": seed,
         "data": about,
+        "extra_parameters": method.extra_parameters,
+        "remarks": remarks,
         "settings": method.settings | {"training": settings.model_dump(mode="json"), "balance": balance},
     }
     save(method, progress, data, settings, where, target, facts)
     return {
         "device": where.type,
         "seconds": round(time.monotonic() - started, 1),
+        "seconds_per_epoch": clock.seconds_per_epoch,
         "peak_memory_mb": peak_memory_mb(where),
         "threads": settings.threads,
         "best_epoch": progress.best_epoch,
@@ -116,6 +124,11 @@ def save(
         "networks": {name: network.facts for name, network in method.networks.items()},
         "best": {"epochs": progress.best_epoch, **best},
         "last": {"epoch": progress.epoch, **last},
+        "terms": {
+            key.removeprefix("weighted/"): value
+            for key, value in progress.history[-1].items()
+            if key.startswith("weighted/")
+        },
         "test_images": {
             "id": test.ids,
             "group": test.groups,
@@ -161,6 +174,30 @@ def peak_memory_mb(device: torch.device) -> dict[str, int]:
     if device.type == "cuda":
         peak["device"] = torch.cuda.max_memory_allocated(device) // 2**20
     return peak
+
+
+class _Clock:
+    """Passes progress on and takes the time, of this session's steps alone, first one aside."""
+
+    def __init__(self, show: Any, epochs: int) -> None:
+        self.show, self.epochs = show, epochs
+        self.began: tuple[float, float] | None = None
+        self.seconds_per_epoch: float | None = None
+
+    def __call__(self, progress: Progress, steps: int) -> None:
+        now, done = time.monotonic(), progress.epoch + progress.step / steps
+        if self.began is None:
+            self.began = (now, done)
+        elif done > self.began[1]:
+            self.seconds_per_epoch = round((now - self.began[0]) / (done - self.began[1]), 3)
+        self.show(progress, steps, self.epochs)
+
+
+def _sample(split: SplitData) -> torch.Tensor:
+    """At most 500 targets, evenly spaced: masks (N, 1, H, W) or classes (N,)."""
+    positions = np.unique(np.linspace(0, len(split) - 1, 500).astype(int))
+    targets = torch.from_numpy(split.targets[split.rows[positions]])
+    return targets.unsqueeze(1) if targets.ndim == 3 else targets
 
 
 def _as_predicted(truth: np.ndarray, predicted: dict[str, np.ndarray]) -> np.ndarray:

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import copy
 import statistics
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from classroom.data.augment import Augment
-from classroom.methods.base import network_seed
 from classroom.methods.make import make
-from classroom.networks.build import build
-from classroom.params import Augmentation, Network, Training, select
+from classroom.params import Augmentation, Training, select
 from classroom.training.run import choose_device, make_deterministic
 
 STEPS = 3
@@ -44,12 +39,7 @@ def measure(method_name: str, study: str, raw: dict[str, Any], classes: int, dev
     settings: Training = select(raw, "training", Training)
     make_deterministic(settings.threads)
     where = choose_device(device)
-    with tempfile.TemporaryDirectory() as folder:
-        weights = Path(folder, "teacher.safetensors")
-        if method_name.startswith("kd_off"):
-            teacher = build(select(raw, f"study.{study}.teacher", Network), task, classes, network_seed(0, "T"))
-            save_file({f"T.{key}": value.contiguous() for key, value in teacher.state_dict().items()}, weights)
-        method = make(method_name, study, raw, 0, weights, task, classes).to(where)
+    method = make(method_name, study, raw, 0, None, task, classes, size).to(where)
     augment = Augment(select(raw, "augmentation", Augmentation))
     optimiser = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], fused=True)
     images = torch.rand(settings.batch_size, 3, size, size, device=where)
@@ -60,12 +50,14 @@ def measure(method_name: str, study: str, raw: dict[str, Any], classes: int, dev
 
     def step() -> None:
         method.train()
+        method.begin_epoch(0, settings.epochs)
         augmented, moved = augment(images, targets, seed=0)
         with torch.autocast(where.type, torch.bfloat16, enabled=settings.precision == "bf16"):
             terms = method.losses(augmented, moved)
         optimiser.zero_grad(set_to_none=True)
         sum(term.weight * term.value for term in terms).backward()
         optimiser.step()
+        method.after_step()
 
     def predict() -> None:
         method.eval()

@@ -1,0 +1,78 @@
+"""The adversarial part of SKD and IFVD: a discriminator with an optimiser of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from classroom.method_settings import Adversary as AdversarySettings
+from classroom.methods.comparison import two_channels
+from classroom.networks.build import Output
+from classroom.networks.discriminator import Discriminator
+
+
+class Adversary(nn.Module):
+    """Takes the teacher's logit maps for real and the student's for fake; the student tries to pass.
+
+    Its parameters are not the student's optimiser's: it takes its own step after the student's, on the same batch.
+    Its optimiser is part of its state, so that a resumed training goes on in the same bits.
+    """
+
+    def __init__(self, settings: AdversarySettings, image_size: int) -> None:
+        """Raises TrainingError for images that are too small."""
+        super().__init__()
+        self.settings = settings
+        self.discriminator = Discriminator(channels=2, image_size=image_size).requires_grad_(False)
+        self._optimiser: torch.optim.Optimizer | None = None
+        self._seen: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def distance(self, student: Output, teacher: Output) -> torch.Tensor:
+        """−mean D(student): what the student minimises."""
+        own, other = two_channels(student.logits), two_channels(teacher.logits)
+        self._seen = (own.detach(), other)
+        return -self.discriminator(own).mean()
+
+    def step(self) -> None:
+        """One step of the discriminator on the logit maps that `distance` saw last."""
+        if self._seen is None:
+            return
+        own, other = self._seen
+        self._seen = None
+        self.discriminator.requires_grad_(True)
+        optimiser = self._its_optimiser()
+        optimiser.zero_grad(set_to_none=True)
+        with torch.autocast(own.device.type, enabled=False):
+            (self.settings.weight * self.loss(own, other)).backward()
+        optimiser.step()
+        self.discriminator.requires_grad_(False)
+
+    def loss(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        """What the discriminator minimises, of two-channel logit maps (B, 2, H, W)."""
+        real, fake = self.discriminator(teacher), self.discriminator(student)
+        if self.settings.form == "hinge":
+            return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+        return fake.mean() - real.mean() + self.settings.gradient_penalty * self._penalty(student, teacher)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return self._optimiser.state_dict() if self._optimiser else {}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        if state:
+            self._its_optimiser().load_state_dict(state)
+
+    def _its_optimiser(self) -> torch.optim.Optimizer:
+        if self._optimiser is None:  # not before: the device of the parameters is known only now
+            self._optimiser = torch.optim.Adam(
+                self.discriminator.parameters(), lr=self.settings.learning_rate, betas=(0.9, 0.99), fused=True
+            )
+        return self._optimiser
+
+    def _penalty(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        """(‖∇D‖ − 1)² between the two (Gulrajani et al., 2017), mean over the batch."""
+        share = torch.rand(len(student), 1, 1, 1, device=student.device)
+        between = (share * teacher + (1 - share) * student).requires_grad_(True)
+        (gradient,) = torch.autograd.grad(self.discriminator(between).sum(), between, create_graph=True)
+        return (gradient.flatten(1).norm(dim=1) - 1).square().mean()

@@ -1,0 +1,32 @@
+"""Attention transfer: the student is active where the teacher is."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from classroom.methods.comparison import Comparison, attention, same_size, softened_divergence
+from classroom.networks.build import Output
+
+
+class AttentionTransfer(Comparison):
+    """As the authors' code has it; their Eq. 2 takes the norm of the difference, not its mean square.
+
+    For segmentation with a prediction loss (CIRKD).
+    """
+
+    paper = "Zagoruyko & Komodakis, ICLR 2017, arXiv 1612.03928"
+    equation = "Σ_l mean (A(f_S) − A(f_T))², A = mean_c |f|^p as a vector of length 1"
+
+    def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+        values = {"attention": sum(self._distance(student, teacher, tap) for tap in self.options.taps)}
+        if "prediction" in self.weights:
+            values["prediction"] = softened_divergence(student.logits, teacher.logits, self.options.temperature)
+        return values
+
+    def _distance(self, student: Output, teacher: Output, tap: str) -> torch.Tensor:
+        own, other = same_size(student.features[tap], teacher.features[tap])
+        return F.mse_loss(attention(own, self.options.power), attention(other, self.options.power))
+
+
+METHOD = AttentionTransfer

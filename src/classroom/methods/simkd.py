@@ -1,0 +1,68 @@
+"""SimKD: the student's features, projected to the teacher's, go through the teacher's own classifier."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from classroom.distill.losses import feature_loss
+from classroom.methods.comparison import LAST_MAP, Comparison, block, check_sizes, same_size
+from classroom.networks.build import Network, Output
+
+
+class SimKD(Comparison):
+    """No label enters training, and the student's own classifier is not there: what the run leaves is the student's
+    encoder, the projector and a copy of what the teacher has after its last map."""
+
+    paper = "Chen et al., CVPR 2022, arXiv 2203.14001"
+    equation = "mean (P(f_S) − f_T)²; prediction: T's classifier on P(f_S)"
+    uses_labels = False
+
+    def build_extras(self, image_size: int) -> None:
+        check_sizes(self.student_shapes[LAST_MAP][1:], self.teacher_shapes[LAST_MAP][1:])
+        student, teacher = self.networks["S1"], self.networks["T"]
+        projector = _projector(*self.channels(LAST_MAP), self.options.reduction)
+        body = BorrowedHead(student.body.encoder, projector, teacher.body)
+        self.networks["S1"] = borrowed = Network(body, *student.normalisation, shared="projector")
+        student.untap()
+        borrowed.facts = student.facts | {"parameters": borrowed.parameter_count}
+
+    @property
+    def extra_parameters(self) -> int:
+        """Of the projector, which stays with the student."""
+        return sum(p.numel() for p in self.networks["S1"].body.projector.parameters())
+
+    def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+        own, other = same_size(student.features["projector"], teacher.features[LAST_MAP])
+        return {"feature": feature_loss(own, other)}
+
+
+class BorrowedHead(nn.Module):
+    """A student's encoder, a projector, and a frozen copy of the teacher's Conv6 (if any) and classifier."""
+
+    def __init__(self, encoder: nn.Module, projector: nn.Module, teacher: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.projector = encoder, projector
+        self.conv6 = copy.deepcopy(teacher.conv6).requires_grad_(False)
+        self.classifier = copy.deepcopy(teacher.classifier).requires_grad_(False)
+
+    def train(self, mode: bool = True) -> BorrowedHead:
+        """The borrowed part keeps the teacher's batch statistics."""
+        super().train(mode)
+        self.conv6.eval()
+        return self
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (B, classes) of normalised images (B, 3, H, W)."""
+        projected = self.projector(self.encoder.forward_features(images))
+        return self.classifier(self.conv6(projected).mean(dim=(2, 3)))
+
+
+def _projector(student: int, teacher: int, reduction: int) -> nn.Sequential:
+    narrow = max(1, teacher // reduction)
+    return nn.Sequential(block(student, narrow), block(narrow, narrow, kernel=3), block(narrow, teacher))
+
+
+METHOD = SimKD

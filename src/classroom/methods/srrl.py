@@ -1,0 +1,36 @@
+"""SRRL, softmax regression representation learning: the teacher's classifier judges the student's features."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from classroom.methods.comparison import LAST_MAP, Comparison, block, same_size
+from classroom.networks.build import Output
+
+
+class SoftmaxRegression(Comparison):
+    """In the authors' order: the connector works on the map, pooling comes after it. The gradient passes through the
+    teacher's classifier, which stays as it is. The student predicts with its own."""
+
+    paper = "Yang et al., ICLR 2021"
+    equation = "mean (g_S − g_T)² + mean (h_T(c(f_S)) − z_T)², g pooled features, h_T the teacher's classifier"
+
+    def build_extras(self, image_size: int) -> None:
+        self.connector = block(*self.channels(LAST_MAP))
+        convolution: nn.Conv2d = self.connector[0]
+        nn.init.normal_(convolution.weight, std=math.sqrt(2 / convolution.out_channels))
+
+    def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+        own, other = same_size(student.features[LAST_MAP], teacher.features[LAST_MAP])
+        own = self.connector(own)
+        return {
+            "feature": F.mse_loss(own.mean(dim=(2, 3)), other.mean(dim=(2, 3))),
+            "regression": F.mse_loss(self.networks["T"].body.head(own), teacher.logits),
+        }
+
+
+METHOD = SoftmaxRegression

@@ -1,0 +1,56 @@
+"""Variational information distillation: the student's features predict the teacher's, with a learnt variance each."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from classroom.methods.comparison import Comparison, same_size
+from classroom.networks.build import Output
+
+
+class VariationalInformation(Comparison):
+    """The loss is a negative log-likelihood: it falls below 0 as the variances shrink."""
+
+    paper = "Ahn et al., CVPR 2019"
+    equation = "Σ_l mean ½ ((μ(f_S) − f_T)² / v_c + log v_c)"
+
+    def build_extras(self, image_size: int) -> None:
+        # The last "." of a path would nest modules, so taps stand in a list in their order.
+        self.predictors = nn.ModuleList(_Gaussian(*self.channels(tap), self.options) for tap in self.options.taps)
+
+    def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+        pairs = zip(self.predictors, self.options.taps, strict=True)
+        return {"information": sum(of(*same_size(student.features[tap], teacher.features[tap])) for of, tap in pairs)}
+
+
+class _Gaussian(nn.Module):
+    """A mean per pixel from the student's map and a variance per channel of the teacher's."""
+
+    def __init__(self, student: int, teacher: int, options: object) -> None:
+        super().__init__()
+        self.mean = nn.Sequential(
+            nn.Conv2d(student, teacher, 1, bias=False),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(teacher, teacher, 1, bias=False),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(teacher, teacher, 1, bias=False),
+        )
+        self.least = options.least_variance
+        # softplus of it, and the least variance, make the initial one.
+        start = math.log(math.expm1(options.initial_variance - self.least))
+        self.raw_variance = nn.Parameter(torch.full((1, teacher, 1, 1), start))
+
+    @property
+    def variance(self) -> torch.Tensor:
+        return F.softplus(self.raw_variance) + self.least
+
+    def forward(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        variance = self.variance
+        return 0.5 * ((self.mean(student) - teacher).square() / variance + variance.log()).mean()
+
+
+METHOD = VariationalInformation
