@@ -26,7 +26,9 @@ app = typer.Typer(
 )
 
 StudyName = Annotated[str, typer.Argument(help="A study: a key of `study` in params.yaml, e.g. lgg-resnet18.")]
-MethodName = Annotated[str, typer.Argument(help="teacher, student, or a variant such as kd_ml-v3.")]
+MethodName = Annotated[
+    str, typer.Argument(help="teacher, student, a variant such as kd_ml-v3, or a published method such as fitnet.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the networks' random parts, the order and augmentation.")]
 
 
@@ -77,7 +79,10 @@ def train(
     seed: Seed,
     point: Annotated[
         str,
-        typer.Option(help="A point of a grid search, ALPHA_1,ALPHA_2,TEACHER_SHARE, in place of the weights."),
+        typer.Option(
+            help="A point of a search in place of the weights: ALPHA_1,ALPHA_2,TEACHER_SHARE of a variant, or the "
+            "FACTOR of a published method's reference weights."
+        ),
     ] = "",
     device: Annotated[
         str,
@@ -88,14 +93,15 @@ def train(
         typer.Option(min=0, envvar="CLASSROOM_CHECKPOINT_MINUTES", help="Checkpoint this often within an epoch."),
     ] = 10.0,
 ) -> None:
-    """Train one run: a baseline or one of the twelve variants. Started again after a kill, it goes on where it was."""
+    """Train one run: a baseline, variant or published method. Started again after a kill, it goes on where it was."""
     from classroom.methods import names
 
     names.check(method)
-    weights = _point(point)
+    weights = _point(point, method)
     target = _run_folder(study, method, seed)
     if weights:
-        target = Path("grid", study, method, "-".join(point.split(",")), f"seed-{seed}")
+        search = "tune" if names.is_published(method) else "grid"
+        target = Path(search, study, method, "-".join(point.split(",")), f"seed-{seed}")
     with _job(f"classroom train {study} {method} --seed {seed}" + (f" --point {point}" if point else "")) as job:
         from classroom.training.progress import Show
         from classroom.training.run import train as run
@@ -130,6 +136,8 @@ def evaluate(study: StudyName, method: MethodName) -> None:
     from classroom.params import BASELINES, select
 
     names.check(method)
+    if names.is_published(method):
+        raise ClassroomError(f"{method} is evaluated beside the others of its study: `classroom compare {study}`.")
     with _job(f"classroom evaluate {study} {method}") as job:
         runs = {seed: _run_folder(study, method, seed) for seed in select(job.raw, "seeds", list[int])}
         results, cost = run(runs), {"study": study, "method": method, "seeds": costs(runs)}
@@ -142,6 +150,34 @@ def evaluate(study: StudyName, method: MethodName) -> None:
         metric = next(iter(next(iter(result["test"].values()))))
         scores = ", ".join(f"{name} {100 * scores[metric]:.2f}" for name, scores in result["test"].items())
         typer.echo(f"{study} {method} seed {seed}: test {metric} {scores}")
+
+
+@app.command()
+def compare(study: StudyName) -> None:
+    """Evaluate a study's published methods, its student alone and ours: results/comparison/STUDY.json."""
+    from classroom.evaluation.evaluate import costs
+    from classroom.evaluation.evaluate import evaluate as run
+    from classroom.files import write_json
+    from classroom.params import Comparison, select
+
+    with _job(f"classroom compare {study}") as job:
+        settings, task = select(job.raw, "comparison", Comparison), select(job.raw, f"study.{study}.task", str)
+        tuned = select(job.raw, f"method_weights.{study}", dict[str, Any])
+        seeds = select(job.raw, "seeds", list[int])
+        results: dict[str, list[dict[str, Any]]] = {"published": [], "beside": []}
+        taken: dict[str, list[dict[str, Any]]] = {"published": [], "beside": []}
+        groups = {"published": getattr(settings, task).methods, "beside": ("student", settings.ours)}
+        for group, methods in groups.items():
+            for method in methods:
+                runs = {seed: _run_folder(study, method, seed) for seed in seeds}
+                result = run(runs)
+                if group == "published":
+                    result["tuned"] = bool(tuned[method].get("tuned", False))
+                results[group].append(result)
+                taken[group].append({"study": study, "method": method, "seeds": costs(runs)})
+        write_json(Path("results/comparison", f"{study}.json"), results)
+        write_json(Path("results/costs/comparison", f"{study}.json"), taken)
+    typer.echo(f"results/comparison/{study}.json: {', '.join(r['method'] for of in results.values() for r in of)}")
 
 
 class TableKind(StrEnum):
@@ -208,6 +244,46 @@ def baselines(
 
 
 @app.command()
+def comparison(name: Annotated[str, typer.Argument(help="One of comparison.tables in params.yaml: table10.")]) -> None:
+    """Render published methods beside ours: reports/NAME.md, .csv and .tex."""
+    from classroom.params import Comparison, select
+    from classroom.reporting.comparison import comparison_table
+    from classroom.reporting.results import read_comparison
+
+    with _job(f"classroom comparison {name}") as job:
+        scale, seeds = select(job.raw, "scale", str), select(job.raw, "seeds", list[int])
+        settings = select(job.raw, "comparison", Comparison)
+        studies = [*settings.classification.studies, *settings.segmentation.studies]
+        target = Path("reports", f"{name}.md")
+        comparison_table(name, scale, seeds, [read_comparison(study) for study in studies], target)
+    typer.echo(f"{target} (.csv and .tex beside it)")
+
+
+@app.command()
+def tune(study: StudyName) -> None:
+    """Choose the best weights of published methods on validation: reports/tune-STUDY.md, .csv and .yaml."""
+    from classroom.evaluation.grid import read_factors
+    from classroom.params import Tune, select
+    from classroom.reporting.tune import tune_report
+
+    with _job(f"classroom tune {study}") as job:
+        seeds, settings = select(job.raw, "seeds", list[int]), select(job.raw, "tune", Tune)
+        methods = getattr(settings, select(job.raw, f"study.{study}.task", str)).methods
+        target = Path("reports", f"tune-{study}.md")
+        points = read_factors(Path("tune", study), methods, settings.factors, seeds)
+        tune_report(study, points, select(job.raw, "scale", str), seeds, target)
+    typer.echo(f"{target}; the chosen weights: {target.with_suffix('.yaml')}")
+
+
+@app.command()
+def methods() -> None:
+    """List everything that trains: paper, formula, settings in force, parameters that only training needs."""
+    from classroom.reporting.methods import listing
+
+    typer.echo(listing(Path("params.yaml")), nl=False)
+
+
+@app.command()
 def exchange() -> None:
     """Render Tables 1 and 5, what each variant shares, from the one table in the code."""
     from classroom.reporting.exchange import exchange_tables
@@ -259,6 +335,8 @@ def cost() -> None:
     with _job("classroom cost") as job:
         tables = select(job.raw, "study", dict[str, Any])
         costs = [json.loads(path.read_text()) for path in sorted(Path("results/costs").rglob("*.json"))]
+        # of a comparison only the published methods: what stands beside them is counted where it belongs
+        costs = [one for file in costs for one in file.get("published", [file])]
         for one in costs:
             one["table"] = tables[one["study"]]["tables"]["variants"]
         cost_table(select(job.raw, "scale", str), costs, Path("reports/cost.md"))
@@ -350,9 +428,10 @@ def schema() -> None:
     typer.echo(json.dumps(Params.model_json_schema(), indent=1, ensure_ascii=False))
 
 
-def _point(text: str) -> tuple[float, ...] | None:
-    """ALPHA_1,ALPHA_2,TEACHER_SHARE as numbers in [0, 1]."""
+def _point(text: str, method: str) -> tuple[float, ...] | None:
+    """ALPHA_1,ALPHA_2,TEACHER_SHARE as numbers in [0, 1]; of a published method a positive FACTOR."""
     from classroom.errors import ParamsError
+    from classroom.methods import names
 
     if not text:
         return None
@@ -360,7 +439,10 @@ def _point(text: str) -> tuple[float, ...] | None:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
         numbers = ()
-    if len(numbers) != 3 or not all(0 <= number <= 1 for number in numbers):
+    if names.is_published(method):
+        if len(numbers) != 1 or not 0 < numbers[0] < float("inf"):
+            raise ParamsError(f"--point {text}: expected a factor of {method}'s reference weights, such as 0.1 or 10.")
+    elif len(numbers) != 3 or not all(0 <= number <= 1 for number in numbers):
         raise ParamsError(f"--point {text}: expected three numbers from 0 to 1, such as 0.1,0.2,0.5.")
     return numbers
 
@@ -375,7 +457,9 @@ def _variant_results(raw: dict[str, Any], study: str) -> list[dict[str, Any]]:
 
 
 def _run_folder(study: str, method: str, seed: int) -> Path:
-    return Path("runs", study, method, f"seed-{seed}")
+    from classroom.methods import names
+
+    return Path("compared" if names.is_published(method) else "runs", study, method, f"seed-{seed}")
 
 
 def _job(command: str):  # noqa: ANN202 - a context manager of receipts.Job

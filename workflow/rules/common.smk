@@ -13,6 +13,7 @@ import yaml
 from classroom.engines.checks import check_all, check_source
 from classroom.engines.reconcile import NESTED, reconcile
 from classroom.errors import ClassroomError
+from classroom.method_settings import COMPARISON_METHODS
 from snakemake.exceptions import WorkflowError
 
 # Jobs and cluster nodes read this file too; checking and judging is the main process's, once.
@@ -80,6 +81,36 @@ def source_code(dataset: str) -> list[str]:
     return [path.replace("${item.reader}", reader) for path in code("fetch")]
 
 
+def kind_of_targets(study: str) -> str:
+    """What the names of stages that go by task end with."""
+    return {"classification": "classes", "segmentation": "masks"}[params.study[study].task]
+
+
+def method_code(study: str, method: str) -> list[str]:
+    """What training a published method depends on."""
+    return [path.replace("${item.method}", method) for path in code(f"method_{kind_of_targets(study)}")]
+
+
+def compared_runs_of(study: str) -> list[str]:
+    """The files of all runs that a study's comparison shows."""
+    methods = getattr(params.comparison, params.study[study].task).methods
+    folders = expand("compared/{study}/{method}/seed-{seed}", study=study, method=methods, seed=params.seeds)
+    beside = [path for method in ("student", params.comparison.ours) for path in runs_of(study, method)]
+    return [path for folder in folders for path in run_files(folder)] + beside
+
+
+def tuned_runs_of(study: str) -> list[str]:
+    """The files of all runs of a study's search of weights."""
+    folders = expand(
+        "tune/{study}/{method}/{factor}/seed-{seed}",
+        study=study,
+        method=getattr(params.tune, params.study[study].task).methods,
+        factor=params.tune.factors,
+        seed=params.seeds,
+    )
+    return [path for folder in folders for path in run_files(folder)]
+
+
 def run_files(folder: str) -> list[str]:
     """What a training leaves in its run's folder."""
     names = ["weights.safetensors", "predictions.parquet", "metrics.json", "history.csv", "receipt.json"]
@@ -128,6 +159,16 @@ def all_results() -> list[str]:
     return baselines + [path for study in params.studies for path in results_of(study)]
 
 
+def compared_studies() -> list[str]:
+    """The studies in which published methods stand beside ours."""
+    return [*params.comparison.classification.studies, *params.comparison.segmentation.studies]
+
+
+def tuned_studies() -> list[str]:
+    """The studies in which published methods' weights are searched."""
+    return [*params.tune.classification.studies, *params.tune.segmentation.studies]
+
+
 def report_names(kind: str) -> list[str]:
     """The names of one kind of report, a study each."""
     return [getattr(params.study[study].tables, kind) for study in params.studies]
@@ -151,6 +192,8 @@ wildcard_constraints:
     alpha_2=r"0\.\d+",
     share=r"0\.\d+",
     network="teacher|student",
+    method=names(COMPARISON_METHODS),
+    factor=r"[0-9.e+-]+",
     joint=names({*params.variants.joint, *params.grid.joint}),
     offline=names({*params.variants.offline, *params.grid.offline}),
     variant=names(params.trained_variants),

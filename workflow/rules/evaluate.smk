@@ -35,6 +35,41 @@ rule evaluate:
         "classroom evaluate {wildcards.study} {wildcards.variant} 2> {log}"
 
 
+rule compare:
+    """Test metrics of a study's published methods, of the student alone and of ours, over all seeds."""
+    input:
+        lambda wildcards: compared_runs_of(wildcards.study),
+        code("compare_classes"),
+    output:
+        "results/comparison/{study}.json",
+        "results/costs/comparison/{study}.json",
+    log:
+        "logs/compare/{study}.log",
+    wildcard_constraints:
+        study=names(compared_studies()),
+    conda:
+        "../envs/classroom.yaml"
+    shell:
+        "classroom compare {wildcards.study} 2> {log}"
+
+
+rule tuned:
+    """The factor of a published method's weights that is best on validation."""
+    input:
+        lambda wildcards: tuned_runs_of(wildcards.study),
+        code("tuned_classes"),
+    output:
+        multiext("reports/tune-{study}", ".md", ".csv", ".yaml"),
+    log:
+        "logs/tuned/{study}.log",
+    wildcard_constraints:
+        study=names(tuned_studies()),
+    conda:
+        "../envs/classroom.yaml"
+    shell:
+        "classroom tune {wildcards.study} 2> {log}"
+
+
 rule choose:
     """The point of a grid search that is best on validation."""
     input:

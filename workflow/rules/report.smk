@@ -97,6 +97,24 @@ rule twin_table:
         "classroom twin {wildcards.table} 2> {log}"
 
 
+rule comparison_table:
+    """Table 10: published methods beside ours."""
+    input:
+        expand("results/comparison/{study}.json", study=compared_studies()),
+        expand("results/costs/comparison/{study}.json", study=compared_studies()),
+        code("comparison_table"),
+    output:
+        multiext("reports/{table}", ".md", ".csv", ".tex"),
+    log:
+        "logs/table/{table}.log",
+    wildcard_constraints:
+        table=names(params.comparison.tables),
+    conda:
+        "../envs/classroom.yaml"
+    shell:
+        "classroom comparison {wildcards.table} 2> {log}"
+
+
 rule exchange_tables:
     """Tables 1 and 5: what each variant shares."""
     input:
@@ -116,6 +134,7 @@ rule cost_table:
     """What all trainings took, by table and technique."""
     input:
         [path.replace("results/", "results/costs/", 1) for path in all_results()],
+        expand("results/costs/comparison/{study}.json", study=compared_studies()),
         code("cost_table"),
     output:
         multiext("reports/cost", ".md", ".csv"),

@@ -97,3 +97,43 @@ rule grid_offline:
         gpu=1,
     shell:
         "classroom train {wildcards.study} {wildcards.offline} --seed {wildcards.seed} --point {wildcards.alpha_1},{wildcards.alpha_2},{wildcards.share} 2> {log}"
+
+
+rule method:
+    """Train a published method of Table 10, after the study's teacher."""
+    input:
+        "runs/{study}/teacher/seed-{seed}/weights.safetensors",
+        prepared_files("{study}"),
+        "data/splits/{study}.parquet",
+        lambda wildcards: method_code(wildcards.study, wildcards.method),
+    output:
+        run_files("compared/{study}/{method}/seed-{seed}"),
+    log:
+        "logs/compared/{study}/{method}/seed-{seed}.log",
+    conda:
+        "../envs/classroom.yaml"
+    threads: params.training.threads
+    resources:
+        gpu=1,
+    shell:
+        "classroom train {wildcards.study} {wildcards.method} --seed {wildcards.seed} 2> {log}"
+
+
+rule tune_method:
+    """As method, with a factor times the reference weights."""
+    input:
+        "runs/{study}/teacher/seed-{seed}/weights.safetensors",
+        prepared_files("{study}"),
+        "data/splits/{study}.parquet",
+        lambda wildcards: method_code(wildcards.study, wildcards.method),
+    output:
+        run_files("tune/{study}/{method}/{factor}/seed-{seed}"),
+    log:
+        "logs/tune/{study}/{method}/{factor}/seed-{seed}.log",
+    conda:
+        "../envs/classroom.yaml"
+    threads: params.training.threads
+    resources:
+        gpu=1,
+    shell:
+        "classroom train {wildcards.study} {wildcards.method} --seed {wildcards.seed} --point {wildcards.factor} 2> {log}"

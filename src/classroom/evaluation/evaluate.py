@@ -12,6 +12,12 @@ from classroom.evaluation.ensemble import with_ensemble
 from classroom.evaluation.metrics import decide, records, score
 from classroom.files import content_hash
 
+REQUIRED = {
+    "study", "method", "data", "networks", "extra_parameters", "remarks", "settings", "best", "last", "terms",
+    "test_images",
+}  # fmt: skip
+"""What a run's metrics.json holds."""
+
 
 def evaluate(folders: dict[int, Path]) -> dict[str, Any]:
     """Results of one method from its run's folder by seed.
@@ -30,7 +36,9 @@ def evaluate(folders: dict[int, Path]) -> dict[str, Any]:
                     f"{folders[seed]}: other {fact} than seed {first_seed}'s run, so they cannot be averaged. "
                     "Train this method again with all its seeds."
                 )
-    shared = {key: first[key] for key in ("study", "method", "data", "networks", "settings")}
+    shared = {
+        key: first[key] for key in ("study", "method", "data", "networks", "extra_parameters", "remarks", "settings")
+    }
     return shared | {"seeds": {str(seed): _seed(run, folders[seed]) for seed, run in runs.items()}}
 
 
@@ -38,7 +46,7 @@ def _run(folder: Path) -> dict[str, Any]:
     path = folder / "metrics.json"
     try:
         run = json.loads(path.read_text())
-        missing = {"study", "method", "data", "networks", "settings", "best", "last", "test_images"} - run.keys()
+        missing = REQUIRED - run.keys()
     except (OSError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: cannot be read ({error}). Train this run again.") from None
     if missing:
@@ -65,6 +73,7 @@ def _seed(run: dict[str, Any], folder: Path) -> dict[str, Any]:
         "test": tested,
         "fidelity": {name: score(records(decided[name], decided["T"])) for name in students},
         "last_epoch_test": run["last"]["test"],
+        "last_epoch_terms": run["terms"],
         "test_images": {
             "id": ids,
             "group": run["test_images"]["group"],
@@ -85,7 +94,7 @@ def _cost(folder: Path) -> dict[str, Any]:
     path = folder / "receipt.json"
     try:
         receipt = json.loads(path.read_text())
-        taken = {key: receipt[key] for key in ("seconds", "peak_memory_mb", "device", "threads")}
+        taken = {key: receipt[key] for key in ("seconds", "seconds_per_epoch", "peak_memory_mb", "device", "threads")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: cannot be read as a run's receipt ({error}). Train this run again.") from None
     return taken | {"bytes": sum(file.stat().st_size for file in folder.iterdir() if file.is_file())}

@@ -1,4 +1,4 @@
-"""What a grid search found on validation. The test split is not looked at."""
+"""What a search of weights found on validation. The test split is not looked at."""
 
 from __future__ import annotations
 
@@ -30,13 +30,41 @@ def read_points(folder: Path, grid: Grid, seeds: Sequence[int]) -> list[dict[str
                 **dict(zip(("alpha_1", "alpha_2", "teacher_share"), point, strict=True)),
                 "weights": runs[seeds[0]]["settings"]["weights"],
                 "synthetic": runs[seeds[0]]["data"]["synthetic"],
-                "seeds": {
-                    str(seed): {name: next(iter(scores.values())) for name, scores in run["best"]["val"].items()}
-                    for seed, run in runs.items()
-                },
+                "seeds": _chosen_by(runs),
             }
         )
     return points
+
+
+def read_factors(
+    folder: Path, methods: Sequence[str], factors: Sequence[float], seeds: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Every factor of a published method's reference weights, with the metric that chooses, as `read_points`.
+
+    `folder` holds <method>/<factor>/seed-<n>/metrics.json. Raises DataError if one is missing or damaged.
+    """
+    points = []
+    for method, factor in itertools.product(methods, factors):
+        runs = {seed: _read(folder / method / str(factor) / f"seed-{seed}" / "metrics.json") for seed in seeds}
+        first = runs[seeds[0]]
+        points.append(
+            {
+                "method": method,
+                "factor": factor,
+                "weights": first["settings"]["weights"],
+                "data": first["data"],
+                "seeds": _chosen_by(runs),
+            }
+        )
+    return points
+
+
+def _chosen_by(runs: dict[int, dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """By seed and network: the validation metric by which epochs are chosen."""
+    return {
+        str(seed): {name: next(iter(scores.values())) for name, scores in run["best"]["val"].items()}
+        for seed, run in runs.items()
+    }
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -10,11 +10,12 @@ import pandas as pd
 
 from classroom.distill.exchange import EXCHANGE
 from classroom.errors import DataError
+from classroom.method_settings import COMPARISON_METHODS
 from classroom.params import TECHNIQUES
 from classroom.reporting.paper import title
 from classroom.reporting.tables import TECHNIQUE_LABELS, Part, csv, markdown, number, write
 
-BASELINES = "baselines"
+BASELINES, PUBLISHED = "baselines", "published"
 
 
 def cost_table(scale: str, costs: Sequence[dict[str, Any]], target: Path) -> None:
@@ -30,7 +31,7 @@ def cost_table(scale: str, costs: Sequence[dict[str, Any]], target: Path) -> Non
             {
                 "table": one["table"],
                 "study": one["study"],
-                "technique": EXCHANGE[one["method"]].technique if one["method"] in EXCHANGE else BASELINES,
+                "technique": _kind(one["method"]),
                 "hours": run["seconds"] / 3600,
                 "core_hours": run["seconds"] * run["threads"] / 3600,
                 "gpu_hours": run["seconds"] / 3600 if run["device"] != "cpu" else 0.0,
@@ -42,7 +43,7 @@ def cost_table(scale: str, costs: Sequence[dict[str, Any]], target: Path) -> Non
             for run in one["seeds"].values()
         ]
     )
-    order = [BASELINES, *TECHNIQUES]
+    order = [BASELINES, *TECHNIQUES, PUBLISHED]
     grouped = runs.groupby(["table", "study", "technique"], sort=False)
     table = pd.DataFrame([{**dict(zip(grouped.keys, key, strict=True)), **_summed(of)} for key, of in grouped])
     table["place"] = table.technique.map(order.index)
@@ -58,7 +59,7 @@ def cost_table(scale: str, costs: Sequence[dict[str, Any]], target: Path) -> Non
               *(["GPU memory, GB (most)"] if gpu else []), "disk, GB"]  # fmt: skip
     rows = []
     for row in table.itertuples():
-        label = {**TECHNIQUE_LABELS, BASELINES: "alone", "all": "all"}[row.technique]
+        label = {**TECHNIQUE_LABELS, BASELINES: "alone", PUBLISHED: "published methods", "all": "all"}[row.technique]
         cells = [
             title(row.table), row.study, label, str(row.runs), number(row.hours, ".2f"), number(row.core_hours, ".2f"),
             *([number(row.gpu_hours, ".2f")] if gpu else []), number(row.median_minutes, ".2f"),
@@ -75,6 +76,12 @@ def cost_table(scale: str, costs: Sequence[dict[str, Any]], target: Path) -> Non
     table.insert(0, "scale", scale)
     page = markdown("What the trainings took", "", [f"- scale: {scale}"], [Part(header, rows, below=below)])
     write(target, {".md": page, ".csv": csv(table)})
+
+
+def _kind(method: str) -> str:
+    if method in EXCHANGE:
+        return EXCHANGE[method].technique
+    return PUBLISHED if method in COMPARISON_METHODS else BASELINES
 
 
 def _summed(runs: pd.DataFrame) -> dict[str, Any]:

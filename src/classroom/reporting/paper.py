@@ -29,6 +29,11 @@ def baselines(name: str) -> pd.DataFrame:
     return _table("baselines-and-methods.csv", name)
 
 
+def methods(name: str) -> pd.DataFrame:
+    """Rows of Table 10: dataset, task, name (a method), metric, mean, sd (percent); empty for any other name."""
+    return _table("baselines-and-methods.csv", name)
+
+
 def architecture(name: str) -> pd.DataFrame:
     """Rows of Table 6 or 7: layer, output, teacher, student; empty for any other name."""
     return _table("architecture.csv", name)

@@ -35,6 +35,29 @@ def read_results(paths: Sequence[Path], runs: Path = Path("runs")) -> list[dict[
     return results
 
 
+def read_comparison(study: str, folder: Path = Path("results"), root: Path = Path()) -> dict[str, Any]:
+    """A study's published methods and what stands beside them, each with its `costs` by seed.
+
+    Raises DataError if a file is missing or damaged, or was made from other predictions than lie there today.
+    """
+    path = folder / "comparison" / f"{study}.json"
+    try:
+        results = json.loads(path.read_text())
+        costs = json.loads((folder / "costs" / "comparison" / f"{study}.json").read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}). Run `classroom compare {study}` again.") from None
+    for group, place in (("published", "compared"), ("beside", "runs")):
+        for result, cost in zip(results[group], costs[group], strict=True):
+            result["costs"] = cost["seeds"]
+            for seed, of_seed in result["seeds"].items():
+                predicted = root / place / study / result["method"] / f"seed-{seed}" / "predictions.parquet"
+                if predicted.exists() and content_hash(predicted) != of_seed["predictions"]:
+                    raise DataError(
+                        f"{path}: was not made from {predicted} as it is now. Run `classroom compare {study}` again."
+                    )
+    return results
+
+
 def check_alike(results: Sequence[dict[str, Any]], seeds: Sequence[int], same_data: bool = True) -> None:
     """One heading describes all rows, so they must come from the same seeds, training and, usually, data.
 

@@ -1,0 +1,201 @@
+"""Table 10: published methods beside ours and beside the student alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import pandas as pd
+
+from classroom.distill.exchange import EXCHANGE
+from classroom.evaluation.metrics import LABELS, METRICS
+from classroom.method_settings import departures
+from classroom.reporting import heading, paper
+from classroom.reporting.results import check_alike
+from classroom.reporting.tables import (
+    TECHNIQUE_LABELS,
+    Part,
+    beside_paper,
+    mean_cell,
+    mean_sd,
+    number,
+    shown_metrics,
+    write_table,
+)
+
+LABEL = {
+    "fitnet": "FitNet", "srrl": "SRRL", "at": "AT", "sp": "SP", "vid": "VID", "simkd": "SimKD", "semckd": "SemCKD",
+    "skd": "SKD", "ifvd": "IFVD", "cwd": "CWD", "dsd": "DSD", "emkd": "EMKD",
+}  # fmt: skip
+NEGLIGIBLE = 1e-3
+"""A term below this part of what is minimised hardly teaches anything."""
+
+
+def comparison_table(
+    name: str, scale: str, seeds: Sequence[int], compared: Sequence[dict[str, Any]], target: Path
+) -> None:
+    """Writes `target`.md, .csv and .tex: a part for each study, a row for each method.
+
+    `compared`: per study as `reporting.results.read_comparison` returns it. Raises DataError for results of other
+    seeds, data or training than each other.
+    """
+    printed = paper.methods(name)
+    parts, records, everything = [], [], []
+    for of_study in compared:
+        results = [*of_study["beside"], *of_study["published"]]
+        check_alike(results, seeds)
+        everything.append(of_study["beside"][0])
+        rows = _rows(of_study, seeds, printed)
+        parts.append(_part(rows, of_study, printed))
+        records += [record for row in rows for record in row["records"]]
+    table = pd.DataFrame(records)
+    table.insert(0, "scale", scale)
+    facts = [
+        *heading.lines(scale, seeds, everything),
+        "- every published method trains one student against the study's trained teacher, frozen; ours is the "
+        "ensemble of two students, which is why its students stand by themselves too",
+        "- each cell: the metric in percent on the test split, mean ± sample standard deviation over seeds"
+        + ("; below it the paper's mean and ours minus the paper's" if len(printed) else "")
+        + ". The best of each column in bold.",
+        "- settings: the paper prints none for these methods. `reference defaults` are those of the methods' public "
+        "code (docs/methods.md), `tuned` weights were chosen on validation, anything else is named",
+        "- parameters in millions: in training only (modules and a discriminator that the student does without), and "
+        "at inference; s an epoch: training with validation, median over seeds; jobs may have shared the machine",
+    ]
+    caution = heading.caution(scale, [result["data"] for result in everything], len(printed) > 0)
+    title = f"{paper.title(name)}: published methods beside ours" + ("" if len(printed) else " (not in the paper)")
+    write_table(target, title, caution, facts, parts, table)
+
+
+def _rows(of_study: dict[str, Any], seeds: Sequence[int], printed: pd.DataFrame) -> list[dict[str, Any]]:
+    """The student alone, the published methods, our students and our ensemble: labels, texts and records."""
+    student, ours = of_study["beside"]
+    found = [(student, "S1", "student alone", "task loss only")]
+    for result in of_study["published"]:
+        found.append((result, "S1", LABEL[result["method"]], _told(result)))
+    variant = EXCHANGE[ours["method"]]
+    label = f"{TECHNIQUE_LABELS[variant.technique]} {variant.strategy.upper()}"
+    weights = "weights as in its own table"
+    found += [(ours, network, f"ours, {label}, {network}", weights) for network in ("S1", "S2")]
+    found.append((ours, "ensemble", f"ours, {label}, ensemble", weights))
+    return [_row(*one, seeds, printed) for one in found]
+
+
+def _row(
+    result: dict[str, Any], network: str, label: str, told: str, seeds: Sequence[int], printed: pd.DataFrame
+) -> dict[str, Any]:
+    data, method = result["data"], result["method"]
+    facts = {
+        "study": result["study"],
+        "method": method,
+        "network": network,
+        "settings": told,
+        "training_parameters": result["extra_parameters"] if method not in EXCHANGE else _teacher_too(result),
+        "inference_parameters": _inference_parameters(result, network),
+        "seconds_per_epoch": _seconds(result["costs"]),
+        "synthetic": data["synthetic"],
+    }
+    of_paper = _of_paper(result, network, printed)
+    records = []
+    for metric in METRICS[data["task"]]:
+        ours, sd = mean_sd([result["seeds"][str(seed)]["test"][network][metric] for seed in seeds])
+        record = {**facts, "metric": metric, "mean": ours, "sd": sd}
+        if len(printed):
+            record["paper"] = of_paper.get(metric, float("nan"))
+            record["difference"] = ours - record["paper"]
+        records.append(record)
+    return {"label": label, "told": told, "records": records, "facts": facts}
+
+
+def _of_paper(result: dict[str, Any], network: str, printed: pd.DataFrame) -> dict[str, float]:
+    """The paper's means by metric: its row for us is the ensemble, its student alone stands in Table 2."""
+    name = result["method"]
+    if name == "student":
+        name, printed = paper.network_name(result["networks"]["S1"]["encoder"]), paper.baselines("table2")
+    elif name in EXCHANGE and network != "ensemble":
+        return {}
+    data = result["data"]
+    rows = printed[(printed.dataset == data["dataset"]) & (printed.task == data["task"]) & (printed.name == name)]
+    return dict(zip(rows.metric, rows["mean"], strict=True))
+
+
+def _part(rows: list[dict[str, Any]], of_study: dict[str, Any], printed: pd.DataFrame) -> Part:
+    result = of_study["beside"][0]
+    data = result["data"]
+    here = printed[(printed.dataset == data["dataset"]) & (printed.task == data["task"])]
+    metrics = shown_metrics(data, here)
+    best = {
+        metric: max(record["mean"] for row in rows for record in row["records"] if record["metric"] == metric)
+        for metric in metrics
+    }
+    grid = []
+    for row in rows:
+        cells = []
+        for metric in metrics:
+            record = next(record for record in row["records"] if record["metric"] == metric)
+            cell = mean_cell(record["mean"], record["sd"], record["mean"] == best[metric])
+            known = not pd.isna(record.get("paper"))
+            cells.append(beside_paper(cell, record["paper"], record["difference"]) if known else cell)
+        facts = row["facts"]
+        sizes = [_millions(facts["training_parameters"]), number(facts["seconds_per_epoch"], ".1f"),
+                 _millions(facts["inference_parameters"])]  # fmt: skip
+        grid.append([row["label"], row["told"], *cells, *sizes])
+    header = ["method", "settings", *(LABELS[metric] for metric in metrics), "training only, M", "s an epoch",
+              "inference, M"]  # fmt: skip
+    networks = heading.networks(of_study["beside"])
+    return Part(header, grid, f"{data['dataset']}, {data['task']} ({result['study']})", [networks], _remarks(of_study))
+
+
+def _told(result: dict[str, Any]) -> str:
+    """How a method's settings came about; what differs from the reference is named."""
+    settings, task = result["settings"], result["data"]["task"]
+    differs = departures(task, result["method"], settings["options"], settings["weights"])
+    origin = "tuned" if result["tuned"] else "own settings" if differs else "reference defaults"
+    options = settings["options"]
+    switches = [f"convention {options['convention']}"] if "convention" in options else []
+    if "adversarial" in options:
+        switches.append("adversarial" if options["adversarial"] else "not adversarial")
+    if "mid_ratio" in options:
+        switches.append(f"mid_ratio {options['mid_ratio']:g}")
+    return "; ".join([origin, *(f"{text}" for text in differs), *(s for s in switches if s not in differs)])
+
+
+def _teacher_too(result: dict[str, Any]) -> int:
+    """Ours trains its teacher in the same step, where it has one."""
+    return result["networks"]["T"]["parameters"] if "T" in result["networks"] else 0
+
+
+def _inference_parameters(result: dict[str, Any], network: str) -> int:
+    networks = result["networks"]
+    students = ("S1", "S2") if network == "ensemble" else (network,)
+    return sum(networks[name]["parameters"] for name in students)
+
+
+def _seconds(costs: dict[str, dict[str, Any]]) -> float:
+    taken = [cost["seconds_per_epoch"] for cost in costs.values() if cost["seconds_per_epoch"] is not None]
+    return float(pd.Series(taken, dtype=float).median())
+
+
+def _millions(count: int) -> str:
+    if not count:
+        return "0"
+    return f"{count / 1e6:.2f}" if count >= 10_000 else "<0.01"
+
+
+def _remarks(of_study: dict[str, Any]) -> list[str]:
+    """What a reader should know of single methods: lesions lost to their features, terms that hardly count."""
+    lines = []
+    for result in of_study["published"]:
+        runs = list(result["seeds"].values())
+        terms = {key: mean(abs(run["last_epoch_terms"][key]) for run in runs) for key in runs[0]["last_epoch_terms"]}
+        total = sum(terms.values())
+        told = list(result["remarks"])
+        told += [
+            f"the term {key.split('/')[1]} stayed negligible in the last epoch ({value:.1e} of {total:.2g} in all)"
+            for key, value in terms.items()
+            if value < NEGLIGIBLE * total
+        ]
+        lines += [f"- {LABEL[result['method']]}: {text}" for text in told]
+    return ["\n".join(lines)] if lines else []

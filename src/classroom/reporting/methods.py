@@ -1,0 +1,84 @@
+"""Everything that trains, in words: what `classroom methods` prints."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from classroom.data.labels import LABELS
+from classroom.distill.exchange import EXCHANGE, Received
+from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, MethodWeights, departures
+from classroom.methods.comparison import Comparison
+from classroom.methods.make import make
+from classroom.params import Params, check, load
+from classroom.reporting.exchange import WORDS
+from classroom.reporting.tables import TECHNIQUE_LABELS
+
+
+def listing(path: Path) -> str:
+    """Name, paper, formula, settings in force and size of every method, as text.
+
+    Raises ParamsError for settings in `path` that are not valid.
+    """
+    raw = load(path)
+    params = check(raw, path)
+    blocks = [
+        "Baselines (Tables 2 and 13): teacher, student\n  L = task loss: focal + Dice (Eq. 8) or cross-entropy (Eq. 2)",
+        "The paper's variants (Tables 1 and 5): L = α·task + β·from the teacher + γ·from the peer\n"
+        + "\n".join(
+            f"  {name}: {TECHNIQUE_LABELS[variant.technique]}; S1 {_received(variant.S1)}; S2 {_received(variant.S2)}"
+            for name, variant in EXCHANGE.items()
+        ),
+    ]
+    for task, methods in METHODS.items():
+        studies = getattr(params.comparison, task).studies
+        blocks.append(f"Published methods of {task} (Table 10): L = task + Σ weight · term")
+        blocks += [_published(params, raw, task, name, studies[0] if studies else None) for name in methods]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _received(student: Received) -> str:
+    sources = {"T": student.from_teacher, "its peer": student.from_peer}
+    return "gets " + ", ".join(f"{WORDS[what]} from {giver}" for giver, what in sources.items() if what)
+
+
+def _published(params: Params, raw: dict[str, Any], task: str, name: str, study: str | None) -> str:
+    kind: type[Comparison] = importlib.import_module(f"classroom.methods.{name}").METHOD
+    options = getattr(getattr(params.methods, task), name).model_dump(mode="json")
+    weights = params.method_weights.get(study or "", {}).get(name, MethodWeights(**REFERENCE_WEIGHTS[task][name]))
+    differs = departures(task, name, options, weights.terms)
+    lines = [
+        f"  {name}: {kind.paper}",
+        f"    {kind.equation}",
+        "    weights " + ", ".join(f"{term} {value:g}" for term, value in weights.terms.items())
+        + "; " + ", ".join(f"{key} {_text(value)}" for key, value in options.items()),
+        "    " + ("tuned on validation" if weights.tuned else "reference defaults" if not differs else
+                  f"own settings: {', '.join(differs)}"),
+    ]  # fmt: skip
+    if study:
+        lines[-1] += f"; {_extra_parameters(params, raw, study, name):,} parameters in training only ({study})"
+    return "\n".join(lines)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    if isinstance(value, dict):
+        return "(" + ", ".join(f"{key} {_text(part)}" for key, part in value.items()) + ")"
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _extra_parameters(params: Params, raw: dict[str, Any], study: str, name: str) -> int:
+    """Counted without taking any memory."""
+    settings = params.study[study]
+    raw = copy.deepcopy(raw)
+    for role in ("teacher", "student"):
+        raw["study"][study][role]["weights"] = "random"
+    raw.setdefault("method_weights", {}).setdefault(study, {}).setdefault(name, REFERENCE_WEIGHTS[settings.task][name])
+    classes = max(len(LABELS[params.dataset[settings.dataset].reader]), 2)
+    with torch.device("meta"):
+        return make(name, study, raw, 0, None, settings.task, classes, settings.image_size).extra_parameters

@@ -1,0 +1,62 @@
+"""Which factor of a published method's reference weights is best, and the winner as a piece of params.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from classroom.evaluation.metrics import LABELS, METRICS
+from classroom.reporting.tables import Part, csv, markdown, mean_cell, mean_sd, write
+
+
+def tune_report(study: str, points: Sequence[dict[str, Any]], scale: str, seeds: Sequence[int], target: Path) -> None:
+    """Writes `target`.md, .csv and .yaml (the best weights, for `classroom overlay`).
+
+    `points`: as `evaluation.grid.read_factors` returns them. The best factor of a method has the student's largest
+    validation metric, mean over seeds; of equal ones the first.
+    """
+    records = []
+    for point in points:
+        mean, sd = mean_sd([point["seeds"][str(seed)]["S1"] for seed in seeds])
+        records.append({"method": point["method"], "factor": point["factor"], "mean": mean, "sd": sd})
+    table = pd.DataFrame(records)
+    best = {method: of["mean"].idxmax() for method, of in table.groupby("method", sort=False)}
+    table["best"] = table.index.isin(best.values())
+
+    metric = LABELS[METRICS[points[0]["data"]["task"]][0]]
+    rows = [
+        [row.method, f"{row.factor:g}", _weights(points[row.Index]["weights"]), mean_cell(row.mean, row.sd, row.best)]
+        for row in table.itertuples()
+    ]
+    facts = [
+        f"- scale: {scale}",
+        f"- seeds: {', '.join(map(str, seeds))}",
+        f"- each cell: the student's {metric} in percent **on validation**, mean ± sample standard deviation over "
+        "seeds; the best of each method in bold. The test split was not looked at.",
+        "- factor: of the weights of the method's reference code",
+        f"- the best weights are in {target.with_suffix('.yaml').name}: "
+        f"`classroom overlay {target.with_suffix('.yaml')}` writes them into params.yaml",
+    ]
+    synthetic = any(point["data"]["synthetic"] for point in points)
+    caution = "**Synthetic images, not patients: these weights mean nothing elsewhere.**" if synthetic else ""
+    page = markdown(
+        f"Weights of published methods on {study}", caution, facts,
+        [Part(["method", "factor", "weights", f"validation {metric}"], rows)],
+    )  # fmt: skip
+    table.insert(0, "study", study)
+    table.insert(1, "scale", scale)
+    lines = [
+        f"# chosen by `classroom tune {study}`: the best student on validation, scale {scale}, mean over seeds "
+        f"{', '.join(map(str, seeds))}",
+        "method_weights:",
+        f"  {study}:",
+        *(f"    {method}: {{{_weights(points[at]['weights'])}, tuned: true}}" for method, at in best.items()),
+    ]
+    write(target, {".md": page, ".csv": csv(table), ".yaml": "\n".join(lines) + "\n"})
+
+
+def _weights(weights: dict[str, float]) -> str:
+    return ", ".join(f"{term}: {value:.10g}" for term, value in weights.items())
