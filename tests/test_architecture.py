@@ -15,7 +15,7 @@ SOURCE = ROOT / "src" / "classroom"
 # From the top down: a package may import what stands below it.
 LAYERS = [
     "cli", "engines", "reporting", "training", "methods", "distill", "networks", "data", "evaluation", "files",
-    "params", "errors",
+    "params", "method_settings", "section", "errors",
 ]  # fmt: skip
 
 

@@ -75,7 +75,7 @@ def settings_with_weights() -> dict[str, Any]:
 
 
 def made(name: str, study: str, raw: dict[str, Any] | None = None, file: Path = Path("unused"), **more: Any) -> Method:
-    return make(name, study, raw or settings_with_weights(), SEED, file, TASKS[study], CLASSES, **more)
+    return make(name, study, raw or settings_with_weights(), SEED, file, TASKS[study], CLASSES, 32, **more)
 
 
 @pytest.fixture(scope="module", params=TASKS, ids=TASKS.get)
@@ -360,7 +360,7 @@ def test_an_unknown_method_is_named_with_the_nearest(wrong: str, near: str) -> N
 
 def test_an_unknown_study_is_named_with_the_nearest() -> None:
     with pytest.raises(ParamsError, match="Did you mean 'lgg-resnet18'"):
-        make("ml-v1", "lgg-resnet81", settings_with_weights(), 0, Path("unused"), "segmentation", 2)
+        make("ml-v1", "lgg-resnet81", settings_with_weights(), 0, Path("unused"), "segmentation", 2, 32)
 
 
 def test_weights_that_do_not_sum_to_one_are_used_with_a_warning(study: str) -> None:
@@ -409,10 +409,10 @@ def test_a_teacher_of_other_classes_is_refused(study: str, teacher_file: Path) -
     """Its dataset was exchanged since. A segmentation has one logit per pixel whatever the classes are called."""
     arguments = ("kd_off-v1", study, settings_with_weights(), SEED, teacher_file, TASKS[study])
     if study == STUDY:
-        assert make(*arguments, classes=3).networks["T"](torch.rand(2, 3, 32, 32)).logits.shape[1] == 1
+        assert make(*arguments, classes=3, image_size=32).networks["T"](torch.rand(2, 3, 32, 32)).logits.shape[1] == 1
     else:
         with pytest.raises(TrainingError, match="the weights of another network"):
-            make(*arguments, classes=3)
+            make(*arguments, classes=3, image_size=32)
 
 
 def test_a_point_of_a_grid_takes_the_place_of_the_settings_weights(study: str) -> None:

@@ -71,12 +71,19 @@ def test_a_scale_leaves_out_what_the_user_removed(settings: Path) -> None:
         cut[section] = {STUDY: cut[section][STUDY]}
     cut |= {"studies": [STUDY], "baseline_tables": ["table2"], "samples": {}}
     cut["grid"]["studies"] = []
+    for section in ("comparison", "tune"):
+        cut[section]["classification"] = {"studies": [], "methods": []}
+    cut["method_weights"] = {STUDY: cut["method_weights"][STUDY]}
     cut["dataset"] = {"lgg": cut["dataset"]["lgg"]}
     yaml.dump(cut, settings)
     scales.apply("small", settings, ROOT / "scales")
     small = params.check(params.load(settings))
     assert small.studies == (STUDY,)
     assert small.dataset["lgg"].source == "directory"
+    scales.apply("demo", settings, ROOT / "scales")
+    demo = params.check(params.load(settings))
+    assert demo.grid.studies == demo.tune.classification.studies == ()
+    assert demo.tune.segmentation.studies == (STUDY,)
 
 
 def test_two_twins_live_side_by_side(settings: Path) -> None:

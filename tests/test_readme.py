@@ -10,6 +10,7 @@ from conftest import ROOT
 
 from classroom import params
 from classroom.cli import app
+from classroom.method_settings import METHODS
 
 README = (ROOT / "README.md").read_text()
 
@@ -18,8 +19,11 @@ def reports() -> list[str]:
     """The names of everything that `snakemake reports/all` makes with the committed settings."""
     settings = params.check(params.load(ROOT / "params.yaml"))
     tables = [name for study in settings.study.values() for name in study.tables.model_dump().values()]
-    grids = [f"grid-{study}" for study in settings.grid.studies]
-    return [*params.FIXED_REPORTS, *dict.fromkeys(tables), *grids, *(f"samples-{study}" for study in settings.samples)]
+    tuned = [f"tune-{study}" for task in METHODS for study in getattr(settings.tune, task).studies]
+    searches = [*(f"grid-{study}" for study in settings.grid.studies), *tuned]
+    samples = [f"samples-{study}" for study in settings.samples]
+    tables += settings.comparison.tables
+    return [*params.FIXED_REPORTS, *dict.fromkeys(tables), *searches, *samples]
 
 
 @pytest.mark.parametrize("name", reports())

@@ -15,6 +15,8 @@ import pytest
 from conftest import CLASSES_STUDY, ROOT, STUDY, shrink
 from ruamel.yaml import YAML
 
+from classroom.method_settings import REFERENCE_WEIGHTS
+
 VARIANTS = {"joint": ["ml-v3", "kd_ml-v3"], "offline": ["kd_off-v1"]}
 
 
@@ -116,8 +118,16 @@ def checkout(target: Path) -> Project:
     return project
 
 
+def compare(params: dict[str, Any], study: str, method: str, tuned: str) -> None:
+    """A published method beside ours, and a search of another one's weights."""
+    task = params["study"][study]["task"]
+    params["comparison"] |= {"tables": ["table10"], task: {"studies": [study], "methods": [method]}}
+    params["tune"] |= {"factors": [0.1], task: {"studies": [study], "methods": [tuned]}}
+    params["method_weights"] = {study: {method: REFERENCE_WEIGHTS[task][method]}}
+
+
 def only(params: dict[str, Any], *studies: str) -> dict[str, Any]:
-    """These settings with a few studies and variants, one epoch each, and no grid search."""
+    """These settings with a few studies and variants, one epoch each, and no search."""
     params["studies"] = list(studies)
     params["study"] = {name: params["study"][name] for name in studies}
     params["weights"] = {name: params["weights"][name] for name in studies}
@@ -127,6 +137,11 @@ def only(params: dict[str, Any], *studies: str) -> dict[str, Any]:
     params["variants"] = VARIANTS
     params["samples"] = {}
     params["grid"]["studies"] = []
+    params["comparison"]["tables"] = []
+    for section in ("comparison", "tune"):
+        for task in ("classification", "segmentation"):
+            params[section][task] = {"studies": [], "methods": []}
+    params["method_weights"] = {}
     params["training"]["epochs"] = 1
     return params
 
@@ -139,6 +154,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Project:
     params = only(shrink(yaml.load((project.root / "params.yaml").read_text())), STUDY)
     params["samples"] = {STUDY: "ml-v3"}
     params["grid"] |= {"studies": [STUDY], "joint": ["ml-v3"], "offline": [], "alpha_1": [0.2], "alpha_2": [0.3]}
+    compare(params, STUDY, "emkd", "at")
     with (project.root / "params.yaml").open("w") as file:
         yaml.dump(params, file)
     project.commit("tiny")
@@ -180,6 +196,7 @@ def finished_classes(tmp_path_factory: pytest.TempPathFactory) -> Project:
     params["grid"] |= {
         "studies": [CLASSES_STUDY], "joint": [], "offline": ["kd_off-v1"], "alpha_1": [0.2, 0.4], "alpha_2": [0.3],
     }  # fmt: skip
+    compare(params, CLASSES_STUDY, "simkd", "sp")
     with (project.root / "params.yaml").open("w") as file:
         yaml.dump(params, file)
     project.run("classroom", "add-twin", CLASSES_STUDY)

@@ -19,7 +19,8 @@ pytestmark = pytest.mark.engines
 def test_every_report_is_made_and_both_engines_are_done(finished_classes: Project) -> None:
     """`snakemake reports/all` leaves nothing out, and nothing to do for either engine."""
     reports = {path.name for path in (finished_classes.root / "reports").iterdir()}
-    for name in ("table1", "table5", "table13", "table14", "table14-splits", "cost", f"grid-{CLASSES_STUDY}"):
+    for name in ("table1", "table5", "table13", "table14", "table14-splits", "table10", "cost", f"grid-{CLASSES_STUDY}",
+                 f"tune-{CLASSES_STUDY}"):  # fmt: skip
         assert f"{name}.md" in reports
     assert finished_classes.status() == "Data and pipelines are up to date."
     assert finished_classes.planned("reports/all") == Counter()
