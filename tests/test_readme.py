@@ -23,7 +23,8 @@ def reports() -> list[str]:
     searches = [*(f"grid-{study}" for study in settings.grid.studies), *tuned]
     samples = [f"samples-{study}" for study in settings.samples]
     tables += settings.comparison.tables
-    return [*params.FIXED_REPORTS, *dict.fromkeys(tables), *searches, *samples]
+    drawn = [*settings.pictures, *(f"{kind}-{study}" for kind in ("curves", "agreement") for study in settings.studies)]
+    return [*params.FIXED_REPORTS, *dict.fromkeys(tables), *searches, *samples, *drawn]
 
 
 @pytest.mark.parametrize("name", reports())

@@ -368,6 +368,43 @@ def samples(study: StudyName, method: MethodName, seed: Seed) -> None:
 
 
 @app.command()
+def picture(name: Annotated[str, typer.Argument(help="A key of `pictures` in params.yaml: figure4.")]) -> None:
+    """Draw what the variants make of the hardest test images: reports/NAME.png."""
+    from classroom.params import Picture, Variants, select
+    from classroom.reporting import heatmaps
+    from classroom.reporting.tables import write
+
+    with _job(f"classroom picture {name}") as job:
+        settings, variants = select(job.raw, f"pictures.{name}", Picture), select(job.raw, "variants", Variants)
+        seed = select(job.raw, "seeds", list[int])[0]
+        runs = {method: _run_folder(settings.study, method, seed) for method in (*variants.joint, *variants.offline)}
+        target = Path("reports", f"{name}.png")
+        prepared = Path("data/prepared", settings.study)
+        content = heatmaps.picture(name, settings.kind, runs, prepared, select(job.raw, "scale", str))
+        write(target, {".png": content})
+    typer.echo(f"{target}")
+
+
+@app.command()
+def curves(study: StudyName) -> None:
+    """Draw validation curves and agreement with teachers: reports/curves-STUDY.png, .csv and agreement-STUDY.png."""
+    from classroom.evaluation.metrics import METRICS
+    from classroom.params import select
+    from classroom.reporting import curves as drawn
+    from classroom.reporting.tables import csv, write
+
+    with _job(f"classroom curves {study}") as job:
+        seeds, scale = select(job.raw, "seeds", list[int]), select(job.raw, "scale", str)
+        results = _variant_results(job.raw, study)
+        runs = {r["method"]: {seed: _run_folder(study, r["method"], seed) for seed in seeds} for r in results}
+        table = drawn.read_curves(runs, METRICS[results[0]["data"]["task"]][0])
+        target = Path("reports", f"curves-{study}.png")
+        write(target, {".png": drawn.curves(study, table, results, scale), ".csv": csv(drawn.ensembles(table))})
+        write(Path("reports", f"agreement-{study}.png"), {".png": drawn.agreement(study, results, scale)})
+    typer.echo(f"{target} (.csv beside it), reports/agreement-{study}.png")
+
+
+@app.command()
 def scale(name: Annotated[str, typer.Argument(help="demo, small or paper: a file of scales/.")]) -> None:
     """Write a scale's settings into params.yaml, keeping its comments."""
     from classroom.engines import scales

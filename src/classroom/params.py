@@ -257,6 +257,16 @@ class Variants(Section):
         return self
 
 
+class Picture(Section):
+    """What the variants make of a segmentation study's hardest test images."""
+
+    study: str
+    kind: Literal["all_variants", "diverse", "ensembles", "kd_ml"] = Field(
+        description="both students of every variant (Figure 4), of every technique's V3 (5), the outlines of every "
+        "technique's V3 ensemble (7), both students of KD + ML with each strategy (9)"
+    )
+
+
 class Grid(Section):
     """Grid search of α, β, γ, chosen on validation: each student's α, and how the rest is shared out."""
 
@@ -312,6 +322,7 @@ class Params(Section):
     baseline_tables: tuple[str, ...] = Field(description="every name under study.*.tables.baselines, as a list")
     variants: Variants
     samples: dict[str, str] = Field(description="pictures of predictions: a study and the variant that is shown")
+    pictures: dict[str, Picture] = Field(description="pictures of the hardest test images, by name")
     twins: dict[str, tuple[str, str]] = Field(
         description="reports with two studies side by side, e.g. split by image and by group"
     )
@@ -335,10 +346,7 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _names_refer(self) -> Params:
-        for kind, names in (
-            ("dataset", self.dataset), ("study", self.study), ("twins", self.twins),
-            ("comparison.tables", self.comparison.tables),
-        ):  # fmt: skip
+        for kind, names in (("dataset", self.dataset), ("study", self.study)):
             for name in names:
                 if not NAME.fullmatch(name):
                     raise ValueError(f"{kind}.{name}: a name is lower-case letters, digits, '-' and '_'")
@@ -352,6 +360,7 @@ class Params(Section):
         self._check_comparison()
         for key, study in (
             *((f"samples.{name}", name) for name in self.samples),
+            *((f"pictures.{name}", picture.study) for name, picture in self.pictures.items()),
             *(("grid.studies", name) for name in self.grid.studies),
             *((f"twins.{twin}", name) for twin, names in self.twins.items() for name in names),
         ):
@@ -367,6 +376,9 @@ class Params(Section):
                 )
             if self.study[study].task != "segmentation":
                 raise ValueError(f"samples.{study}: pictures of masks need a segmentation study")
+        for name, picture in self.pictures.items():
+            if self.study[picture.study].task != "segmentation":
+                raise ValueError(f"pictures.{name}: pictures of masks need a segmentation study")
         return self
 
     def _check_studies(self) -> None:
@@ -397,10 +409,16 @@ class Params(Section):
         for name in self.baseline_tables:
             if owners.get(name) != "baselines":
                 raise ValueError(f"baseline_tables: no study names '{name}' under tables.baselines")
-        for kind, names in (("twins", self.twins), ("comparison.tables", self.comparison.tables)):
-            for name in names:
-                if owners.setdefault(name, kind) != kind:
-                    raise ValueError(f"{kind}.{name}: the name is taken ({owners[name]})")
+        for key, name in (
+            *((f"twins.{name}", name) for name in self.twins),
+            *((f"comparison.tables.{name}", name) for name in self.comparison.tables),
+            *((f"pictures.{name}", name) for name in self.pictures),
+        ):
+            if not NAME.fullmatch(name):
+                raise ValueError(f"{key}: a name is lower-case letters, digits, '-' and '_', not '{name}'")
+            if name in owners:
+                raise ValueError(f"{key}: the name is taken ({owners[name]})")
+            owners[name] = key
 
     def _check_weights(self) -> None:
         for name in self.studies:

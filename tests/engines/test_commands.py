@@ -25,7 +25,7 @@ STAGES = [
     f"evaluate_offline@{STUDY}-kd_off-v1", f"variants_table@{STUDY}", f"fidelity_table@{STUDY}",
     f"architecture_table@{STUDY}", "baselines_table@table2", "exchange_tables", "cost_table", f"samples@{STUDY}",
     f"method_masks@{STUDY}-emkd-0", f"tune_masks@{STUDY}-at-0.1-0", f"tuned_masks@{STUDY}", f"compare_masks@{STUDY}",
-    "comparison_table@table10",
+    "comparison_table@table10", "pictures@figure9", f"curves@{STUDY}",
 ]  # fmt: skip
 
 CLASSES_STAGES = [
@@ -33,6 +33,7 @@ CLASSES_STAGES = [
     f"grid_offline@{CLASSES_STUDY}-kd_off-v1-0.2-0.3-0.5-0", f"evaluate@{CLASSES_STUDY}-ml-v3",
     f"variants_table@{CLASSES_STUDY}", f"architecture_table@{CLASSES_STUDY}", "twin_table@table14-splits",
     f"method_classes@{CLASSES_STUDY}-simkd-0", f"tune_classes@{CLASSES_STUDY}-sp-0.1-0",
+    f"curves@{CLASSES_STUDY}",
 ]  # fmt: skip
 
 # Settings and messages, not results: see the head of dvc.yaml.

@@ -27,17 +27,28 @@ pytestmark = pytest.mark.engines
 
 # of the variant that stands for ours in Table 10
 ONE_VARIANT = Counter(
-    train=1, evaluate=1, variants_table=1, fidelity_table=1, cost_table=1, compare=1, comparison_table=1
+    train=1,
+    evaluate=1,
+    variants_table=1,
+    fidelity_table=1,
+    cost_table=1,
+    compare=1,
+    comparison_table=1,
+    curves=1,
+    picture=1,
 )
 TRAININGS = Counter(baseline=2, train=2, train_offline=1, grid=1, method=1, tune_method=1)
 COMPARED = Counter(variants_table=1, fidelity_table=1)
 TABLES = COMPARED + Counter(baselines_table=1, choose=1, tuned=1, comparison_table=1)
-AFTER_TRAININGS = Counter(evaluate_baseline=2, evaluate=3, cost_table=1, samples=1, compare=1) + TABLES
+AFTER_TRAININGS = (
+    Counter(evaluate_baseline=2, evaluate=3, cost_table=1, samples=1, compare=1, curves=1, picture=1) + TABLES
+)
 
 
 RULE_OF = {
     "method_masks": "method", "tune_masks": "tune_method", "tuned_masks": "tuned", "compare_masks": "compare",
     "evaluate_offline": "evaluate", "evaluate_teacher": "evaluate_baseline", "evaluate_student": "evaluate_baseline",
+    "pictures": "picture",
 }  # fmt: skip
 """DVC's stages whose rule has another name: some have a stage for each task, or for each network."""
 
@@ -134,7 +145,10 @@ def test_an_edit_before_the_first_run_of_a_clone_is_seen(clone: Project) -> None
         (lambda p: p.weigh("kd_ml-v3", 0.3), ONE_VARIANT),
         (lambda p: p.set(seeds=[0, 1]), TRAININGS + AFTER_TRAININGS - Counter(samples=1)),
         (lambda p: p.edit("params.yaml", "epochs: 1", "epochs: 2"), TRAININGS + AFTER_TRAININGS),
-        (lambda p: p.set(scale="small"), TABLES + Counter(architecture_table=1, cost_table=1, samples=1)),
+        (
+            lambda p: p.set(scale="small"),
+            TABLES + Counter(architecture_table=1, cost_table=1, samples=1, curves=1, picture=1),
+        ),
         (
             lambda p: p.edit("src/classroom/distill/losses.py", "return 1 - 2 * overlap", "return 1 - 2.0 * overlap"),
             TRAININGS + AFTER_TRAININGS,
@@ -143,7 +157,7 @@ def test_an_edit_before_the_first_run_of_a_clone_is_seen(clone: Project) -> None
             lambda p: p.edit("src/classroom/distill/exchange.py", "  # V3 turns", "  # So V3 turns"),
             Counter(
                 train=2, train_offline=1, grid=1, evaluate=3, cost_table=1, exchange_tables=1, samples=1, choose=1,
-                compare=1, comparison_table=1,
+                compare=1, comparison_table=1, curves=1, picture=1,
             )
             + COMPARED,
         ),

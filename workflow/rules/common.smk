@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from classroom.distill.exchange import EXCHANGE
 from classroom.engines.checks import check_all, check_source
 from classroom.engines.reconcile import NESTED, reconcile
 from classroom.errors import ClassroomError
@@ -122,6 +123,11 @@ def runs_of(study: str, method: str) -> list[str]:
     return [path for seed in params.seeds for path in run_files(f"runs/{study}/{method}/seed-{seed}")]
 
 
+def all_runs_of(study: str) -> list[str]:
+    """The files of all runs of a study, alone and as variants."""
+    return [path for method in ("teacher", "student", *params.trained_variants) for path in runs_of(study, method)]
+
+
 def grid_runs_of(study: str) -> list[str]:
     """The files of all runs of a study's grid search."""
     grid = params.grid
@@ -177,6 +183,18 @@ def report_names(kind: str) -> list[str]:
 def study_of(kind: str, table: str) -> str:
     """The study whose report of this kind is called `table`."""
     return params.studies[report_names(kind).index(table)]
+
+
+def labels(study: str, shows: str, variant: str = "") -> dict[str, str]:
+    """How a result is found in Snakemake's report."""
+    of, known = params.study[study], EXCHANGE.get(variant)
+    return {
+        "dataset": of.dataset,
+        "architecture": f"{of.teacher.encoder.removeprefix('tu-')} to {of.student.encoder.removeprefix('tu-')}",
+        "technique": known.technique if known else "all",
+        "strategy": known.strategy if known else "all",
+        "shows": shows,
+    }
 
 
 def names(known: Iterable[str]) -> str:

@@ -59,7 +59,14 @@ rule tuned:
         lambda wildcards: tuned_runs_of(wildcards.study),
         code("tuned_classes"),
     output:
-        multiext("reports/tune-{study}", ".md", ".csv", ".yaml"),
+        "reports/tune-{study}.md",
+        report(
+            "reports/tune-{study}.csv",
+            caption="../report/tune.rst",
+            category="Diagnostics",
+            labels=lambda wildcards: labels(wildcards.study, "search of published methods' weights"),
+        ),
+        "reports/tune-{study}.yaml",
     log:
         "logs/tuned/{study}.log",
     wildcard_constraints:
@@ -76,7 +83,15 @@ rule choose:
         lambda wildcards: grid_runs_of(wildcards.study),
         code("choose"),
     output:
-        multiext("reports/grid-{study}", ".md", ".csv", ".png", ".yaml"),
+        "reports/grid-{study}.md",
+        "reports/grid-{study}.csv",
+        report(
+            "reports/grid-{study}.png",
+            caption="../report/grid.rst",
+            category="Diagnostics",
+            labels=lambda wildcards: labels(wildcards.study, "search of weights"),
+        ),
+        "reports/grid-{study}.yaml",
     log:
         "logs/choose/{study}.log",
     wildcard_constraints:

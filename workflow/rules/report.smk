@@ -8,7 +8,15 @@ rule variants_table:
         lambda wildcards: baseline_results_of(study_of("variants", wildcards.table), ["student"]),
         code("variants_table"),
     output:
-        multiext("reports/{table}", ".md", ".csv", ".tex", ".json"),
+        "reports/{table}.md",
+        report(
+            "reports/{table}.csv",
+            caption="../report/variants.rst",
+            category="Tables",
+            labels=lambda wildcards: labels(study_of("variants", wildcards.table), "twelve variants"),
+        ),
+        "reports/{table}.tex",
+        "reports/{table}.json",
     log:
         "logs/table/{table}.log",
     wildcard_constraints:
@@ -27,7 +35,14 @@ rule fidelity_table:
         lambda wildcards: results_of(study_of("fidelity", wildcards.table)),
         code("fidelity_table"),
     output:
-        multiext("reports/{table}", ".md", ".csv", ".tex"),
+        "reports/{table}.md",
+        report(
+            "reports/{table}.csv",
+            caption="../report/fidelity.rst",
+            category="Tables",
+            labels=lambda wildcards: labels(study_of("fidelity", wildcards.table), "fidelity"),
+        ),
+        "reports/{table}.tex",
     log:
         "logs/table/{table}.log",
     wildcard_constraints:
@@ -45,7 +60,14 @@ rule architecture_table:
     input:
         code("architecture_table"),
     output:
-        multiext("reports/{table}", ".md", ".csv", ".tex"),
+        "reports/{table}.md",
+        report(
+            "reports/{table}.csv",
+            caption="../report/architecture.rst",
+            category="Tables",
+            labels=lambda wildcards: labels(study_of("architecture", wildcards.table), "layers and sizes"),
+        ),
+        "reports/{table}.tex",
     log:
         "logs/table/{table}.log",
     wildcard_constraints:
@@ -69,7 +91,14 @@ rule baselines_table:
         ],
         code("baselines_table"),
     output:
-        multiext("reports/{table}", ".md", ".csv", ".tex"),
+        "reports/{table}.md",
+        report(
+            "reports/{table}.csv",
+            caption="../report/baselines.rst",
+            category="Tables",
+            labels={"table": "{table}", "shows": "networks alone"},
+        ),
+        "reports/{table}.tex",
     log:
         "logs/table/{table}.log",
     wildcard_constraints:
@@ -86,7 +115,14 @@ rule twin_table:
         lambda wildcards: [path for study in params.twins[wildcards.table] for path in results_of(study)],
         code("twin_table"),
     output:
-        multiext("reports/{table}", ".md", ".csv", ".tex"),
+        "reports/{table}.md",
+        report(
+            "reports/{table}.csv",
+            caption="../report/twin.rst",
+            category="Tables",
+            labels=lambda wildcards: labels(params.twins[wildcards.table][0], "two splits"),
+        ),
+        "reports/{table}.tex",
     log:
         "logs/table/{table}.log",
     wildcard_constraints:
@@ -104,7 +140,14 @@ rule comparison_table:
         expand("results/costs/comparison/{study}.json", study=compared_studies()),
         code("comparison_table"),
     output:
-        multiext("reports/{table}", ".md", ".csv", ".tex"),
+        "reports/{table}.md",
+        report(
+            "reports/{table}.csv",
+            caption="../report/comparison.rst",
+            category="Tables",
+            labels={"table": "{table}", "shows": "published methods beside ours"},
+        ),
+        "reports/{table}.tex",
     log:
         "logs/table/{table}.log",
     wildcard_constraints:
@@ -137,13 +180,72 @@ rule cost_table:
         expand("results/costs/comparison/{study}.json", study=compared_studies()),
         code("cost_table"),
     output:
-        multiext("reports/cost", ".md", ".csv"),
+        "reports/cost.md",
+        report(
+            "reports/cost.csv",
+            caption="../report/cost.rst",
+            category="Diagnostics",
+            labels={"shows": "time, memory, disk"},
+        ),
     log:
         "logs/table/cost.log",
     conda:
         "../envs/classroom.yaml"
     shell:
         "classroom cost 2> {log}"
+
+
+rule picture:
+    """Figures 4, 5, 7 and 9: what the variants make of the hardest test images."""
+    input:
+        lambda wildcards: all_runs_of(params.pictures[wildcards.picture].study),
+        lambda wildcards: multiext(
+            f"data/prepared/{params.pictures[wildcards.picture].study}/", "images.npy", "index.parquet"
+        ),
+        code("pictures"),
+    output:
+        report(
+            "reports/{picture}.png",
+            caption="../report/picture.rst",
+            category="Figures",
+            labels=lambda wildcards: labels(params.pictures[wildcards.picture].study, "hard test images"),
+        ),
+    log:
+        "logs/pictures/{picture}.log",
+    wildcard_constraints:
+        picture=names(params.pictures),
+    conda:
+        "../envs/classroom.yaml"
+    shell:
+        "classroom picture {wildcards.picture} 2> {log}"
+
+
+rule curves:
+    """How a study's trainings went, and how far its students agree with their teacher."""
+    input:
+        lambda wildcards: all_runs_of(wildcards.study),
+        lambda wildcards: results_of(wildcards.study),
+        code("curves"),
+    output:
+        report(
+            "reports/curves-{study}.png",
+            caption="../report/curves.rst",
+            category="Diagnostics",
+            labels=lambda wildcards: labels(wildcards.study, "training curves"),
+        ),
+        report(
+            "reports/agreement-{study}.png",
+            caption="../report/agreement.rst",
+            category="Figures",
+            labels=lambda wildcards: labels(wildcards.study, "agreement with the teacher"),
+        ),
+        "reports/curves-{study}.csv",
+    log:
+        "logs/curves/{study}.log",
+    conda:
+        "../envs/classroom.yaml"
+    shell:
+        "classroom curves {wildcards.study} 2> {log}"
 
 
 rule samples:
@@ -158,7 +260,12 @@ rule samples:
         "data/prepared/{study}/index.parquet",
         code("samples"),
     output:
-        "reports/samples-{study}.png",
+        report(
+            "reports/samples-{study}.png",
+            caption="../report/samples.rst",
+            category="Figures",
+            labels=lambda wildcards: labels(wildcards.study, "test images", params.samples[wildcards.study]),
+        ),
     log:
         "logs/samples/{study}.log",
     wildcard_constraints:

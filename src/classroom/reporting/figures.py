@@ -14,9 +14,9 @@ from classroom.evaluation import predictions
 from classroom.evaluation.ensemble import with_ensemble
 from classroom.evaluation.metrics import counts, decide, pooled
 from classroom.files import written_whole
+from classroom.reporting.drawing import PREDICTION_COLOUR, TRUTH_COLOUR, png
 
 ROWS = 4
-TRUTH_COLOUR, PREDICTION_COLOUR = "#0072B2", "#E69F00"  # Okabe and Ito: told apart by the colour-blind
 
 
 def samples(run: Path, prepared: Path, scale: str, target: Path) -> None:
@@ -55,7 +55,7 @@ def samples(run: Path, prepared: Path, scale: str, target: Path) -> None:
         f"truth blue, prediction orange; worst to best test {about['data']['group']}", fontsize=9,
     )  # fmt: skip
     with written_whole(target) as (temporary,):
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+        temporary.write_bytes(png(figure))
 
 
 def _from_worst_to_best(mask: np.ndarray, truth: np.ndarray, groups: np.ndarray) -> list[int]:

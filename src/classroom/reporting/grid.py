@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from matplotlib.patches import Rectangle
 
 from classroom.distill.exchange import EXCHANGE
 from classroom.evaluation.ensemble import STUDENTS
+from classroom.reporting.drawing import png
 from classroom.reporting.tables import GREEK, TECHNIQUE_LABELS, Part, csv, markdown, mean_cell, mean_sd, write
 
 POINT = ("alpha_1", "alpha_2", "teacher_share")
@@ -136,6 +136,4 @@ def _map(table: pd.DataFrame, title: str) -> bytes:
         bar.ax.tick_params(labelsize=7)
     heading = title.replace(", scale", "\nscale")  # or a single panel would stand at the edge of a wide picture
     figure.suptitle(f"{heading}\nensemble on validation, percent; the best outlined", fontsize=8)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", metadata={"Software": None})
-    return content.getvalue()
+    return png(figure)

@@ -9,9 +9,9 @@ import pandas as pd
 
 
 def title(name: str) -> str:
-    """`Table 4` of `table4`; a name that is none of the paper's tables as it is."""
-    number = _number(name)
-    return f"Table {number}" if number else name
+    """`Table 4` of `table4`, `Figure 4` of `figure4`; a name that is none of the paper's as it is."""
+    found = re.fullmatch(r"(table|figure)([1-9]\d*)", name)
+    return f"{found[1].capitalize()} {found[2]}" if found else name
 
 
 def variants(name: str) -> pd.DataFrame:

@@ -1,0 +1,174 @@
+"""Figures 4, 5, 7 and 9: what the variants make of the test images that are hardest for all of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from classroom.distill.exchange import EXCHANGE
+from classroom.errors import DataError
+from classroom.evaluation import predictions
+from classroom.evaluation.ensemble import STUDENTS, with_ensemble
+from classroom.evaluation.metrics import counts, decide
+from classroom.reporting import paper
+from classroom.reporting.drawing import PREDICTION_COLOUR, TRUTH_COLOUR, png
+from classroom.reporting.tables import TECHNIQUE_LABELS
+
+SMALLEST = 0.002
+"""A lesion of a smaller part of the image could not be seen in print."""
+HEAT = "inferno"
+OUTLINE = "#56B4E9"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A hard test image, and the probabilities ⌊256·p⌋ of every variant's networks."""
+
+    group: str
+    image: np.ndarray
+    truth: np.ndarray
+    mean_iou: float
+    probabilities: dict[tuple[str, str], np.ndarray]
+    """By variant and network, (H, W)."""
+
+
+def picture(name: str, kind: str, runs: Mapping[str, Path], prepared: Path, scale: str) -> bytes:
+    """One picture of a study as PNG; `kind` as in `pictures` of params.yaml.
+
+    `runs`: by variant, the folder of one seed's run. Which images are shown does not depend on the kind: see `hardest`.
+    Raises DataError for runs of different test images, if no test image has a lesion that can be seen, or if none of
+    the variants that the kind shows is there.
+    """
+    about = json.loads((next(iter(runs.values())) / "metrics.json").read_text())
+    known = [variant for variant in EXCHANGE if variant in runs]
+    shown, count, what = {
+        "all_variants": (known, 3, "students of every variant"),
+        "diverse": ([v for v in known if EXCHANGE[v].strategy == "v3"], 4, "students of every technique's V3"),
+        "ensembles": ([v for v in known if EXCHANGE[v].strategy == "v3"], 4, "ensembles of every technique's V3"),
+        "kd_ml": ([v for v in known if EXCHANGE[v].technique == "kd_ml"], 4, "students of KD + ML"),
+    }[kind]
+    if not shown:
+        raise DataError(f"pictures.{name}: none of the variants that '{kind}' shows is trained: {', '.join(known)}.")
+    samples = hardest(runs, prepared, count)
+    colours = "heat: probability of a lesion, 0 dark to 1 bright; outlined: the truth"
+    if kind == "ensembles":
+        colours = "prediction orange, truth blue"
+    title = (
+        f"{paper.title(name)}: {what} on {about['study']}, scale {scale}, seed {about['seed']}"
+        + (" – SYNTHETIC phantoms" if about["data"]["synthetic"] else "")
+        + f"\nOf every {about['data']['group']} the test image with the lowest mean IoU of {len(known)} ensembles,"
+        f" the hardest first. {colours}. Below: IoU, %"
+    )
+    if kind == "all_variants":
+        rows = [(sample, student) for sample in samples for student in STUDENTS]
+        return _grid(rows, [(variant, "") for variant in shown], title)
+    networks = ("ensemble",) if kind == "ensembles" else STUDENTS
+    return _grid([(s, "") for s in samples], [(variant, network) for variant in shown for network in networks], title)
+
+
+def hardest(runs: Mapping[str, Path], prepared: Path, count: int) -> list[Sample]:
+    """The test images on which all ensembles together do worst.
+
+    Of those with a lesion that can be seen the lowest mean IoU over the variants, one image a group (patient, lesion),
+    of equal ones the first.
+
+    Raises DataError as `figures`.
+    """
+    ids, truth, ious = _judged(runs)
+    index = pd.read_parquet(prepared / "index.parquet")
+    row_of = dict(zip(index.id, index.index, strict=True))
+    if missing := [name for name in ids if name not in row_of]:
+        raise DataError(f"{prepared}: lacks '{missing[0]}', which the runs were tested on. Train them again.")
+    groups = index.group[[row_of[name] for name in ids]].to_numpy()
+    visible = truth.mean(axis=(1, 2)) >= SMALLEST
+    order = [position for position in np.argsort(ious, kind="stable") if visible[position]]
+    hardest_of = {groups[position]: position for position in reversed(order)}
+    chosen = [position for position in order if hardest_of[groups[position]] == position][:count]
+    if not chosen:
+        raise DataError(f"{prepared}: no test image has a lesion that can be seen, so there is nothing to show.")
+    probabilities: list[dict[tuple[str, str], np.ndarray]] = [{} for _ in chosen]
+    for variant, run in runs.items():
+        stacks = with_ensemble(predictions.read(run / "predictions.parquet")[1])
+        for name, stack in stacks.items():
+            for kept, position in zip(probabilities, chosen, strict=True):
+                kept[variant, name] = stack[position].copy()  # not a view that would keep all images
+    images = np.load(prepared / "images.npy", mmap_mode="r")
+    return [
+        Sample(str(groups[position]), images[row_of[ids[position]]], truth[position], float(ious[position]), kept)
+        for position, kept in zip(chosen, probabilities, strict=True)
+    ]
+
+
+def _judged(runs: Mapping[str, Path]) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Test ids, true masks, and every image's IoU of the ensemble, mean over variants."""
+    first: tuple[list[str], np.ndarray] | None = None
+    total: Any = 0
+    for run in runs.values():
+        ids, stacks = predictions.read(run / "predictions.parquet")
+        truth = decide(stacks.pop(predictions.TRUTH))
+        if first is None:
+            first = (ids, truth)
+        elif first[0] != ids:
+            raise DataError(f"{run}: tested on other images than its siblings. Train this run again.")
+        total = total + _iou(decide(with_ensemble(stacks)["ensemble"]), truth)
+    return *first, total / len(runs)
+
+
+def _iou(mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    of = counts(mask, truth)
+    return of["tp"] / np.maximum(of["tp"] + of["fp"] + of["fn"], 1)
+
+
+def _grid(rows: Sequence[tuple[Sample, str]], columns: Sequence[tuple[str, str]], title: str) -> bytes:
+    """Image and truth, then a panel for each column: a heatmap of a student, or an ensemble's outline."""
+    across = len(columns) + 2
+    side = min(1.35, 15 / across)
+    figure = Figure(figsize=(side * across + 0.5, (side + 0.2) * len(rows) + 0.95), layout="constrained", dpi=150)
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
+    axes = figure.subplots(len(rows), across, squeeze=False)
+    for row, (sample, student) in enumerate(rows):
+        first = student in ("", STUDENTS[0])
+        for axis, picture, name in ((axes[row, 0], sample.image, "image"), (axes[row, 1], sample.truth, "truth")):
+            axis.axis("off") if not first else _bare(axis)
+            if first:
+                axis.imshow(picture, interpolation="nearest", cmap="gray")
+            axis.set_title(name if row == 0 else "", fontsize=8)
+        axes[row, 0].set_ylabel(sample.group if first else "", fontsize=6)
+        for axis, (variant, network) in zip(axes[row, 2:], columns, strict=True):
+            name = network or student
+            byte = sample.probabilities[variant, name]
+            if name == "ensemble":
+                axis.imshow(sample.image, interpolation="nearest")
+                _outline(axis, decide(byte[None])[0], PREDICTION_COLOUR)
+                _outline(axis, sample.truth, TRUTH_COLOUR)
+            else:
+                axis.imshow(byte, cmap=HEAT, vmin=0, vmax=255, interpolation="nearest")
+                _outline(axis, sample.truth, OUTLINE, 0.7)
+            _bare(axis)
+            iou = _iou(decide(byte[None]), sample.truth[None])[0]
+            axis.set_xlabel(f"{100 * iou:.0f}", fontsize=6, labelpad=1)
+            if row == 0:
+                of = EXCHANGE[variant]
+                who = "" if name == "ensemble" or not network else f" {network}"
+                axis.set_title(f"{TECHNIQUE_LABELS[of.technique]}\n{of.strategy.upper()}{who}", fontsize=7)
+        if not first or rows[row][1]:
+            axes[row, 2].set_ylabel(student, fontsize=7)
+    figure.suptitle(title, fontsize=8)
+    return png(figure)
+
+
+def _outline(axis: Any, mask: np.ndarray, colour: str, width: float = 1.1) -> None:
+    if mask.any() and not mask.all():
+        axis.contour(mask, levels=[0.5], colors=colour, linewidths=width)
+
+
+def _bare(axis: Any) -> None:
+    axis.set_xticks([])
+    axis.set_yticks([])
