@@ -6,9 +6,10 @@ prediction loss is a mean over the batch or the pixels, times T². Where they ar
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from classroom.section import Section
 
@@ -56,6 +57,15 @@ class VIDClasses(ForClasses):
     taps: Taps = STAGES
     initial_variance: Positive = 5.0
     least_variance: Positive = 1e-5
+
+    @model_validator(mode="after")
+    def _starts_above_the_least(self) -> VIDClasses:
+        if self.initial_variance <= self.least_variance:
+            raise ValueError(
+                f"initial_variance must be above least_variance, not {self.initial_variance:g} and "
+                f"{self.least_variance:g}"
+            )
+        return self
 
 
 class SimKDClasses(Section):
@@ -202,6 +212,14 @@ def settings_type(task: str, method: str) -> type[Section]:
 def reference(task: str, method: str) -> Section:
     """The method's settings as its reference code has them."""
     return settings_type(task, method)()
+
+
+def wrong_terms(task: str, method: str, weights: Iterable[str]) -> str:
+    """What is wrong with the names of a method's weights; empty if nothing is."""
+    expected, given = REFERENCE_WEIGHTS[task][method], list(weights)
+    if set(given) == set(expected):
+        return ""
+    return f"expected weights of {', '.join(expected)}, not of {', '.join(given) or 'none'}"
 
 
 def departures(task: str, method: str, settings: dict[str, Any], weights: dict[str, float]) -> list[str]:

@@ -26,9 +26,9 @@ from classroom.errors import ParamsError, suggestion
 from classroom.method_settings import (
     COMPARISON_METHODS,
     METHODS,
-    REFERENCE_WEIGHTS,
     Methods,
     MethodWeights,
+    wrong_terms,
 )
 from classroom.section import Section
 
@@ -454,11 +454,8 @@ class Params(Section):
                     raise ValueError(
                         f"method_weights.{name}: '{method}' is no method of {task}.{suggestion(method, METHODS[task])}"
                     )
-                if weights.terms.keys() != REFERENCE_WEIGHTS[task][method].keys():
-                    raise ValueError(
-                        f"method_weights.{name}.{method}: expected weights of "
-                        f"{', '.join(REFERENCE_WEIGHTS[task][method])}, not of {', '.join(weights.terms) or 'none'}"
-                    )
+                if wrong := wrong_terms(task, method, weights.terms):
+                    raise ValueError(f"method_weights.{name}.{method}: {wrong}")
 
     def _check_compared(self, key: str, task: str, compared: Compared, known: tuple[str, ...]) -> None:
         for part in ("studies", "methods"):

@@ -54,6 +54,8 @@ class Comparison(Method):
         self.batch_size = batch_size
         self.student_shapes = networks["S1"].shapes(image_size)
         self.teacher_shapes = networks["T"].shapes(image_size)
+        for tap in self.taps(options):
+            self._check_tap(tap)
         self.settings = {
             "weights": dict(weights),
             "options": options.model_dump(mode="json"),
@@ -88,6 +90,12 @@ class Comparison(Method):
                 terms.append(Term("S1", "prediction", CONVENTION_B, value))
             distances = self.distances(student, teacher, targets)
         return terms + [Term("S1", name, self.weights[name], value) for name, value in distances.items()]
+
+    def _check_tap(self, tap: str) -> None:
+        for role, shapes in (("student", self.student_shapes), ("teacher", self.teacher_shapes)):
+            if not shapes[tap][0]:
+                raise TrainingError(f"tap '{tap}': the {role}'s encoder has no such stage. Choose another tap.")
+        check_sizes(self.student_shapes[tap][1:], self.teacher_shapes[tap][1:])
 
     def channels(self, tap: str) -> tuple[int, int]:
         """The student's and the teacher's width at a tap."""

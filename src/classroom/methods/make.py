@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from classroom.errors import TrainingError
-from classroom.method_settings import REFERENCE_WEIGHTS, MethodWeights, settings_type
+from classroom.errors import ParamsError, TrainingError
+from classroom.method_settings import REFERENCE_WEIGHTS, MethodWeights, settings_type, wrong_terms
 from classroom.methods import names
 from classroom.methods.base import Method, network_seed
 from classroom.networks.build import Network as BuiltNetwork
@@ -110,7 +110,10 @@ def _comparison(making: _Making) -> Method:
     method = importlib.import_module(f"classroom.methods.{making.name}").METHOD
     options = select(making.raw, f"methods.{making.task}.{making.name}", settings_type(making.task, making.name))
     if making.point is None:
-        weights = select(making.raw, f"method_weights.{making.study}.{making.name}", MethodWeights).terms
+        key = f"method_weights.{making.study}.{making.name}"
+        weights = select(making.raw, key, MethodWeights).terms
+        if wrong := wrong_terms(making.task, making.name, weights):
+            raise ParamsError(f"params.yaml: {key}: {wrong}")
     else:
         (factor,) = making.point
         weights = {term: factor * value for term, value in REFERENCE_WEIGHTS[making.task][making.name].items()}

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from classroom.distill.losses import feature_loss
-from classroom.methods.comparison import LAST_MAP, Comparison, block, check_sizes, same_size
+from classroom.methods.comparison import LAST_MAP, Comparison, block, same_size
 from classroom.networks.build import Network, Output
 
 
@@ -21,7 +21,6 @@ class SimKD(Comparison):
     uses_labels = False
 
     def build_extras(self, image_size: int) -> None:
-        check_sizes(self.student_shapes[LAST_MAP][1:], self.teacher_shapes[LAST_MAP][1:])
         student, teacher = self.networks["S1"], self.networks["T"]
         projector = _projector(*self.channels(LAST_MAP), self.options.reduction)
         body = BorrowedHead(student.body.encoder, projector, teacher.body)

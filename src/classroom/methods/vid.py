@@ -40,8 +40,9 @@ class _Gaussian(nn.Module):
             nn.Conv2d(teacher, teacher, 1, bias=False),
         )
         self.least = options.least_variance
-        # softplus of it, and the least variance, make the initial one.
-        start = math.log(math.expm1(options.initial_variance - self.least))
+        # softplus of it, and the least variance, make the initial one; log(exp(rest) − 1) that never overflows.
+        rest = options.initial_variance - self.least
+        start = rest + math.log(-math.expm1(-rest))
         self.raw_variance = nn.Parameter(torch.full((1, teacher, 1, 1), start))
 
     @property

@@ -20,6 +20,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.encoder = timm_encoder(settings, pretrained=False)
         channels = self.encoder.num_features
+        self.last = nn.Identity()  # a name for what some encoders have after their last stage
         self.conv6: nn.Module = nn.Identity()
         if settings.conv6_channels:
             self.conv6 = nn.Sequential(
@@ -32,7 +33,7 @@ class Classifier(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (B, classes) of normalised images (B, 3, H, W)."""
-        return self.head(self.encoder.forward_features(images))
+        return self.head(self.last(self.encoder.forward_features(images)))
 
     def head(self, features: torch.Tensor) -> torch.Tensor:
         """Logits (B, classes) of the encoder's last map: Conv6 where there is one, pooling, the linear layer."""

@@ -26,6 +26,8 @@ def find(body: nn.Module, name: str) -> Tap:
     Raises ParamsError, with the taps that exist, for one that does not.
     """
     stages = stages_of(body.encoder) if hasattr(body, "encoder") else {}
+    if hasattr(body, "last"):  # of a classifier: what is pooled, or what Conv6 takes
+        stages["layer4"] = Tap(body.last, _whole)
     if name in stages:
         return stages[name]
     try:
