@@ -343,7 +343,9 @@ def test_normalisation_is_not_among_the_saved_weights(settings: Any) -> None:
 
 def test_facts_name_what_the_tables_print() -> None:
     network = build(thin(), 0)
-    assert network.facts == THIN | {"task": "segmentation", "parameters": network.parameter_count}
+    normalised = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}  # ImageNet's
+    about = {"task": "segmentation", "parameters": network.parameter_count, "normalisation": normalised}
+    assert network.facts == THIN | about
     teacher = build(thin_teacher(), 0)
     assert teacher.facts == THIN_TEACHER | {"task": "classification", "parameters": teacher.parameter_count}
 

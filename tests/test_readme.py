@@ -23,7 +23,8 @@ def reports() -> list[str]:
     searches = [*(f"grid-{study}" for study in settings.grid.studies), *tuned]
     samples = [f"samples-{study}" for study in settings.samples]
     tables += settings.comparison.tables
-    drawn = [*settings.pictures, *(f"{kind}-{study}" for kind in ("curves", "agreement") for study in settings.studies)]
+    drawn = [*settings.pictures, *settings.cka.figures, *(f"cka-{study}" for study in settings.cka.studies)]
+    drawn += [*(f"{kind}-{study}" for kind in ("curves", "agreement") for study in settings.studies)]
     return [*params.FIXED_REPORTS, *dict.fromkeys(tables), *searches, *samples, *drawn]
 
 

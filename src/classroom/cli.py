@@ -386,6 +386,54 @@ def picture(name: Annotated[str, typer.Argument(help="A key of `pictures` in par
 
 
 @app.command()
+def cka(study: StudyName, method: MethodName, seed: Seed) -> None:
+    """Compare the layers of a run's teacher and students: results/cka/STUDY/METHOD/seed-N.parquet."""
+    import json
+
+    from classroom.params import select
+
+    with _job(f"classroom cka {study} {method} --seed {seed}") as job:
+        from classroom.analysis import cka as alignment
+        from classroom.analysis.similarities import write
+        from classroom.data.batches import open_splits
+        from classroom.networks.restore import restore
+
+        alignment.use_threads(select(job.raw, "training.threads", int))
+        run, teacher = _run_folder(study, method, seed), _run_folder(study, "teacher", seed)
+        networks = {name: restore(run, name, teacher) for name in ("T", "S1", "S2")}
+        test = open_splits(Path("data/prepared", study), Path("data/splits", f"{study}.parquet"))["test"]
+        table = alignment.similarities(networks, alignment.shuffled(test))
+        target = Path("results/cka", study, method, f"seed-{seed}.parquet")
+        write(target, table, json.loads((run / "metrics.json").read_text()))
+    typer.echo(f"{target}: {len(table)} pairs of layers on {table.attrs['images']} images")
+
+
+@app.command()
+def cka_figure(name: Annotated[str, typer.Argument(help="A key of cka.figures in params.yaml: figure6.")]) -> None:
+    """Draw how alike the layers are: reports/NAME.png and .svg."""
+    from classroom.params import select
+    from classroom.reporting import cka as drawn
+
+    with _job(f"classroom cka-figure {name}") as job:
+        tables = _similarities(job.raw, select(job.raw, f"cka.figures.{name}", str))
+        target = Path("reports", f"{name}.png")
+        drawn.cka_figure(name, select(job.raw, "scale", str), tables, target)
+    typer.echo(f"{target} (.svg beside it)")
+
+
+@app.command()
+def cka_table(study: StudyName) -> None:
+    """Render how alike the last stages of teacher and students are: reports/cka-STUDY.md and .csv."""
+    from classroom.params import select
+    from classroom.reporting import cka as rendered
+
+    with _job(f"classroom cka-table {study}") as job:
+        target = Path("reports", f"cka-{study}.md")
+        rendered.cka_table(target.stem, select(job.raw, "scale", str), _similarities(job.raw, study), target)
+    typer.echo(f"{target} (.csv beside it)")
+
+
+@app.command()
 def curves(study: StudyName) -> None:
     """Draw validation curves and agreement with teachers: reports/curves-STUDY.png, .csv and agreement-STUDY.png."""
     from classroom.evaluation.metrics import METRICS
@@ -491,6 +539,16 @@ def _variant_results(raw: dict[str, Any], study: str) -> list[dict[str, Any]]:
     variants = select(raw, "variants", Variants)
     names = (*variants.joint, *variants.offline)
     return read_results([Path("results/variants", study, f"{name}.json") for name in names])
+
+
+def _similarities(raw: dict[str, Any], study: str) -> dict[str, Any]:
+    """By variant, the similarities of its layers for every seed."""
+    from classroom.analysis.similarities import read
+    from classroom.params import Variants, select
+
+    variants, seeds = select(raw, "variants", Variants), select(raw, "seeds", list[int])
+    names = (*variants.joint, *variants.offline)
+    return {name: [read(Path("results/cka", study, name, f"seed-{seed}.parquet")) for seed in seeds] for name in names}
 
 
 def _run_folder(study: str, method: str, seed: int) -> Path:

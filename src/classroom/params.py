@@ -41,6 +41,7 @@ BASELINES: tuple[str, ...] = ("teacher", "student")
 """The methods that train one network alone (Tables 2 and 13)."""
 FIXED_REPORTS: tuple[str, ...] = ("table1", "table5", "cost")
 """Reports that belong to no study."""
+CKA_FIGURES: tuple[str, ...] = ("figure6", "figure10", "figure11")
 
 Task = Literal["classification", "segmentation"]
 Scale = Literal["demo", "small", "paper"]
@@ -313,6 +314,13 @@ class Tune(Section):
     segmentation: Compared
 
 
+class Cka(Section):
+    """Centred kernel alignment: how alike the layers of teacher and students are."""
+
+    studies: tuple[str, ...] = Field(description="where, for every variant and seed; [] for none")
+    figures: dict[str, str] = Field(description="figure6 (KD + ML), figure10 (KD, ML), figure11 (students): the study")
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -327,6 +335,7 @@ class Params(Section):
         description="reports with two studies side by side, e.g. split by image and by group"
     )
     grid: Grid
+    cka: Cka
     comparison: Comparison
     tune: Tune
     dataset: dict[str, Dataset]
@@ -361,6 +370,7 @@ class Params(Section):
         for key, study in (
             *((f"samples.{name}", name) for name in self.samples),
             *((f"pictures.{name}", picture.study) for name, picture in self.pictures.items()),
+            *(("cka.studies", name) for name in self.cka.studies),
             *(("grid.studies", name) for name in self.grid.studies),
             *((f"twins.{twin}", name) for twin, names in self.twins.items() for name in names),
         ):
@@ -376,6 +386,11 @@ class Params(Section):
                 )
             if self.study[study].task != "segmentation":
                 raise ValueError(f"samples.{study}: pictures of masks need a segmentation study")
+        for name, study in self.cka.figures.items():
+            if name not in CKA_FIGURES:
+                raise ValueError(f"cka.figures: unknown figure '{name}'. Known: {', '.join(CKA_FIGURES)}.")
+            if study not in self.cka.studies:
+                raise ValueError(f"cka.figures.{name}: '{study}' is not in cka.studies")
         for name, picture in self.pictures.items():
             if self.study[picture.study].task != "segmentation":
                 raise ValueError(f"pictures.{name}: pictures of masks need a segmentation study")
@@ -413,6 +428,7 @@ class Params(Section):
             *((f"twins.{name}", name) for name in self.twins),
             *((f"comparison.tables.{name}", name) for name in self.comparison.tables),
             *((f"pictures.{name}", name) for name in self.pictures),
+            *((f"cka.figures.{name}", name) for name in self.cka.figures),
         ):
             if not NAME.fullmatch(name):
                 raise ValueError(f"{key}: a name is lower-case letters, digits, '-' and '_', not '{name}'")

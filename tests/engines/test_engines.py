@@ -36,19 +36,24 @@ ONE_VARIANT = Counter(
     comparison_table=1,
     curves=1,
     picture=1,
+    cka=1,
+    cka_figure=1,
+    cka_table=1,
 )
 TRAININGS = Counter(baseline=2, train=2, train_offline=1, grid=1, method=1, tune_method=1)
 COMPARED = Counter(variants_table=1, fidelity_table=1)
 TABLES = COMPARED + Counter(baselines_table=1, choose=1, tuned=1, comparison_table=1)
 AFTER_TRAININGS = (
-    Counter(evaluate_baseline=2, evaluate=3, cost_table=1, samples=1, compare=1, curves=1, picture=1) + TABLES
+    Counter(evaluate_baseline=2, evaluate=3, cost_table=1, samples=1, compare=1, curves=1, picture=1)
+    + Counter(cka=3, cka_figure=1, cka_table=1)
+    + TABLES
 )
 
 
 RULE_OF = {
     "method_masks": "method", "tune_masks": "tune_method", "tuned_masks": "tuned", "compare_masks": "compare",
     "evaluate_offline": "evaluate", "evaluate_teacher": "evaluate_baseline", "evaluate_student": "evaluate_baseline",
-    "pictures": "picture",
+    "pictures": "picture", "cka_offline": "cka", "cka_figures": "cka_figure",
 }  # fmt: skip
 """DVC's stages whose rule has another name: some have a stage for each task, or for each network."""
 
@@ -147,7 +152,8 @@ def test_an_edit_before_the_first_run_of_a_clone_is_seen(clone: Project) -> None
         (lambda p: p.edit("params.yaml", "epochs: 1", "epochs: 2"), TRAININGS + AFTER_TRAININGS),
         (
             lambda p: p.set(scale="small"),
-            TABLES + Counter(architecture_table=1, cost_table=1, samples=1, curves=1, picture=1),
+            TABLES + Counter(architecture_table=1, cost_table=1, samples=1, curves=1, picture=1, cka_figure=1)
+            + Counter(cka_table=1),
         ),
         (
             lambda p: p.edit("src/classroom/distill/losses.py", "return 1 - 2 * overlap", "return 1 - 2.0 * overlap"),
@@ -157,12 +163,12 @@ def test_an_edit_before_the_first_run_of_a_clone_is_seen(clone: Project) -> None
             lambda p: p.edit("src/classroom/distill/exchange.py", "  # V3 turns", "  # So V3 turns"),
             Counter(
                 train=2, train_offline=1, grid=1, evaluate=3, cost_table=1, exchange_tables=1, samples=1, choose=1,
-                compare=1, comparison_table=1, curves=1, picture=1,
+                compare=1, comparison_table=1, curves=1, picture=1, cka=3, cka_figure=1, cka_table=1,
             )
             + COMPARED,
         ),
         (lambda p: p.edit("src/classroom/reporting/heading.py", "from a local folder", "of a folder"),
-         COMPARED + Counter(baselines_table=1, comparison_table=1)),
+         COMPARED + Counter(baselines_table=1, comparison_table=1, cka_figure=1, cka_table=1)),
         (
             lambda p: p.set(method_weights={STUDY: {"emkd": {"prediction": 0.2, "importance": 0.9, "affinity": 0.9}}}),
             Counter(method=1, compare=1, comparison_table=1, cost_table=1),
@@ -377,7 +383,7 @@ def test_experiments_run_what_they_change(finished: Project) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("learning_rate:", "learning_rat:", "unknown key 'training.learning_rat'. Did you mean 'learning_rate'?"),
+        ("  epochs:", "  epoch:", "unknown key 'training.epoch'. Did you mean 'epochs'?"),
         ("encoder: tu-resnet50", "encoder: tu-resnet51", "unknown encoder 'tu-resnet51'. Did you mean 'tu-resnet"),
         ("joint: [ml-v1,", "joint: [ml-v4,", "unknown variant 'ml-v4'"),
         ("scale: demo", "scale: [", "not valid YAML"),

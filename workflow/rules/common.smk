@@ -128,6 +128,16 @@ def all_runs_of(study: str) -> list[str]:
     return [path for method in ("teacher", "student", *params.trained_variants) for path in runs_of(study, method)]
 
 
+def similarities_of(study: str) -> list[str]:
+    """CKA of all of a study's variants and seeds."""
+    return expand(
+        "results/cka/{study}/{variant}/seed-{seed}.parquet",
+        study=study,
+        variant=params.trained_variants,
+        seed=params.seeds,
+    )
+
+
 def grid_runs_of(study: str) -> list[str]:
     """The files of all runs of a study's grid search."""
     grid = params.grid

@@ -77,6 +77,27 @@ rule tuned:
         "classroom tune {wildcards.study} 2> {log}"
 
 
+rule cka:
+    """How alike the layers of a run's teacher and students are."""
+    input:
+        multiext("runs/{study}/{variant}/seed-{seed}/", "weights.safetensors", "metrics.json"),
+        multiext("runs/{study}/teacher/seed-{seed}/", "weights.safetensors", "metrics.json"),
+        prepared_files("{study}"),
+        "data/splits/{study}.parquet",
+        code("cka"),
+    output:
+        "results/cka/{study}/{variant}/seed-{seed}.parquet",
+    log:
+        "logs/cka/{study}/{variant}/seed-{seed}.log",
+    wildcard_constraints:
+        study=names(params.cka.studies),
+    conda:
+        "../envs/classroom.yaml"
+    threads: params.training.threads
+    shell:
+        "classroom cka {wildcards.study} {wildcards.variant} --seed {wildcards.seed} 2> {log}"
+
+
 rule choose:
     """The point of a grid search that is best on validation."""
     input:

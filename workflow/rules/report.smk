@@ -220,6 +220,52 @@ rule picture:
         "classroom picture {wildcards.picture} 2> {log}"
 
 
+rule cka_figure:
+    """Figures 6, 10 and 11: similarity of layers."""
+    input:
+        lambda wildcards: similarities_of(params.cka.figures[wildcards.figure]),
+        code("cka_figures"),
+    output:
+        report(
+            "reports/{figure}.png",
+            caption="../report/cka.rst",
+            category="Figures",
+            labels=lambda wildcards: labels(params.cka.figures[wildcards.figure], "similarity of layers"),
+        ),
+        "reports/{figure}.svg",
+    log:
+        "logs/cka/{figure}.log",
+    wildcard_constraints:
+        figure=names(params.cka.figures),
+    conda:
+        "../envs/classroom.yaml"
+    shell:
+        "classroom cka-figure {wildcards.figure} 2> {log}"
+
+
+rule cka_table:
+    """How alike the last stages of teacher and students are."""
+    input:
+        lambda wildcards: similarities_of(wildcards.study),
+        code("cka_table"),
+    output:
+        "reports/cka-{study}.md",
+        report(
+            "reports/cka-{study}.csv",
+            caption="../report/cka.rst",
+            category="Diagnostics",
+            labels=lambda wildcards: labels(wildcards.study, "similarity of last stages"),
+        ),
+    log:
+        "logs/cka/{study}.log",
+    wildcard_constraints:
+        study=names(params.cka.studies),
+    conda:
+        "../envs/classroom.yaml"
+    shell:
+        "classroom cka-table {wildcards.study} 2> {log}"
+
+
 rule curves:
     """How a study's trainings went, and how far its students agree with their teacher."""
     input:

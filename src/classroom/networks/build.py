@@ -40,7 +40,7 @@ class Network(nn.Module):
     """A U-Net or classifier that normalises its own input and hands out the output of tapped modules."""
 
     facts: dict[str, Any]
-    """What the tables print of it: encoder, weights, number of parameters."""
+    """What is recorded of it: encoder, weights, number of parameters, normalisation of images."""
 
     def __init__(
         self, body: nn.Module, mean: Sequence[float], std: Sequence[float], shared: str, taps: Sequence[str] = ()
@@ -48,13 +48,17 @@ class Network(nn.Module):
         """`taps`: as `classroom.networks.taps.find` takes them. Raises ParamsError, with those that exist."""
         super().__init__()
         self.body = body
-        self.normalisation = (mean, std)
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+        self.normalise(mean, std)
         self._features: dict[str, torch.Tensor] = {}
         self.shared = shared
         found = {name: find(body, name) for name in dict.fromkeys((shared, *taps))}
         self._hooks = [tap.module.register_forward_hook(self._keep(name, tap.pick)) for name, tap in found.items()]
+
+    def normalise(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Sets the mean and standard deviation per channel that images in [0, 1] are brought from."""
+        self.normalisation = (mean, std)
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images: torch.Tensor) -> Output:
         """`images`: (B, 3, H, W) in [0, 1]."""
@@ -100,11 +104,13 @@ def build(settings: NetworkSettings, task: str, classes: int, seed: int, taps: S
     with seeded(seed):
         body = _body(settings, task, classes)
         load_encoder(body.encoder, settings, task)
-    network = Network(body, *normalisation(settings, task), FEATURE_TAP[task], taps)
+    normalised = normalisation(settings, task)
+    network = Network(body, *normalised, FEATURE_TAP[task], taps)
     network.facts = {
         "task": task,
         **settings.model_dump(mode="json", exclude_none=True),
         "parameters": network.parameter_count,
+        "normalisation": {name: list(values) for name, values in zip(("mean", "std"), normalised, strict=True)},
     }
     return network.to(memory_format=torch.channels_last)
 

@@ -1,0 +1,45 @@
+"""The file that CKA leaves, and what is read from it. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from classroom.errors import DataError
+from classroom.files import written_whole
+
+COLUMNS = ["first", "second", "first_layer", "second_layer", "cka"]
+ABOUT = ("study", "method", "seed", "data")
+"""What a file says of its run, as metrics.json has it."""
+
+
+def write(path: Path, table: pd.DataFrame, about: Mapping[str, Any]) -> None:
+    """Writes what `analysis.cka.similarities` returned as Parquet; `about`: the run's metrics.json."""
+    kept = table.copy()
+    kept.attrs = table.attrs | {key: about[key] for key in ABOUT}
+    with written_whole(path) as (temporary,):
+        kept.to_parquet(temporary, index=False)
+
+
+def read(path: Path) -> pd.DataFrame:
+    """What `write` was given. Raises DataError if the file is missing, damaged or not one of ours."""
+    try:
+        table = pd.read_parquet(path)
+        missing = [*{*COLUMNS} - {*table.columns}, *{*ABOUT, "images", "layers", "last"} - table.attrs.keys()]
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path}: cannot be read ({' '.join(str(error).split())}). Run `classroom cka` for it again."
+        ) from None
+    if missing:
+        raise DataError(f"{path}: lacks {', '.join(sorted(missing))}. Run `classroom cka` for it again.")
+    return table
+
+
+def last_stages(table: pd.DataFrame) -> pd.DataFrame:
+    """Of every pair of networks the one row of their encoders' last layers, the ends of their last stages."""
+    last = table.attrs["last"]
+    rows = (table.first_layer == table["first"].map(last)) & (table.second_layer == table["second"].map(last))
+    return table[rows].reset_index(drop=True)

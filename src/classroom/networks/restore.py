@@ -1,0 +1,109 @@
+"""The trained network of a finished run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from classroom.errors import TrainingError
+from classroom.networks.build import Network, build
+from classroom.params import Network as NetworkSettings
+
+PROJECTOR = "body.projector."
+"""What tells a student that thinks with its teacher's head (SimKD)."""
+OF_ONE_TRAINING = ("study", "seed", "data")
+"""What a run and the run of its teacher have in common."""
+
+
+def restore(run: Path, name: str, teacher_run: Path | None = None) -> Network:
+    """The network called `name` (T, S1, S2) of the folder `run`, on the CPU, in eval mode and without gradients.
+
+    A teacher that did not learn in `run`, because it was frozen or because mutual learning has none, is taken from
+    `teacher_run`, the study's teacher of the same seed. Never asks the hub: images are normalised as they
+    were in training. Raises TrainingError if a file is missing, damaged or of another network, and for a student with
+    a borrowed head (SimKD).
+    """
+    about = _about(run)
+    state = _weights(run, name)
+    if not state:
+        return _from_teacher(run, about, name, teacher_run)
+    if any(key.startswith(PROJECTOR) for key in state):
+        raise TrainingError(
+            f"{run}: {name} ends in its teacher's classifier ({about['method']}), so it is no network of its own to "
+            "restore. Use another method."
+        )
+    facts = _facts(run, about, name)
+    try:
+        known = {key: facts[key] for key in NetworkSettings.model_fields if key in facts}
+        settings = NetworkSettings.model_validate(known | {"weights": "random"})
+        network = build(settings, facts["task"], classes=len(about["data"]["labels"]), seed=0)
+        network.normalise(facts["normalisation"]["mean"], facts["normalisation"]["std"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise TrainingError(
+            f"{run / 'metrics.json'}: does not describe {name} ({_one_line(error)}). Train this run again."
+        ) from None
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise TrainingError(
+            f"{run / 'weights.safetensors'}: {name} is another network than metrics.json says ({_one_line(error)}). "
+            "Train this run again."
+        ) from None
+    network.facts = facts
+    return network.requires_grad_(False).eval()
+
+
+def _from_teacher(run: Path, about: dict[str, Any], name: str, teacher_run: Path | None) -> Network:
+    if name != "T" or about["method"] == "teacher":
+        raise TrainingError(f"{run}: holds no weights of '{name}'. Its networks: {', '.join(about['networks'])}.")
+    if teacher_run is None:
+        raise TrainingError(f"{run}: T did not learn there. Name the run of the study's teacher with the same seed.")
+    teacher = _about(teacher_run)
+    other = [fact for fact in OF_ONE_TRAINING if teacher[fact] != about[fact]]
+    if "T" in about["networks"] and teacher["networks"].get("T") != about["networks"]["T"]:
+        other.append("network")
+    if teacher["method"] != "teacher":
+        other.append("method")
+    if other:
+        raise TrainingError(
+            f"{teacher_run}: not the teacher of {run}: other {', '.join(other)}. Train the study's teacher and then "
+            "this method again."
+        )
+    return restore(teacher_run, "T")
+
+
+def _about(run: Path) -> dict[str, Any]:
+    path = run / "metrics.json"
+    try:
+        about = json.loads(path.read_text())
+        missing = {"method", "networks", *OF_ONE_TRAINING} - about.keys()
+    except (OSError, ValueError, AttributeError) as error:
+        raise TrainingError(f"{path}: cannot be read ({_one_line(error)}). Train this run again.") from None
+    if missing:
+        raise TrainingError(f"{path}: lacks {', '.join(sorted(missing))}. Train this run again.")
+    return about
+
+
+def _facts(run: Path, about: dict[str, Any], name: str) -> dict[str, Any]:
+    try:
+        return about["networks"][name]
+    except (KeyError, TypeError):
+        raise TrainingError(f"{run / 'metrics.json'}: does not describe {name}. Train this run again.") from None
+
+
+def _weights(run: Path, name: str) -> dict[str, torch.Tensor]:
+    """The tensors of one network; no other is read."""
+    path, prefix = run / "weights.safetensors", f"{name}."
+    try:
+        with safe_open(path, "pt") as file:
+            return {key.removeprefix(prefix): file.get_tensor(key) for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"{path}: cannot be read ({_one_line(error)}). Train this run again.") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
