@@ -347,7 +347,8 @@ def test_facts_name_what_the_tables_print() -> None:
     about = {"task": "segmentation", "parameters": network.parameter_count, "normalisation": normalised}
     assert network.facts == THIN | about
     teacher = build(thin_teacher(), 0)
-    assert teacher.facts == THIN_TEACHER | {"task": "classification", "parameters": teacher.parameter_count}
+    about |= {"task": "classification", "parameters": teacher.parameter_count}
+    assert teacher.facts == THIN_TEACHER | about
 
 
 def test_a_tap_that_does_not_exist_is_named_with_the_nearest() -> None:
