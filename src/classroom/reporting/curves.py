@@ -144,7 +144,9 @@ def _labelled(figure: Figure, panels: Mapping[tuple[str, str], Any], across: str
     figure.legend(
         labelled.values(), labelled.keys(), loc="outside lower center", ncols=len(labelled), fontsize=8, frameon=False
     )
-    figure.supxlabel(across, fontsize=8)
+    for (technique, _), axis in panels.items():
+        if technique == list(panels)[-1][0]:
+            axis.set_xlabel(across, fontsize=8)
     figure.supylabel(up, fontsize=8)
 
 

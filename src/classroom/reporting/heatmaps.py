@@ -57,9 +57,9 @@ def picture(name: str, kind: str, runs: Mapping[str, Path], prepared: Path, scal
     if not shown:
         raise DataError(f"pictures.{name}: none of the variants that '{kind}' shows is trained: {', '.join(known)}.")
     samples = hardest(runs, prepared, count)
-    colours = "heat: probability of a lesion, 0 dark to 1 bright; outlined: the truth"
+    colours = "Heat: probability of a lesion, 0 dark to 1 bright; outlined: the truth"
     if kind == "ensembles":
-        colours = "prediction orange, truth blue"
+        colours = "Prediction orange, truth blue"
     title = (
         f"{paper.title(name)}: {what} on {about['study']}, scale {scale}, seed {about['seed']}"
         + (" – SYNTHETIC phantoms" if about["data"]["synthetic"] else "")
