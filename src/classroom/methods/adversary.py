@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from classroom.method_settings import Adversary as AdversarySettings
-from classroom.methods.comparison import two_channels
+from classroom.methods.comparison import Comparison, two_channels
 from classroom.networks.build import Output
 from classroom.networks.discriminator import Discriminator
 
@@ -76,3 +76,18 @@ class Adversary(nn.Module):
         between = (share * teacher + (1 - share) * student).requires_grad_(True)
         (gradient,) = torch.autograd.grad(self.discriminator(between).sum(), between, create_graph=True)
         return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+class AdversarialComparison(Comparison):
+    """A published method that has an adversary, unless its option `adversarial` is off."""
+
+    def build_extras(self, image_size: int) -> None:
+        self.adversary = Adversary(self.options.adversary, image_size) if self.options.adversarial else None
+
+    def adversarial(self, student: Output, teacher: Output) -> dict[str, torch.Tensor]:
+        """The term of that name, where there is an adversary."""
+        return {"adversarial": self.adversary.distance(student, teacher)} if self.adversary else {}
+
+    def after_step(self) -> None:
+        if self.adversary:
+            self.adversary.step()

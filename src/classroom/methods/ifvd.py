@@ -6,32 +6,23 @@ import torch
 import torch.nn.functional as F
 
 from classroom.distill.masks import lost_lesions, resized
-from classroom.methods.adversary import Adversary
-from classroom.methods.comparison import Comparison, same_size, softened_divergence
+from classroom.methods.adversary import AdversarialComparison
+from classroom.methods.comparison import same_size, softened_divergence
 from classroom.networks.build import Output
 
 
-class IntraClassVariation(Comparison):
+class IntraClassVariation(AdversarialComparison):
     paper = "Wang et al., ECCV 2020"
     equation = "mean (V_S − V_T)², V(p) = cos (f(p), mean of f over p's class) + KL per pixel − mean D(z_S)"
-
-    def build_extras(self, image_size: int) -> None:
-        self.adversary = Adversary(self.options.adversary, image_size) if self.options.adversarial else None
 
     def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
         own, other = same_size(student.features[self.options.tap], teacher.features[self.options.tap])
         mask = resized(targets, own.shape[2:])
-        values = {
+        return {
             "prediction": softened_divergence(student.logits, teacher.logits, self.options.temperature),
             "variation": F.mse_loss(_variation(own, mask), _variation(other, mask)),
+            **self.adversarial(student, teacher),
         }
-        if self.adversary:
-            values["adversarial"] = self.adversary.distance(student, teacher)
-        return values
-
-    def after_step(self) -> None:
-        if self.adversary:
-            self.adversary.step()
 
     def remarks(self, targets: torch.Tensor) -> list[str]:
         return lost_lesions(targets, self.teacher_shapes[self.options.tap][1:])
