@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import functools
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,14 @@ NETWORKS = {
 }
 PHANTOMS = {"histopathologic": (22, 3), "lgg": (22, 3), "ham10000": (60, 2)}
 """Of every dataset so many groups, with so many images each, that all classes and splits have some."""
+
+
+@pytest.fixture(autouse=True)
+def ordinary_floats() -> Iterator[None]:
+    """A training makes the smallest floats zero in its process; here the next test runs in it too."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
 
 
 @functools.cache

@@ -83,6 +83,9 @@ def leave_run(folder: Path, seed: int, probabilities: dict[str, Any], of_classes
         "data": {"source": "phantom", "synthetic": True, "test": 2},
         "settings": {"training": {"epochs": 4}},
         "networks": {name: dict(facts) for name in probabilities},
+        "extra_parameters": 0,
+        "remarks": [],
+        "terms": {"S1/task": 0.5},
         "best": {"epochs": {name: seed + 1 for name in probabilities}, "val": {"S1": {"iou": 0.5}}, "test": tested},
         "last": {"epoch": 4, "val": {}, "test": last},
         "test_images": {"id": ids, "group": groups},
@@ -234,6 +237,7 @@ def test_metrics_that_were_edited_by_hand_are_refused(runs_of_classes: dict[int,
 RECEIPT = {
     "stage": "train",
     "seconds": 12.5,
+    "seconds_per_epoch": 2.5,
     "peak_memory_mb": {"process": 812},
     "device": "cpu",
     "threads": 1,
@@ -247,10 +251,11 @@ def test_costs_are_read_from_the_receipts(runs: dict[int, Path]) -> None:
         (folder / "weights.safetensors").write_bytes(bytes(1000 + seed))
     result = costs(runs)
     assert set(result) == {"0", "7"}
-    assert {key: result["7"][key] for key in ("seconds", "peak_memory_mb", "device", "threads")} == {
-        "seconds": 19.5, "peak_memory_mb": {"process": 812}, "device": "cpu", "threads": 1
+    kept = ("seconds", "seconds_per_epoch", "peak_memory_mb", "device", "threads")
+    assert {key: result["7"][key] for key in kept} == {
+        "seconds": 19.5, "seconds_per_epoch": 2.5, "peak_memory_mb": {"process": 812}, "device": "cpu", "threads": 1
     }  # fmt: skip
-    assert set(result["7"]) == {"seconds", "peak_memory_mb", "device", "threads", "bytes"}
+    assert set(result["7"]) == {"seconds", "seconds_per_epoch", "peak_memory_mb", "device", "threads", "bytes"}
     assert result["7"]["bytes"] == sum(len(file.read_bytes()) for file in runs[7].iterdir()) > 1007
 
 

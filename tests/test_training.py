@@ -313,6 +313,7 @@ def test_history_has_every_loss_component_and_validation_metric(undisturbed: Pat
         "loss/T/task", "loss/S1/task", "loss/S1/feature_from_T", "loss/S1/prediction_from_S2", "loss/S2/task",
         "loss/S2/prediction_from_T", "loss/S2/feature_from_S1", "learning_rate", "epoch",
     }  # fmt: skip
+    expected |= {name.replace("loss/", "weighted/") for name in expected if name.startswith("loss/")}
     for network in ("T", "S1", "S2", "ensemble"):
         expected |= {f"val/{network}/{metric}" for metric in METRICS[task_of(data)]}
     assert set(history.columns) == expected
