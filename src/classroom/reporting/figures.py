@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from classroom.errors import DataError
@@ -15,6 +14,7 @@ from classroom.evaluation.ensemble import with_ensemble
 from classroom.evaluation.metrics import counts, decide, pooled
 from classroom.files import written_whole
 from classroom.reporting.drawing import PREDICTION_COLOUR, TRUTH_COLOUR, png
+from classroom.reporting.tested_images import image_iou, rows_and_groups, worst_of_each_group
 
 ROWS = 4
 
@@ -27,14 +27,10 @@ def samples(run: Path, prepared: Path, scale: str, target: Path) -> None:
     """
     ids, stacks = predictions.read(run / "predictions.parquet")
     about = json.loads((run / "metrics.json").read_text())
-    index = pd.read_parquet(prepared / "index.parquet")
-    row_of = dict(zip(index.id, index.index, strict=True))
-    if missing := [name for name in ids if name not in row_of]:
-        raise DataError(f"{prepared}: lacks '{missing[0]}', which {run} was tested on. Train this run again.")
+    rows, groups = rows_and_groups(prepared, ids)
     truth = decide(stacks.pop(predictions.TRUTH))
     masks = {name: decide(stack) for name, stack in with_ensemble(stacks).items()}
     judged = masks[list(masks)[-1]]
-    groups = index.group[[row_of[name] for name in ids]].to_numpy()
     chosen = _from_worst_to_best(judged, truth, groups)
     if not chosen:
         raise DataError(f"{run}: no test image has a lesion, so there is nothing to show. Use more data.")
@@ -43,7 +39,7 @@ def samples(run: Path, prepared: Path, scale: str, target: Path) -> None:
     figure = Figure(figsize=(1.9 * (len(masks) + 1), 1.95 * len(chosen) + 0.9), layout="constrained", dpi=130)
     axes = figure.subplots(len(chosen), len(masks) + 1, squeeze=False)
     for row, position in enumerate(chosen):
-        image = images[row_of[ids[position]]]
+        image = images[rows[position]]
         _panel(axes[row, 0], image, truth[position], None, "image, truth" if row == 0 else "")
         for column, (name, stack) in enumerate(masks.items(), start=1):
             iou = pooled({key: [value] for key, value in counts(stack[position], truth[position]).items()})["iou"]
@@ -59,13 +55,9 @@ def samples(run: Path, prepared: Path, scale: str, target: Path) -> None:
 
 
 def _from_worst_to_best(mask: np.ndarray, truth: np.ndarray, groups: np.ndarray) -> list[int]:
-    per_image = counts(mask, truth)
-    iou = per_image["tp"] / np.maximum(per_image["tp"] + per_image["fp"] + per_image["fn"], 1)
-    order = [position for position in np.argsort(iou, kind="stable") if truth[position].any()]
-    worst_of = {groups[position]: position for position in reversed(order)}
-    candidates = [position for position in order if worst_of[groups[position]] == position]
+    candidates = worst_of_each_group(image_iou(mask, truth), truth.any(axis=(1, 2)), groups)
     steps = np.linspace(0, len(candidates) - 1, min(ROWS, len(candidates)))
-    return [int(candidates[round(step)]) for step in steps]
+    return [candidates[round(step)] for step in steps]
 
 
 def _panel(axis, image: np.ndarray, truth: np.ndarray, mask: np.ndarray | None, title: str) -> None:

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from classroom.distill.exchange import EXCHANGE
 from classroom.errors import DataError
 from classroom.evaluation import predictions
 from classroom.evaluation.ensemble import STUDENTS, with_ensemble
-from classroom.evaluation.metrics import counts, decide
+from classroom.evaluation.metrics import decide
 from classroom.reporting import paper
 from classroom.reporting.drawing import PREDICTION_COLOUR, TRUTH_COLOUR, png
 from classroom.reporting.tables import TECHNIQUE_LABELS
+from classroom.reporting.tested_images import image_iou, rows_and_groups, worst_of_each_group
 
 SMALLEST = 0.002
 """A lesion of a smaller part of the image could not be seen in print."""
@@ -77,20 +77,11 @@ def hardest(runs: Mapping[str, Path], prepared: Path, count: int) -> list[Sample
     """The test images on which all ensembles together do worst.
 
     Of those with a lesion that can be seen the lowest mean IoU over the variants, one image a group (patient, lesion),
-    of equal ones the first.
-
-    Raises DataError as `figures`.
+    of equal ones the first. Raises DataError as `picture`.
     """
     ids, truth, ious = _judged(runs)
-    index = pd.read_parquet(prepared / "index.parquet")
-    row_of = dict(zip(index.id, index.index, strict=True))
-    if missing := [name for name in ids if name not in row_of]:
-        raise DataError(f"{prepared}: lacks '{missing[0]}', which the runs were tested on. Train them again.")
-    groups = index.group[[row_of[name] for name in ids]].to_numpy()
-    visible = truth.mean(axis=(1, 2)) >= SMALLEST
-    order = [position for position in np.argsort(ious, kind="stable") if visible[position]]
-    hardest_of = {groups[position]: position for position in reversed(order)}
-    chosen = [position for position in order if hardest_of[groups[position]] == position][:count]
+    rows, groups = rows_and_groups(prepared, ids)
+    chosen = worst_of_each_group(ious, truth.mean(axis=(1, 2)) >= SMALLEST, groups)[:count]
     if not chosen:
         raise DataError(f"{prepared}: no test image has a lesion that can be seen, so there is nothing to show.")
     probabilities: list[dict[tuple[str, str], np.ndarray]] = [{} for _ in chosen]
@@ -101,7 +92,7 @@ def hardest(runs: Mapping[str, Path], prepared: Path, count: int) -> list[Sample
                 kept[variant, name] = stack[position].copy()  # not a view that would keep all images
     images = np.load(prepared / "images.npy", mmap_mode="r")
     return [
-        Sample(str(groups[position]), images[row_of[ids[position]]], truth[position], float(ious[position]), kept)
+        Sample(str(groups[position]), images[rows[position]], truth[position], float(ious[position]), kept)
         for position, kept in zip(chosen, probabilities, strict=True)
     ]
 
@@ -117,13 +108,8 @@ def _judged(runs: Mapping[str, Path]) -> tuple[list[str], np.ndarray, np.ndarray
             first = (ids, truth)
         elif first[0] != ids:
             raise DataError(f"{run}: tested on other images than its siblings. Train this run again.")
-        total = total + _iou(decide(with_ensemble(stacks)["ensemble"]), truth)
+        total = total + image_iou(decide(with_ensemble(stacks)["ensemble"]), truth)
     return *first, total / len(runs)
-
-
-def _iou(mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    of = counts(mask, truth)
-    return of["tp"] / np.maximum(of["tp"] + of["fp"] + of["fn"], 1)
 
 
 def _grid(rows: Sequence[tuple[Sample, str]], columns: Sequence[tuple[str, str]], title: str) -> bytes:
@@ -152,7 +138,7 @@ def _grid(rows: Sequence[tuple[Sample, str]], columns: Sequence[tuple[str, str]]
                 axis.imshow(byte, cmap=HEAT, vmin=0, vmax=255, interpolation="nearest")
                 _outline(axis, sample.truth, OUTLINE, 0.7)
             _bare(axis)
-            iou = _iou(decide(byte[None]), sample.truth[None])[0]
+            iou = image_iou(decide(byte[None]), sample.truth[None])[0]
             axis.set_xlabel(f"{100 * iou:.0f}", fontsize=6, labelpad=1)
             if row == 0:
                 of = EXCHANGE[variant]

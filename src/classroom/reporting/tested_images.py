@@ -1,0 +1,38 @@
+"""The test images behind a picture: where they lie, and which are hard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from classroom.errors import DataError
+from classroom.evaluation.metrics import counts
+
+
+def rows_and_groups(prepared: Path, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Of every id its row in the arrays of `prepared` and its group (patient, lesion).
+
+    Raises DataError if one is not there.
+    """
+    index = pd.read_parquet(prepared / "index.parquet")
+    place = {name: row for row, name in enumerate(index.id)}
+    if missing := [name for name in ids if name not in place]:
+        raise DataError(f"{prepared}: lacks '{missing[0]}', which was tested. Train this study again.")
+    rows = np.array([place[name] for name in ids])
+    return rows, index.group.to_numpy()[rows]
+
+
+def image_iou(mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """IoU of every image (…, H, W) by itself; 0 where there is nothing to find and nothing was found."""
+    of = counts(mask, truth)
+    return of["tp"] / np.maximum(of["tp"] + of["fp"] + of["fn"], 1)
+
+
+def worst_of_each_group(ious: np.ndarray, eligible: np.ndarray, groups: np.ndarray) -> list[int]:
+    """Positions of the eligible images with the lowest IoU of their group, the first of equals, from worst to best."""
+    order = [int(position) for position in np.argsort(ious, kind="stable") if eligible[position]]
+    worst = {groups[position]: position for position in reversed(order)}
+    return [position for position in order if worst[groups[position]] == position]
