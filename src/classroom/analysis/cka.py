@@ -108,12 +108,6 @@ def similarities(
     return table
 
 
-def use_threads(threads: int) -> None:
-    """The same number of threads gives the same bits."""
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-
-
 def shuffled(split: SplitData, batch_size: int = 32) -> Iterator[torch.Tensor]:
     """The images of a split, each once, in a random order that is always the same.
 

@@ -123,8 +123,9 @@ class Interruption:
 def _add(progress: Progress, terms: list[Term]) -> None:
     for term in terms:
         key = f"{term.network}/{term.name}"
-        progress.sums[key] = progress.sums.get(key, 0.0) + term.value.item()
-        progress.weighted[key] = progress.weighted.get(key, 0.0) + term.weight * term.value.item()
+        value = term.value.item()
+        progress.sums[key] = progress.sums.get(key, 0.0) + value
+        progress.weighted[key] = progress.weighted.get(key, 0.0) + term.weight * value
     progress.step += 1
 
 

@@ -23,6 +23,7 @@ from classroom.evaluation.metrics import decide, records
 from classroom.files import written_whole
 from classroom.methods.base import Method
 from classroom.methods.make import make
+from classroom.networks.reproducible import make_deterministic
 from classroom.params import Augmentation, Training, select
 from classroom.training.checkpoint import Checkpoints, Progress
 from classroom.training.loop import fit, predict, scores
@@ -141,14 +142,6 @@ def save(
         predictions.write(parquet, test.ids, kept)
         metrics_file.write_text(json.dumps(metrics, indent=1) + "\n")
         pd.DataFrame(progress.history).to_csv(history, index=False)
-
-
-def make_deterministic(threads: int) -> None:
-    """The same settings give the same bits: fixed thread count, no algorithm that depends on timing."""
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
-    torch.use_deterministic_algorithms(True, warn_only=True)  # a few CUDA kernels have no deterministic form
-    torch.backends.cudnn.benchmark = False
 
 
 def choose_device(name: str) -> torch.device:

@@ -12,8 +12,9 @@ import torch
 
 from classroom.data.augment import Augment
 from classroom.methods.make import make
+from classroom.networks.reproducible import make_deterministic
 from classroom.params import Augmentation, Training, select
-from classroom.training.run import choose_device, make_deterministic
+from classroom.training.run import choose_device
 
 STEPS = 3
 
