@@ -587,7 +587,37 @@ def test_the_committed_settings_are_accepted_and_their_networks_remembered(proje
     assert check_all() == params.check(raw)
     # Asked again, it must not wait for the libraries.
     monkeypatch.setattr("classroom.networks.build.feature_channels", lambda *asked: pytest.fail(f"asked for {asked}"))
+    monkeypatch.setattr("classroom.methods.make.sketch", lambda *asked: pytest.fail(f"made {asked}"))
     assert check_all() == params.check(raw)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (
+            "methods/classification/fitnet/tap",
+            "layer5",
+            r"classification\.fitnet on study histo.*'layer5'.*layer1, layer2",
+        ),
+        ("methods/segmentation/emkd/high", "decoder.block.0", r"segmentation\.emkd on study lgg.*'decoder\.block\.0'"),
+        ("methods/segmentation/skd/tap", "encoder.nothing", r"segmentation\.skd on study lgg.*does not exist"),
+        ("study/lgg-resnet18/image_size", 32, r"segmentation\.skd on study lgg.*64×64 pixels or more, not 32×32"),
+    ],
+)
+def test_a_published_method_that_cannot_be_made_is_said_before_its_teacher_trains(project, raw, path, value, message):
+    """Its job comes after the teacher's: hours later, at the paper's scale."""
+    put(project, with_value(raw, path, value))
+    with pytest.raises(ParamsError, match=rf"params\.yaml: methods\.{message}"):
+        check_all()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"versions": [], "known": ["everything"]}', "null"])
+def test_notes_on_methods_that_are_damaged_or_of_other_versions_are_not_believed(project, raw, content):
+    put(project, with_value(raw, "methods/classification/sp/tap", "layer5"))
+    (project / ".classroom").mkdir()
+    (project / ".classroom" / "methods.json").write_text(content)
+    with pytest.raises(ParamsError, match="tap 'layer5' does not exist"):
+        check_all()
 
 
 def test_a_network_that_is_changed_is_asked_for_again(project, raw, monkeypatch):

@@ -7,7 +7,7 @@ prediction loss is a mean over the batch or the pixels, times T². Where they ar
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -22,7 +22,14 @@ SHARED_BLOCK = "decoder.blocks.0"
 """What the paper's own methods share in segmentation: the U-Net's first decoder block."""
 
 
-class ForClasses(Section):
+class MethodSettings(Section):
+    """What a method can be told."""
+
+    least_batch: ClassVar[int] = 1
+    """Images that must be in a batch for it to make sense."""
+
+
+class ForClasses(MethodSettings):
     """What every method of classification can be told."""
 
     convention: Literal["A", "B"] = Field(
@@ -31,7 +38,7 @@ class ForClasses(Section):
     temperature: Positive = Field(4.0, description="of convention B's prediction loss")
 
 
-class ForMasks(Section):
+class ForMasks(MethodSettings):
     """What every method of segmentation can be told."""
 
     temperature: Positive = Field(1.0, description="of its prediction loss")
@@ -50,6 +57,8 @@ class ATClasses(ForClasses):
 
 
 class SPClasses(ForClasses):
+    least_batch = 2  # it compares the images of a batch
+
     tap: str = "layer4"
 
 
@@ -68,7 +77,7 @@ class VIDClasses(ForClasses):
         return self
 
 
-class SimKDClasses(Section):
+class SimKDClasses(MethodSettings):
     reduction: Literal[2, 4, 8] = Field(2, description="the projector's bottleneck is so many times narrower")
 
 
@@ -77,6 +86,8 @@ class SRRLClasses(ForClasses):
 
 
 class SemCKDClasses(ForClasses):
+    least_batch = 8  # it is the input of its attention, a quarter of it the output
+
     convention: Literal["A", "B"] = "B"
     taps: Taps = STAGES
     mid_ratio: Positive = Field(
@@ -116,12 +127,12 @@ class IFVDMasks(ForMasks):
     adversary: Adversary = Adversary()
 
 
-class CWDMasks(Section):
+class CWDMasks(MethodSettings):
     temperature: Positive = Field(4.0, description="of the distributions over positions")
     tap: str = SHARED_BLOCK
 
 
-class DSDMasks(Section):
+class DSDMasks(MethodSettings):
     temperature: Positive = Field(4.0, description="of the distributions over positions")
     taps: Annotated[tuple[str, ...], Field(min_length=2)] = tuple(f"decoder.blocks.{block}" for block in range(3))
     category_size: int = Field(32, ge=1, description="logit maps are pooled to this size before they are compared")
@@ -204,12 +215,12 @@ METHODS: dict[str, tuple[str, ...]] = {
 COMPARISON_METHODS = tuple(dict.fromkeys(name for names in METHODS.values() for name in names))
 
 
-def settings_type(task: str, method: str) -> type[Section]:
+def settings_type(task: str, method: str) -> type[MethodSettings]:
     """The section of `methods.<task>.<method>`."""
     return Methods.model_fields[task].annotation.model_fields[method].annotation
 
 
-def reference(task: str, method: str) -> Section:
+def reference(task: str, method: str) -> MethodSettings:
     """The method's settings as its reference code has them."""
     return settings_type(task, method)()
 

@@ -28,6 +28,7 @@ from classroom.method_settings import (
     METHODS,
     Methods,
     MethodWeights,
+    settings_type,
     wrong_terms,
 )
 from classroom.section import Section
@@ -493,12 +494,12 @@ class Params(Section):
             for name in compared.studies:
                 if key.startswith("comparison") and method not in self.method_weights.get(name, {}):
                     raise ValueError(f"method_weights.{name} lacks '{method}', which {key}.methods lists")
-        batch = self.training.batch_size
-        if compared.studies and "semckd" in compared.methods and batch < 8:
-            raise ValueError(
-                f"training.batch_size: {batch} is too small for semckd ({key}.methods): the batch is the input of its "
-                "attention. Set it to 8 or more, or leave semckd out."
-            )
+            least, batch = settings_type(task, method).least_batch, self.training.batch_size
+            if compared.studies and batch < least:
+                raise ValueError(
+                    f"training.batch_size: {batch} is too small for {method} ({key}.methods), which looks at the "
+                    f"images of a batch together. Set it to {least} or more, or leave {method} out."
+                )
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from importlib.metadata import version
 from pathlib import Path
 
+from classroom.data.labels import LABELS
 from classroom.engines.plan import HIDDEN
-from classroom.errors import ParamsError
+from classroom.errors import ParamsError, TrainingError
 from classroom.files import write_json
+from classroom.method_settings import METHODS
 from classroom.params import Dataset, Network, Params, check, load, warn_of_sum
 
 
 def check_all(path: Path = Path("params.yaml")) -> Params:
-    """Validates params.yaml and that its networks can be built and compared. Raises ParamsError.
+    """Validates params.yaml, and that its networks can be built and compared, by published methods too.
+
+    Raises ParamsError.
 
     Warns of students' weights that do not sum to 1.
     """
     params = check(load(path), path)
     _check_networks(params, path)
+    _check_methods(params, path)
     for study in params.studies:
         for variant in params.trained_variants:
             warn_of_sum(params.weights[study][variant], f"weights.{study}.{variant}", path)
@@ -68,3 +74,38 @@ def _check_networks(params: Params, path: Path) -> None:
             )
     if known != before:
         write_json(remembered, {"versions": versions, "channels": known})
+
+
+def _check_methods(params: Params, path: Path) -> None:
+    """Makes each published method without its tensors; those that could be made are remembered.
+
+    A misspelt tap is said here, not after hours of training the teacher.
+    """
+    remembered = HIDDEN / "methods.json"
+    versions = [version("timm"), version("segmentation-models-pytorch"), version("torch")]
+    try:
+        content = json.loads(remembered.read_text())
+        known = set(content["known"]) if content["versions"] == versions else set()
+    except (OSError, ValueError, KeyError, TypeError):
+        known = set()
+    made: set[str] = set()
+    raw = params.model_dump(mode="json", by_alias=True)
+    for task in METHODS:
+        for compared in (getattr(params.comparison, task), getattr(params.tune, task)):
+            for study, method in itertools.product(compared.studies, compared.methods):
+                about = raw["study"][study]
+                networks = {role: about[role] | {"weights": None} for role in ("teacher", "student")}
+                training = [params.training.batch_size, params.training.epochs]
+                facts = [task, method, about["image_size"], networks, raw["methods"][task][method], training]
+                key = json.dumps(facts, sort_keys=True)
+                if key not in known | made:
+                    from classroom.methods.make import sketch
+
+                    classes = max(len(LABELS[params.dataset[about["dataset"]].reader]), 2)
+                    try:
+                        sketch(method, study, raw, task, classes, about["image_size"])
+                    except (ParamsError, TrainingError) as error:
+                        raise ParamsError(f"{path}: methods.{task}.{method} on study {study}: {error}") from None
+                    made.add(key)
+    if made:
+        write_json(remembered, {"versions": versions, "known": sorted(known | made)})

@@ -12,10 +12,10 @@ from torch import nn
 
 from classroom.distill.losses import prediction_loss, task_loss
 from classroom.errors import TrainingError
+from classroom.method_settings import MethodSettings
 from classroom.methods.base import Method, Term
 from classroom.networks.build import Network, Output
 from classroom.params import PredictionLoss, TaskLoss
-from classroom.section import Section
 
 LAST_MAP = "layer4"
 """What a classifier pools."""
@@ -39,7 +39,7 @@ class Comparison(Method):
     def __init__(
         self,
         networks: dict[str, Network],
-        options: Section,
+        options: MethodSettings,
         weights: dict[str, float],
         task: TaskLoss,
         image_size: int,
@@ -52,6 +52,12 @@ class Comparison(Method):
         super().__init__(networks)
         self.options, self.weights, self.task_settings = options, weights, task
         self.batch_size = batch_size
+        if batch_size < options.least_batch:
+            name = type(self).__module__.rpartition(".")[2]
+            raise TrainingError(
+                f"{name}: looks at the images of a batch together; training.batch_size must be {options.least_batch} "
+                f"or more, not {batch_size}."
+            )
         self.student_shapes = networks["S1"].shapes(image_size)
         self.teacher_shapes = networks["T"].shapes(image_size)
         for tap in self.taps(options):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
@@ -52,6 +54,23 @@ def make(
     names.check(name, task)
     maker = _alone if name in BASELINES else _learning_styles if name in VARIANTS else _comparison
     return maker(_Making(name, study, raw, seed, teacher_weights, task, classes, image_size, point))
+
+
+def sketch(name: str, study: str, raw: dict[str, Any], task: str, classes: int, image_size: int) -> Method:
+    """As `make`, with reference weights of published methods if `raw` has none, but without any tensor's content.
+
+    Takes no memory and asks no hub: what can be said of a method, or against its settings, before it trains.
+    """
+    raw = copy.deepcopy(raw)
+    for role in ("teacher", "student"):
+        raw["study"][study][role]["weights"] = "random"
+    if names.is_published(name):
+        weights = raw.setdefault("method_weights", {}).setdefault(study, {})
+        weights.setdefault(name, dict(REFERENCE_WEIGHTS[task][name]))
+    with torch.device("meta"):
+        method = make(name, study, raw, 0, None, task, classes, image_size)
+    method.begin_epoch(0, select(raw, "training.epochs", int))
+    return method
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from classroom.errors import TrainingError
 from classroom.methods.comparison import Comparison, block, same_size
 from classroom.networks.build import Output
 
@@ -19,10 +18,6 @@ class SemanticCalibration(Comparison):
     equation = "1/(B·L) Σ_b Σ_i Σ_j α_bij mean (R_ij(f_S^i)_b − f_T^j_b)²"
 
     def build_extras(self, image_size: int) -> None:
-        if self.batch_size < 8:
-            raise TrainingError(
-                f"semckd: training.batch_size {self.batch_size} is the input of its attention, which needs 8 or more."
-            )
         taps, ratio = self.options.taps, self.options.mid_ratio
         self.queries = nn.ModuleList(_embedding(self.batch_size) for _ in taps)
         self.keys = nn.ModuleList(_embedding(self.batch_size) for _ in taps)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from classroom.errors import TrainingError
 from classroom.methods.comparison import Comparison
 from classroom.networks.build import Output
 
@@ -13,10 +12,6 @@ from classroom.networks.build import Output
 class SimilarityPreserving(Comparison):
     paper = "Tung & Mori, ICCV 2019"
     equation = "‖G_T − G_S‖² / B², G = F Fᵀ with rows of length 1"
-
-    def build_extras(self, image_size: int) -> None:
-        if self.batch_size < 2:
-            raise TrainingError("sp: compares the images of a batch; training.batch_size must be 2 or more.")
 
     def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
         tap = self.options.tap

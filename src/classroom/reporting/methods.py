@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import importlib
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from classroom.data.labels import LABELS
 from classroom.distill.exchange import EXCHANGE, Received
 from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, MethodWeights, departures
 from classroom.methods.comparison import Comparison
-from classroom.methods.make import make
+from classroom.methods.make import sketch
 from classroom.params import Params, check, load
 from classroom.reporting.exchange import WORDS
 from classroom.reporting.tables import TECHNIQUE_LABELS
@@ -73,12 +70,6 @@ def _text(value: Any) -> str:
 
 
 def _extra_parameters(params: Params, raw: dict[str, Any], study: str, name: str) -> int:
-    """Counted without taking any memory."""
     settings = params.study[study]
-    raw = copy.deepcopy(raw)
-    for role in ("teacher", "student"):
-        raw["study"][study][role]["weights"] = "random"
-    raw.setdefault("method_weights", {}).setdefault(study, {}).setdefault(name, REFERENCE_WEIGHTS[settings.task][name])
     classes = max(len(LABELS[params.dataset[settings.dataset].reader]), 2)
-    with torch.device("meta"):
-        return make(name, study, raw, 0, None, settings.task, classes, settings.image_size).extra_parameters
+    return sketch(name, study, raw, settings.task, classes, settings.image_size).extra_parameters
