@@ -19,8 +19,8 @@ from classroom import params
 from classroom.params import Dataset, Split, select
 
 ROOT = Path(__file__).parents[1]
-REAL_LGG = ROOT.parent / "shared" / "data" / "lgg"
-"""Real LGG slices, where the machine has them; a clone on its own does not."""
+REAL_IMAGES = ROOT.parent / "shared" / "data"
+"""Small subsets of the original downloads, beside the repository where there are any; a clone on its own has none."""
 
 STUDY = "lgg-resnet18"
 """Segmentation."""

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import tifffile
 import torch
-from conftest import REAL_LGG
+from conftest import REAL_IMAGES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -29,7 +29,6 @@ from classroom.data.subset import draw
 from classroom.errors import DataError
 from classroom.params import Augmentation, Dataset, Phantom
 
-REAL = REAL_LGG.parent
 CPU = torch.device("cpu")
 
 
@@ -323,17 +322,20 @@ WHOLE = {
 @pytest.mark.parametrize("folder", WHOLE)
 def test_the_real_subsets_are_found_and_fetched_completely(tmp_path, folder):
     """Real files have what phantoms lack: other compressions, blank slices, gaps in the numbers, other shapes."""
-    if not (REAL / folder).exists():
-        pytest.skip("patients' images are not part of the repository; this runs where ../shared/data holds them")
+    if not (REAL_IMAGES / folder).exists():
+        pytest.skip(
+            "the expected counts are of patients' real images, which are not ours to distribute with the code; the "
+            "readers' other tests draw images in the same layouts"
+        )
     name, images, groups, group, masks, labels = WHOLE[folder]
-    found = reader(name).find([REAL / folder])
+    found = reader(name).find([REAL_IMAGES / folder])
     assert (len(found.samples), found.group) == (images, group)
     assert len({sample.group for sample in found.samples}) == groups
     assert Counter(sample.label for sample in found.samples) == labels
     assert sum(sample.mask is not None for sample in found.samples) == masks
-    assert sources.fetch(name, dataset("directory", REAL / folder, name), tmp_path / "raw") == images
+    assert sources.fetch(name, dataset("directory", REAL_IMAGES / folder, name), tmp_path / "raw") == images
     for path, content in originals_of(tmp_path / "raw").items():
-        assert (REAL / folder / path).read_bytes() == content
+        assert (REAL_IMAGES / folder / path).read_bytes() == content
     if name == "lgg":
         prepare.prepare("segmentation", 32, tmp_path / "raw", tmp_path / "prepared")
         about = json.loads((tmp_path / "prepared" / "dataset.json").read_text())

@@ -155,29 +155,26 @@ def evaluate(study: StudyName, method: MethodName) -> None:
 @app.command()
 def compare(study: StudyName) -> None:
     """Evaluate a study's published methods, its student alone and ours: results/comparison/STUDY.json."""
-    from classroom.evaluation.evaluate import costs
-    from classroom.evaluation.evaluate import evaluate as run
+    from classroom.evaluation.evaluate import compare as run
     from classroom.files import write_json
-    from classroom.params import Comparison, select
+    from classroom.params import Comparison, MethodWeights, select
 
     with _job(f"classroom compare {study}") as job:
         settings, task = select(job.raw, "comparison", Comparison), select(job.raw, f"study.{study}.task", str)
-        tuned = select(job.raw, f"method_weights.{study}", dict[str, Any])
+        weights = select(job.raw, f"method_weights.{study}", dict[str, MethodWeights])
         seeds = select(job.raw, "seeds", list[int])
-        results: dict[str, list[dict[str, Any]]] = {"published": [], "beside": []}
-        taken: dict[str, list[dict[str, Any]]] = {"published": [], "beside": []}
-        groups = {"published": getattr(settings, task).methods, "beside": ("student", settings.ours)}
-        for group, methods in groups.items():
-            for method in methods:
-                runs = {seed: _run_folder(study, method, seed) for seed in seeds}
-                result = run(runs)
-                if group == "published":
-                    result["tuned"] = bool(tuned[method].get("tuned", False))
-                results[group].append(result)
-                taken[group].append({"study": study, "method": method, "seeds": costs(runs)})
+        methods = {"published": getattr(settings, task).methods, "beside": ("student", settings.ours)}
+        results, taken = run(
+            {
+                group: {name: {seed: _run_folder(study, name, seed) for seed in seeds} for name in of}
+                for group, of in methods.items()
+            }
+        )
+        for result in results["published"]:
+            result["tuned"] = weights[result["method"]].tuned
         write_json(Path("results/comparison", f"{study}.json"), results)
         write_json(Path("results/costs/comparison", f"{study}.json"), taken)
-    typer.echo(f"results/comparison/{study}.json: {', '.join(r['method'] for of in results.values() for r in of)}")
+    typer.echo(f"results/comparison/{study}.json: {', '.join(name for of in methods.values() for name in of)}")
 
 
 class TableKind(StrEnum):
@@ -396,9 +393,10 @@ def cka(study: StudyName, method: MethodName, seed: Seed) -> None:
         from classroom.analysis import cka as alignment
         from classroom.analysis.similarities import write
         from classroom.data.batches import open_splits
+        from classroom.networks.reproducible import make_deterministic
         from classroom.networks.restore import restore
 
-        alignment.use_threads(select(job.raw, "training.threads", int))
+        make_deterministic(select(job.raw, "training.threads", int))
         run, teacher = _run_folder(study, method, seed), _run_folder(study, "teacher", seed)
         networks = {name: restore(run, name, teacher) for name in ("T", "S1", "S2")}
         test = open_splits(Path("data/prepared", study), Path("data/splits", f"{study}.parquet"))["test"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,24 @@ def evaluate(folders: dict[int, Path]) -> dict[str, Any]:
         key: first[key] for key in ("study", "method", "data", "networks", "extra_parameters", "remarks", "settings")
     }
     return shared | {"seeds": {str(seed): _seed(run, folders[seed]) for seed, run in runs.items()}}
+
+
+def compare(
+    runs: Mapping[str, Mapping[str, dict[int, Path]]],
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, list[dict[str, Any]]]]:
+    """Results and costs of several methods of a study, by group; `runs`: by group and method, a run's folder by seed.
+
+    Raises DataError as `evaluate` and `costs` do.
+    """
+    results = {group: [evaluate(folders) for folders in of.values()] for group, of in runs.items()}
+    taken = {
+        group: [
+            {"study": result["study"], "method": method, "seeds": costs(folders)}
+            for result, (method, folders) in zip(results[group], of.items(), strict=True)
+        ]
+        for group, of in runs.items()
+    }
+    return results, taken
 
 
 def _run(folder: Path) -> dict[str, Any]:

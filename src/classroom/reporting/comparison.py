@@ -29,6 +29,8 @@ LABEL = {
     "fitnet": "FitNet", "srrl": "SRRL", "at": "AT", "sp": "SP", "vid": "VID", "simkd": "SimKD", "semckd": "SemCKD",
     "skd": "SKD", "ifvd": "IFVD", "cwd": "CWD", "dsd": "DSD", "emkd": "EMKD",
 }  # fmt: skip
+TELLING = ("convention", "adversarial", "mid_ratio")
+"""Options that stand in the table even where they are the reference's: with others, it would be another method."""
 NEGLIGIBLE = 1e-3
 """A term below this part of what is minimised hardly teaches anything."""
 
@@ -149,17 +151,12 @@ def _part(rows: list[dict[str, Any]], of_study: dict[str, Any], printed: pd.Data
 
 
 def _told(result: dict[str, Any]) -> str:
-    """How a method's settings came about; what differs from the reference is named."""
+    """How a method's settings came about, what differs from the reference, and what is worth knowing in any case."""
     settings, task = result["settings"], result["data"]["task"]
     differs = departures(task, result["method"], settings["options"], settings["weights"])
     origin = "tuned" if result["tuned"] else "own settings" if differs else "reference defaults"
-    options = settings["options"]
-    switches = [f"convention {options['convention']}"] if "convention" in options else []
-    if "adversarial" in options:
-        switches.append("adversarial" if options["adversarial"] else "not adversarial")
-    if "mid_ratio" in options:
-        switches.append(f"mid_ratio {options['mid_ratio']:g}")
-    return "; ".join([origin, *(f"{text}" for text in differs), *(s for s in switches if s not in differs)])
+    telling = [f"{key} {value}" for key, value in settings["options"].items() if key in TELLING]
+    return "; ".join(dict.fromkeys([origin, *differs, *telling]))
 
 
 def _teacher_too(result: dict[str, Any]) -> int:
