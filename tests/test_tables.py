@@ -806,6 +806,6 @@ def test_a_run_on_other_images_is_refused(tmp_path: Path) -> None:
     leave_pictured_run(tmp_path)
     index = pd.read_parquet(tmp_path / "prepared/index.parquet")
     index[index.id != "slice_3"].reset_index(drop=True).to_parquet(tmp_path / "prepared/index.parquet", index=False)
-    with pytest.raises(DataError, match=r"lacks 'slice_3', which .*run was tested on"):
+    with pytest.raises(DataError, match=r"prepared: lacks 'slice_3', which was tested\. Train this study again"):
         draw(tmp_path)
     assert not (tmp_path / "samples.png").exists()
