@@ -17,7 +17,7 @@ test: .venv/ready
 	ruff format --check .
 	snakefmt --check workflow
 	snakemake --lint
-	python -m pytest
+	python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 format: .venv/ready
 	ruff check --fix .
