@@ -1588,6 +1588,13 @@ def test_departures_from_the_reference_are_named() -> None:
     assert departures("classification", "fitnet", usual, {"feature": 100.0}) == []
     found = departures("classification", "fitnet", usual | {"tap": "layer3"}, {"feature": 30.0})
     assert found == ["tap layer3", "weight feature 30"]
+    usual = reference("segmentation", "skd").model_dump(mode="json")
+    changed = usual | {"adversarial": False, "adversary": usual["adversary"] | {"form": "hinge"}}
+    found = departures("segmentation", "skd", changed, REFERENCE_WEIGHTS["segmentation"]["skd"])
+    assert found == ["adversarial false", "adversary form hinge"], "of a section, what differs in it"
+    usual = reference("classification", "at").model_dump(mode="json")
+    found = departures("classification", "at", usual | {"taps": ["layer3", "layer4"]}, {"attention": 1000.0})
+    assert found == ["taps layer3 layer4"]
 
 
 # --- 7. half precision ---

@@ -119,7 +119,7 @@ def test_a_row_says_where_its_settings_are_from(masks: dict[str, Any], tmp_path:
     rendered(tmp_path, masks)
     rows = rows_of(tmp_path)
     assert rows["FitNet"][1] == "tuned; weight feature 30"
-    assert rows["DSD"][1] == "own settings; temperature 2.0"
+    assert rows["DSD"][1] == "own settings; temperature 2"
 
 
 def test_terms_that_do_nothing_and_lesions_that_vanish_are_told(masks: dict[str, Any], tmp_path: Path) -> None:

@@ -234,8 +234,25 @@ def wrong_terms(task: str, method: str, weights: Iterable[str]) -> str:
 
 
 def departures(task: str, method: str, settings: dict[str, Any], weights: dict[str, float]) -> list[str]:
-    """What is not as in the reference, such as `tap layer3` or `weight feature 30`."""
-    usual = reference(task, method).model_dump(mode="json")
-    told = [f"{key} {value}" for key, value in settings.items() if value != usual[key]]
+    """What is not as in the reference, such as `tap layer3`, `adversary form hinge` or `weight feature 30`."""
+    usual = _flat(reference(task, method).model_dump(mode="json"))
+    told = [f"{key} {in_words(value)}" for key, value in _flat(settings).items() if value != usual[key]]
     expected = REFERENCE_WEIGHTS[task][method]
     return told + [f"weight {term} {value:g}" for term, value in weights.items() if value != expected[term]]
+
+
+def in_words(value: Any) -> str:
+    """A setting's value for a person."""
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    if isinstance(value, dict):
+        return "(" + ", ".join(f"{key} {in_words(part)}" for key, part in value.items()) + ")"
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """`{a: {b: 1}}` as `{"a b": 1}`."""
+    flat = {}
+    for key, value in settings.items():
+        flat |= {f"{key} {part}": v for part, v in _flat(value).items()} if isinstance(value, dict) else {key: value}
+    return flat

@@ -11,7 +11,7 @@ import pandas as pd
 
 from classroom.distill.exchange import EXCHANGE
 from classroom.evaluation.metrics import LABELS, METRICS
-from classroom.method_settings import departures
+from classroom.method_settings import departures, in_words
 from classroom.reporting import heading, paper
 from classroom.reporting.results import check_alike
 from classroom.reporting.tables import (
@@ -155,7 +155,7 @@ def _told(result: dict[str, Any]) -> str:
     settings, task = result["settings"], result["data"]["task"]
     differs = departures(task, result["method"], settings["options"], settings["weights"])
     origin = "tuned" if result["tuned"] else "own settings" if differs else "reference defaults"
-    telling = [f"{key} {value}" for key, value in settings["options"].items() if key in TELLING]
+    telling = [f"{key} {in_words(value)}" for key, value in settings["options"].items() if key in TELLING]
     return "; ".join(dict.fromkeys([origin, *differs, *telling]))
 
 

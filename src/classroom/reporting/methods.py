@@ -8,7 +8,7 @@ from typing import Any
 
 from classroom.data.labels import LABELS
 from classroom.distill.exchange import EXCHANGE, Received
-from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, MethodWeights, departures
+from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, MethodWeights, departures, in_words
 from classroom.methods.comparison import Comparison
 from classroom.methods.make import sketch
 from classroom.params import Params, check, load
@@ -52,21 +52,13 @@ def _published(params: Params, raw: dict[str, Any], task: str, name: str, study:
         f"  {name}: {kind.paper}",
         f"    {kind.equation}",
         "    weights " + ", ".join(f"{term} {value:g}" for term, value in weights.terms.items())
-        + "; " + ", ".join(f"{key} {_text(value)}" for key, value in options.items()),
+        + "; " + ", ".join(f"{key} {in_words(value)}" for key, value in options.items()),
         "    " + ("tuned on validation" if weights.tuned else "reference defaults" if not differs else
                   f"own settings: {', '.join(differs)}"),
     ]  # fmt: skip
     if study:
         lines[-1] += f"; {_extra_parameters(params, raw, study, name):,} parameters in training only ({study})"
     return "\n".join(lines)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return " ".join(map(str, value))
-    if isinstance(value, dict):
-        return "(" + ", ".join(f"{key} {_text(part)}" for key, part in value.items()) + ")"
-    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _extra_parameters(params: Params, raw: dict[str, Any], study: str, name: str) -> int:
