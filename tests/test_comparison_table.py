@@ -104,8 +104,20 @@ def test_sizes_and_times_are_of_what_each_method_needs(masks: dict[str, Any], tm
     assert of["kd_ml-v3", "ensemble"].inference_parameters == 2 * student
     assert of["fitnet", "S1"].inference_parameters == student
     assert of["fitnet", "S1"].training_parameters == 65_536
-    assert of["kd_ml-v3", "ensemble"].training_parameters == fabricated.TEACHER["parameters"]
+    teacher = fabricated.TEACHER["parameters"]
+    assert of["kd_ml-v3", "ensemble"].training_parameters == teacher
+    assert of["kd_ml-v3", "S1"].training_parameters == teacher + student, "its peer learns with it"
+    assert of["student", "S1"].training_parameters == 0
     assert of["fitnet", "S1"].seconds_per_epoch == 2.5, "the median of the seeds' 2 and 3"
+
+
+def test_a_frozen_teacher_is_no_extra_parameter(masks: dict[str, Any], tmp_path: Path) -> None:
+    """`comparison.ours` may be a variant of KD (off), whose teacher has learnt before."""
+    masks["beside"][1]["method"] = "kd_off-v3"
+    _, table = rendered(tmp_path, masks)
+    of = {(row.method, row.network): row for row in table[table.metric == "iou"].itertuples()}
+    assert of["kd_off-v3", "ensemble"].training_parameters == 0
+    assert of["kd_off-v3", "S2"].training_parameters == of["student", "S1"].inference_parameters
 
 
 def test_a_row_says_where_its_settings_are_from(masks: dict[str, Any], tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def _published(params: Params, raw: dict[str, Any], task: str, name: str, study:
                   f"own settings: {', '.join(differs)}"),
     ]  # fmt: skip
     if study:
-        lines[-1] += f"; {_extra_parameters(params, raw, study, name):,} parameters in training only ({study})"
+        lines[-1] += f"; {_extra_parameters(params, raw, study, name):,} extra parameters in training ({study})"
     return "\n".join(lines)
 
 
