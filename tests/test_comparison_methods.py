@@ -8,6 +8,7 @@ import functools
 import json
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,8 @@ def all_settings() -> dict[str, Any]:
 
 
 SETTINGS = all_settings()
+WIDER_TEACHER = copy.deepcopy(SETTINGS)
+WIDER_TEACHER["study"][STUDY]["teacher"]["encoder_options"] = {"channels": [4, 8, 8, 8]}
 
 
 def made(task: str, name: str, raw: dict[str, Any] | None = None, image_size: int = 64, **options: Any) -> Comparison:
@@ -356,6 +359,45 @@ def test_cwd_divides_by_images_and_channels(seed: int, temperature: float) -> No
         "logits": pytest.approx(oracles.channel_wise(*logits, temperature), rel=1e-3),
         "feature": pytest.approx(oracles.channel_wise(ours[tap], theirs[tap], temperature), rel=1e-3),
     }
+
+
+def test_cwd_widens_the_student_where_channels_differ(seed: int) -> None:
+    """Behind a convolution, batch normalisation and ReLU, as the authors have it; where they agree, behind nothing."""
+    method = made("segmentation", "cwd", WIDER_TEACHER, tap="layer2")
+    narrow, wide = method.channels("layer2")
+    assert narrow < wide
+    student, teacher, ours, theirs = outputs("segmentation", method, seed)
+    expected = oracles.channel_wise(slow_block(ours["layer2"], method.adapter), theirs["layer2"], 4)
+    assert distances("segmentation", method, student, teacher)["feature"] == pytest.approx(expected, rel=1e-3)
+    assert method.extra_parameters == narrow * wide + 2 * wide
+    assert shared("segmentation", "cwd").extra_parameters == 0
+
+
+def regressed(method: Comparison, own: np.ndarray, other: np.ndarray) -> float:
+    return oracles.mean_square(oracles.convolved(own, array(method.regressor.weight)), other)
+
+
+@pytest.mark.parametrize(
+    ("name", "term", "options", "oracle"),
+    [
+        ("fitnet", "feature", {"tap": "layer2"}, regressed),
+        ("at", "attention", {"taps": ["layer2"]}, lambda _, *maps: oracles.attention_transfer(*([m] for m in maps), 2)),
+        ("skd", "pair", {"tap": "layer2", "adversarial": False}, lambda _, *maps: oracles.pair_wise(*maps, 2)),
+        (
+            "ifvd", "variation", {"tap": "layer2", "adversarial": False},
+            lambda _, *maps: oracles.intra_class_variation(*maps, array(masks())),
+        ),
+    ],
+)  # fmt: skip
+def test_maps_of_other_widths_are_compared_in_segmentation(
+    name: str, term: str, options: dict[str, Any], oracle: Callable[..., float]
+) -> None:
+    """At the first decoder block teacher and student are equally wide; the encoders' stages are not."""
+    method = made("segmentation", name, WIDER_TEACHER, **options)
+    student, teacher, ours, theirs = outputs("segmentation", method, 0)
+    assert ours["layer2"].shape[1] < theirs["layer2"].shape[1]
+    expected = oracle(method, ours["layer2"], theirs["layer2"])
+    assert distances("segmentation", method, student, teacher)[term] == pytest.approx(expected, rel=1e-3)
 
 
 def test_dsd_compares_residual_attention_and_categories(seed: int) -> None:
@@ -1312,6 +1354,11 @@ FULL["study"][CLASSES_STUDY]["teacher"] = {"encoder": "resnet50", "encoder_optio
 FULL["study"][CLASSES_STUDY]["student"] = {"encoder": "resnet18", "encoder_options": {}, "weights": "random"}
 
 
+FULL_STUDENT = copy.deepcopy(SETTINGS)
+FULL_STUDENT["study"][CLASSES_STUDY]["teacher"]["encoder_options"] = {"channels": [4, 4, 8, 256]}
+FULL_STUDENT["study"][CLASSES_STUDY]["student"] = {"encoder": "resnet18", "encoder_options": {}, "weights": "random"}
+
+
 @pytest.mark.parametrize(
     ("name", "options", "millions"),
     [
@@ -1391,6 +1438,17 @@ def test_a_large_initial_variance_is_no_overflow() -> None:
     """Its exponential is none that a float can hold; the softplus of a thousand is a thousand."""
     method = made("classification", "vid", initial_variance=1000.0)
     assert torch.allclose(method.predictors[0].variance, torch.tensor(1000.0))
+
+
+def test_srrls_connector_begins_as_the_authors_has_it() -> None:
+    """Normal with a variance of 2 over the outputs; what torch draws by itself is less than half as wide."""
+    method = made("classification", "srrl", FULL_STUDENT)
+    convolution, normal = method.connector[0], method.connector[1]
+    assert convolution.bias is None
+    assert convolution.weight.std().item() == pytest.approx(math.sqrt(2 / convolution.out_channels), rel=0.05)
+    assert convolution.weight.mean().item() == pytest.approx(0, abs=0.02)
+    assert (normal.weight == 1).all()
+    assert (normal.bias == 0).all()
 
 
 @pytest.mark.parametrize("weights", [{"featur": 1.0}, {}, {"feature": 1.0, "prediction": 1.0}])
@@ -1800,6 +1858,41 @@ def test_a_run_leaves_the_student_alone(data: Path, skd_run: Path) -> None:
     assert metrics["extra_parameters"] > 3_000_000
     assert set(metrics["networks"]) == set(metrics["best"]["test"]) == {"T", "S1"}
     assert set(metrics["terms"]) == {"S1/task", "S1/prediction", "S1/pair", "S1/adversarial"}
+
+
+def checkpointed(folder: Path) -> dict[str, Any]:
+    """The last checkpoint of a training: with the receipt, `classroom train` would have removed it."""
+    return torch.load(folder / "checkpoints/newest.pt", weights_only=True)
+
+
+def test_a_training_trains_the_discriminator_after_every_step(skd_run: Path) -> None:
+    """And keeps it, with its optimiser and without the teacher, in the checkpoint."""
+    content = checkpointed(skd_run)
+    method = content["method"]
+    steps = {int(state["step"]) for state in content["optimiser"]["state"].values()}
+    own = {int(state["step"]) for state in method["adversary._extra_state"]["state"].values()}
+    assert len(steps) == 1
+    assert min(steps) > 1
+    assert own == steps
+    fresh = made("segmentation", "skd").adversary.state_dict()
+    weights = [key for key in fresh if key.endswith(("gamma", "original", "0.weight"))]
+    assert len(weights) == 7
+    assert not any(torch.equal(method[f"adversary.{key}"], fresh[key]) for key in weights)
+    assert not any(key.startswith("networks.T.") for key in method)
+
+
+@pytest.mark.parametrize(("task", "name"), [("classification", "vid"), ("classification", "semckd")])
+def test_a_training_trains_and_keeps_every_extra(classes_data: Path, tmp_path: Path, task: str, name: str) -> None:
+    """Extras that the optimiser does not hold are what other reproductions of VID have."""
+    train(classes_data, tmp_path, name, task)
+    saved = checkpointed(tmp_path)["method"]
+    with torch.no_grad():
+        fresh = made(task, name, seed=0, image_size=32)
+    extras = [key for key, _ in fresh.named_parameters() if not key.startswith("networks.")]
+    assert extras
+    assert {key for key in extras if torch.equal(saved[key], fresh.state_dict()[key])} == set()
+    left = load_file(tmp_path / "run/weights.safetensors")
+    assert all(key.startswith("S1.") for key in left), "an extra is in what the run leaves"
 
 
 def test_weighted_terms_are_on_record(skd_run: Path) -> None:
