@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from rendered import check_tex, markdown_tables
 from ruamel.yaml import YAML
 
 from classroom import params
+from classroom.distill.exchange import EXCHANGE
 from classroom.engines import scales
 from classroom.errors import DataError
 from classroom.evaluation.grid import read_factors
 from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, departures, reference
 from classroom.reporting.comparison import comparison_table
+from classroom.reporting.methods import listing
 from classroom.reporting.results import read_comparison
 from classroom.reporting.tune import tune_report
 
@@ -184,6 +187,42 @@ def test_results_that_are_not_of_today_s_runs_are_refused(masks: dict[str, Any],
         read_comparison("lgg-resnet18", tmp_path / "results", tmp_path)
     with pytest.raises(DataError, match=r"lgg-mobilenet\.json: cannot be read"):
         read_comparison("lgg-mobilenet", tmp_path / "results", tmp_path)
+
+
+# The list
+
+
+def test_the_list_tells_every_method_with_the_settings_in_force(tmp_path: Path) -> None:
+    """From whatever settings lie here, and without asking a hub or taking a network's memory."""
+    raw = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    raw["methods"]["segmentation"]["skd"]["adversary"]["form"] = "hinge"
+    raw["methods"]["classification"]["fitnet"]["tap"] = "layer1"
+    raw["method_weights"]["lgg-resnet18"]["at"] = {"attention": 100.0, "prediction": 0.01, "tuned": True}
+    for role in ("teacher", "student"):
+        raw["study"]["lgg-resnet18"][role]["weights"] = "hub"
+    (tmp_path / "params.yaml").write_text(json.dumps(raw))
+    text = listing(tmp_path / "params.yaml")
+    assert all(f"  {variant}: " in text for variant in EXCHANGE)
+    _, classes, masks_ = text.split("Published methods of ")
+    found = {}
+    for task, part in (("classification", classes), ("segmentation", masks_)):
+        assert part.startswith(task)
+        for block in part.strip().split("\n\n")[1:]:
+            name, _, about = block.strip().partition(": ")
+            found[task, name] = about.splitlines()
+    assert list(found) == [(task, name) for task in METHODS for name in METHODS[task]]
+    for (task, name), (cited, formula, weights, state) in found.items():
+        assert re.search(r" et al\.| & ", cited), name
+        assert re.search(r"(ICLR|ICCV|CVPR|AAAI|ECCV|IEEE T..) 20\d\d", cited), name
+        assert re.search(r"f_|KL|R_S|G_T", formula), name
+        assert re.search(r"; [\d,]+ extra parameters in training \(", state), name
+        assert all(f"{term} " in weights for term in REFERENCE_WEIGHTS[task][name]), name
+    assert "adversary (form hinge, gradient_penalty 10," in found["segmentation", "skd"][2]
+    assert found["segmentation", "skd"][3].strip().startswith("own settings: adversary form hinge; ")
+    assert found["classification", "fitnet"][3].strip().startswith("own settings: tap layer1; ")
+    assert found["segmentation", "at"][2].strip().startswith("weights attention 100, prediction 0.01; ")
+    assert found["segmentation", "at"][3].strip().startswith("tuned on validation; 0 extra")
+    assert found["classification", "sp"][3].strip().startswith("reference defaults; 0 extra")
 
 
 # The search

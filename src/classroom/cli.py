@@ -274,7 +274,7 @@ def tune(study: StudyName) -> None:
 
 @app.command()
 def methods() -> None:
-    """List everything that trains: paper, formula, settings in force, parameters that only training needs."""
+    """List everything that trains: paper, formula, settings in force, extra parameters in training."""
     from classroom.reporting.methods import listing
 
     typer.echo(listing(Path("params.yaml")), nl=False)
