@@ -1124,6 +1124,21 @@ def test_taps_are_what_the_encoder_computes_after_its_last_activation() -> None:
     assert found["stem"].min() >= 0
 
 
+@pytest.mark.parametrize(
+    ("task", "tap"), [("classification", "encoder.bn1"), ("segmentation", "decoder.blocks.0.conv1.1")]
+)
+def test_a_tap_before_an_activation_in_place_is_not_overwritten_by_it(task: str, tap: str) -> None:
+    """Kept by reference, a normalised map of both signs would reach the method rectified."""
+    network = made(task, "at", taps=[tap]).eval().networks["S1"]
+    images, _ = batch_of(task)
+    with torch.no_grad():
+        found = network(images).features[tap]
+        network.body.get_submodule(tap).register_forward_hook(lambda module, inputs, output: -output)
+        turned = network(images).features[tap]
+    assert found.min() < 0 < found.max()
+    assert torch.equal(found, turned), "what the module itself returned"
+
+
 @FEW
 @given(SEEDS, st.floats(0.05, 20), st.sampled_from(["at", "emkd"]))
 def test_attention_ignores_scale_and_the_order_of_channels(number: int, factor: float, name: str) -> None:

@@ -86,7 +86,7 @@ class Network(nn.Module):
 
     def _keep(self, name: str, pick: Callable[[Any], torch.Tensor]):  # noqa: ANN202 - the hook's type is torch's
         def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: Any) -> None:
-            self._features[name] = pick(output)
+            self._features[name] = pick(output).clone()  # what follows may be an activation in place
 
         return hook
 
