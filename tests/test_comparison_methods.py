@@ -1361,7 +1361,7 @@ def test_lesions_that_vanish_at_the_features_size_are_remarked(name: str) -> Non
     assert shared("segmentation", "at").remarks(targets) == []
 
 
-# --- 5. sizes ---
+# --- 5. sizes and beginnings ---
 
 
 FULL = copy.deepcopy(SETTINGS)
@@ -1401,6 +1401,17 @@ def test_what_simkd_leaves_is_counted_whole() -> None:
     assert all(parts)
     assert method.networks["S1"].facts["parameters"] == sum(parts)
     assert method.extra_parameters == parts[1]
+
+
+def test_srrls_connector_begins_as_the_authors_has_it() -> None:
+    """Normal with a variance of 2 over the outputs; what torch draws by itself is less than half as wide."""
+    method = made("classification", "srrl", FULL_STUDENT)
+    convolution, normal = method.connector[0], method.connector[1]
+    assert convolution.bias is None
+    assert convolution.weight.std().item() == pytest.approx(math.sqrt(2 / convolution.out_channels), rel=0.05)
+    assert convolution.weight.mean().item() == pytest.approx(0, abs=0.02)
+    assert (normal.weight == 1).all()
+    assert (normal.bias == 0).all()
 
 
 # --- 6. bad input ---
@@ -1453,17 +1464,6 @@ def test_a_large_initial_variance_is_no_overflow() -> None:
     """Its exponential is none that a float can hold; the softplus of a thousand is a thousand."""
     method = made("classification", "vid", initial_variance=1000.0)
     assert torch.allclose(method.predictors[0].variance, torch.tensor(1000.0))
-
-
-def test_srrls_connector_begins_as_the_authors_has_it() -> None:
-    """Normal with a variance of 2 over the outputs; what torch draws by itself is less than half as wide."""
-    method = made("classification", "srrl", FULL_STUDENT)
-    convolution, normal = method.connector[0], method.connector[1]
-    assert convolution.bias is None
-    assert convolution.weight.std().item() == pytest.approx(math.sqrt(2 / convolution.out_channels), rel=0.05)
-    assert convolution.weight.mean().item() == pytest.approx(0, abs=0.02)
-    assert (normal.weight == 1).all()
-    assert (normal.bias == 0).all()
 
 
 @pytest.mark.parametrize("weights", [{"featur": 1.0}, {}, {"feature": 1.0, "prediction": 1.0}])
