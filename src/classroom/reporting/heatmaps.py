@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,10 @@ SMALLEST = 0.002
 """A lesion of a smaller part of the image could not be seen in print."""
 HEAT = "inferno"
 OUTLINE = "#56B4E9"
+WIDTH = 7.2
+"""Inches: a page's text. The picture is printed as large as it is drawn, so that its type stays readable."""
+SMALL, LARGE = 5.5, 7.0
+"""Points."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +62,14 @@ def picture(name: str, kind: str, runs: Mapping[str, Path], prepared: Path, scal
     if not shown:
         raise DataError(f"pictures.{name}: none of the variants that '{kind}' shows is trained: {', '.join(known)}.")
     samples = hardest(runs, prepared, count)
-    colours = "Heat: probability of a lesion, 0 dark to 1 bright; outlined: the truth"
+    colours = "Heat: probability of a lesion, from dark 0 to bright 1; outlined: the truth"
     if kind == "ensembles":
         colours = "Prediction orange, truth blue"
     title = (
         f"{paper.title(name)}: {what} on {about['study']}, scale {scale}, seed {about['seed']}"
         + (" – SYNTHETIC phantoms" if about["data"]["synthetic"] else "")
         + f"\nOf every {about['data']['group']} the test image with the lowest mean IoU of {len(known)} ensembles,"
-        f" the hardest first. {colours}. Below: IoU, %"
+        f" the hardest first. {colours}. Below: IoU, %."
     )
     if kind == "all_variants":
         rows = [(sample, student) for sample in samples for student in STUDENTS]
@@ -115,8 +120,10 @@ def _judged(runs: Mapping[str, Path]) -> tuple[list[str], np.ndarray, np.ndarray
 def _grid(rows: Sequence[tuple[Sample, str]], columns: Sequence[tuple[str, str]], title: str) -> bytes:
     """Image and truth, then a panel for each column: a heatmap of a student, or an ensemble's outline."""
     across = len(columns) + 2
-    side = min(1.35, 15 / across)
-    figure = Figure(figsize=(side * across + 0.5, (side + 0.2) * len(rows) + 0.95), layout="constrained", dpi=150)
+    side = (WIDTH - 0.3) / across
+    wrapped = "\n".join(line for part in title.splitlines() for line in textwrap.wrap(part, 130))
+    height = (side + 0.16) * len(rows) + 0.35 + 0.12 * len(wrapped.splitlines())
+    figure = Figure(figsize=(WIDTH, height), layout="constrained", dpi=300)
     figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
     axes = figure.subplots(len(rows), across, squeeze=False)
     for row, (sample, student) in enumerate(rows):
@@ -125,8 +132,8 @@ def _grid(rows: Sequence[tuple[Sample, str]], columns: Sequence[tuple[str, str]]
             axis.axis("off") if not first else _bare(axis)
             if first:
                 axis.imshow(picture, interpolation="nearest", cmap="gray")
-            axis.set_title(name if row == 0 else "", fontsize=8)
-        axes[row, 0].set_ylabel(sample.group if first else "", fontsize=6)
+            axis.set_title(name if row == 0 else "", fontsize=LARGE)
+        axes[row, 0].set_xlabel(sample.group if first else "", fontsize=SMALL, labelpad=1, loc="left")
         for axis, (variant, network) in zip(axes[row, 2:], columns, strict=True):
             name = network or student
             byte = sample.probabilities[variant, name]
@@ -139,14 +146,14 @@ def _grid(rows: Sequence[tuple[Sample, str]], columns: Sequence[tuple[str, str]]
                 _outline(axis, sample.truth, OUTLINE, 0.7)
             _bare(axis)
             iou = image_iou(decide(byte[None]), sample.truth[None])[0]
-            axis.set_xlabel(f"{100 * iou:.0f}", fontsize=6, labelpad=1)
+            axis.set_xlabel(f"{100 * iou:.0f}", fontsize=SMALL, labelpad=1)
             if row == 0:
                 of = EXCHANGE[variant]
                 who = "" if name == "ensemble" or not network else f" {network}"
-                axis.set_title(f"{TECHNIQUE_LABELS[of.technique]}\n{of.strategy.upper()}{who}", fontsize=7)
+                axis.set_title(f"{TECHNIQUE_LABELS[of.technique]}\n{of.strategy.upper()}{who}", fontsize=SMALL)
         if not first or rows[row][1]:
-            axes[row, 2].set_ylabel(student, fontsize=7)
-    figure.suptitle(title, fontsize=8)
+            axes[row, 2].set_ylabel(student, fontsize=SMALL)
+    figure.suptitle(wrapped, fontsize=LARGE)
     return png(figure)
 
 
