@@ -237,6 +237,7 @@ def points(**values: list[tuple[float, float]]) -> list[dict[str, Any]]:
             "weights": {term: factor * weight for term, weight in REFERENCE_WEIGHTS["segmentation"][method].items()},
             "data": fabricated.LGG,
             "seeds": {str(seed): {"T": 0.99, "S1": value + seed / 100} for seed in SEEDS},
+            "costs": {str(seed): {"run": f"tune/{method}/{factor}/seed-{seed}"} for seed in SEEDS},
         }
         for method, pairs in values.items()
         for factor, value in pairs

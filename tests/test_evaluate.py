@@ -13,8 +13,9 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from classroom.errors import DataError
 from classroom.evaluation import predictions
+from classroom.evaluation.costs import costs
 from classroom.evaluation.ensemble import with_ensemble
-from classroom.evaluation.evaluate import costs, evaluate
+from classroom.evaluation.evaluate import evaluate
 from classroom.evaluation.grid import read_points
 from classroom.evaluation.metrics import decide, records, score
 from classroom.params import Grid
@@ -242,6 +243,10 @@ RECEIPT = {
     "device": "cpu",
     "threads": 1,
     "versions": {"torch": "2"},
+    "identity": "0a1b",
+    "code_version": "0123456789ab",
+    "command": "classroom train x student --seed 7",
+    "best_epoch": {"S1": 3},
 }
 
 
@@ -255,8 +260,18 @@ def test_costs_are_read_from_the_receipts(runs: dict[int, Path]) -> None:
     assert {key: result["7"][key] for key in kept} == {
         "seconds": 19.5, "seconds_per_epoch": 2.5, "peak_memory_mb": {"process": 812}, "device": "cpu", "threads": 1
     }  # fmt: skip
-    assert set(result["7"]) == {"seconds", "seconds_per_epoch", "peak_memory_mb", "device", "threads", "bytes"}
+    assert result["7"]["run"] == runs[7].as_posix()
+    assert {key: result["7"][key] for key in ("identity", "code_version", "command", "best_epoch")} == {
+        key: RECEIPT[key] for key in ("identity", "code_version", "command", "best_epoch")
+    }
+    assert result["7"]["predictions"] == evaluate(runs)["seeds"]["7"]["predictions"]
     assert result["7"]["bytes"] == sum(len(file.read_bytes()) for file in runs[7].iterdir()) > 1007
+
+
+def test_a_run_from_before_receipts_had_a_digest_need_not_be_trained_again(runs: dict[int, Path]) -> None:
+    for folder in runs.values():
+        (folder / "receipt.json").write_text(json.dumps({k: v for k, v in RECEIPT.items() if k != "identity"}))
+    assert costs(runs)["7"]["identity"] is None
 
 
 @pytest.mark.parametrize("content", [None, "", '{"seconds"', "{}", "[]", "3", "null"])
@@ -291,6 +306,8 @@ def searched(tmp_path: Path) -> Path:
                     "data": {"synthetic": True},
                 }
                 (folder / "metrics.json").write_text(json.dumps(run))
+                (folder / "receipt.json").write_text(json.dumps(RECEIPT | {"seconds": value}))
+                (folder / "predictions.parquet").write_text("of another test")
     return tmp_path
 
 
@@ -302,6 +319,8 @@ def test_every_point_of_a_grid_is_read_with_what_chooses_it(searched: Path) -> N
     assert points[3]["weights"] == {"S1": {"alpha": 0.4}}
     assert points[3]["seeds"] == {"0": {"S1": pytest.approx(0.14)}, "1": {"S1": pytest.approx(0.141)}}
     assert all(point["synthetic"] for point in points)
+    assert points[3]["costs"]["1"]["seconds"] == pytest.approx(0.141)
+    assert points[3]["costs"]["1"]["run"].endswith("kd_off-v1/0.4-0.2-0.5/seed-1")
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", "[]", '{"best": {"val": {}}}'])

@@ -50,7 +50,8 @@ def runs(tmp_path: Path) -> dict[str, Path]:
         folder.mkdir()
         stacks = {"S1": np.zeros_like(truth), "S2": found, predictions.TRUTH: truth}
         predictions.write(folder / "predictions.parquet", list(IMAGES), stacks)
-        about = {"study": "lgg-resnet18", "method": variant, "seed": 0, "data": {"synthetic": True, "group": "patient"}}
+        data = {"dataset": "lgg", "synthetic": True, "group": "patient"}
+        about = {"study": "lgg-resnet18", "method": variant, "seed": 0, "data": data}
         (folder / "metrics.json").write_text(json.dumps(about))
         folders[variant] = folder
     return folders
@@ -83,7 +84,7 @@ def test_every_kind_is_drawn_to_the_same_bytes_twice(kind: str, runs: dict[str, 
     """A picture that differed at every run would never be fresh for DVC."""
     first, second = (heatmaps.picture("figure4", kind, runs, tmp_path / "prepared", "demo") for _ in range(2))
     assert first == second
-    width, height = Image.open(io.BytesIO(first)).size
+    width, height = Image.open(io.BytesIO(first.drawing.png)).size
     assert width > 600
     assert height > 300
 

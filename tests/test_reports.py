@@ -383,7 +383,7 @@ def cost_of(study: str, table: str, method: str, seconds: list[float], gpu: bool
     runs = {
         str(seed): {
             "seconds": taken, "peak_memory_mb": memory, "device": "cuda" if gpu else "cpu", "threads": 2,
-            "bytes": 2**30,
+            "bytes": 2**30, "run": f"runs/{study}/{method}/seed-{seed}",
         }
         for seed, taken in enumerate(seconds)
     }  # fmt: skip
@@ -426,7 +426,7 @@ def test_costs_of_nothing_are_refused(tmp_path: Path) -> None:
 def test_costs_without_an_accelerator_have_no_columns_of_it(tmp_path: Path) -> None:
     cost_table("small", [cost_of("lgg", "table4", "ml-v1", [60])], tmp_path / "cost.md")
     assert "GPU" not in (tmp_path / "cost.md").read_text()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cost.csv", "cost.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cost.csv", "cost.md", "pages"]
 
 
 # Grids
@@ -446,6 +446,7 @@ def point(
             str(seed): {"T": 0.99, "S1": value - 0.1, "S2": value - 0.2, "ensemble": value}
             for seed, value in enumerate(ensemble)
         },
+        "costs": {str(seed): {"run": f"grid/{variant}/{at}/seed-{seed}"} for seed in range(len(ensemble))},
     }
 
 
@@ -515,7 +516,7 @@ def test_the_map_is_a_png_that_does_not_change(grid: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("synthetic", [True, False])
 def test_a_grid_of_one_point_is_drawn_too(synthetic: bool, tmp_path: Path) -> None:
     grid_report(STUDY, [point("ml-v1", (0.1, 0.1, 0.5), [0.5], synthetic)], "small", [0], tmp_path / "grid.md")
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".csv", ".md", ".png", ".yaml"]
+    assert sorted(path.suffix for path in tmp_path.glob("grid.*")) == [".csv", ".md", ".png", ".yaml"]
     assert ("ynthetic" in (tmp_path / "grid.md").read_text()) == synthetic
 
 
@@ -538,7 +539,19 @@ def test_parts_without_rows_have_no_grid() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["variants", "baselines", "fidelity", "exchange", "architecture", "twin", "cost", "grid", "results", "tables"],
+    [
+        "variants",
+        "baselines",
+        "fidelity",
+        "exchange",
+        "architecture",
+        "twin",
+        "cost",
+        "grid",
+        "results",
+        "tables",
+        "site",
+    ],
 )
 def test_reports_start_without_torch(module: str) -> None:
     """Only drawing an architecture builds networks."""

@@ -685,7 +685,7 @@ def leave_pictured_run(folder: Path, synthetic: bool = True, networks: tuple[str
         "study": "lgg-resnet18",
         "method": "kd_ml-v3",
         "seed": 0,
-        "data": {"synthetic": synthetic, "group": "patient"},
+        "data": {"dataset": "lgg", "synthetic": synthetic, "group": "patient"},
     }
     (folder / "run/metrics.json").write_text(json.dumps(about))
     # The prepared images hold training images as well, and in another order.

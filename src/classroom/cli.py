@@ -129,7 +129,7 @@ def train(
 @app.command()
 def evaluate(study: StudyName, method: MethodName) -> None:
     """Evaluate a method's runs over all seeds, with the students' ensemble, from their saved predictions."""
-    from classroom.evaluation.evaluate import costs
+    from classroom.evaluation.costs import costs
     from classroom.evaluation.evaluate import evaluate as run
     from classroom.files import write_json
     from classroom.methods import names
@@ -369,7 +369,7 @@ def picture(name: Annotated[str, typer.Argument(help="A key of `pictures` in par
     """Draw what the variants make of the hardest test images: reports/NAME.png."""
     from classroom.params import Picture, Variants, select
     from classroom.reporting import heatmaps
-    from classroom.reporting.tables import write
+    from classroom.reporting.pages import write_picture
 
     with _job(f"classroom picture {name}") as job:
         settings, variants = select(job.raw, f"pictures.{name}", Picture), select(job.raw, "variants", Variants)
@@ -377,8 +377,8 @@ def picture(name: Annotated[str, typer.Argument(help="A key of `pictures` in par
         runs = {method: _run_folder(settings.study, method, seed) for method in (*variants.joint, *variants.offline)}
         target = Path("reports", f"{name}.png")
         prepared = Path("data/prepared", settings.study)
-        content = heatmaps.picture(name, settings.kind, runs, prepared, select(job.raw, "scale", str))
-        write(target, {".png": content})
+        page = heatmaps.picture(name, settings.kind, runs, prepared, select(job.raw, "scale", str))
+        write_picture(target, page)
     typer.echo(f"{target}")
 
 
@@ -437,7 +437,8 @@ def curves(study: StudyName) -> None:
     from classroom.evaluation.metrics import METRICS
     from classroom.params import select
     from classroom.reporting import curves as drawn
-    from classroom.reporting.tables import csv, write
+    from classroom.reporting.pages import write_picture
+    from classroom.reporting.tables import csv
 
     with _job(f"classroom curves {study}") as job:
         seeds, scale = select(job.raw, "seeds", list[int]), select(job.raw, "scale", str)
@@ -445,8 +446,8 @@ def curves(study: StudyName) -> None:
         runs = {r["method"]: {seed: _run_folder(study, r["method"], seed) for seed in seeds} for r in results}
         table = drawn.read_curves(runs, METRICS[results[0]["data"]["task"]][0])
         target = Path("reports", f"curves-{study}.png")
-        write(target, {".png": drawn.curves(study, table, results, scale), ".csv": csv(drawn.ensembles(table))})
-        write(Path("reports", f"agreement-{study}.png"), {".png": drawn.agreement(study, results, scale)})
+        write_picture(target, drawn.curves(study, table, results, scale), csv=csv(drawn.ensembles(table)))
+        write_picture(Path("reports", f"agreement-{study}.png"), drawn.agreement(study, results, scale))
     typer.echo(f"{target} (.csv beside it), reports/agreement-{study}.png")
 
 
@@ -550,9 +551,9 @@ def _similarities(raw: dict[str, Any], study: str) -> dict[str, Any]:
 
 
 def _run_folder(study: str, method: str, seed: int) -> Path:
-    from classroom.methods import names
+    from classroom.methods.names import run_folder
 
-    return Path("compared" if names.is_published(method) else "runs", study, method, f"seed-{seed}")
+    return run_folder(study, method, seed)
 
 
 def _job(command: str):  # noqa: ANN202 - a context manager of receipts.Job

@@ -175,6 +175,34 @@ def all_results() -> list[str]:
     return baselines + [path for study in params.studies for path in results_of(study)]
 
 
+def all_costs() -> list[str]:
+    """What the runs behind all results took."""
+    alone = [path.replace("results/", "results/costs/", 1) for path in all_results()]
+    return alone + expand("results/costs/comparison/{study}.json", study=compared_studies())
+
+
+def all_tables() -> list[str]:
+    """The names of all reports that are tables."""
+    by_study = [name for kind in ("variants", "fidelity", "architecture") for name in report_names(kind)]
+    together = [*params.baseline_tables, *params.twins, *params.comparison.tables]
+    searches = [*(f"grid-{study}" for study in params.grid.studies), *(f"tune-{study}" for study in tuned_studies())]
+    return [
+        "table1",
+        "table5",
+        "cost",
+        *by_study,
+        *together,
+        *searches,
+        *(f"cka-{study}" for study in params.cka.studies),
+    ]
+
+
+def all_figures() -> list[str]:
+    """The names of all reports that are pictures alone."""
+    by_study = [f"{kind}-{study}" for kind in ("curves", "agreement") for study in params.studies]
+    return [*(f"samples-{study}" for study in params.samples), *params.pictures, *params.cka.figures, *by_study]
+
+
 def compared_studies() -> list[str]:
     """The studies in which published methods stand beside ours."""
     return [*params.comparison.classification.studies, *params.comparison.segmentation.studies]

@@ -67,6 +67,7 @@ rule tuned:
             labels=lambda wildcards: labels(wildcards.study, "search of published methods' weights"),
         ),
         "reports/tune-{study}.yaml",
+        "reports/pages/tune-{study}.json",
     log:
         "logs/tuned/{study}.log",
     wildcard_constraints:
@@ -113,6 +114,7 @@ rule choose:
             labels=lambda wildcards: labels(wildcards.study, "search of weights"),
         ),
         "reports/grid-{study}.yaml",
+        "reports/pages/grid-{study}.json",
     log:
         "logs/choose/{study}.log",
     wildcard_constraints:

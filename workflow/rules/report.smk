@@ -16,6 +16,7 @@ rule variants_table:
             labels=lambda wildcards: labels(study_of("variants", wildcards.table), "twelve variants"),
         ),
         "reports/{table}.tex",
+        "reports/pages/{table}.json",
         "reports/{table}.json",
     log:
         "logs/table/{table}.log",
@@ -43,6 +44,7 @@ rule fidelity_table:
             labels=lambda wildcards: labels(study_of("fidelity", wildcards.table), "fidelity"),
         ),
         "reports/{table}.tex",
+        "reports/pages/{table}.json",
     log:
         "logs/table/{table}.log",
     wildcard_constraints:
@@ -68,6 +70,7 @@ rule architecture_table:
             labels=lambda wildcards: labels(study_of("architecture", wildcards.table), "layers and sizes"),
         ),
         "reports/{table}.tex",
+        "reports/pages/{table}.json",
     log:
         "logs/table/{table}.log",
     wildcard_constraints:
@@ -99,6 +102,7 @@ rule baselines_table:
             labels={"table": "{table}", "shows": "networks alone"},
         ),
         "reports/{table}.tex",
+        "reports/pages/{table}.json",
     log:
         "logs/table/{table}.log",
     wildcard_constraints:
@@ -123,6 +127,7 @@ rule twin_table:
             labels=lambda wildcards: labels(params.twins[wildcards.table][0], "two splits"),
         ),
         "reports/{table}.tex",
+        "reports/pages/{table}.json",
     log:
         "logs/table/{table}.log",
     wildcard_constraints:
@@ -148,6 +153,7 @@ rule comparison_table:
             labels={"table": "{table}", "shows": "published methods beside ours"},
         ),
         "reports/{table}.tex",
+        "reports/pages/{table}.json",
     log:
         "logs/table/{table}.log",
     wildcard_constraints:
@@ -165,6 +171,7 @@ rule exchange_tables:
     output:
         multiext("reports/table1", ".md", ".csv", ".tex"),
         multiext("reports/table5", ".md", ".csv", ".tex"),
+        multiext("reports/pages/table", "1.json", "5.json"),
     log:
         "logs/table/exchange.log",
     conda:
@@ -176,8 +183,7 @@ rule exchange_tables:
 rule cost_table:
     """What all trainings took, by table and technique."""
     input:
-        [path.replace("results/", "results/costs/", 1) for path in all_results()],
-        expand("results/costs/comparison/{study}.json", study=compared_studies()),
+        all_costs(),
         code("cost_table"),
     output:
         "reports/cost.md",
@@ -187,6 +193,7 @@ rule cost_table:
             category="Diagnostics",
             labels={"shows": "time, memory, disk"},
         ),
+        "reports/pages/cost.json",
     log:
         "logs/table/cost.log",
     conda:
@@ -210,6 +217,7 @@ rule picture:
             category="Figures",
             labels=lambda wildcards: labels(params.pictures[wildcards.picture].study, "hard test images"),
         ),
+        "reports/pages/{picture}.json",
     log:
         "logs/pictures/{picture}.log",
     wildcard_constraints:
@@ -233,6 +241,7 @@ rule cka_figure:
             labels=lambda wildcards: labels(params.cka.figures[wildcards.figure], "similarity of layers"),
         ),
         "reports/{figure}.svg",
+        "reports/pages/{figure}.json",
     log:
         "logs/cka/{figure}.log",
     wildcard_constraints:
@@ -256,6 +265,7 @@ rule cka_table:
             category="Diagnostics",
             labels=lambda wildcards: labels(wildcards.study, "similarity of last stages"),
         ),
+        "reports/pages/cka-{study}.json",
     log:
         "logs/cka/{study}.log",
     wildcard_constraints:
@@ -286,6 +296,8 @@ rule curves:
             labels=lambda wildcards: labels(wildcards.study, "agreement with the teacher"),
         ),
         "reports/curves-{study}.csv",
+        "reports/pages/curves-{study}.json",
+        "reports/pages/agreement-{study}.json",
     log:
         "logs/curves/{study}.log",
     conda:
@@ -312,6 +324,7 @@ rule samples:
             category="Figures",
             labels=lambda wildcards: labels(wildcards.study, "test images", params.samples[wildcards.study]),
         ),
+        "reports/pages/samples-{study}.json",
     log:
         "logs/samples/{study}.log",
     wildcard_constraints:

@@ -52,6 +52,7 @@ class Job:
             self.stage.receipt,
             {
                 "stage": self.stage.name,
+                "identity": self.identity,
                 "command": self.command,
                 "params": self.params,
                 "dependencies": self.dependencies,

@@ -9,6 +9,7 @@ from typing import Any
 
 from classroom.errors import DataError
 from classroom.evaluation import predictions
+from classroom.evaluation.costs import costs
 from classroom.evaluation.ensemble import with_ensemble
 from classroom.evaluation.metrics import decide, records, score
 from classroom.files import content_hash
@@ -99,21 +100,3 @@ def _seed(run: dict[str, Any], folder: Path) -> dict[str, Any]:
             **{name: {key: value.tolist() for key, value in per_image[name].items()} for name in per_image},
         },
     }
-
-
-def costs(folders: dict[int, Path]) -> dict[str, Any]:
-    """What each run took, from its receipt: seconds, memory, device, bytes on disk; by seed.
-
-    Raises DataError if a receipt is missing or damaged.
-    """
-    return {str(seed): _cost(folder) for seed, folder in folders.items()}
-
-
-def _cost(folder: Path) -> dict[str, Any]:
-    path = folder / "receipt.json"
-    try:
-        receipt = json.loads(path.read_text())
-        taken = {key: receipt[key] for key in ("seconds", "seconds_per_epoch", "peak_memory_mb", "device", "threads")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: cannot be read as a run's receipt ({error}). Train this run again.") from None
-    return taken | {"bytes": sum(file.stat().st_size for file in folder.iterdir() if file.is_file())}

@@ -9,21 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from classroom.errors import DataError
+from classroom.evaluation.costs import costs
 from classroom.params import Grid
 
 
 def read_points(folder: Path, grid: Grid, seeds: Sequence[int]) -> list[dict[str, Any]]:
     """Every point of the grid with the validation metric that chooses (fraction), by seed and network.
 
-    `folder` holds <variant>/<alpha_1>-<alpha_2>-<teacher_share>/seed-<n>/metrics.json. Raises DataError if one is
-    missing or damaged.
+    With each what its runs took, by seed. `folder` holds the run folders <variant>/<alpha_1>-<alpha_2>-<teacher_share>/
+    seed-<n>. Raises DataError if a file in one is missing or damaged.
     """
     points = []
     for variant, *point in itertools.product(
         (*grid.joint, *grid.offline), grid.alpha_1, grid.alpha_2, grid.teacher_share
     ):
-        place = folder / variant / "-".join(map(str, point))
-        runs = {seed: _read(place / f"seed-{seed}" / "metrics.json") for seed in seeds}
+        folders = {seed: folder / variant / "-".join(map(str, point)) / f"seed-{seed}" for seed in seeds}
+        runs = {seed: _read(place / "metrics.json") for seed, place in folders.items()}
         points.append(
             {
                 "variant": variant,
@@ -31,6 +32,7 @@ def read_points(folder: Path, grid: Grid, seeds: Sequence[int]) -> list[dict[str
                 "weights": runs[seeds[0]]["settings"]["weights"],
                 "synthetic": runs[seeds[0]]["data"]["synthetic"],
                 "seeds": _chosen_by(runs),
+                "costs": costs(folders),
             }
         )
     return points
@@ -41,11 +43,12 @@ def read_factors(
 ) -> list[dict[str, Any]]:
     """Every factor of a published method's reference weights, with the metric that chooses, as `read_points`.
 
-    `folder` holds <method>/<factor>/seed-<n>/metrics.json. Raises DataError if one is missing or damaged.
+    `folder` holds the run folders <method>/<factor>/seed-<n>. Raises DataError as `read_points`.
     """
     points = []
     for method, factor in itertools.product(methods, factors):
-        runs = {seed: _read(folder / method / str(factor) / f"seed-{seed}" / "metrics.json") for seed in seeds}
+        folders = {seed: folder / method / str(factor) / f"seed-{seed}" for seed in seeds}
+        runs = {seed: _read(place / "metrics.json") for seed, place in folders.items()}
         first = runs[seeds[0]]
         points.append(
             {
@@ -54,6 +57,7 @@ def read_factors(
                 "weights": first["settings"]["weights"],
                 "data": first["data"],
                 "seeds": _chosen_by(runs),
+                "costs": costs(folders),
             }
         )
     return points

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from classroom.errors import TrainingError, suggestion
 from classroom.method_settings import COMPARISON_METHODS, METHODS
 from classroom.params import BASELINES, VARIANTS
@@ -20,3 +22,8 @@ def check(name: str, task: str | None = None) -> None:
 def is_published(name: str) -> bool:
     """Whether this is one of Table 10's methods from the literature."""
     return name in COMPARISON_METHODS
+
+
+def run_folder(study: str, method: str, seed: int | str) -> Path:
+    """Where a run of no search lies: `runs/STUDY/METHOD/seed-N`, of published methods below `compared/`."""
+    return Path("compared" if is_published(method) else "runs", study, method, f"seed-{seed}")

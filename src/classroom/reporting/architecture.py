@@ -8,7 +8,8 @@ import pandas as pd
 
 from classroom.params import Network
 from classroom.reporting import paper
-from classroom.reporting.tables import Part, number, write_table
+from classroom.reporting.pages import Page, write_table
+from classroom.reporting.tables import Part, number
 
 IMAGENET_CLASSES = 1000
 
@@ -66,7 +67,7 @@ def architecture_table(
     parts = [Part(header, table.to_numpy().tolist(), below=below), _sizes(counts, names, task)]
     for role, sizes in counts.items():
         table[f"{role}_parameters"] = sizes["as trained"]
-    write_table(target, title, caution, facts, parts, table)
+    write_table(target, Page("architecture", title, caution, facts, parts, study=study), table)
 
 
 def _parameters(network, task: str) -> dict[str, int]:

@@ -12,8 +12,10 @@ import pandas as pd
 
 from classroom.evaluation.metrics import LABELS, METRICS
 from classroom.reporting import heading, paper
+from classroom.reporting.pages import Page, write_table
+from classroom.reporting.provenance import source
 from classroom.reporting.results import check_alike
-from classroom.reporting.tables import Part, beside_paper, mean_cell, mean_sd, shown_metrics, write_table
+from classroom.reporting.tables import Cell, Part, beside_paper, mean_cell, mean_sd, shown_metrics
 
 
 def baselines_table(name: str, scale: str, seeds: Sequence[int], results: list[dict[str, Any]], target: Path) -> None:
@@ -45,12 +47,17 @@ def baselines_table(name: str, scale: str, seeds: Sequence[int], results: list[d
             if len(printed):
                 cell |= {"paper": float(theirs.iloc[0]) if len(theirs) else float("nan")}
                 cell |= {"difference": mean - cell["paper"]}
-            row.cells[place][metric] = cell
+            ours = mean_cell(mean, sd, source(result, role, metric))
+            known = "paper" in cell
+            row.cells[place][metric] = beside_paper(ours, cell["paper"], cell["difference"]) if known else ours
             described = {"dataset": place[0], "task": place[1], "network": row.name, "study": " ".join(studies)}
             records.append(described | {"synthetic": result["data"]["synthetic"], "metric": metric, **cell})
 
     shown = _columns(results, printed)
-    grid = [[row.name, "<br>".join(row.here), *(row.text(place, metric) for place, metric in shown)] for row in rows]
+    grid = [
+        [row.name, "<br>".join(row.here), *(row.cells.get(place, {}).get(metric, "–") for place, metric in shown)]
+        for row in rows
+    ]
     header = ["network", "here", *(f"{dataset} {LABELS[metric]}" for (dataset, _), metric in shown)]
     facts = [
         *heading.lines(scale, seeds, results),
@@ -63,7 +70,7 @@ def baselines_table(name: str, scale: str, seeds: Sequence[int], results: list[d
     table = pd.DataFrame(records)
     table.insert(0, "scale", scale)
     caution = heading.caution(scale, [result["data"] for result in results], len(printed) > 0)
-    write_table(target, title, caution, facts, [Part(header, grid)], table)
+    write_table(target, Page("baselines", title, caution, facts, [Part(header, grid)]), table)
 
 
 @dataclass
@@ -72,13 +79,7 @@ class _Row:
 
     name: str
     here: list[str] = field(default_factory=list)
-    cells: dict[tuple[str, str], dict[str, dict[str, float]]] = field(default_factory=dict)
-
-    def text(self, place: tuple[str, str], metric: str) -> str:
-        if (cell := self.cells.get(place, {}).get(metric)) is None:
-            return "–"
-        ours = mean_cell(cell["mean"], cell["sd"])
-        return beside_paper(ours, cell["paper"], cell["difference"]) if "paper" in cell else ours
+    cells: dict[tuple[str, str], dict[str, Cell]] = field(default_factory=dict)
 
 
 def _network(result: dict[str, Any]) -> tuple[str, dict[str, Any]]:

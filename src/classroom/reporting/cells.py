@@ -10,7 +10,17 @@ import pandas as pd
 from classroom.distill.exchange import EXCHANGE
 from classroom.evaluation.metrics import LABELS, METRICS
 from classroom.params import STRATEGIES, TECHNIQUES
-from classroom.reporting.tables import GREEK, NETWORKS, TECHNIQUE_LABELS, Part, beside_paper, mean_cell, mean_sd
+from classroom.reporting.provenance import source
+from classroom.reporting.tables import (
+    GREEK,
+    NETWORKS,
+    TECHNIQUE_LABELS,
+    Cell,
+    Part,
+    beside_paper,
+    mean_cell,
+    mean_sd,
+)
 
 KEYS = ["technique", "strategy", "network", "metric"]
 UNCERTAIN = "†"
@@ -49,28 +59,42 @@ def cells(
     return table
 
 
-def layout(results: Sequence[dict[str, Any]], table: pd.DataFrame, metrics: Sequence[str]) -> Part:
+def by_place(
+    results: Sequence[dict[str, Any]], kind: Literal["test", "fidelity"], table: pd.DataFrame
+) -> dict[tuple[str, str, str, str], Cell]:
+    """Every cell by technique, strategy, network and metric; `table`: as `cells` returns it for these results."""
+    of_variant = {result["method"]: result for result in results}
+    return {
+        (c.technique, c.strategy, c.network, c.metric): _cell(c, of_variant[f"{c.technique}-{c.strategy}"], kind)
+        for c in table.itertuples()
+    }
+
+
+def layout(
+    results: Sequence[dict[str, Any]], kind: Literal["test", "fidelity"], table: pd.DataFrame, metrics: Sequence[str]
+) -> Part:
     """The grid to read: per technique its weights, then a row per network; per strategy a column for each metric."""
     columns = [(strategy, metric) for strategy in STRATEGIES for metric in metrics]
     header = ["technique", "network", *(f"{s.upper()} {LABELS[m]}" for s, m in columns)]
-    by_key = {(c.technique, c.strategy, c.network, c.metric): c for c in table.itertuples()}
+    by_key = by_place(results, kind, table)
     rows = []
     for technique in TECHNIQUES:
         done = [result for result in results if EXCHANGE[result["method"]].technique == technique]
         if not done:
             continue
         weights = {EXCHANGE[result["method"]].strategy: _weights(result["settings"]["weights"]) for result in done}
-        rows.append([f"**{TECHNIQUE_LABELS[technique]}**", "weights", *_spread(weights, len(metrics))])
+        name = f"**{TECHNIQUE_LABELS[technique]}**"
+        rows.append([name, "weights", *_spread(weights, len(metrics))])
         for network in NETWORKS:
             found = [by_key.get((technique, strategy, network, metric)) for strategy, metric in columns]
             if any(found):
                 label = network if network != "ensemble" else "**Ensemble**"
-                rows.append(["", label, *("–" if cell is None else _cell(cell) for cell in found)])
-    return Part(header, rows)
+                rows.append([name, label, *(cell or "–" for cell in found)])
+    return Part(header, rows, grouped=True)
 
 
-def _cell(cell: Any) -> str:
-    ours = mean_cell(cell.mean, cell.sd, cell.best)
+def _cell(cell: Any, result: dict[str, Any], kind: Literal["test", "fidelity"]) -> Cell:
+    ours = mean_cell(cell.mean, cell.sd, source(result, cell.network, cell.metric, kind), best=cell.best)
     if not hasattr(cell, "paper"):
         return ours
     return beside_paper(ours, cell.paper, cell.difference, UNCERTAIN if getattr(cell, "uncertain", False) else "")

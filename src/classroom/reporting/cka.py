@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -18,8 +18,11 @@ from matplotlib.patches import Rectangle
 from classroom.analysis.similarities import last_stages
 from classroom.distill.exchange import EXCHANGE
 from classroom.errors import DataError
+from classroom.methods.names import run_folder
 from classroom.reporting import heading, paper
-from classroom.reporting.tables import TECHNIQUE_LABELS, Part, csv, markdown, number, write
+from classroom.reporting.pages import Drawing, Page, write
+from classroom.reporting.provenance import Source
+from classroom.reporting.tables import TECHNIQUE_LABELS, Cell, Part, csv, markdown, number
 
 Tables = Mapping[str, Sequence[pd.DataFrame]]
 """By variant what `analysis.similarities.read` returned, a table a seed."""
@@ -70,7 +73,8 @@ def cka_figure(name: str, scale: str, tables: Tables, target: Path) -> None:
     across = sum(len(layers[second]) for _, second in grid.pairs) * len(strategies)
 
     with matplotlib.rc_context({"svg.hashsalt": "classroom", "svg.fonttype": "none"}):
-        title = _title(name, scale, first, shown)
+        caution = heading.caution(scale, [first.attrs["data"]], beside_paper=False)
+        title = _title(name, scale, first, shown, caution)
         width = max(CELL * across + 0.16 * len(grid.pairs) * len(strategies) + 1.9, 5.0)
         height = (CELL * down + 0.3) * len(techniques) + 0.9 + 0.16 * len(title.splitlines())
         figure = Figure(figsize=(width, height), layout="constrained", dpi=200)
@@ -92,7 +96,11 @@ def cka_figure(name: str, scale: str, tables: Tables, target: Path) -> None:
         bar.set_label("linear CKA", fontsize=FONT + 1)
         figure.suptitle(title, fontsize=FONT + 1)
         pictures = {f".{form}": _saved(figure, form) for form in ("png", "svg")}
-    write(target, pictures)
+    page = Page(
+        "cka", title.splitlines()[0], caution, drawing=Drawing(pictures[".png"], _seen(shown, grid)),
+        study=first.attrs["study"],
+    )  # fmt: skip
+    write(target, pictures, page)
 
 
 def cka_table(name: str, scale: str, tables: Tables, target: Path) -> None:
@@ -102,19 +110,28 @@ def cka_table(name: str, scale: str, tables: Tables, target: Path) -> None:
     """
     first = _first(tables, name)
     records = [
-        {"technique": EXCHANGE[variant].technique, "strategy": EXCHANGE[variant].strategy, "seed": table.attrs["seed"]}
+        {
+            "technique": EXCHANGE[variant].technique,
+            "strategy": EXCHANGE[variant].strategy,
+            "run": run_folder(table.attrs["study"], variant, table.attrs["seed"]).as_posix(),
+        }
         | row._asdict()
         for variant, by_seed in tables.items()
         for table in by_seed
         for row in last_stages(table).itertuples(index=False)
     ]
     keys = ["technique", "strategy", "first", "second", "first_layer", "second_layer"]
-    of_cell = pd.DataFrame(records).groupby(keys, sort=False).cka
+    of_cell = pd.DataFrame(records).groupby(keys, sort=False)
     # A mean that leaves a seed out would be of other trainings than the one beside it.
-    table = of_cell.agg(mean=lambda of: of.mean(skipna=False), sd=lambda of: of.std(ddof=1, skipna=False)).reset_index()
+    table = of_cell.cka.agg(mean=lambda of: of.mean(skipna=False), sd=lambda of: of.std(ddof=1, skipna=False))
+    table = table.reset_index()
 
     pairs = list(dict.fromkeys(zip(table["first"], table["second"], strict=True)))
-    cells = {(c.technique, c.strategy, c.first, c.second): _cell(c.mean, c.sd) for c in table.itertuples()}
+    values = [dict(zip(of.run, of.cka, strict=True)) for _, of in of_cell]
+    cells = {
+        (c.technique, c.strategy, c.first, c.second): _cell(c, Source(f"CKA of {c.first} and {c.second}", of, unit=""))
+        for c, of in zip(table.itertuples(), values, strict=True)
+    }
     rows = [
         [TECHNIQUE_LABELS[technique], strategy.upper(), *(cells[technique, strategy, *pair] for pair in pairs)]
         for technique, strategy in dict.fromkeys(zip(table.technique, table.strategy, strict=True))
@@ -136,11 +153,12 @@ def cka_table(name: str, scale: str, tables: Tables, target: Path) -> None:
     part = Part(["technique", "strategy", *("–".join(pair) for pair in pairs)], rows)
     data = [first.attrs["data"]]
     title = f"{paper.title(name)}: how alike the last stages are on {first.attrs['study']}"
-    page = markdown(title, heading.caution(scale, data, beside_paper=False), facts, [part])
+    caution = heading.caution(scale, data, beside_paper=False)
+    page = Page("cka", title, caution, facts, [part], study=first.attrs["study"])
     table.insert(0, "study", first.attrs["study"])
     table.insert(1, "scale", scale)
     table.insert(2, "synthetic", first.attrs["data"]["synthetic"])
-    write(target, {".md": page, ".csv": csv(table)})
+    write(target, {".md": markdown(*page.content), ".csv": csv(table)}, page)
 
 
 def _first(tables: Tables, name: str) -> pd.DataFrame:
@@ -200,21 +218,38 @@ def _panel(
     return image
 
 
-def _title(name: str, scale: str, first: pd.DataFrame, tables: Tables) -> str:
+def _seen(tables: Tables, grid: Grid) -> str:
+    """The figure in words, for those who cannot see it."""
+    of_pairs = [
+        last_stages(table).set_index(["first", "second"]).cka.reindex(grid.pairs)
+        for by_seed in tables.values()
+        for table in by_seed
+    ]
+    lasting = pd.concat(of_pairs).dropna()
+    ends = f"{lasting.min():.2f} to {lasting.max():.2f}" if len(lasting) else "not a number"
+    techniques = ", ".join(dict.fromkeys(TECHNIQUE_LABELS[EXCHANGE[variant].technique] for variant in tables))
+    pairs = " and ".join(" with ".join(pair) for pair in grid.pairs)
+    return (
+        f"Heat maps of linear CKA between the layers of {pairs}, a row for each technique ({techniques}), a column for "
+        f"each strategy, from dark (0) to bright (1). Where the last stages end it is {ends}."
+    )
+
+
+def _title(name: str, scale: str, first: pd.DataFrame, tables: Tables, caution: str) -> str:
     about = first.attrs
     seeds = [table.attrs["seed"] for table in next(iter(tables.values()))]
-    caution = heading.caution(scale, [about["data"]], beside_paper=False).replace("**", "")
     lines = [
         f"{paper.title(name)}: similarity of layers on {about['study']}, scale {scale}",
         f"{about['images']} test images, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}; outlined: "
         "where the last stages end",
-        caution,
+        caution.replace("**", ""),
     ]
     return "\n".join(line for line in lines if line)
 
 
-def _cell(mean: float, sd: float) -> str:
-    return "–" if pd.isna(mean) else f"{number(mean, '.3f')} ± {number(sd, '.3f')}"
+def _cell(cell: Any, source: Source) -> Cell:
+    text = "–" if pd.isna(cell.mean) else f"{number(cell.mean, '.3f')} ± {number(cell.sd, '.3f')}"
+    return Cell(text, cell.mean, sources=(source,))
 
 
 def _saved(figure: Figure, form: str) -> bytes:

@@ -13,16 +13,17 @@ from classroom.distill.exchange import EXCHANGE
 from classroom.evaluation.metrics import LABELS, METRICS
 from classroom.method_settings import departures, in_words
 from classroom.reporting import heading, paper
+from classroom.reporting.pages import Page, write_table
+from classroom.reporting.provenance import source
 from classroom.reporting.results import check_alike
 from classroom.reporting.tables import (
-    TECHNIQUE_LABELS,
     Part,
     beside_paper,
     mean_cell,
     mean_sd,
     number,
     shown_metrics,
-    write_table,
+    variant_label,
 )
 
 LABEL = {
@@ -70,7 +71,7 @@ def comparison_table(
     ]
     caution = heading.caution(scale, [result["data"] for result in everything], len(printed) > 0)
     title = f"{paper.title(name)}: published methods beside ours" + ("" if len(printed) else " (not in the paper)")
-    write_table(target, title, caution, facts, parts, table)
+    write_table(target, Page("comparison", title, caution, facts, parts), table)
 
 
 def _rows(of_study: dict[str, Any], seeds: Sequence[int], printed: pd.DataFrame) -> list[dict[str, Any]]:
@@ -79,8 +80,7 @@ def _rows(of_study: dict[str, Any], seeds: Sequence[int], printed: pd.DataFrame)
     found = [(student, "S1", "student alone", "task loss only")]
     for result in of_study["published"]:
         found.append((result, "S1", LABEL[result["method"]], _told(result)))
-    variant = EXCHANGE[ours["method"]]
-    label = f"{TECHNIQUE_LABELS[variant.technique]} {variant.strategy.upper()}"
+    label = variant_label(ours["method"])
     weights = "weights as in its own table"
     found += [(ours, network, f"ours, {label}, {network}", weights) for network in ("S1", "S2")]
     found.append((ours, "ensemble", f"ours, {label}, ensemble", weights))
@@ -110,7 +110,7 @@ def _row(
             record["paper"] = of_paper.get(metric, float("nan"))
             record["difference"] = ours - record["paper"]
         records.append(record)
-    return {"label": label, "told": told, "records": records, "facts": facts}
+    return {"label": label, "told": told, "records": records, "facts": facts, "result": result}
 
 
 def _of_paper(result: dict[str, Any], network: str, printed: pd.DataFrame) -> dict[str, float]:
@@ -139,7 +139,8 @@ def _part(rows: list[dict[str, Any]], of_study: dict[str, Any], printed: pd.Data
         cells = []
         for metric in metrics:
             record = next(record for record in row["records"] if record["metric"] == metric)
-            cell = mean_cell(record["mean"], record["sd"], record["mean"] == best[metric])
+            found = source(row["result"], record["network"], metric)
+            cell = mean_cell(record["mean"], record["sd"], found, best=record["mean"] == best[metric])
             known = not pd.isna(record.get("paper"))
             cells.append(beside_paper(cell, record["paper"], record["difference"]) if known else cell)
         facts = row["facts"]

@@ -12,8 +12,10 @@ from classroom.distill.exchange import EXCHANGE
 from classroom.errors import DataError
 from classroom.method_settings import COMPARISON_METHODS
 from classroom.params import TECHNIQUES
+from classroom.reporting.pages import Page, write
 from classroom.reporting.paper import title
-from classroom.reporting.tables import TECHNIQUE_LABELS, Part, csv, markdown, number, write
+from classroom.reporting.provenance import Source
+from classroom.reporting.tables import TECHNIQUE_LABELS, Cell, Part, csv, markdown, number
 
 BASELINES, PUBLISHED = "baselines", "published"
 
@@ -30,6 +32,7 @@ def cost_table(scale: str, costs: Sequence[dict[str, Any]], target: Path) -> Non
         [
             {
                 "table": one["table"],
+                "run": run["run"],
                 "study": one["study"],
                 "technique": _kind(one["method"]),
                 "hours": run["seconds"] / 3600,
@@ -61,9 +64,9 @@ def cost_table(scale: str, costs: Sequence[dict[str, Any]], target: Path) -> Non
     for row in table.itertuples():
         label = {**TECHNIQUE_LABELS, BASELINES: "alone", PUBLISHED: "published methods", "all": "all"}[row.technique]
         cells = [
-            title(row.table), row.study, label, str(row.runs), number(row.hours, ".2f"), number(row.core_hours, ".2f"),
-            *([number(row.gpu_hours, ".2f")] if gpu else []), number(row.median_minutes, ".2f"),
-            number(row.most_minutes, ".2f"), number(row.most_memory_gb, ".2f"),
+            title(row.table), row.study, label, _count(row, runs), number(row.hours, ".2f"),
+            number(row.core_hours, ".2f"), *([number(row.gpu_hours, ".2f")] if gpu else []),
+            number(row.median_minutes, ".2f"), number(row.most_minutes, ".2f"), number(row.most_memory_gb, ".2f"),
             *([number(row.most_gpu_memory_gb, ".2f")] if gpu else []), number(row.disk_gb, ".3f"),
         ]  # fmt: skip
         rows.append([f"**{cell}**" if row.table == "all" and cell else cell for cell in cells])
@@ -74,8 +77,17 @@ def cost_table(scale: str, costs: Sequence[dict[str, Any]], target: Path) -> Non
         "holds.",
     ]
     table.insert(0, "scale", scale)
-    page = markdown("What the trainings took", "", [f"- scale: {scale}"], [Part(header, rows, below=below)])
-    write(target, {".md": page, ".csv": csv(table)})
+    page = Page("cost", "What the trainings took", "", [f"- scale: {scale}"], [Part(header, rows, below=below)])
+    write(target, {".md": markdown(*page.content), ".csv": csv(table)}, page)
+
+
+def _count(row: Any, runs: pd.DataFrame) -> str | Cell:
+    """The number of a row's runs, and which; of all together only their number."""
+    if row.table == "all":
+        return str(row.runs)
+    of = runs[(runs.table == row.table) & (runs.study == row.study) & (runs.technique == row.technique)]
+    hours = Source("time of the job", dict(zip(of.run, of.hours, strict=True)), unit="h")
+    return Cell(str(row.runs), row.runs, sources=(hours,))
 
 
 def _kind(method: str) -> str:

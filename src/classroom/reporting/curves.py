@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from classroom.distill.exchange import EXCHANGE
 from classroom.errors import DataError
 from classroom.evaluation.metrics import LABELS, METRICS
 from classroom.params import STRATEGIES, TECHNIQUES
+from classroom.reporting import heading
 from classroom.reporting.drawing import png
-from classroom.reporting.tables import NETWORKS, TECHNIQUE_LABELS
+from classroom.reporting.pages import Drawing, Page
+from classroom.reporting.tables import NETWORKS, variant_label
 
 COLOURS = {"T": "#000000", "S1": "#0072B2", "S2": "#E69F00", "ensemble": "#009E73"}
 MARKS = {"T": ":", "S1": "-", "S2": "--", "ensemble": "-."}
@@ -58,11 +59,12 @@ def ensembles(table: pd.DataFrame) -> pd.DataFrame:
     return of[[metric, "loss"]].mean().rename(columns={metric: "ensemble"}).reset_index()
 
 
-def curves(study: str, table: pd.DataFrame, results: Sequence[Mapping[str, Any]], scale: str) -> bytes:
+def curves(study: str, table: pd.DataFrame, results: Sequence[Mapping[str, Any]], scale: str) -> Page:
     """A panel per variant: each network's validation metric over the epochs, a line per seed; a dot at the best."""
     data = results[0]["data"]
     metric = METRICS[data["task"]][0]
-    figure, panels = _panels(f"Validation {LABELS[metric]} over epochs, {study}, scale {scale}{_synthetic(data)}")
+    title = f"Validation {LABELS[metric]} over epochs, {study}"
+    figure, panels = _panels(f"{title}, scale {scale}{_synthetic(data)}")
     low, high = np.nanpercentile(table[metric], [2, 100])
     for (technique, strategy), axis in panels.items():
         of = table[table.variant == f"{technique}-{strategy}"]
@@ -77,10 +79,16 @@ def curves(study: str, table: pd.DataFrame, results: Sequence[Mapping[str, Any]]
         if of.empty:
             axis.set_axis_off()
     _labelled(figure, panels, "epoch", f"{LABELS[metric]}, %")
-    return png(figure)
+    best = ensembles(table).groupby("variant", sort=False).ensemble.max()
+    alt = (
+        f"Panels of curves, a technique a row, a strategy a column: {LABELS[metric]} on validation of {_listed(table)} "
+        f"over {table.epoch.nunique()} epochs, a line for each seed, a dot at its best epoch. The ensembles reach "
+        f"{best.min():.1f} to {best.max():.1f} %, the most with {variant_label(best.idxmax())}."
+    )
+    return Page("curves", title, _caution(scale, data), drawing=Drawing(png(figure), alt), study=study)
 
 
-def agreement(study: str, results: Sequence[Mapping[str, Any]], scale: str) -> bytes:
+def agreement(study: str, results: Sequence[Mapping[str, Any]], scale: str) -> Page:
     """A panel per technique and strategy with a teacher: how far students decide as the teacher, and as the truth.
 
     Bars are means over seeds, whiskers the sample standard deviation.
@@ -88,9 +96,9 @@ def agreement(study: str, results: Sequence[Mapping[str, Any]], scale: str) -> b
     data = results[0]["data"]
     metric = METRICS[data["task"]][0]
     by_variant = {result["method"]: result for result in results}
-    title = f"{LABELS[metric]} with the truth and with the own teacher (fidelity), {study}, scale {scale}"
+    title = f"{LABELS[metric]} with the truth and with the own teacher (fidelity), {study}"
     taught = [technique for technique in TECHNIQUES if technique != "ml"]
-    figure, panels = _panels(title + _synthetic(data), taught)
+    figure, panels = _panels(f"{title}, scale {scale}{_synthetic(data)}", taught)
     students = ("S1", "S2", "ensemble")
     places = np.arange(len(students))
     for (technique, strategy), axis in panels.items():
@@ -115,7 +123,33 @@ def agreement(study: str, results: Sequence[Mapping[str, Any]], scale: str) -> b
         axis.set_xticks(places, students)
         axis.set_ylim(0, 109)
     _labelled(figure, panels, "", f"{LABELS[metric]}, %")
-    return png(figure)
+    alt = "Pairs of bars for S1, S2 and the ensemble, a technique with a teacher a row, a strategy a column: "
+    alt += f"{LABELS[metric]} with the truth and with the teacher. {_agreeing(results, metric)}"
+    return Page("agreement", title, _caution(scale, data), drawing=Drawing(png(figure), alt), study=study)
+
+
+def _agreeing(results: Sequence[Mapping[str, Any]], metric: str) -> str:
+    """How far the ensembles agree, in words."""
+    means = {
+        kind: [
+            100 * np.mean([run[kind]["ensemble"][metric] for run in result["seeds"].values()])
+            for result in results
+            if all("ensemble" in run["fidelity"] for run in result["seeds"].values())
+        ]
+        for kind in ("test", "fidelity")
+    }
+    if not means["test"]:
+        return "None of the trained variants has a teacher."
+    truth, teacher = (f"{min(values):.0f} to {max(values):.0f} %" for values in means.values())
+    return f"The ensembles agree with the truth at {truth}, with their teacher at {teacher}."
+
+
+def _caution(scale: str, data: Mapping[str, Any]) -> str:
+    return heading.caution(scale, [data], beside_paper=False)
+
+
+def _listed(table: pd.DataFrame) -> str:
+    return ", ".join(name for name in NETWORKS if name in set(table.network))
 
 
 def _panels(title: str, techniques: Sequence[str] = TECHNIQUES) -> tuple[Figure, dict[tuple[str, str], Any]]:
@@ -126,9 +160,7 @@ def _panels(title: str, techniques: Sequence[str] = TECHNIQUES) -> tuple[Figure,
     for row, technique in zip(axes, techniques, strict=True):
         for axis, strategy in zip(row, STRATEGIES, strict=True):
             panels[technique, strategy] = axis
-            axis.set_title(
-                f"{TECHNIQUE_LABELS[EXCHANGE[f'{technique}-{strategy}'].technique]} {strategy.upper()}", fontsize=8
-            )
+            axis.set_title(variant_label(f"{technique}-{strategy}"), fontsize=8)
             axis.tick_params(labelsize=7)
             axis.grid(alpha=0.25, linewidth=0.5)
             axis.set_axisbelow(True)

@@ -8,7 +8,8 @@ import pandas as pd
 
 from classroom.distill.exchange import EXCHANGE, Received
 from classroom.params import STRATEGIES, TECHNIQUES
-from classroom.reporting.tables import TECHNIQUE_LABELS, Part, write_table
+from classroom.reporting.pages import Page, write_table
+from classroom.reporting.tables import TECHNIQUE_LABELS, Part
 
 WORDS = {"prediction": "predictions", "feature": "features", None: "–"}
 CHANNELS = {
@@ -23,6 +24,7 @@ TERMS = {
     "L_ML_f": lambda received: received.from_peer == "feature",
 }
 """The loss terms of a student, and whether it has them; weights α, β, β, γ, γ."""
+FACTS = ["- rendered from the code that trains the variants"]
 
 
 def exchange_tables(folder: Path) -> None:
@@ -59,7 +61,7 @@ def _combinations(target: Path) -> None:
         ]
     )
     title = "Table 1: combinations of distillation techniques and learning strategies"
-    write_table(target, title, "", ["- rendered from the code that trains the variants"], parts, pd.DataFrame(records))
+    write_table(target, Page("exchange", title, "", FACTS, parts), pd.DataFrame(records))
 
 
 def _flows(technique: str, strategy: str, channel: str) -> str:
@@ -75,8 +77,8 @@ def _loss_terms(target: Path) -> None:
             variant = EXCHANGE[f"{technique}-{strategy}"]
             students: dict[str, Received] = {"S1": variant.S1, "S2": variant.S2}
             has = {(student, term): test(students[student]) for student in students for term, test in TERMS.items()}
-            label = f"**{TECHNIQUE_LABELS[technique]}**" if strategy == STRATEGIES[0] else ""
-            rows.append([label, strategy.upper(), *("✓" if on else "×" for on in has.values())])
+            name = f"**{TECHNIQUE_LABELS[technique]}**"
+            rows.append([name, strategy.upper(), *("✓" if on else "×" for on in has.values())])
             records += [
                 {"technique": technique, "strategy": strategy, "student": student, "term": term, "on": on}
                 for (student, term), on in has.items()
@@ -88,5 +90,5 @@ def _loss_terms(target: Path) -> None:
         "them in KD (on) and KD + ML. The paper writes L′ for S2's terms."
     )
     title = "Table 5: the loss terms of each variant"
-    facts = ["- rendered from the code that trains the variants"]
-    write_table(target, title, "", facts, [Part(header, rows, below=[below])], pd.DataFrame(records))
+    part = Part(header, rows, below=[below], grouped=True)
+    write_table(target, Page("exchange", title, "", FACTS, [part]), pd.DataFrame(records))

@@ -9,8 +9,9 @@ from typing import Any
 from classroom.evaluation.metrics import LABELS
 from classroom.reporting import heading, paper
 from classroom.reporting.cells import UNCERTAIN, cells, layout
+from classroom.reporting.pages import Page, write_table
 from classroom.reporting.results import check_alike
-from classroom.reporting.tables import Part, shown_metrics, write_table
+from classroom.reporting.tables import Part, shown_metrics
 
 
 def fidelity_table(name: str, scale: str, seeds: Sequence[int], results: list[dict[str, Any]], target: Path) -> None:
@@ -50,8 +51,9 @@ def fidelity_table(name: str, scale: str, seeds: Sequence[int], results: list[di
         below.append("A dash stands where the paper's value is illegible in that source.")
     if not taught:
         below = ["None of the trained variants has a teacher."]
-    part: Part = layout(taught, table, metrics)._replace(below=below)
+    part: Part = layout(taught, "fidelity", table, metrics)._replace(below=below)
     table.insert(0, "study", study)
     table.insert(1, "scale", scale)
     table.insert(2, "synthetic", data["synthetic"])
-    write_table(target, title, heading.caution(scale, [data], len(printed) > 0), facts, [part], table)
+    caution = heading.caution(scale, [data], len(printed) > 0)
+    write_table(target, Page("fidelity", title, caution, facts, [part], study=study), table)

@@ -12,8 +12,9 @@ from classroom.errors import DataError
 from classroom.evaluation import predictions
 from classroom.evaluation.ensemble import with_ensemble
 from classroom.evaluation.metrics import counts, decide, pooled
-from classroom.files import written_whole
+from classroom.reporting import heading
 from classroom.reporting.drawing import PREDICTION_COLOUR, TRUTH_COLOUR, png
+from classroom.reporting.pages import Drawing, Page, write_picture
 from classroom.reporting.tested_images import image_iou, rows_and_groups, worst_of_each_group
 
 ROWS = 4
@@ -36,6 +37,7 @@ def samples(run: Path, prepared: Path, scale: str, target: Path) -> None:
         raise DataError(f"{run}: no test image has a lesion, so there is nothing to show. Use more data.")
     images = np.load(prepared / "images.npy", mmap_mode="r")
 
+    ious = []
     figure = Figure(figsize=(1.9 * (len(masks) + 1), 1.95 * len(chosen) + 0.9), layout="constrained", dpi=130)
     axes = figure.subplots(len(chosen), len(masks) + 1, squeeze=False)
     for row, position in enumerate(chosen):
@@ -45,13 +47,23 @@ def samples(run: Path, prepared: Path, scale: str, target: Path) -> None:
             iou = pooled({key: [value] for key, value in counts(stack[position], truth[position]).items()})["iou"]
             _panel(axes[row, column], image, truth[position], stack[position], name if row == 0 else "")
             axes[row, column].set_xlabel(f"IoU {100 * iou:.0f}", fontsize=8)
+        ious.append(f"{100 * iou:.0f}")
     synthetic = " – SYNTHETIC phantoms" if about["data"]["synthetic"] else ""
     figure.suptitle(
         f"{about['method']} on {about['study']}, scale {scale}, seed {about['seed']}{synthetic}\n"
         f"truth blue, prediction orange; worst to best test {about['data']['group']}", fontsize=9,
     )  # fmt: skip
-    with written_whole(target) as (temporary,):
-        temporary.write_bytes(png(figure))
+    alt = (
+        f"{len(chosen)} test images, one below the other, from the worst to the best: the image with the true lesion "
+        f"outlined in blue, then the masks of {', '.join(masks)} outlined in orange. IoU of {list(masks)[-1]}: "
+        f"{', '.join(ious)} %."
+    )
+    drawing = Drawing(png(figure), alt)
+    page = Page(
+        "samples", f"Test images of {about['study']}, {about['method']}",
+        heading.caution(scale, [about["data"]], beside_paper=False), drawing=drawing, study=about["study"],
+    )  # fmt: skip
+    write_picture(target, page)
 
 
 def _from_worst_to_best(mask: np.ndarray, truth: np.ndarray, groups: np.ndarray) -> list[int]:

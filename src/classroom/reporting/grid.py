@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from matplotlib.patches import Rectangle
 from classroom.distill.exchange import EXCHANGE
 from classroom.evaluation.ensemble import STUDENTS
 from classroom.reporting.drawing import png
-from classroom.reporting.tables import GREEK, TECHNIQUE_LABELS, Part, csv, markdown, mean_cell, mean_sd, write
+from classroom.reporting.pages import Drawing, Page, write
+from classroom.reporting.provenance import runs_of, searched
+from classroom.reporting.tables import GREEK, Cell, Part, csv, markdown, mean_cell, mean_sd, variant_label
 
 POINT = ("alpha_1", "alpha_2", "teacher_share")
 
@@ -34,13 +36,12 @@ def grid_report(study: str, points: Sequence[dict[str, Any]], scale: str, seeds:
         rows = [
             [
                 *(f"{value:g}" for value in (row.alpha_1, row.alpha_2, row.teacher_share)),
-                *_weights(row), mean_cell(row.mean, row.sd, row.best),
-                *(f"{getattr(row, name):.2f}" for name in STUDENTS),
+                *_weights(row), *_cells(row, points[row.Index]),
             ]
             for row in of.itertuples()
         ]  # fmt: skip
         header = ["α of S1", "α of S2", "teacher's share", "weights of S1", "weights of S2", "ensemble", "S1", "S2"]
-        parts.append(Part(header, rows, _label(variant)))
+        parts.append(Part(header, rows, variant_label(variant)))
     facts = [
         f"- scale: {scale}",
         f"- seeds: {', '.join(map(str, seeds))}",
@@ -53,12 +54,16 @@ def grid_report(study: str, points: Sequence[dict[str, Any]], scale: str, seeds:
     caution = ""
     if any(point["synthetic"] for point in points):
         caution = "**Synthetic images, not patients: these weights mean nothing elsewhere.**"
-    page = markdown(f"Grid search on {study}", caution, facts, parts)
     table.insert(0, "study", study)
     table.insert(1, "scale", scale)
     picture = _map(table, f"Grid search on {study}, scale {scale}{' – SYNTHETIC phantoms' if caution else ''}")
+    drawing = Drawing(picture, _seen(table))
+    page = Page(
+        "grid", f"Grid search on {study}", caution, facts, parts, drawing=drawing, study=study, runs=runs_of(points)
+    )
     fragment = _fragment(study, best, scale, seeds)
-    write(target, {".md": page, ".csv": csv(table), ".png": picture, ".yaml": fragment})
+    contents = {".md": markdown(*page.content), ".csv": csv(table), ".png": picture, ".yaml": fragment}
+    write(target, contents, page)
 
 
 def _table(points: Sequence[dict[str, Any]], seeds: Sequence[int]) -> pd.DataFrame:
@@ -73,15 +78,30 @@ def _table(points: Sequence[dict[str, Any]], seeds: Sequence[int]) -> pd.DataFra
     return pd.DataFrame(records)
 
 
+def _cells(row: Any, point: Mapping[str, Any]) -> list[Cell]:
+    """The ensemble and both students."""
+    of = {name: searched(point, name, "the metric that chooses") for name in ("ensemble", *STUDENTS)}
+    students = [Cell(f"{value:.2f}", value, sources=(of[n],)) for n in STUDENTS for value in [getattr(row, n)]]
+    return [mean_cell(row.mean, row.sd, of["ensemble"], best=row.best), *students]
+
+
+def _seen(table: pd.DataFrame) -> str:
+    """The map in words, for those who cannot see it."""
+    told = []
+    for row in table[table.best].itertuples():
+        lowest = table["mean"][table.variant == row.variant].min()
+        told.append(
+            f"{variant_label(row.variant)} from {lowest:.1f} to {row.mean:.1f} %, best at α of S1 {row.alpha_1:g}, "
+            f"α of S2 {row.alpha_2:g}, teacher's share {row.teacher_share:g}"
+        )
+    return f"Maps of the ensemble's metric on validation, α of S1 down, α of S2 across: {'; '.join(told)}."
+
+
 def _weights(row: Any) -> list[str]:
     return [
         ", ".join(f"{sign} {value:g}" for name, sign in GREEK.items() if (value := getattr(row, f"{name}_{student}")))
         for student in STUDENTS
     ]
-
-
-def _label(variant: str) -> str:
-    return f"{TECHNIQUE_LABELS[EXCHANGE[variant].technique]} {EXCHANGE[variant].strategy.upper()}"
 
 
 def _fragment(study: str, best: dict[str, dict[str, Any]], scale: str, seeds: Sequence[int]) -> str:
@@ -131,7 +151,7 @@ def _map(table: pd.DataFrame, title: str) -> bytes:
             axis.set_yticks(range(len(first)), [f"{value:g}" for value in first], fontsize=8)
             axis.set_xlabel("α of S2", fontsize=8)
             axis.set_ylabel("α of S1", fontsize=8)
-            axis.set_title(f"{_label(variant)}, teacher's share {share:g}", fontsize=8)
+            axis.set_title(f"{variant_label(variant)}, teacher's share {share:g}", fontsize=8)
         bar = figure.colorbar(image, ax=list(axes), shrink=0.9)
         bar.ax.tick_params(labelsize=7)
     heading = title.replace(", scale", "\nscale")  # or a single panel would stand at the edge of a wide picture

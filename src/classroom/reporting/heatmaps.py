@@ -17,9 +17,10 @@ from classroom.errors import DataError
 from classroom.evaluation import predictions
 from classroom.evaluation.ensemble import STUDENTS, with_ensemble
 from classroom.evaluation.metrics import decide
-from classroom.reporting import paper
+from classroom.reporting import heading, paper
 from classroom.reporting.drawing import PREDICTION_COLOUR, TRUTH_COLOUR, png
-from classroom.reporting.tables import TECHNIQUE_LABELS
+from classroom.reporting.pages import Drawing, Page
+from classroom.reporting.tables import TECHNIQUE_LABELS, variant_label
 from classroom.reporting.tested_images import image_iou, rows_and_groups, worst_of_each_group
 
 SMALLEST = 0.002
@@ -44,8 +45,8 @@ class Sample:
     """By variant and network, (H, W)."""
 
 
-def picture(name: str, kind: str, runs: Mapping[str, Path], prepared: Path, scale: str) -> bytes:
-    """One picture of a study as PNG; `kind` as in `pictures` of params.yaml.
+def picture(name: str, kind: str, runs: Mapping[str, Path], prepared: Path, scale: str) -> Page:
+    """One picture of a study; `kind` as in `pictures` of params.yaml.
 
     `runs`: by variant, the folder of one seed's run. Which images are shown does not depend on the kind: see `hardest`.
     Raises DataError for runs of different test images, if no test image has a lesion that can be seen, or if none of
@@ -65,17 +66,28 @@ def picture(name: str, kind: str, runs: Mapping[str, Path], prepared: Path, scal
     colours = "Heat: probability of a lesion, from dark 0 to bright 1; outlined: the truth"
     if kind == "ensembles":
         colours = "Prediction orange, truth blue"
-    title = (
-        f"{paper.title(name)}: {what} on {about['study']}, scale {scale}, seed {about['seed']}"
+    title = f"{paper.title(name)}: {what} on {about['study']}"
+    above = (
+        f"{title}, scale {scale}, seed {about['seed']}"
         + (" – SYNTHETIC phantoms" if about["data"]["synthetic"] else "")
         + f"\nOf every {about['data']['group']} the test image with the lowest mean IoU of {len(known)} ensembles,"
         f" the hardest first. {colours}. Below: IoU, %."
     )
     if kind == "all_variants":
         rows = [(sample, student) for sample in samples for student in STUDENTS]
-        return _grid(rows, [(variant, "") for variant in shown], title)
-    networks = ("ensemble",) if kind == "ensembles" else STUDENTS
-    return _grid([(s, "") for s in samples], [(variant, network) for variant in shown for network in networks], title)
+        columns = [(variant, "") for variant in shown]
+    else:
+        rows = [(sample, "") for sample in samples]
+        networks = ("ensemble",) if kind == "ensembles" else STUDENTS
+        columns = [(variant, network) for variant in shown for network in networks]
+    caution = heading.caution(scale, [about["data"]], beside_paper=False)
+    alt = (
+        f"{len(samples)} hard test images, one below the other, each with its truth and beside it the {what}: "
+        f"{', '.join(map(variant_label, shown))}. {colours}. Mean IoU of all ensembles on them: "
+        f"{', '.join(f'{100 * sample.mean_iou:.0f}' for sample in samples)} %."
+    )
+    drawing = Drawing(_grid(rows, columns, above), alt)
+    return Page("picture", title, caution, drawing=drawing, study=about["study"])
 
 
 def hardest(runs: Mapping[str, Path], prepared: Path, count: int) -> list[Sample]:

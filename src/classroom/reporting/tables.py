@@ -1,17 +1,17 @@
-"""What all tables share: cells, and the Markdown, CSV and LaTeX that they are written to."""
+"""What all tables share: cells, and the Markdown, CSV and LaTeX that they are rendered to."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import pandas as pd
 from tabulate import tabulate
 
 from classroom.evaluation.metrics import METRICS
-from classroom.files import written_whole
+from classroom.reporting.provenance import Source
 
 TECHNIQUE_LABELS = {"ml": "ML", "kd_off": "KD (off)", "kd_on": "KD (on)", "kd_ml": "KD + ML"}
 BASELINE_LABELS = {"teacher": "teacher alone", "student": "student alone"}
@@ -27,6 +27,22 @@ TEX = str.maketrans(
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Cell:
+    """A number of a table as it is read, as it is sorted, and where it is from."""
+
+    text: str
+    """Markdown, as of any other cell."""
+    value: float
+    paper: float = float("nan")
+    """The paper's value beside it."""
+    difference: float = float("nan")
+    sources: tuple[Source, ...] = ()
+
+    def __str__(self) -> str:
+        return self.text
+
+
 class Part(NamedTuple):
     """One grid of cells in a report, with what stands above and below it.
 
@@ -34,10 +50,18 @@ class Part(NamedTuple):
     """
 
     header: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[str | Cell]]
     title: str = ""
     above: Sequence[str] = ()
     below: Sequence[str] = ()
+    grouped: bool = False
+    """The first column names groups of rows; in print a name stands in the first row of its group only."""
+
+
+def variant_label(variant: str) -> str:
+    """`KD + ML V3` of `kd_ml-v3`."""
+    technique, strategy = variant.split("-")
+    return f"{TECHNIQUE_LABELS[technique]} {strategy.upper()}"
 
 
 def mean_sd(fractions: Sequence[float]) -> tuple[float, float]:
@@ -62,24 +86,23 @@ def number(value: float, form: str) -> str:
     return "–" if pd.isna(value) else format(value, form).replace("-", "−")
 
 
-def mean_cell(mean: float, sd: float, best: bool = False) -> str:
+def mean_cell(mean: float, sd: float, *sources: Source, best: bool = False) -> Cell:
     """`84.00 ± 5.292`, bold for the best; a dash for what is not a number."""
-    if pd.isna(mean):
-        return "–"
-    text = f"{mean:.2f} ± {number(sd, '.3f')}"
-    return f"**{text}**" if best else text
+    text = "–" if pd.isna(mean) else f"{mean:.2f} ± {number(sd, '.3f')}"
+    return Cell(f"**{text}**" if best else text, mean, sources=sources)
 
 
-def beside_paper(ours: str, paper: float, difference: float, mark: str = "") -> str:
+def beside_paper(ours: Cell, paper: float, difference: float, mark: str = "") -> Cell:
     """Our cell and, below it, the paper's mean and our difference from it."""
-    return f"{ours}<br>paper {number(paper, '.2f')}{mark}, {number(difference, '+.2f')}"
+    text = f"{ours}<br>paper {number(paper, '.2f')}{mark}, {number(difference, '+.2f')}"
+    return replace(ours, text=text, paper=paper, difference=difference)
 
 
 def markdown(title: str, caution: str, facts: Sequence[str], parts: Sequence[Part]) -> str:
     """The whole page."""
     blocks = [f"# {title}", caution, "\n".join(facts)]
     for part in parts:
-        grid = tabulate(part.rows, part.header, tablefmt="pipe", disable_numparse=True) if part.rows else ""
+        grid = tabulate(_printed(part), part.header, tablefmt="pipe", disable_numparse=True) if part.rows else ""
         blocks += [f"## {part.title}" if part.title else "", *part.above, grid, *part.below]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
@@ -88,7 +111,7 @@ def latex(title: str, caution: str, facts: Sequence[str], parts: Sequence[Part])
     r"""Every part as a tabular, everything else as comments. Needs amssymb where a \checkmark stands."""
     blocks = [_comments([title, caution, *facts])]
     for part in parts:
-        rows = [[_tex(cell) for cell in row] for row in part.rows]
+        rows = [[_tex(cell) for cell in row] for row in _printed(part)]
         header = [_tex(cell) for cell in part.header]
         grid = tabulate(rows, header, tablefmt="latex_raw", disable_numparse=True) + "\n" if rows else ""
         blocks += [_comments([part.title, *part.above]), grid, _comments(part.below)]
@@ -99,19 +122,13 @@ def csv(table: pd.DataFrame) -> str:
     return table.round(6).to_csv(index=False)
 
 
-def write(target: Path, contents: Mapping[str, str | bytes]) -> None:
-    """Writes `contents`, by suffix, beside `target`: all files or none."""
-    with written_whole(*(target.with_suffix(suffix) for suffix in contents)) as temporary:
-        for path, content in zip(temporary, contents.values(), strict=True):
-            path.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-def write_table(
-    target: Path, title: str, caution: str, facts: Sequence[str], parts: Sequence[Part], table: pd.DataFrame
-) -> None:
-    """Writes `target`.md, .csv and .tex."""
-    page = (title, caution, facts, parts)
-    write(target, {".md": markdown(*page), ".csv": csv(table), ".tex": latex(*page)})
+def _printed(part: Part) -> list[list[str]]:
+    rows = [[str(cell) for cell in row] for row in part.rows]
+    if part.grouped:
+        names = [row[0] for row in rows]
+        for row, name, above in zip(rows[1:], names[1:], names, strict=False):
+            row[0] = "" if name == above else name
+    return rows
 
 
 def _tex(cell: str) -> str:

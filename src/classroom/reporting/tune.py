@@ -9,7 +9,9 @@ from typing import Any
 import pandas as pd
 
 from classroom.evaluation.metrics import LABELS, METRICS
-from classroom.reporting.tables import Part, csv, markdown, mean_cell, mean_sd, write
+from classroom.reporting.pages import Page, write
+from classroom.reporting.provenance import runs_of, searched
+from classroom.reporting.tables import Part, csv, markdown, mean_cell, mean_sd
 
 
 def tune_report(study: str, points: Sequence[dict[str, Any]], scale: str, seeds: Sequence[int], target: Path) -> None:
@@ -28,9 +30,12 @@ def tune_report(study: str, points: Sequence[dict[str, Any]], scale: str, seeds:
 
     metric = LABELS[METRICS[points[0]["data"]["task"]][0]]
     rows = [
-        [row.method, f"{row.factor:g}", _weights(points[row.Index]["weights"]), mean_cell(row.mean, row.sd, row.best)]
-        for row in table.itertuples()
-    ]
+        [
+            row.method, f"{row.factor:g}", _weights(point["weights"]),
+            mean_cell(row.mean, row.sd, searched(point, "S1", metric), best=row.best),
+        ]
+        for row, point in zip(table.itertuples(), points, strict=True)
+    ]  # fmt: skip
     facts = [
         f"- scale: {scale}",
         f"- seeds: {', '.join(map(str, seeds))}",
@@ -42,10 +47,10 @@ def tune_report(study: str, points: Sequence[dict[str, Any]], scale: str, seeds:
     ]
     synthetic = any(point["data"]["synthetic"] for point in points)
     caution = "**Synthetic images, not patients: these weights mean nothing elsewhere.**" if synthetic else ""
-    page = markdown(
-        f"Weights of published methods on {study}", caution, facts,
-        [Part(["method", "factor", "weights", f"validation {metric}"], rows)],
-    )  # fmt: skip
+    part = Part(["method", "factor", "weights", f"validation {metric}"], rows)
+    page = Page(
+        "tune", f"Weights of published methods on {study}", caution, facts, [part], study=study, runs=runs_of(points)
+    )
     table.insert(0, "study", study)
     table.insert(1, "scale", scale)
     lines = [
@@ -55,7 +60,8 @@ def tune_report(study: str, points: Sequence[dict[str, Any]], scale: str, seeds:
         f"  {study}:",
         *(f"    {method}: {{{_weights(points[at]['weights'])}, tuned: true}}" for method, at in best.items()),
     ]
-    write(target, {".md": page, ".csv": csv(table), ".yaml": "\n".join(lines) + "\n"})
+    contents = {".md": markdown(*page.content), ".csv": csv(table), ".yaml": "\n".join(lines) + "\n"}
+    write(target, contents, page)
 
 
 def _weights(weights: dict[str, float]) -> str:

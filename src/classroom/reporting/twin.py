@@ -13,8 +13,10 @@ from classroom.evaluation.metrics import LABELS, METRICS
 from classroom.params import STRATEGIES, TECHNIQUES
 from classroom.reporting import heading, paper
 from classroom.reporting.cells import KEYS, cells
+from classroom.reporting.pages import Page, write_table
+from classroom.reporting.provenance import source
 from classroom.reporting.results import check_alike
-from classroom.reporting.tables import NETWORKS, TECHNIQUE_LABELS, Part, mean_cell, number, write_table
+from classroom.reporting.tables import NETWORKS, TECHNIQUE_LABELS, Cell, Part, mean_cell, number
 
 
 def twin_table(
@@ -44,16 +46,20 @@ def twin_table(
     header = ["technique", "strategy", "network", first["study"], second["study"], "second − first"]
     if beside:
         header.append(f"paper ({printed_title})")
-    grid, above = [], ""
+    by_method = [{result["method"]: result for result in results} for results in (first_results, second_results)]
+    grid = []
     for row in table.itertuples():
-        label = TECHNIQUE_LABELS[row.technique]
-        cells_of_row = [
-            "" if label == above else f"**{label}**", row.strategy.upper(), row.network,
-            mean_cell(row.first_mean, row.first_sd), mean_cell(row.second_mean, row.second_sd),
-            number(row.difference, "+.2f"), *([number(row.paper, ".2f")] if beside else []),
-        ]  # fmt: skip
-        above = label
-        grid.append(cells_of_row)
+        sides = [of.get(f"{row.technique}-{row.strategy}") for of in by_method]
+        sources = [(source(side, row.network, metric),) if side else () for side in sides]
+        grid.append(
+            [
+                f"**{TECHNIQUE_LABELS[row.technique]}**", row.strategy.upper(), row.network,
+                mean_cell(row.first_mean, row.first_sd, *sources[0]),
+                mean_cell(row.second_mean, row.second_sd, *sources[1]),
+                Cell(number(row.difference, "+.2f"), row.difference, sources=sources[0] + sources[1]),
+                *([number(row.paper, ".2f")] if beside else []),
+            ]
+        )  # fmt: skip
     facts = [f"- scale: {scale}"]
     for which, result in (("first", first), ("second", second)):
         facts += [f"- {which}, **{result['study']}**:", *(f"  {line}" for line in heading.data_lines(result))]
@@ -63,12 +69,12 @@ def twin_table(
     ]
     title = f"{name}: {first['study']} and {second['study']} side by side"
     caution = heading.caution(scale, [first["data"], second["data"]], beside)
-    part = Part(header, grid, below=_summary(table, first, second))
+    part = Part(header, grid, below=_summary(table, first, second), grouped=True)
     table.insert(0, "first_study", first["study"])
     table.insert(1, "second_study", second["study"])
     table.insert(2, "scale", scale)
     table.insert(3, "synthetic", first["data"]["synthetic"] or second["data"]["synthetic"])
-    write_table(target, title, caution, facts, [part], table)
+    write_table(target, Page("twin", title, caution, facts, [part]), table)
 
 
 def _joined(

@@ -13,19 +13,23 @@ from classroom.distill.exchange import EXCHANGE
 from classroom.evaluation import significance
 from classroom.evaluation.metrics import LABELS, METRICS
 from classroom.reporting import heading, paper
-from classroom.reporting.cells import KEYS, cells, layout
+from classroom.reporting.cells import KEYS, by_place, cells, layout
+from classroom.reporting.pages import Page, write_table
+from classroom.reporting.provenance import source
 from classroom.reporting.results import check_alike
-from classroom.reporting.tables import (  # fmt: skip
+from classroom.reporting.tables import (
     BASELINE_LABELS,
-    TECHNIQUE_LABELS,
+    Cell,
     Part,
-    csv,
-    latex,
-    markdown,
+    mean_cell,
+    mean_sd,
     number,
     shown_metrics,
-    write,
+    variant_label,
 )
+
+SUBJECT = (*significance.SUBJECT.split("-"), "ensemble")
+"""Technique, strategy and network that the others are compared with."""
 
 
 def variants_table(
@@ -57,14 +61,18 @@ def variants_table(
     ]
     if not len(printed):
         title += " (not in the paper)"
-    parts = [layout(results, table, metrics)]
+    parts = [layout(results, "test", table, metrics)]
+    headline: list[str | Cell] = []
     if compared:
-        parts.append(_significance(compared, primary, seeds, results[0]))
+        parts.append(_significance(compared, primary, seeds, [*results, student]))
+        ours = by_place(results, "test", table)[*SUBJECT, primary]
+        headline = [study, LABELS[primary], ours, *_against_student(student, primary, seeds, parts[-1])]
         table = _with_comparisons(table, compared, primary)
     table.insert(0, "study", study)
     table.insert(1, "scale", scale)
     table.insert(2, "synthetic", data["synthetic"])
-    page = (title, heading.caution(scale, [data], len(printed) > 0), facts, parts)
+    caution = heading.caution(scale, [data], len(printed) > 0)
+    page = Page("variants", title, caution, facts, parts, study=study, headline=headline)
     summary = {
         primary: {
             f"{c.technique}-{c.strategy}": round(c.mean, 4)
@@ -72,8 +80,7 @@ def variants_table(
             if c.network == "ensemble" and c.metric == primary
         }
     }
-    contents = {".md": markdown(*page), ".csv": csv(table), ".tex": latex(*page)}
-    write(target, contents | {".json": json.dumps(summary, indent=1) + "\n"})
+    write_table(target, page, table, json=json.dumps(summary, indent=1) + "\n")
 
 
 def _names(metrics: Sequence[str]) -> str:
@@ -82,12 +89,13 @@ def _names(metrics: Sequence[str]) -> str:
 
 
 def _significance(
-    compared: list[significance.Comparison], metric: str, seeds: Sequence[int], result: dict[str, Any]
+    compared: list[significance.Comparison], metric: str, seeds: Sequence[int], results: Sequence[dict[str, Any]]
 ) -> Part:
-    group, groups = result["data"]["group"], significance.group_count(result)
+    group, groups = results[0]["data"]["group"], significance.group_count(results[0])
+    of_method = {result["method"]: result for result in results}
     rows = [
         [
-            _method(one.versus), number(100 * one.difference, "+.2f"),
+            _method(one.versus), _difference(one, metric, of_method),
             f"{number(100 * one.low, '+.2f')} to {number(100 * one.high, '+.2f')}",
             f"{one.p:.4f}", f"{one.adjusted_p:.4f}",
             one.verdict if groups >= significance.FEW_GROUPS else f"too few {group}s to tell",
@@ -116,10 +124,23 @@ def _significance(
     )
 
 
+def _against_student(student: dict[str, Any], metric: str, seeds: Sequence[int], part: Part) -> list[str | Cell]:
+    """What the student alone reaches, and what tells KD + ML V3 from it: difference, interval, verdict."""
+    mean, sd = mean_sd([student["seeds"][str(seed)]["test"]["S1"][metric] for seed in seeds])
+    (row,) = (row for row in part.rows if row[0] == BASELINE_LABELS["student"])
+    return [mean_cell(mean, sd, source(student, "S1", metric)), row[1], row[2], row[-1]]
+
+
+def _difference(one: significance.Comparison, metric: str, of_method: dict[str, dict[str, Any]]) -> Cell:
+    ours = source(of_method[significance.SUBJECT], "ensemble", metric)
+    theirs = source(of_method[one.versus], significance.VERSUS[one.versus], metric)
+    return Cell(number(100 * one.difference, "+.2f"), 100 * one.difference, sources=(ours, theirs))
+
+
 def _method(name: str) -> str:
     if name not in EXCHANGE:
         return BASELINE_LABELS[name]
-    return f"{TECHNIQUE_LABELS[EXCHANGE[name].technique]} {EXCHANGE[name].strategy.upper()} (ensemble)"
+    return f"{variant_label(name)} (ensemble)"
 
 
 def _with_comparisons(table: pd.DataFrame, compared: list[significance.Comparison], metric: str) -> pd.DataFrame:

@@ -1,0 +1,84 @@
+"""Every report as data besides: what `classroom site` shows of it, pictures included."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from classroom.files import written_whole
+from classroom.reporting.tables import Cell, Part, csv, latex, markdown
+
+
+class Drawing(NamedTuple):
+    """A picture, and in words what is seen on it."""
+
+    png: bytes
+    alt: str
+
+
+class Page(NamedTuple):
+    """A report, whatever it is written to."""
+
+    kind: str
+    """What kinds of report there are is what `reporting.site` sorts them by."""
+    title: str
+    caution: str = ""
+    facts: Sequence[str] = ()
+    parts: Sequence[Part] = ()
+    drawing: Drawing | None = None
+    study: str = ""
+    """Where it is of one alone."""
+    headline: Sequence[str | Cell] = ()
+    """Of the twelve variants, what stands at the top of the site: see `reporting.site.HEADLINE`."""
+    runs: Mapping[str, dict[str, Any]] = {}
+    """What the runs of a search took, by folder, as `evaluation.costs` has it; all others are in results/costs."""
+
+    @property
+    def content(self) -> tuple[str, str, Sequence[str], Sequence[Part]]:
+        """What `markdown` and `latex` render."""
+        return self.title, self.caution, self.facts, self.parts
+
+
+def write_table(target: Path, page: Page, table: pd.DataFrame, **more: str) -> None:
+    """Writes `target`.md, .csv and .tex, the page as data, and `more` by suffix."""
+    files = {".md": markdown(*page.content), ".csv": csv(table), ".tex": latex(*page.content)}
+    write(target, files | {f".{suffix}": text for suffix, text in more.items()}, page)
+
+
+def write_picture(target: Path, page: Page, **more: str) -> None:
+    """Writes `target`.png, the page as data, and `more` by suffix."""
+    write(target, {".png": page.drawing.png} | {f".{suffix}": text for suffix, text in more.items()}, page)
+
+
+def write(target: Path, contents: Mapping[str, str | bytes], page: Page) -> None:
+    """Writes `contents`, by suffix, beside `target`, and the page as pages/NAME.json: all files or none."""
+    files = {target.with_suffix(suffix): content for suffix, content in contents.items()}
+    files[target.parent / "pages" / f"{target.stem}.json"] = _data(target.stem, page)
+    with written_whole(*files) as temporary:
+        for path, content in zip(temporary, files.values(), strict=True):
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def _data(name: str, page: Page) -> str:
+    data = {"name": name, **page._asdict(), "parts": [part._asdict() for part in page.parts]}
+    if page.drawing:
+        data["drawing"] = {"png": base64.b64encode(page.drawing.png).decode(), "alt": page.drawing.alt}
+    return json.dumps(_plain(data), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: what is not a number is null."""
+    if isinstance(value, Cell):
+        return _plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): _plain(of) for key, of in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(of) for of in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,73 @@
+"""Where a number of a report is from: the value of every run behind it, and what those runs were made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from classroom.errors import DataError
+from classroom.evaluation.metrics import LABELS
+from classroom.methods.names import run_folder
+
+ON = {
+    "test": "on the test split",
+    "fidelity": "on the test split, with the teacher's decisions as the truth",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a cell is the mean of: a value for each run."""
+
+    what: str
+    """Such as `IoU of S2 on the test split`."""
+    values: Mapping[str, float]
+    """By the run's folder, in the unit of the cell."""
+    network: str = ""
+    unit: str = "%"
+    predictions: Mapping[str, str] = field(default_factory=dict)
+    """By the run's folder the MD5 of the predictions that the value was made from, where it was."""
+
+
+def source(result: Mapping[str, Any], network: str, metric: str, kind: Literal["test", "fidelity"] = "test") -> Source:
+    """Where the mean of a `metric` (percent) of a result as `classroom evaluate` writes it is from."""
+    runs = {run_folder(result["study"], result["method"], seed).as_posix(): of for seed, of in result["seeds"].items()}
+    return Source(
+        f"{LABELS[metric]} of {network} {ON[kind]}",
+        {run: 100 * of[kind][network][metric] for run, of in runs.items()},
+        network,
+        predictions={run: of["predictions"] for run, of in runs.items()},
+    )
+
+
+def searched(point: Mapping[str, Any], network: str, metric: str) -> Source:
+    """Where a cell of a search is from; `point`: as `evaluation.grid` reads it."""
+    values = {point["costs"][seed]["run"]: 100 * of[network] for seed, of in point["seeds"].items()}
+    return Source(f"{metric} of {network} on validation", values, network)
+
+
+def runs_of(points: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What the runs of a search took, by folder."""
+    return {taken["run"]: taken for point in points for taken in point["costs"].values()}
+
+
+def read_runs(folder: Path = Path("results/costs")) -> dict[str, dict[str, Any]]:
+    """Of every evaluated run, by its folder, what it took and was made from: see `evaluation.costs`.
+
+    Raises DataError for a damaged file.
+    """
+    runs = {}
+    for path in sorted(folder.rglob("*.json")):
+        try:
+            content = json.loads(path.read_text())
+            methods = [one for group in ("published", "beside") for one in content.get(group, ())] or [content]
+            runs |= {of_seed["run"]: of_seed for one in methods for of_seed in one["seeds"].values()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{path}: cannot be read as what runs took ({type(error).__name__}: {error}). "
+                "Run `classroom evaluate` for it again; of published methods, `classroom compare`."
+            ) from None
+    return runs
