@@ -452,6 +452,20 @@ def curves(study: StudyName) -> None:
 
 
 @app.command()
+def site() -> None:
+    """Put every report on one page that works without this repository: reports/index.html."""
+    from classroom.params import select
+    from classroom.reporting.provenance import read_runs
+    from classroom.reporting.site import site as run
+
+    with _job("classroom site") as job:
+        target = Path("reports/index.html")
+        scale, seeds = select(job.raw, "scale", str), select(job.raw, "seeds", list[int])
+        count = run(Path("reports/pages"), read_runs(), Path("workflow/report"), scale, seeds, target)
+    typer.echo(f"{target}: {count} reports, {target.stat().st_size / 1e6:.1f} MB; open it in a browser, or mail it")
+
+
+@app.command()
 def scale(name: Annotated[str, typer.Argument(help="demo, small or paper: a file of scales/.")]) -> None:
     """Write a scale's settings into params.yaml, keeping its comments."""
     from classroom.engines import scales

@@ -40,7 +40,7 @@ STRATEGIES: tuple[str, ...] = get_args(Strategy)
 VARIANTS: tuple[str, ...] = tuple(f"{t}-{s}" for t in TECHNIQUES for s in STRATEGIES)
 BASELINES: tuple[str, ...] = ("teacher", "student")
 """The methods that train one network alone (Tables 2 and 13)."""
-FIXED_REPORTS: tuple[str, ...] = ("table1", "table5", "cost")
+FIXED_REPORTS: tuple[str, ...] = ("table1", "table5", "cost", "index")
 """Reports that belong to no study."""
 CKA_FIGURES: tuple[str, ...] = ("figure6", "figure10", "figure11")
 

@@ -22,6 +22,7 @@ def test_every_report_is_made_and_both_engines_are_done(finished_classes: Projec
     for name in ("table1", "table5", "table13", "table14", "table14-splits", "table10", "cost", f"grid-{CLASSES_STUDY}",
                  f"tune-{CLASSES_STUDY}"):  # fmt: skip
         assert f"{name}.md" in reports
+    assert "index.html" in reports
     assert finished_classes.status() == "Data and pipelines are up to date."
     assert finished_classes.planned("reports/all") == Counter()
 

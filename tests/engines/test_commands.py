@@ -27,6 +27,7 @@ STAGES = [
     f"method_masks@{STUDY}-emkd-0", f"tune_masks@{STUDY}-at-0.1-0", f"tuned_masks@{STUDY}", f"compare_masks@{STUDY}",
     "comparison_table@table10", "pictures@figure9", f"curves@{STUDY}",
     f"cka@{STUDY}-kd_ml-v3-0", f"cka_offline@{STUDY}-kd_off-v1-0", "cka_figures@figure6", f"cka_table@{STUDY}",
+    "site",
 ]  # fmt: skip
 
 CLASSES_STAGES = [

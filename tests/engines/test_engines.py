@@ -39,13 +39,14 @@ ONE_VARIANT = Counter(
     cka=1,
     cka_figure=1,
     cka_table=1,
+    site=1,
 )
 TRAININGS = Counter(baseline=2, train=2, train_offline=1, grid=1, method=1, tune_method=1)
 COMPARED = Counter(variants_table=1, fidelity_table=1)
 TABLES = COMPARED + Counter(baselines_table=1, choose=1, tuned=1, comparison_table=1)
 AFTER_TRAININGS = (
     Counter(evaluate_baseline=2, evaluate=3, cost_table=1, samples=1, compare=1, curves=1, picture=1)
-    + Counter(cka=3, cka_figure=1, cka_table=1)
+    + Counter(cka=3, cka_figure=1, cka_table=1, site=1)
     + TABLES
 )
 
@@ -153,7 +154,7 @@ def test_an_edit_before_the_first_run_of_a_clone_is_seen(clone: Project) -> None
         (
             lambda p: p.set(scale="small"),
             TABLES + Counter(architecture_table=1, cost_table=1, samples=1, curves=1, picture=1, cka_figure=1)
-            + Counter(cka_table=1),
+            + Counter(cka_table=1, site=1),
         ),
         (
             lambda p: p.edit("src/classroom/distill/losses.py", "return 1 - 2 * overlap", "return 1 - 2.0 * overlap"),
@@ -163,19 +164,20 @@ def test_an_edit_before_the_first_run_of_a_clone_is_seen(clone: Project) -> None
             lambda p: p.edit("src/classroom/distill/exchange.py", "  # V3 turns", "  # So V3 turns"),
             Counter(
                 train=2, train_offline=1, grid=1, evaluate=3, cost_table=1, exchange_tables=1, samples=1, choose=1,
-                compare=1, comparison_table=1, curves=1, picture=1, cka=3, cka_figure=1, cka_table=1,
+                compare=1, comparison_table=1, picture=1, cka=3, cka_figure=1, cka_table=1, curves=1, site=1,
             )
             + COMPARED,
         ),
         (lambda p: p.edit("src/classroom/reporting/heading.py", "from a local folder", "of a folder"),
-         COMPARED + Counter(baselines_table=1, comparison_table=1, cka_figure=1, cka_table=1)),
+         COMPARED + Counter(baselines_table=1, comparison_table=1, cka_figure=1, cka_table=1, site=1)
+         + Counter(samples=1, picture=1, curves=1)),
         (
             lambda p: p.set(method_weights={STUDY: {"emkd": {"prediction": 0.2, "importance": 0.9, "affinity": 0.9}}}),
-            Counter(method=1, compare=1, comparison_table=1, cost_table=1),
+            Counter(method=1, compare=1, comparison_table=1, cost_table=1, site=1),
         ),
         (
             lambda p: p.edit("src/classroom/methods/emkd.py", "METHOD = E", "METHOD =  E"),
-            Counter(method=1, compare=1, comparison_table=1, cost_table=1),
+            Counter(method=1, compare=1, comparison_table=1, cost_table=1, site=1),
         ),
         (lambda p: p.edit("src/classroom/errors.py", "The one exception", "One exception"), Counter()),
         (lambda p: [os.utime(path) for path in (p.root / "src").rglob("*.py")], Counter()),

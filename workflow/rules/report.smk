@@ -335,3 +335,20 @@ rule samples:
         run=lambda wildcards: f"{params.samples[wildcards.study]} --seed {params.seeds[0]}",
     shell:
         "classroom samples {wildcards.study} {params.run} 2> {log}"
+
+
+rule site:
+    """Every report on one page, which needs no more than a browser."""
+    input:
+        expand("reports/pages/{name}.json", name=[*all_tables(), *all_figures()]),
+        all_costs(),
+        expand("workflow/report/{kind}.rst", kind=["agreement", "cka", "curves", "grid", "picture", "samples"]),
+        code("site"),
+    output:
+        "reports/index.html",
+    log:
+        "logs/site.log",
+    conda:
+        "../envs/classroom.yaml"
+    shell:
+        "classroom site 2> {log}"

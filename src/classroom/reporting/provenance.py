@@ -63,7 +63,7 @@ def read_runs(folder: Path = Path("results/costs")) -> dict[str, dict[str, Any]]
     for path in sorted(folder.rglob("*.json")):
         try:
             content = json.loads(path.read_text())
-            methods = [one for group in ("published", "beside") for one in content.get(group, ())] or [content]
+            methods = content["published"] + content["beside"] if "published" in content else [content]
             runs |= {of_seed["run"]: of_seed for one in methods for of_seed in one["seeds"].values()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(

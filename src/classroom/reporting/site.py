@@ -1,0 +1,206 @@
+"""Every report on one page, to be opened or mailed without this repository: reports/index.html."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
+
+from classroom.errors import DataError
+from classroom.files import write_text
+from classroom.reporting import paper
+from classroom.reporting.pages import Page
+
+SECTIONS = {
+    "Twelve variants": ("variants", "twin"),
+    "Networks alone": ("baselines",),
+    "Published methods": ("comparison",),
+    "Fidelity": ("fidelity", "agreement"),
+    "Test images": ("picture", "samples"),
+    "Similarity of layers": ("cka",),
+    "Searches": ("grid", "tune"),
+    "Training": ("curves", "cost"),
+    "Method and networks": ("exchange", "architecture"),
+}
+"""What stands where, by the kind of report."""
+HEADLINE = (
+    "study", "metric", "KD + ML V3, ensemble", "student alone", "difference", "95 % interval", "KD + ML V3 is",
+)  # fmt: skip
+"""Of `Page.headline`."""
+NAMES = ("technique", "strategy", "network", "study", "table", "method")
+"""Columns that say what a row is: its rows can be chosen by them, and those that lead stay in sight."""
+STRATEGY = re.compile(r"(V\d) ")
+"""How columns of one strategy begin."""
+NUMBER = re.compile(r"[<≥≤]?([+−-]?\d+(?:\.\d+)?(?:e[+−-]?\d+)?)(?: %)?")
+LONG = 6
+"""Rows from which on a table can be filtered."""
+NOTHING_ELSE = {"title": "", "above": (), "below": (), "grouped": False}
+
+
+def site(
+    pages: Path, runs: Mapping[str, Mapping[str, Any]], captions: Path, scale: str, seeds: Sequence[int], target: Path
+) -> int:
+    """Writes `target` from every page in the folder `pages`; returns how many there are.
+
+    `runs`: as `provenance.read_runs` returns them. `captions`: the folder of those that Snakemake's own report shows
+    too. Raises DataError if there is no page, or one is damaged or names runs that are not known or have been trained
+    anew.
+    """
+    read = sorted((_read(path) for path in pages.glob("*.json")), key=_place)
+    if not read:
+        raise DataError(f"{pages}: no report has been made yet. Make one, for instance with `classroom exchange`.")
+    known = _Known(runs)
+    shown = [_page(page, known, captions, {"scale": scale, "seeds": seeds}) for page in read]
+    headlines = [page["headline"] for page in read if page["headline"]]
+    html = _render(
+        sections={title: [page for page in shown if page["kind"] in kinds] for title, kinds in SECTIONS.items()},
+        overview=_part({"header": HEADLINE, "rows": headlines} | NOTHING_ELSE, known) if headlines else None,
+        cautions=list(dict.fromkeys(page["caution"] for page in read if page["headline"] and page["caution"])),
+        scale=scale, seeds=seeds, count=len(read), provenance=known.data,
+    )  # fmt: skip
+    write_text(target, html)
+    return len(read)
+
+
+def inline(text: str) -> Markup:
+    """The little Markdown that reports use – bold, code, new lines – as HTML; anything else is text."""
+    html = str(escape(text))
+    html = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html)
+    html = re.sub(r"`+([^`]+)`+", r"<code>\1</code>", html)
+    return Markup(html.replace("&lt;br&gt;", "<br>"))
+
+
+def number_in(text: str) -> float | None:
+    """What a cell of text sorts by where it starts with a number: `<0.01` by 0.01, `−3.1 to 2` by −3.1."""
+    found = NUMBER.match(_bare(text))
+    return float(found[1].replace("−", "-")) if found else None
+
+
+class _Known:
+    """Where the numbers of all pages are from, each source and each run once."""
+
+    def __init__(self, runs: Mapping[str, Mapping[str, Any]]) -> None:
+        self.runs = dict(runs)
+        self.data: dict[str, Any] = {"sources": [], "runs": {}}
+        self.places: dict[str, int] = {}
+
+    def place(self, source: Mapping[str, Any], page: str) -> int:
+        """Where a source of a page stands in `data`.
+
+        Raises DataError if its runs are not known, or not those that the page was made from.
+        """
+        for run in source["values"]:
+            taken, made_from = self.runs.get(run), source["predictions"].get(run)
+            if taken is None or made_from not in (None, taken["predictions"]):
+                what = "a run that is not evaluated" if taken is None else "a run that has been trained anew"
+                raise DataError(
+                    f"reports/pages/{page}.json: stands on {what}, {run}. Evaluate it and make this report again, or "
+                    "let `snakemake --cores all reports/index.html` do both."
+                )
+            self.data["runs"][run] = {key: value for key, value in taken.items() if key not in ("run", "predictions")}
+        shown = {key: source[key] for key in ("what", "unit", "network", "values")}
+        place = self.places.setdefault(json.dumps(shown), len(self.places))
+        if place == len(self.data["sources"]):
+            self.data["sources"].append(shown)
+        return place
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        page = json.loads(path.read_text())
+        if missing := set(Page._fields) - page.keys():
+            raise ValueError(f"no {', '.join(sorted(missing))} in it")
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{path}: cannot be read as a report's page ({error}). Make that report again.") from None
+    return page
+
+
+def _place(page: Mapping[str, Any]) -> list[Any]:
+    """The paper's tables and figures by number, others by name after them."""
+    found = re.fullmatch(r"(table|figure)(\d+)", page["name"])
+    return [0, int(found[2]), ""] if found else [1, 0, page["name"]]
+
+
+def _page(page: dict[str, Any], known: _Known, captions: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the template needs of a page."""
+    known.runs |= page["runs"]
+    parts = [_part(part, known, page["name"]) for part in page["parts"]]
+    name = paper.title(page["name"])
+    shown = page | {"parts": parts, "label": name, "subject": page["study"] if name != page["name"] else ""}
+    if page["drawing"]:
+        caption = (captions / f"{page['kind']}.rst").read_text(encoding="utf-8")
+        about = SimpleNamespace(config=config, wildcards=SimpleNamespace(study=page["study"]))
+        shown["caption"] = Environment(undefined=StrictUndefined).from_string(caption).render(snakemake=about)
+        # of a PNG the first chunk begins with width and height
+        shown["width"], shown["height"] = struct.unpack(">II", base64.b64decode(page["drawing"]["png"][:32])[16:24])
+    return shown
+
+
+def _part(part: Mapping[str, Any], known: _Known, page: str = "index") -> dict[str, Any]:
+    """What the template needs of a table: every cell with what it sorts by, and by what its rows can be chosen."""
+    rows = [[_cell(cell, known, page) for cell in row] for row in part["rows"]]
+    header = [
+        {
+            "text": text,
+            "group": found[1] if (found := STRATEGY.match(text)) else "",
+            "number": 2 * sum(row[at]["number"] for row in rows) > len(rows),
+        }
+        for at, text in enumerate(part["header"])
+    ]
+    leading = next((at for at, column in enumerate(header) if column["text"] not in NAMES), len(header))
+    filters = {}
+    if len(rows) >= LONG:
+        for at, column in enumerate(header):
+            values = list(dict.fromkeys(_bare(row[at]["text"]) for row in rows))
+            if column["text"] in NAMES and 1 < len(values) < len(rows):
+                filters[column["text"]] = {"column": at, "values": values}
+    return dict(part) | {
+        "columns": header,
+        "cells": rows,
+        "leading": max(leading, 1),
+        "filters": filters,
+        "strategies": list(dict.fromkeys(column["group"] for column in header if column["group"])),
+        "beside_paper": any(cell["paper"] is not None for row in rows for cell in row),
+    }
+
+
+def _cell(cell: str | dict[str, Any], known: _Known, page: str) -> dict[str, Any]:
+    if isinstance(cell, str):
+        cell = {"text": cell, "value": number_in(cell), "paper": None, "difference": None, "sources": ()}
+    first, *below = cell["text"].split("<br>")
+    # Of an own number there is one line, and below it the paper's; text may have many lines.
+    lines = {"first": first, "below": "<br>".join(below)} if cell["sources"] else {"first": cell["text"], "below": ""}
+    sources = [known.place(source, page) for source in cell["sources"]]
+    number = bool(sources) or NUMBER.fullmatch(_bare(cell["text"])) is not None
+    return cell | lines | {"sources": sources, "plain": _bare(cell["text"]), "number": number}
+
+
+def _bare(text: str) -> str:
+    return text.replace("**", "").replace("<br>", " ")
+
+
+def _render(**content: Any) -> str:
+    """The page with its style and script in it, which its policy names by their hashes and allows alone."""
+    web = files("classroom.reporting") / "web"
+    template, style, script = (
+        (web / name).read_text(encoding="utf-8") for name in ("page.html", "style.css", "page.js")
+    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["inline"] = inline
+    return environment.from_string(template).render(
+        **content, style=Markup(style), script=Markup(script), style_hash=_hash(style), script_hash=_hash(script)
+    )
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
