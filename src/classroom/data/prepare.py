@@ -35,17 +35,18 @@ def prepare(task: str, image_size: int, raw: Path, target: Path) -> int:
     count = len(table)
     rows = []
     with written_whole(*(target / name for name in FILES)) as (images_file, targets_file, index_file, about_file):
-        shape = (count, image_size, image_size)
+        square = (image_size, image_size)
+        shape = (count, *square)
         images = np.lib.format.open_memmap(images_file, "w+", np.uint8, (*shape, 3))
         masks = task == "segmentation"
         targets = np.lib.format.open_memmap(targets_file, "w+", np.uint8, shape if masks else (count,))
         for row, sample in enumerate(table.itertuples()):
             image = read_image(raw / sample.image)
-            images[row] = _resized(image, image_size, Image.Resampling.BILINEAR)
+            images[row] = resized(image, square, Image.Resampling.BILINEAR)
             label = sample.label
             if masks:
                 mask = read_mask(raw / sample.mask, image.shape[:2])
-                targets[row] = _resized(mask, image_size, Image.Resampling.NEAREST)
+                targets[row] = resized(mask, square, Image.Resampling.NEAREST)
                 label = LESION[0] if mask.any() else LESION[1]
             else:
                 targets[row] = about["labels"].index(label)
@@ -71,6 +72,14 @@ def prepare(task: str, image_size: int, raw: Path, target: Path) -> int:
     return count
 
 
+def resized(pixels: np.ndarray, shape: tuple[int, int], resampling: Image.Resampling) -> np.ndarray:
+    """`pixels` (height, width, …) uint8 at another height and width; as they are where those are theirs."""
+    if pixels.shape[:2] == shape:
+        return pixels
+    height, width = shape
+    return np.asarray(Image.fromarray(pixels).resize((width, height), resampling))
+
+
 def _opened(raw: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The table of samples and the description that fetching left in `raw`."""
     try:
@@ -94,9 +103,3 @@ def _usable(task: str, table: pd.DataFrame, about: dict[str, Any], raw: Path) ->
             "dataset, or fetch one that has them."
         )
     return usable
-
-
-def _resized(pixels: np.ndarray, size: int, resampling: Image.Resampling) -> np.ndarray:
-    if pixels.shape[:2] == (size, size):
-        return pixels
-    return np.asarray(Image.fromarray(pixels).resize((size, size), resampling))

@@ -29,7 +29,7 @@ def evaluate(folders: dict[int, Path]) -> dict[str, Any]:
     was decided for every image. Raises DataError if a run is missing, damaged, disagrees with its own metrics, or
     was made on other data than its siblings.
     """
-    runs = {seed: _run(folder) for seed, folder in folders.items()}
+    runs = {seed: read_run(folder) for seed, folder in folders.items()}
     first_seed, first = next(iter(runs.items()))
     for seed, run in runs.items():
         for fact in ("data", "networks", "settings"):
@@ -62,7 +62,8 @@ def compare(
     return results, taken
 
 
-def _run(folder: Path) -> dict[str, Any]:
+def read_run(folder: Path) -> dict[str, Any]:
+    """What a run says of itself in its metrics.json. Raises DataError if that is missing, damaged or incomplete."""
     path = folder / "metrics.json"
     try:
         run = json.loads(path.read_text())

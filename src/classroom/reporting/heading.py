@@ -52,16 +52,22 @@ def lines(scale: str, seeds: Sequence[int], results: Sequence[dict[str, Any]]) -
     distinct = {json.dumps([r["data"], r["settings"]["balance"]], sort_keys=True): r for r in reversed(results)}
     for result in reversed(list(distinct.values())):
         facts += data_lines(result)
-    training = results[0]["settings"]["training"]
-    epochs = training["epochs"]
     choosing = dict.fromkeys(LABELS[METRICS[result["data"]["task"]][0]] for result in results)
     return [
         *facts,
         f"- seeds: {', '.join(map(str, seeds))}" + ("" if len(seeds) > 1 else " (one run, so no standard deviation)"),
+        training_line(results[0]["settings"]["training"], list(choosing)),
+    ]
+
+
+def training_line(training: dict[str, Any], chosen_by: Sequence[str]) -> str:
+    """How networks were trained, and by which metrics each one's epoch was chosen."""
+    epochs = training["epochs"]
+    return (
         f"- training: {epochs} epoch{'s' if epochs != 1 else ''}, batch {training['batch_size']}, Adam at "
         f"{training['learning_rate']:g}, {training['precision']}; each network's epoch is the best on validation "
-        f"({', '.join(choosing)})",
-    ]
+        f"({', '.join(chosen_by)})"
+    )
 
 
 def data_lines(result: dict[str, Any]) -> list[str]:
