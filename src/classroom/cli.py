@@ -466,6 +466,74 @@ def site() -> None:
 
 
 @app.command()
+def export(
+    study: StudyName,
+    method: MethodName,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of the run; the first of `seeds` in params.yaml if left out.")
+    ] = None,
+    network: Annotated[
+        str,
+        typer.Option(
+            help="T, S1, S2, or ensemble: both students in one graph. Left out: ensemble of a variant, the only "
+            "network of all else."
+        ),
+    ] = "",
+) -> None:
+    """Write a run's ensemble, or one network, as ONNX with its card: exports/STUDY/METHOD/seed-N/NETWORK/."""
+    from classroom.methods import names
+    from classroom.params import VARIANTS, Study, load, select
+
+    names.check(method)
+    if seed is None:
+        seed = select(load(Path("params.yaml")), "seeds", list[int])[0]
+    network = network or ("ensemble" if method in VARIANTS else "T" if method == "teacher" else "S1")
+    with _job(f"classroom export {study} {method} --seed {seed} --network {network}") as job:
+        from classroom.engines.receipts import code_version
+        from classroom.export.export import export as run
+
+        source, target = _run_folder(study, method, seed), _export_folder(study, method, seed, network)
+        if not source.exists():
+            select(job.raw, f"study.{study}", Study)  # for the nearest name of a misspelt one
+            raise ClassroomError(
+                f"{source}: no such run. Run `classroom train {study} {method} --seed {seed}` first, or "
+                f"`snakemake --cores all {source}/metrics.json`."
+            )
+        prepared, splits = Path("data/prepared", study), Path("data/splits", f"{study}.parquet")
+        found = run(source, network, prepared, splits, target, code_version())
+    typer.echo(
+        f"{target}/model.onnx, README.md: on {found.images} test images at most {found.torch:.2g} from PyTorch and "
+        f"{found.saved:.2g} from the run's own predictions"
+    )
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A model.onnx that `classroom export` wrote, or its folder.")],
+    images: Annotated[list[Path], typer.Argument(help="Images (.tif, .png, .jpg; 8-bit RGB) and folders of them.")],
+    out: Annotated[Path, typer.Option(help="A folder that is empty or not there yet.")] = Path("predictions"),
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 8,
+) -> None:
+    """Run an exported model on images: masks and probabilities of their size, and predictions.csv."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from classroom.export.model import Model
+    from classroom.export.predict import find
+    from classroom.export.predict import predict as run
+
+    opened = Model(model)
+    jobs, masks = find(images)
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("images", total=len(jobs))
+        run(opened, jobs, out, batch_size, lambda: bar.advance(task))
+    left_out = f" (files that are named as masks, left out: {masks})" if masks else ""
+    typer.echo(f"{out}/predictions.csv: {len(jobs)} image{'s' if len(jobs) != 1 else ''}{left_out}")
+    typer.echo(opened.about["use"], err=True)
+
+
+@app.command()
 def scale(name: Annotated[str, typer.Argument(help="demo, small or paper: a file of scales/.")]) -> None:
     """Write a scale's settings into params.yaml, keeping its comments."""
     from classroom.engines import scales
@@ -568,6 +636,10 @@ def _run_folder(study: str, method: str, seed: int) -> Path:
     from classroom.methods.names import run_folder
 
     return run_folder(study, method, seed)
+
+
+def _export_folder(study: str, method: str, seed: int, network: str) -> Path:
+    return Path("exports", study, method, f"seed-{seed}", network)
 
 
 def _job(command: str):  # noqa: ANN202 - a context manager of receipts.Job

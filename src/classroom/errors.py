@@ -22,6 +22,10 @@ class TrainingError(ClassroomError):
     """A training cannot start or go on."""
 
 
+class ExportError(ClassroomError):
+    """A model cannot be exported, or an exported one cannot be used."""
+
+
 def suggestion(word: str, known: Iterable[str]) -> str:
     """` Did you mean …?` with the nearest known word, or else the known words."""
     known = list(known)

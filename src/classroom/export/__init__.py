@@ -1,0 +1,1 @@
+"""Models for use outside: ONNX files with their cards, what runs them, and what they cost."""

@@ -1,0 +1,205 @@
+"""The card beside an exported model: what it is, what it is not for, what it was trained on, and how to run it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from classroom.evaluation.ensemble import STUDENTS
+from classroom.evaluation.metrics import LABELS, METRICS
+from classroom.export.compare import Difference
+from classroom.export.model import FILE
+from classroom.export.origins import licence, origin
+from classroom.reporting import heading
+from classroom.reporting.tables import GREEK, Part, markdown, number
+
+NAMES = {"T": "teacher", "S1": "student S1", "S2": "student S2", "ensemble": "ensemble of both students"}
+SYNTHETIC = (
+    "**Trained on synthetic images that a program drew, not on patients: it shows that everything works, and is of no "
+    "use on real images.**"
+)
+PAPER = (
+    "U. Niyaz, A. S. Sambyal, D. R. Bathula: Leveraging Different Learning Styles for Improved Knowledge Distillation "
+    "in Biomedical Imaging."
+)
+MASKS = """\
+import numpy as np, onnxruntime
+from PIL import Image
+
+session = onnxruntime.InferenceSession("{file}", providers=["CPUExecutionProvider"])
+image = Image.open("image.png").convert("RGB")
+pixels = np.asarray(image.resize(({size}, {size}), Image.Resampling.BILINEAR))
+(probabilities,) = session.run(None, {{"images": pixels[None]}})  # (1, {size}, {size}), from 0 to 1
+mask = Image.fromarray((probabilities[0] >= {threshold}).astype(np.uint8) * 255)
+mask.resize(image.size, Image.Resampling.NEAREST).save("mask.png")"""
+CLASSES = """\
+import numpy as np, onnxruntime
+from PIL import Image
+
+labels = {labels}
+session = onnxruntime.InferenceSession("{file}", providers=["CPUExecutionProvider"])
+image = Image.open("image.png").convert("RGB")
+pixels = np.asarray(image.resize(({size}, {size}), Image.Resampling.BILINEAR))
+(probabilities,) = session.run(None, {{"images": pixels[None]}})  # (1, {count}), from 0 to 1
+print(labels[probabilities[0].argmax()], probabilities[0])"""
+
+
+def text(run: Mapping[str, Any], facts: Mapping[str, Any], difference: Difference) -> str:
+    """The card in Markdown, with the fields that Hugging Face reads above it.
+
+    `run`: the metrics.json of the run; `facts`: the model's metadata; `difference`: how exact the model is.
+    """
+    data = run["data"]
+    title = f"{facts['study']}, {facts['method']}: {NAMES[facts['network']]}"
+    lines = [
+        f"- {_kind(facts)}",
+        f"- {facts['parameters'] / 1e6:.2f} M parameters, {facts['macs'] / 1e9:.3g} G multiply-accumulates an image",
+        f"- seed {facts['seed']}, made by Classroom at {facts['code_version']}, which reproduces: {PAPER}",
+    ]
+    parts = [
+        _part("Use", [f"**{facts['use']}**", _limits(data)]),
+        _part("Input and output", [_interface(facts)]),
+        _part("Running it", [f"```python\n{_program(facts)}\n```", _command()]),
+        _part("Data", ["\n".join(_data(run))]),
+        _part("Training", ["\n".join(_training(run, facts))]),
+        _metrics(run, facts),
+        _part("How exact it is", [_exact(difference)]),
+        _part("Licence", [_licence(data)]),
+    ]
+    return _fields(facts, data) + markdown(title, SYNTHETIC if data["synthetic"] else "", lines, parts)
+
+
+def _part(title: str, above: Sequence[str]) -> Part:
+    return Part([], [], title, above)
+
+
+def _fields(facts: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    known = origin(data)
+    licence_id = "mit" if data["synthetic"] else known.licence_id if known else "unknown"
+    kind = {"segmentation": "image-segmentation", "classification": "image-classification"}[facts["task"]]
+    tags = ["biology", "medical", "knowledge-distillation", *(["synthetic"] if data["synthetic"] else [])]
+    return f"---\nlicense: {licence_id}\nlibrary_name: onnx\npipeline_tag: {kind}\ntags: [{', '.join(tags)}]\n---\n\n"
+
+
+def _kind(facts: Mapping[str, Any]) -> str:
+    described = list(dict.fromkeys(f"{heading.describe(one)} at the start" for one in facts["networks"]))
+    if facts["network"] != "ensemble":
+        return described[0]
+    each = f"each a {described[0]}" if len(described) == 1 else " and ".join(described)
+    return f"two networks in one graph, {each}; of every probability the larger one counts"
+
+
+def _limits(data: Mapping[str, Any]) -> str:
+    return (
+        f"Meant for research on knowledge distillation: to look at, to compare and to build on. It was tested on "
+        f"{data['test']} images of the same source as those that it was trained on, and on nothing else: other "
+        "scanners, stains, cameras, clinics and patients were not looked at. It answers whatever image it is given, "
+        "and its probabilities are not calibrated."
+    )
+
+
+def _interface(facts: Mapping[str, Any]) -> str:
+    size = facts["image_size"]
+    takes = (
+        f"`images`: uint8, (batch, {size}, {size}, 3), RGB as read from a file, any number at a time. Images of "
+        "another size are squeezed into the square with Pillow's bilinear filter, as for training. Scaling and "
+        "normalisation are in the graph."
+    )
+    if facts["task"] == "segmentation":
+        gives = (
+            f"`probabilities`: float32, (batch, {size}, {size}), of a lesion at every pixel; a lesion is where it is "
+            f"{facts['threshold']} or more."
+        )
+    else:
+        gives = (
+            f"`probabilities`: float32, (batch, {len(facts['labels'])}), of the classes {', '.join(facts['labels'])}; "
+            "the likeliest counts."
+        )
+        if facts["network"] == "ensemble":
+            gives += " The larger one of two students' counts for each class, so they may sum to more than 1."
+    return f"{takes}\n\n{gives}"
+
+
+def _program(facts: Mapping[str, Any]) -> str:
+    program = MASKS if facts["task"] == "segmentation" else CLASSES
+    labels = facts["labels"]
+    return program.format(
+        file=FILE,
+        size=facts["image_size"],
+        threshold=facts["threshold"],
+        labels=json.dumps(labels, ensure_ascii=False),
+        count=len(labels),
+    )
+
+
+def _command() -> str:
+    return (
+        f"Needs onnxruntime 1.17 or newer, and Pillow. `classroom predict {FILE} IMAGES…` does the same for files and "
+        "folders, and says what does not fit."
+    )
+
+
+def _data(run: Mapping[str, Any]) -> list[str]:
+    data = run["data"]
+    lines = heading.data_lines({**run, "seeds": {str(run["seed"]): run}})
+    known = origin(data)
+    if known:
+        part = "" if data["images"] >= known.images else f"; these are {data['images']} of its {known.images} images"
+        lines += [f"- original: {known.name}, {known.source}{part}", f"- cite: {known.cite}"]
+    return lines
+
+
+def _training(run: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+    settings = run["settings"]
+    chosen_by = LABELS[METRICS[run["data"]["task"]][0]]
+    parts = STUDENTS if facts["network"] == "ensemble" else (facts["network"],)
+    epochs = ", ".join(f"{name} {run['best']['epochs'][name]}" for name in parts)
+    lines = [heading.training_line(settings["training"], [chosen_by]), f"- epochs kept: {epochs}"]
+    if "weights" in settings:
+        lines.append(f"- method: {run['method']}; weights of its losses: {_weights(settings['weights'])}")
+    return [*lines, *(f"- {remark}" for remark in run["remarks"])]
+
+
+def _weights(weights: Mapping[str, Any]) -> str:
+    """Of both students of a variant, or of a published method's terms."""
+    if all(isinstance(value, Mapping) for value in weights.values()):
+        return "; ".join(f"{student}: {_weights(own)}" for student, own in weights.items())
+    return ", ".join(f"{GREEK.get(name, name)} {value:g}" for name, value in weights.items() if value)
+
+
+def _metrics(run: Mapping[str, Any], facts: Mapping[str, Any]) -> Part:
+    """Of every network of the run, so that one sees what this one is chosen from; the exported one in bold."""
+    columns = [(split, metric) for split in ("val", "test") for metric in METRICS[run["data"]["task"]]]
+    header = ["network", *(f"{heading.SPLIT_NAMES[split]} {LABELS[metric]}" for split, metric in columns)]
+    rows = []
+    for network in run["best"]["test"]:
+        cells = [
+            NAMES[network],
+            *(number(100 * run["best"][split][network][metric], ".2f") for split, metric in columns),
+        ]
+        rows.append([f"**{cell}**" if network == facts["network"] else cell for cell in cells])
+    return Part(
+        header,
+        rows,
+        "Metrics",
+        below=[
+            "In percent; this model in bold. Epochs were chosen on validation, nothing on test. One run: no spread."
+        ],
+    )
+
+
+def _exact(difference: Difference) -> str:
+    return (
+        f"On {difference.images} test images, onnxruntime and PyTorch differ by at most {difference.torch:.2g} in a "
+        f"probability, and onnxruntime and the predictions that the training saved by at most {difference.saved:.2g}."
+    )
+
+
+def _licence(data: Mapping[str, Any]) -> str:
+    if data["synthetic"]:
+        return f"Images, weights and program: {licence(data)}."
+    return (
+        f"Images: {licence(data)}. What that means for weights that were trained on them is for whoever passes them on "
+        "to judge; this card grants nothing beyond it. The program is under the MIT licence."
+    )

@@ -1,0 +1,99 @@
+"""Whether an exported model does what its networks do: on test images, against PyTorch and what the run saved."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from classroom.data.batches import SplitData
+from classroom.errors import ExportError
+from classroom.evaluation import predictions
+from classroom.evaluation.ensemble import with_ensemble
+from classroom.export.graph import Exported
+from classroom.export.model import Model
+
+TOLERANCE = 1e-4
+"""The largest difference of a probability between ONNX and PyTorch, and from a run's predictions on a CPU."""
+OTHER_DEVICE = 0.05
+"""From the predictions of a run on an accelerator, whose convolutions may round to ten bits (TF32)."""
+BATCHES = (1, 3, 8)
+"""Images at a time, in turn."""
+MOST_IMAGES = 100
+
+
+class Difference(NamedTuple):
+    """The largest differences of a probability that were found."""
+
+    torch: float
+    saved: float
+    """From the run's saved predictions; of masks, beyond what their byte leaves open."""
+    images: int
+    """Test images that were compared, all of them or `MOST_IMAGES` evenly spaced."""
+
+
+def compare(path: Path, module: Exported, network: str, run: Path, test: SplitData) -> Difference:
+    """Asks the model in `path`, `module` and the predictions of `network` that `run` saved about the same images.
+
+    Raises ExportError if the model differs from PyTorch, or from what was saved, by more than it may, and DataError if
+    the predictions are missing or damaged.
+    """
+    model = Model(path, threads=torch.get_num_threads())
+    positions = np.unique(np.linspace(0, len(test) - 1, MOST_IMAGES).astype(int))
+    ids, stacks = predictions.read(run / "predictions.parquet")
+    if ids != test.ids:
+        raise ExportError(f"{run}: predictions.parquet and metrics.json are not of the same run. Train it again.")
+    saved = with_ensemble(stacks)[network]
+    from_torch = from_saved = 0.0
+    for batch in _batches(positions):
+        images = test.images[test.rows[batch]]
+        found = model.probabilities(images)
+        with torch.no_grad():
+            expected = module(torch.from_numpy(images)).numpy()
+        if found.shape != expected.shape or not np.isfinite(found).all():
+            raise ExportError(f"{run}: ONNX gives no probabilities for {len(batch)} images at a time. Use PyTorch.")
+        from_torch = max(from_torch, float(np.abs(found - expected).max()))
+        from_saved = max(from_saved, float(_beyond(found, saved[batch]).max()))
+    if from_torch > TOLERANCE:
+        raise ExportError(
+            f"{run}: the ONNX model of {network} differs from PyTorch by up to {from_torch:.1g} in a probability; "
+            f"at most {TOLERANCE:g} is accepted, so nothing was written. Use PyTorch."
+        )
+    allowed = _allowed(run)
+    if from_saved > allowed:
+        raise ExportError(
+            f"{run}: the weights of {network} do not give the predictions that the run saved: {from_saved:.1g} apart, "
+            f"at most {allowed:g} is accepted. Files of several runs are mixed, or the images were prepared again from "
+            "others. Train this run again."
+        )
+    return Difference(from_torch, from_saved, len(positions))
+
+
+def _batches(positions: np.ndarray) -> Iterator[np.ndarray]:
+    sizes = itertools.cycle(BATCHES)
+    start = 0
+    while start < len(positions):
+        size = next(sizes)
+        yield positions[start : start + size]
+        start += size
+
+
+def _beyond(found: np.ndarray, saved: np.ndarray) -> np.ndarray:
+    """How far probabilities are from saved ones; bytes ⌊256·p⌋ stand for everything up to the next."""
+    if saved.dtype != np.uint8:
+        return np.abs(found - saved)
+    steps = found * np.float32(256)
+    return np.maximum(np.maximum(saved - steps, steps - (saved + np.float32(1))), 0) / 256
+
+
+def _allowed(run: Path) -> float:
+    path = run / "receipt.json"
+    try:
+        return TOLERANCE if json.loads(path.read_text())["device"] == "cpu" else OTHER_DEVICE
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExportError(f"{path}: cannot be read as a run's receipt ({error}). Train this run again.") from None

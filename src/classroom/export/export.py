@@ -1,0 +1,87 @@
+"""`classroom export`: a run's network or ensemble as an ONNX file that does what PyTorch does, with its model card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from classroom.data.batches import SplitData, open_splits
+from classroom.errors import ExportError
+from classroom.evaluation.ensemble import STUDENTS
+from classroom.evaluation.evaluate import read_run
+from classroom.export import card, graph
+from classroom.export.compare import Difference, compare
+from classroom.export.model import FILE, VERSION
+from classroom.export.origins import licence
+from classroom.files import written_whole
+from classroom.networks.restore import restore
+
+ENSEMBLE = "ensemble"
+CARD = "README.md"
+USE = "Research only. No medical device: not for diagnosis, treatment or any decision about a patient."
+
+
+def export(run: Path, network: str, prepared: Path, splits: Path, target: Path, code_version: str) -> Difference:
+    """Writes `target`/model.onnx and README.md, both or none, and returns how exact the model is.
+
+    `network`: T, S1, S2 or `ensemble`, which takes both students into one graph. Before the files get their names,
+    onnxruntime is compared with PyTorch and with the predictions that the run saved, on test images.
+
+    Raises ExportError for a network that did not learn in `run`, for prepared images that are not those of the run, for
+    a network that ONNX cannot express, and if the differences are too large; TrainingError as `restore` does; DataError
+    if a file of the run or of the images is missing or damaged.
+    """
+    about = read_run(run)
+    module = graph.Exported([restore(run, name) for name in _parts(run, about, network)])
+    test = _tested(run, about, prepared, splits)
+    image_size = about["data"]["image_size"]
+    facts = _facts(about, network, module, code_version)
+    with written_whole(target / FILE, target / CARD) as (onnx_file, card_file):
+        graph.write(module, image_size, facts, onnx_file)
+        difference = compare(onnx_file, module, network, run, test)
+        card_file.write_text(card.text(about, facts, difference))
+    return difference
+
+
+def _parts(run: Path, about: dict[str, Any], network: str) -> tuple[str, ...]:
+    """The networks of the run that are exported."""
+    learnt = list(about["best"]["epochs"])
+    parts = STUDENTS if network == ENSEMBLE else (network,)
+    if missing := [name for name in parts if name not in learnt]:
+        known = learnt + ([ENSEMBLE] if set(STUDENTS) <= set(learnt) else [])
+        teacher = f" Its teacher: `classroom export {about['study']} teacher`." if network == "T" else ""
+        raise ExportError(f"{run}: {missing[0]} did not learn there. Expected one of {', '.join(known)}.{teacher}")
+    return parts
+
+
+def _tested(run: Path, about: dict[str, Any], prepared: Path, splits: Path) -> SplitData:
+    test = open_splits(prepared, splits)["test"]
+    size = about["data"]["image_size"]
+    if test.ids != about["test_images"]["id"] or test.images.shape[1] != size:
+        raise ExportError(
+            f"{prepared}, {splits}: not the images that {run} was trained and tested on, so it cannot be checked. "
+            "Train this run again, or bring the settings of its study back and prepare its images again."
+        )
+    return test
+
+
+def _facts(about: dict[str, Any], network: str, module: graph.Exported, code_version: str) -> dict[str, Any]:
+    data = about["data"]
+    masks = data["task"] == "segmentation"
+    return {
+        "classroom": VERSION,
+        "use": USE,
+        **{key: about[key] for key in ("study", "method", "seed")},
+        "network": network,
+        "task": data["task"],
+        "labels": ["lesion"] if masks else list(data["labels"]),
+        "image_size": data["image_size"],
+        "threshold": 0.5 if masks else None,
+        "networks": [one.facts for one in module.networks],
+        "parameters": module.parameter_count,
+        "macs": module.macs(data["image_size"]),
+        "data": data,
+        "metrics": {name: about["best"][name][network] for name in ("val", "test")},
+        "licence": licence(data),
+        "code_version": code_version,
+    }

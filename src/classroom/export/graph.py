@@ -1,0 +1,111 @@
+"""From trained networks to one ONNX graph: image as read from a file in, probabilities out."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from classroom.errors import ExportError
+from classroom.export.model import INPUT, OUTPUT
+from classroom.networks.build import Network
+
+OPSET = 20
+"""Of ONNX operators; onnxruntime has known it since 1.17."""
+
+
+class Exported(nn.Module):
+    """One network, or the ensemble of several: the largest of their probabilities, element by element (Secs. 3.2, 3.3).
+
+    For masks, thresholded, that is the union of theirs.
+    """
+
+    def __init__(self, networks: Sequence[Network]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+        self.eval()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Of images (B, size, size, 3) uint8: probabilities (B, size, size) of a lesion, or (B, classes)."""
+        scaled = images.permute(0, 3, 1, 2).float() / 255
+        largest = functools.reduce(torch.maximum, (network(scaled).probabilities for network in self.networks))
+        return largest.squeeze(1) if largest.ndim == 4 else largest
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(network.parameter_count for network in self.networks)
+
+    def macs(self, image_size: int) -> int:
+        """Multiplications with addition that one image takes, of convolutions and linear layers."""
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            self(_images(1, image_size))
+        return counter.get_total_flops() // 2  # it counts both
+
+
+def write(module: Exported, image_size: int, facts: Mapping[str, Any], path: Path) -> None:
+    """Writes `module` to the ONNX file `path`, for any number of images, with `facts` as metadata.
+
+    Names of files and lines, which the exporter notes at every node, are left out: they say whose machine it was.
+    Raises ExportError for a network that the exporter cannot translate.
+    """
+    try:
+        with _quietly():
+            program = torch.onnx.export(
+                module,
+                (_images(2, image_size),),
+                dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+        model = program.model_proto
+    except Exception as error:  # the exporter raises whatever its parts raise
+        encoders = ", ".join(network.facts["encoder"] for network in module.networks)
+        raise ExportError(
+            f"encoder {encoders}: torch cannot translate the network to ONNX ({_first_line(error)}). Use another "
+            "encoder, or run the network in PyTorch."
+        ) from None
+    _strip(model)
+    onnx.helper.set_model_props(model, {key: json.dumps(value, ensure_ascii=False) for key, value in facts.items()})
+    onnx.checker.check_model(model, full_check=True)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _images(count: int, size: int) -> torch.Tensor:
+    return torch.zeros(count, size, size, 3, dtype=torch.uint8)
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """What the exporter says on its way is about itself; what goes wrong it raises."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
