@@ -72,6 +72,7 @@ def test_a_scale_leaves_out_what_the_user_removed(settings: Path) -> None:
     cut |= {"studies": [STUDY], "baseline_tables": ["table2"], "samples": {}}
     cut["grid"]["studies"] = []
     cut["cka"] = {"studies": [], "figures": {}}
+    cut["deploy"]["studies"] = [STUDY]
     for section in ("comparison", "tune"):
         cut[section]["classification"] = {"studies": [], "methods": []}
     cut["method_weights"] = {STUDY: cut["method_weights"][STUDY]}

@@ -22,7 +22,7 @@ def reports() -> list[str]:
     tuned = [f"tune-{study}" for task in METHODS for study in getattr(settings.tune, task).studies]
     searches = [*(f"grid-{study}" for study in settings.grid.studies), *tuned]
     samples = [f"samples-{study}" for study in settings.samples]
-    tables += settings.comparison.tables
+    tables += (*settings.comparison.tables, *settings.deploy.tables)
     drawn = [*settings.pictures, *settings.cka.figures, *(f"cka-{study}" for study in settings.cka.studies)]
     drawn += [*(f"{kind}-{study}" for kind in ("curves", "agreement") for study in settings.studies)]
     return [*params.FIXED_REPORTS, *dict.fromkeys(tables), *searches, *samples, *drawn]

@@ -534,6 +534,33 @@ def predict(
 
 
 @app.command()
+def measure(study: StudyName, method: MethodName, seed: Seed) -> None:
+    """Measure a study's exported teacher, student and ensemble side by side: results/deploy/STUDY.json."""
+    from classroom.files import write_json
+
+    with _job(f"classroom measure {study} {method} --seed {seed}"):
+        from classroom.export.measure import measure as run
+
+        places = {"T": "teacher", "S1": method, "ensemble": method}
+        exports = {part: _export_folder(study, of, seed, part) / "model.onnx" for part, of in places.items()}
+        measured = run(exports)
+        write_json(Path("results/deploy", f"{study}.json"), measured)
+    typer.echo(f"results/deploy/{study}.json: on {measured['cpu']}")
+
+
+@app.command()
+def deploy_table(name: Annotated[str, typer.Argument(help="One of deploy.tables in params.yaml: deploy.")]) -> None:
+    """Render what deploying costs: reports/NAME.md, .csv and .tex."""
+    from classroom.params import select
+    from classroom.reporting import deploy
+
+    with _job(f"classroom deploy-table {name}") as job:
+        target = Path("reports", f"{name}.md")
+        deploy.deploy_table(select(job.raw, "scale", str), deploy.read_measured(Path("results/deploy")), target)
+    typer.echo(f"{target} (.csv and .tex beside it)")
+
+
+@app.command()
 def scale(name: Annotated[str, typer.Argument(help="demo, small or paper: a file of scales/.")]) -> None:
     """Write a scale's settings into params.yaml, keeping its comments."""
     from classroom.engines import scales

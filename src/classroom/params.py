@@ -322,6 +322,14 @@ class Cka(Section):
     figures: dict[str, str] = Field(description="figure6 (KD + ML), figure10 (KD, ML), figure11 (students): the study")
 
 
+class Deploy(Section):
+    """What deploying costs: the teacher, one student and the ensemble of both, exported and measured side by side."""
+
+    tables: Annotated[tuple[str, ...], Field(max_length=1)] = Field(description="the report's name; [] for none")
+    method: str = Field(description="the variant whose students are exported")
+    studies: tuple[str, ...] = Field(description="where; [] for none")
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -337,6 +345,7 @@ class Params(Section):
     )
     grid: Grid
     cka: Cka
+    deploy: Deploy
     comparison: Comparison
     tune: Tune
     dataset: dict[str, Dataset]
@@ -368,10 +377,12 @@ class Params(Section):
         self._check_reports()
         self._check_weights()
         self._check_comparison()
+        self._check_deploy()
         for key, study in (
             *((f"samples.{name}", name) for name in self.samples),
             *((f"pictures.{name}", picture.study) for name, picture in self.pictures.items()),
             *(("cka.studies", name) for name in self.cka.studies),
+            *(("deploy.studies", name) for name in self.deploy.studies),
             *(("grid.studies", name) for name in self.grid.studies),
             *((f"twins.{twin}", name) for twin, names in self.twins.items() for name in names),
         ):
@@ -428,6 +439,7 @@ class Params(Section):
         for key, name in (
             *((f"twins.{name}", name) for name in self.twins),
             *((f"comparison.tables.{name}", name) for name in self.comparison.tables),
+            *((f"deploy.tables.{name}", name) for name in self.deploy.tables),
             *((f"pictures.{name}", name) for name in self.pictures),
             *((f"cka.figures.{name}", name) for name in self.cka.figures),
         ):
@@ -473,6 +485,18 @@ class Params(Section):
                     )
                 if wrong := wrong_terms(task, method, weights.terms):
                     raise ValueError(f"method_weights.{name}.{method}: {wrong}")
+
+    def _check_deploy(self) -> None:
+        deploy = self.deploy
+        if len(set(deploy.studies)) != len(deploy.studies):
+            raise ValueError(f"deploy.studies: each once, not {list(deploy.studies)}")
+        if bool(deploy.tables) != bool(deploy.studies):
+            raise ValueError("deploy: tables names the report on studies, so both are given or both are []")
+        if deploy.studies and deploy.method not in self.trained_variants:
+            raise ValueError(
+                f"deploy.method: '{deploy.method}' is not in variants."
+                f"{suggestion(deploy.method, self.trained_variants)}"
+            )
 
     def _check_compared(self, key: str, task: str, compared: Compared, known: tuple[str, ...]) -> None:
         for part in ("studies", "methods"):

@@ -138,6 +138,7 @@ def only(params: dict[str, Any], *studies: str) -> dict[str, Any]:
     params["samples"] = {}
     params["pictures"] = {}
     params["cka"] = {"studies": [], "figures": {}}
+    params["deploy"] |= {"tables": [], "studies": []}
     params["grid"]["studies"] = []
     params["comparison"]["tables"] = []
     for section in ("comparison", "tune"):
@@ -157,6 +158,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Project:
     params["samples"] = {STUDY: "ml-v3"}
     params["grid"] |= {"studies": [STUDY], "joint": ["ml-v3"], "offline": [], "alpha_1": [0.2], "alpha_2": [0.3]}
     params["cka"] = {"studies": [STUDY], "figures": {"figure6": STUDY}}
+    params["deploy"] |= {"tables": ["deploy"], "studies": [STUDY]}
     params["pictures"] = {"figure9": {"study": STUDY, "kind": "kd_ml"}}
     compare(params, STUDY, "emkd", "at")
     with (project.root / "params.yaml").open("w") as file:

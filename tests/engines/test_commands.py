@@ -26,6 +26,7 @@ STAGES = [
     f"architecture_table@{STUDY}", "baselines_table@table2", "exchange_tables", "cost_table", f"samples@{STUDY}",
     f"method_masks@{STUDY}-emkd-0", f"tune_masks@{STUDY}-at-0.1-0", f"tuned_masks@{STUDY}", f"compare_masks@{STUDY}",
     "comparison_table@table10", "pictures@figure9", f"curves@{STUDY}",
+    f"export_teacher@{STUDY}", f"export@{STUDY}-ensemble", f"measure@{STUDY}", "deploy_table@deploy",
     f"cka@{STUDY}-kd_ml-v3-0", f"cka_offline@{STUDY}-kd_off-v1-0", "cka_figures@figure6", f"cka_table@{STUDY}",
     "site",
 ]  # fmt: skip

@@ -39,14 +39,19 @@ ONE_VARIANT = Counter(
     cka=1,
     cka_figure=1,
     cka_table=1,
+    export=2,
+    measure=1,
+    deploy_table=1,
     site=1,
 )
 TRAININGS = Counter(baseline=2, train=2, train_offline=1, grid=1, method=1, tune_method=1)
 COMPARED = Counter(variants_table=1, fidelity_table=1)
 TABLES = COMPARED + Counter(baselines_table=1, choose=1, tuned=1, comparison_table=1)
+DEPLOYED = Counter(export=3, measure=1, deploy_table=1)  # of the first seed
 AFTER_TRAININGS = (
     Counter(evaluate_baseline=2, evaluate=3, cost_table=1, samples=1, compare=1, curves=1, picture=1)
     + Counter(cka=3, cka_figure=1, cka_table=1, site=1)
+    + DEPLOYED
     + TABLES
 )
 
@@ -54,7 +59,7 @@ AFTER_TRAININGS = (
 RULE_OF = {
     "method_masks": "method", "tune_masks": "tune_method", "tuned_masks": "tuned", "compare_masks": "compare",
     "evaluate_offline": "evaluate", "evaluate_teacher": "evaluate_baseline", "evaluate_student": "evaluate_baseline",
-    "pictures": "picture", "cka_offline": "cka", "cka_figures": "cka_figure",
+    "pictures": "picture", "cka_offline": "cka", "cka_figures": "cka_figure", "export_teacher": "export",
 }  # fmt: skip
 """DVC's stages whose rule has another name: some have a stage for each task, or for each network."""
 
@@ -149,12 +154,12 @@ def test_an_edit_before_the_first_run_of_a_clone_is_seen(clone: Project) -> None
     ("change", "due"),
     [
         (lambda p: p.weigh("kd_ml-v3", 0.3), ONE_VARIANT),
-        (lambda p: p.set(seeds=[0, 1]), TRAININGS + AFTER_TRAININGS - Counter(samples=1)),
+        (lambda p: p.set(seeds=[0, 1]), TRAININGS + AFTER_TRAININGS - DEPLOYED - Counter(samples=1)),
         (lambda p: p.edit("params.yaml", "epochs: 1", "epochs: 2"), TRAININGS + AFTER_TRAININGS),
         (
             lambda p: p.set(scale="small"),
             TABLES + Counter(architecture_table=1, cost_table=1, samples=1, curves=1, picture=1, cka_figure=1)
-            + Counter(cka_table=1, site=1),
+            + Counter(cka_table=1, deploy_table=1, site=1),
         ),
         (
             lambda p: p.edit("src/classroom/distill/losses.py", "return 1 - 2 * overlap", "return 1 - 2.0 * overlap"),
@@ -165,11 +170,12 @@ def test_an_edit_before_the_first_run_of_a_clone_is_seen(clone: Project) -> None
             Counter(
                 train=2, train_offline=1, grid=1, evaluate=3, cost_table=1, exchange_tables=1, samples=1, choose=1,
                 compare=1, comparison_table=1, picture=1, cka=3, cka_figure=1, cka_table=1, curves=1, site=1,
+                export=2, measure=1, deploy_table=1,
             )
             + COMPARED,
         ),
         (lambda p: p.edit("src/classroom/reporting/heading.py", "from a local folder", "of a folder"),
-         COMPARED + Counter(baselines_table=1, comparison_table=1, cka_figure=1, cka_table=1, site=1)
+         COMPARED + DEPLOYED + Counter(baselines_table=1, comparison_table=1, cka_figure=1, cka_table=1, site=1)
          + Counter(samples=1, picture=1, curves=1)),
         (
             lambda p: p.set(method_weights={STUDY: {"emkd": {"prediction": 0.2, "importance": 0.9, "affinity": 0.9}}}),
@@ -246,7 +252,7 @@ def test_a_seed_that_leaves_and_returns_is_not_trained_again(finished: Project) 
     assert clone.planned() == Counter()
     finished.set(seeds=[0, 1])
     due = finished.planned()
-    assert due == AFTER_TRAININGS - Counter(samples=1, cka=3)
+    assert due == AFTER_TRAININGS - DEPLOYED - Counter(samples=1, cka=3)
 
 
 # What people look at -------------------------------------------------------------------------------------------
@@ -258,7 +264,8 @@ def test_the_report_is_one_page_with_tables_figures_and_labels(finished: Project
     page = (finished.root / "reports/report.html").read_text()
     for shown in ("Tables", "Figures", "Diagnostics", "resnet18 to resnet18", "kd_ml"):
         assert shown in page, shown
-    for name in ("table4.csv", "table10.csv", "figure6.png", "figure9.png", f"curves-{STUDY}.png", "cost.csv"):
+    tables = ("table4.csv", "table10.csv", "cost.csv", "deploy.csv")
+    for name in (*tables, "figure6.png", "figure9.png", f"curves-{STUDY}.png"):
         assert name in page, name
     assert f"Twelve variants on study {STUDY}" in page
     assert "{{" not in re.findall(r"Twelve variants[^<]*", page)[0]

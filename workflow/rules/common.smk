@@ -184,7 +184,7 @@ def all_costs() -> list[str]:
 def all_tables() -> list[str]:
     """The names of all reports that are tables."""
     by_study = [name for kind in ("variants", "fidelity", "architecture") for name in report_names(kind)]
-    together = [*params.baseline_tables, *params.twins, *params.comparison.tables]
+    together = [*params.baseline_tables, *params.twins, *params.comparison.tables, *params.deploy.tables]
     searches = [*(f"grid-{study}" for study in params.grid.studies), *(f"tune-{study}" for study in tuned_studies())]
     return [
         "table1",
@@ -233,6 +233,11 @@ def labels(study: str, shows: str, variant: str = "") -> dict[str, str]:
         "strategy": known.strategy if known else "all",
         "shows": shows,
     }
+
+
+def export_of(study: str, method: str, network: str) -> str:
+    """The exported model of the first seed's run."""
+    return f"exports/{study}/{method}/seed-{params.seeds[0]}/{network}/model.onnx"
 
 
 def names(known: Iterable[str]) -> str:

@@ -29,7 +29,7 @@ SECTIONS = {
     "Test images": ("picture", "samples"),
     "Similarity of layers": ("cka",),
     "Searches": ("grid", "tune"),
-    "Training": ("curves", "cost"),
+    "Training and deploying": ("curves", "cost", "deploy"),
     "Method and networks": ("exchange", "architecture"),
 }
 """What stands where, by the kind of report."""

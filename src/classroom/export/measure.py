@@ -1,0 +1,102 @@
+"""What exported models cost on this machine's CPU: latency, throughput, memory; and what is known of them."""
+
+from __future__ import annotations
+
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from classroom.errors import ExportError
+from classroom.export.model import Model
+from classroom.files import content_hash
+
+THREADS = 1
+BATCH = 8
+ROUNDS = 30
+SECONDS = 5.0
+"""So many rounds at least, and more while they fit into so many seconds: what is quick is easily disturbed."""
+SHARED = ("study", "seed", "data")
+"""What models must have in common to be compared."""
+
+
+def measure(paths: Mapping[str, Path]) -> dict[str, Any]:
+    """What a study's exported models in `paths`, by network, take side by side: every round runs each of them once.
+
+    By network: parameters, macs and bytes of the file; seconds for one image, of every round; images per second in
+    batches, the median; memory, in bytes by which a fresh process grows; the metrics of its run, and its content.
+    Raises ExportError if a model is missing or damaged, or if they were trained on other data than each other.
+    """
+    models = {name: Model(path, THREADS) for name, path in paths.items()}
+    first, *others = models.values()
+    for model in others:
+        if any(model.about[key] != first.about[key] for key in SHARED):
+            raise ExportError(
+                f"{model.path}: of other {' or '.join(SHARED)} than {first.path}, so they cannot be compared. Train "
+                "and export both again."
+            )
+    alone, batches = _seconds(models, 1, ROUNDS), _seconds(models, BATCH, ROUNDS // BATCH)
+    return {
+        **{key: first.about[key] for key in SHARED},
+        "cpu": cpu(),
+        "onnxruntime": version("onnxruntime"),
+        "threads": THREADS,
+        "batch": BATCH,
+        "networks": {
+            name: {
+                **{key: model.about[key] for key in ("method", "networks", "metrics", "parameters", "macs")},
+                "bytes": model.path.stat().st_size,
+                "seconds": alone[name],
+                "images_per_second": BATCH / float(np.median(batches[name])),
+                "memory": _memory(model.path),
+                "path": model.path.as_posix(),
+                "content": content_hash(model.path),
+            }
+            for name, model in models.items()
+        },
+    }
+
+
+def cpu() -> str:
+    """The processor's name, as it calls itself."""
+    try:
+        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1] if found else platform.processor() or platform.machine()
+
+
+def _seconds(models: Mapping[str, Model], batch: int, rounds: int) -> dict[str, list[float]]:
+    """Of every model what each round took, after one that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    random = np.random.default_rng(0)
+    images = {}
+    for name, model in models.items():
+        size = model.about["image_size"]
+        images[name] = random.integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
+        model.probabilities(images[name])
+    began = time.perf_counter()
+    while len(next(iter(seconds.values()))) < rounds or time.perf_counter() - began < SECONDS:
+        for name, model in models.items():
+            started = time.perf_counter()
+            model.probabilities(images[name])
+            seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def _memory(path: Path) -> int:
+    command = [sys.executable, "-m", "classroom.export.memory", str(path)]
+    try:
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    except (OSError, subprocess.CalledProcessError, ValueError) as error:
+        reason = getattr(error, "stderr", None) or str(error)
+        raise ExportError(
+            f"{path}: its memory cannot be measured in a process of its own ({' '.join(reason.split())[-300:]})."
+        ) from None

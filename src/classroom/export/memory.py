@@ -1,0 +1,38 @@
+"""What a model takes in memory, measured in this process, which must be fresh: `python -m classroom.export.memory`."""
+
+from __future__ import annotations
+
+import re
+import resource
+import sys
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from classroom.export.model import Model
+
+RUNS = 3
+
+
+def growth(path: Path) -> int:
+    """Bytes by which this process grows at most when it loads the model and runs it on one image, on one thread."""
+    before = psutil.Process().memory_info().rss
+    model = Model(path, threads=1)
+    size = model.about["image_size"]
+    image = np.zeros((1, size, size, 3), np.uint8)
+    for _ in range(RUNS):
+        model.probabilities(image)
+    return peak() - before
+
+
+def peak() -> int:
+    """The most bytes that this process has held."""
+    status = Path("/proc/self/status")
+    if status.exists():  # what `getrusage` says includes the process that started this one
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+if __name__ == "__main__":
+    print(growth(Path(sys.argv[1])))

@@ -1,0 +1,137 @@
+"""What deploying costs: teacher, one student and the ensemble of both, as exported and measured on a CPU."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from classroom.errors import DataError
+from classroom.evaluation.metrics import LABELS, METRICS
+from classroom.files import content_hash
+from classroom.reporting import heading
+from classroom.reporting.pages import Page, write_table
+from classroom.reporting.tables import Part, number
+
+NAMES = {"T": "teacher alone", "S1": "one student", "ensemble": "ensemble of two students"}
+SAVED = {"parameters": "parameters", "macs": "MACs", "bytes": "file", "latency_ms": "latency", "memory": "memory"}
+"""What the ensemble saves, by column."""
+
+
+def read_measured(folder: Path) -> list[dict[str, Any]]:
+    """What `classroom measure` left in `folder`, a study each.
+
+    Raises DataError if there is nothing, if a file is damaged, or if it was measured on other models than those that
+    lie here today; a model that is not here (results pulled alone) passes.
+    """
+    measured = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            one = json.loads(path.read_text())
+            models = [(Path(of["path"]), of["content"]) for of in one["networks"].values()]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path}: cannot be read ({error}). Run `classroom measure` for it again.") from None
+        for model, content in models:
+            if model.exists() and content_hash(model) != content:
+                raise DataError(f"{path}: was measured on another {model}. Run `classroom measure` for it again.")
+        measured.append(one)
+    if not measured:
+        raise DataError(f"{folder}: nothing was measured yet. Run `classroom measure` for a study first.")
+    return measured
+
+
+def deploy_table(scale: str, measured: Sequence[dict[str, Any]], target: Path) -> None:
+    """Writes `target`.md, .csv and .tex: a row per study and model, then what each ensemble saves."""
+    table = pd.DataFrame([_row(study, network) for study in measured for network in NAMES])
+    batch = measured[0]["batch"]
+    rounds = min(len(study["networks"]["T"]["seconds"]) for study in measured)
+    header = ["study", "model", "encoder", "parameters, M", "MACs, G", "file, MB", "latency, ms", "images/s",
+              "memory, MB", "test, %"]  # fmt: skip
+    below = [
+        f"Latency: of one image, median [fastest–slowest] of {rounds} rounds or more. "
+        f"Images/s: in batches of {batch}. Memory: by how much a fresh process grows when it loads the model and runs "
+        "it on one image. MACs: of one image, multiplications with addition in convolutions and linear layers. Test: "
+        "of this one run.",
+    ]
+    parts = [Part(header, [_cells(row) for row in table.itertuples()], below=below, grouped=True), _saved(table)]
+    table.insert(0, "scale", scale)
+    caution = heading.caution(scale, [study["data"] for study in measured], beside_paper=False)
+    write_table(target, Page("deploy", "What deploying costs", caution, _facts(scale, measured), parts), table)
+
+
+def _cells(row: Any) -> list[str]:
+    least, most = number(row.latency_least_ms, ".2f"), number(row.latency_most_ms, ".2f")
+    return [
+        row.study,
+        NAMES[row.network],
+        row.encoder,
+        number(row.parameters / 1e6, ".2f"),
+        number(row.macs / 1e9, ".3f"),
+        number(row.bytes / 1e6, ".2f"),
+        f"{number(row.latency_ms, '.2f')} [{least}–{most}]",
+        number(row.images_per_second, ".1f"),
+        number(row.memory / 1e6, ".1f"),
+        f"{LABELS[row.metric]} {number(row.test, '.2f')}",
+    ]
+
+
+def _facts(scale: str, measured: Sequence[dict[str, Any]]) -> list[str]:
+    cpus = dict.fromkeys(f"{one['cpu']}, {_threads(one['threads'])}" for one in measured)
+    versions = dict.fromkeys(one["onnxruntime"] for one in measured)
+    methods = dict.fromkeys(one["networks"]["ensemble"]["method"] for one in measured)
+    seeds = dict.fromkeys(str(one["seed"]) for one in measured)
+    return [
+        f"- scale: {scale}",
+        f"- students of {', '.join(methods)}, seed {', '.join(seeds)}; the ensemble is both of them in one graph",
+        f"- measured on: {'; '.join(cpus)}, onnxruntime {', '.join(versions)}; the three models of a study in turn, in "
+        "one process. Another machine has other times: compare within a study",
+    ]
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' if count != 1 else ''}"
+
+
+def _row(study: dict[str, Any], network: str) -> dict[str, Any]:
+    of = study["networks"][network]
+    metric = METRICS[study["data"]["task"]][0]
+    milliseconds = 1000 * pd.Series(of["seconds"])
+    size = study["data"]["image_size"]
+    return {
+        "study": study["study"],
+        "synthetic": study["data"]["synthetic"],
+        "network": network,
+        "method": of["method"],
+        "encoder": of["networks"][0]["encoder"],
+        "image_size": size,
+        "parameters": of["parameters"],
+        "macs": of["macs"],
+        "bytes": of["bytes"],
+        "latency_ms": milliseconds.median(),
+        "latency_least_ms": milliseconds.min(),
+        "latency_most_ms": milliseconds.max(),
+        "images_per_second": of["images_per_second"],
+        "memory": of["memory"],
+        "metric": metric,
+        "test": 100 * of["metrics"]["test"][metric],
+        "cpu": study["cpu"],
+        "threads": study["threads"],
+    }
+
+
+def _saved(table: pd.DataFrame) -> Part:
+    """Of parameters the paper's compression, 1 − 2·student/teacher (Sec. 4.2); of all else in the same way."""
+    rows = []
+    for study, of in table.groupby("study", sort=False):
+        teacher, ensemble = (of[of.network == network].iloc[0] for network in ("T", "ensemble"))
+        rows.append([study, *(number(100 * (1 - ensemble[key] / teacher[key]), ".1f") for key in SAVED)])
+    return Part(
+        ["study", *(f"{label}, %" for label in SAVED.values())],
+        rows,
+        "What two students in the teacher's place save",
+        below=["1 − ensemble/teacher, which for parameters is the paper's 1 − 2·student/teacher; below zero: they cost "
+               "more."],
+    )  # fmt: skip
