@@ -65,7 +65,7 @@ def curves(study: str, table: pd.DataFrame, results: Sequence[Mapping[str, Any]]
     metric = METRICS[data["task"]][0]
     title = f"Validation {LABELS[metric]} over epochs, {study}"
     figure, panels = _panels(f"{title}, scale {scale}{_synthetic(data)}")
-    low, high = np.nanpercentile(table[metric], [2, 100])
+    low, high = table[metric].min(), table[metric].max()
     for (technique, strategy), axis in panels.items():
         of = table[table.variant == f"{technique}-{strategy}"]
         for name in NETWORKS:
