@@ -34,7 +34,7 @@ from classroom.export.compare import Difference
 from classroom.export.export import export
 from classroom.export.model import FACTS, Model
 from classroom.export.predict import find, predict
-from classroom.networks.build import Network
+from classroom.networks.build import Network, seeded
 from classroom.networks.restore import restore
 
 ALL = ("T", "S1", "S2", "ensemble")
@@ -153,19 +153,29 @@ def test_one_network_can_be_exported_too(study: Path, network: str, tmp_path: Pa
     np.testing.assert_allclose(found, expected, atol=1 / 256 + 1e-4)
 
 
-def test_multiply_accumulates_are_those_worked_out_by_hand() -> None:
-    """An ordinary, a strided and a depthwise convolution, and a linear layer; twice for two networks."""
-
-    def network() -> Network:
+def small() -> Network:
+    """An ordinary, a strided and a depthwise convolution, and a linear layer, for images of 16×16 pixels."""
+    with seeded(0):
         body = nn.Sequential(
             nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1, stride=2),
             nn.Conv2d(4, 4, 5, padding=2, groups=4), nn.Flatten(), nn.Linear(8 * 8 * 4, 7),
         )  # fmt: skip
-        return Network(body, (0.5,) * 3, (0.5,) * 3, shared="3")
+    network = Network(body, (0.5,) * 3, (0.5,) * 3, shared="3")
+    network.facts = {"encoder": "small"}
+    return network
 
+
+def test_multiply_accumulates_are_those_worked_out_by_hand() -> None:
     by_hand = 16 * 16 * 8 * (3 * 3 * 3) + 8 * 8 * 4 * 8 + 8 * 8 * 4 * (5 * 5) + 8 * 8 * 4 * 7
-    assert graph.Exported([network()]).macs(16) == by_hand
-    assert graph.Exported([network(), network()]).macs(16) == 2 * by_hand
+    assert graph.Exported([small()]).macs(16) == by_hand
+    assert graph.Exported([small(), small()]).macs(16) == 2 * by_hand
+
+
+def test_the_same_networks_give_the_same_file(tmp_path: Path) -> None:
+    """So that an export that is made again is no new result for DVC."""
+    for name in ("one", "two"):
+        graph.write(graph.Exported([small(), small()]), 16, {"study": "a"}, tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
 def test_a_network_that_onnx_cannot_express_is_named(tmp_path: Path) -> None:
