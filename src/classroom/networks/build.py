@@ -85,8 +85,10 @@ class Network(nn.Module):
             hook.remove()
 
     def _keep(self, name: str, pick: Callable[[Any], torch.Tensor]):  # noqa: ANN202 - the hook's type is torch's
-        def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: Any) -> None:
-            self._features[name] = pick(output).clone()  # what follows may be an activation in place
+        def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: Any) -> Any:
+            self._features[name] = pick(output)
+            # what follows may be an activation in place, which would overwrite what is kept
+            return output.clone() if isinstance(output, torch.Tensor) else output
 
         return hook
 
