@@ -17,7 +17,6 @@ from safetensors.torch import save_file
 
 from classroom.data.augment import Augment
 from classroom.data.batches import SplitData, described, open_splits
-from classroom.errors import TrainingError
 from classroom.evaluation import predictions
 from classroom.evaluation.metrics import decide, records
 from classroom.files import written_whole
@@ -26,6 +25,7 @@ from classroom.methods.make import make
 from classroom.networks.reproducible import make_deterministic
 from classroom.params import Augmentation, Training, select
 from classroom.training.checkpoint import Checkpoints, Progress
+from classroom.training.devices import claim_device
 from classroom.training.loop import fit, predict, scores
 
 JUDGED = ("val", "test")
@@ -62,7 +62,7 @@ def train(
     for folder in (target, checkpoint_folder):
         _check_writable(folder)
     make_deterministic(settings.threads)
-    where = choose_device(device)
+    where = claim_device(device, show.log)
     data = open_splits(prepared, splits)
     about = {**json.loads((prepared / "dataset.json").read_text()), **described(splits)}
     method = make(
@@ -142,22 +142,6 @@ def save(
         predictions.write(parquet, test.ids, kept)
         metrics_file.write_text(json.dumps(metrics, indent=1) + "\n")
         pd.DataFrame(progress.history).to_csv(history, index=False)
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto` is the first accelerator, else the CPU. Raises TrainingError for one that is not there."""
-    if name == "auto":
-        return torch.device(
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise TrainingError(
-            f"device '{name}' cannot be used ({str(error).splitlines()[0]}). Use 'auto' or 'cpu'."
-        ) from None
-    return device
 
 
 def peak_memory_mb(device: torch.device) -> dict[str, int]:

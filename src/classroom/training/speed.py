@@ -14,7 +14,7 @@ from classroom.data.augment import Augment
 from classroom.methods.make import make
 from classroom.networks.reproducible import make_deterministic
 from classroom.params import Augmentation, Training, select
-from classroom.training.run import choose_device
+from classroom.training.devices import choose_device
 
 STEPS = 3
 
