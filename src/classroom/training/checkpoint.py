@@ -49,6 +49,7 @@ class Checkpoints:
         self.seconds = minutes * 60
         self.method = method
         self.optimiser = optimiser
+        self.device = next(method.parameters()).device
         self.saved_at = time.monotonic()
 
     def due(self) -> bool:
@@ -59,13 +60,14 @@ class Checkpoints:
 
         Raises TrainingError if it cannot be written; the newest checkpoint then stays as it was.
         """
-        temporary = self.folder / "newest.pt.tmp"
+        # A name of its own: the training of a node that a cluster believes dead may go on beside its successor.
+        temporary = self.folder / f"newest.pt.{os.uname().nodename}-{os.getpid()}.tmp"
         content = {
             "identity": self.identity,
             "method": self._unfrozen(),
             "optimiser": self.optimiser.state_dict(),
             "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "progress": vars(progress),
         }
         try:
@@ -103,8 +105,8 @@ class Checkpoints:
             self.method.load_state_dict(content["method"], strict=False)
             self.optimiser.load_state_dict(content["optimiser"])
             torch.set_rng_state(content["random"])
-            if content["random_cuda"] and torch.cuda.is_available():
-                torch.cuda.set_rng_state_all(content["random_cuda"])
+            if content["random_cuda"] is not None and self.device.type == "cuda":
+                torch.cuda.set_rng_state(content["random_cuda"], self.device)
             progress = Progress(**content["progress"])
             log(f"resumed from {path}: epoch {progress.epoch + 1}, after step {progress.step}")
             return progress
