@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: table4 all test format lock clean rulegraph
+.PHONY: table4 all test slurm format lock clean rulegraph
 
 table4: .venv/ready
 	snakemake --cores all reports/table4.md
@@ -17,7 +17,18 @@ test: .venv/ready
 	ruff format --check .
 	snakefmt --check workflow
 	snakemake --lint
+	@if command -v slurmctld >/dev/null; then $(MAKE) --no-print-directory .venv/slurm; fi
 	python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
+
+# For a cluster: Snakemake's SLURM plugin, then see docs/clusters.md.
+slurm: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[slurm]'
+
+# For the tests: the same beside the environment, as it slows every start of Snakemake where Slurm is half installed.
+.venv/slurm: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $@ \
+		$$($(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['slurm'])")
+	touch $@
 
 format: .venv/ready
 	ruff check --fix .

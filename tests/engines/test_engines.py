@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import ROOT, STUDY
+from conftest import STUDY
 
 from engines.conftest import Project, checkout
 
@@ -78,7 +78,7 @@ def jobs_of_snakemake(project: Project) -> dict[tuple[str, ...], tuple[str, set[
     jobs = {}
     for block in re.split(r"\n(?=(?:local)?rule )", printed):
         found = {key: value for key, value in re.findall(r"^    (input|output): (.*)$", block, re.MULTILINE)}
-        command = re.search(r"^Shell command: (?:export PATH=\S+; )?(classroom .*) 2> \S+$", block, re.MULTILINE)
+        command = re.search(r"^Shell command: (?:export PATH=.*; )?(classroom .*) 2> \S+$", block, re.MULTILINE)
         if command:
             outputs = tuple(sorted(found["output"].split(", ")))
             jobs[outputs] = (command.group(1), set(found["input"].split(", ")))
@@ -452,15 +452,3 @@ def test_a_profile_that_lacks_what_the_engines_rely_on_is_refused(pristine: Proj
     printed = pristine.snakemake("--workflow-profile", "none", expect=1)
     assert "Snakemake runs without the settings that it needs to agree with DVC" in printed
     assert "Traceback" not in printed
-
-
-def test_readme_and_default_profile_agree_on_file_times() -> None:
-    """Every profile must repeat what the engines rely on: a profile named by hand replaces the default one."""
-    from ruamel.yaml import YAML
-
-    for profile in (ROOT / "workflow" / "profiles").glob("*/config.yaml"):
-        settings = YAML(typ="safe").load(profile.read_text())
-        assert settings["rerun-triggers"] == ["mtime"], profile
-        assert settings["max-checksum-file-size"] == 0, profile
-        assert settings["rerun-incomplete"] is True, profile
-        assert settings["keep-going"] is True, profile

@@ -13,6 +13,7 @@ import yaml
 from classroom.distill.exchange import EXCHANGE
 from classroom.engines.checks import check_all, check_source
 from classroom.engines.reconcile import NESTED, reconcile
+from classroom.engines.slurm import jobs_of as slurm_jobs_of
 from classroom.errors import ClassroomError
 from classroom.method_settings import COMPARISON_METHODS
 from snakemake.exceptions import WorkflowError
@@ -32,8 +33,19 @@ def check_profile() -> None:
         )
 
 
-# `classroom` is found beside the Python that runs Snakemake, in an activated environment or not.
-shell.prefix(f"export PATH={Path(sys.executable).parent}:$PATH; ")
+def check_queue() -> None:
+    """What an earlier Snakemake submitted is still at work after its death: a second job would do the same again."""
+    if workflow.executor_plugin.name == "slurm" and (jobs := slurm_jobs_of(Path.cwd())):
+        raise WorkflowError(
+            f"{len(jobs)} SLURM jobs of an earlier Snakemake are still queued or running for this folder: "
+            f"{' '.join(jobs)}. Start again when they have ended (squeue --me): what they finish is kept. Or end them "
+            f"now: `scancel {' '.join(jobs)}`; trainings then go on from their checkpoints."
+        )
+
+
+# `classroom` is found beside the Python that runs Snakemake, in an activated environment or not. SLURM sends SIGTERM to
+# every process of a job: the shell outlives it by the trap, so that a training has the time to write its checkpoint.
+shell.prefix(f"export PATH={Path(sys.executable).parent}:$PATH; trap : TERM; ")
 
 
 def say(text: str) -> None:
