@@ -1,12 +1,14 @@
-"""Reading what the reports wrote: Markdown, CSV and LaTeX."""
+"""Reading what the reports wrote: Markdown, CSV, LaTeX, and the page as data."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 
 
 def one(table: pd.DataFrame, **keys: Any) -> pd.Series:
@@ -33,6 +35,25 @@ def markdown_tables(path: Path) -> list[list[list[str]]]:
 
 def markdown_rows(path: Path) -> list[list[str]]:
     return markdown_tables(path)[0]
+
+
+def page_of(path: Path) -> dict[str, Any]:
+    """The report as data, which the site shows."""
+    return json.loads((path.parent / "pages" / f"{path.stem}.json").read_text())
+
+
+def check_sources(path: Path) -> list[dict[str, Any]]:
+    """That every number with its runs is their mean, a difference that of two; returns those cells."""
+    cells = [
+        cell for part in page_of(path)["parts"] for row in part["rows"] for cell in row if not isinstance(cell, str)
+    ]
+    assert cells
+    for cell in cells:
+        means = [sum(source["values"].values()) / len(source["values"]) for source in cell["sources"]]
+        shown = means[0] if len(means) == 1 else means[0] - means[1]
+        assert cell["value"] == pytest.approx(shown)
+        assert re.match(rf"\**[+−]?({abs(shown):.2f}|{abs(shown):.3f})( |<|\*|$)", cell["text"]), cell
+    return cells
 
 
 def check_tex(path: Path) -> str:

@@ -18,7 +18,7 @@ from conftest import CLASSES_STUDY, STUDY
 from fabricated import HISTOPATHOLOGIC, LGG
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rendered import markdown_rows, one
+from rendered import check_sources, markdown_rows, one, page_of
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -694,6 +694,8 @@ def test_a_damaged_file_is_said(damage: Any, complaint: str, tmp_path: Path) -> 
 )
 def test_a_figure_names_its_panels_and_every_layer(name: str, panels: list[str], tmp_path: Path) -> None:
     reporting.cka_figure(name, "demo", everything(), tmp_path / name)
+    told = page_of(tmp_path / name)["drawing"]["alt"]
+    assert ("S1 with S2" if name == "figure11" else "T with S1 and T with S2") in told
     assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     svg = (tmp_path / f"{name}.svg").read_text()
     texts = [re.sub(r"<[^>]*>", "", text).strip() for text in re.findall(r"<text.*?</text>", svg, re.DOTALL)]
@@ -827,6 +829,11 @@ def test_the_table_has_mean_and_sd_of_the_last_stages(tmp_path: Path) -> None:
     header, *rows = markdown_rows(tmp_path / "cka.md")
     assert header == ["technique", "strategy", "T–S1", "T–S2", "S1–S2"]
     assert len(rows) == 12
+    sources = [source for cell in check_sources(tmp_path / "cka.md") for source in cell["sources"]]
+    runs = [f"runs/histopathologic-resnet18/kd_on-v2/seed-{seed}" for seed in (0, 1, 2)]
+    assert {"what": "CKA of T and S2", "values": dict(zip(runs, found, strict=True))}.items() <= next(
+        source.items() for source in sources if source["what"].endswith("S2") and set(source["values"]) == set(runs)
+    )
     cell = next(cells[3] for cells in rows if cells[:2] == ["KD (on)", "V2"])
     assert cell == f"{np.mean(found):.3f} ± {np.std(found, ddof=1):.3f}"
     text = (tmp_path / "cka.md").read_text()

@@ -11,7 +11,7 @@ import fabricated
 import pandas as pd
 import pytest
 from conftest import ROOT
-from rendered import check_tex, markdown_tables
+from rendered import check_sources, check_tex, markdown_tables
 from ruamel.yaml import YAML
 
 from classroom import params
@@ -90,6 +90,9 @@ def test_every_method_stands_beside_the_paper_s_value_and_ours(masks: dict[str, 
     assert "paper" not in rows["ours, KD + ML V3, S1"][2], "the paper's row is its ensemble"
     of = table[(table.method == "fitnet") & (table.metric == "iou")].iloc[0]
     assert (of["mean"], of.paper) == (pytest.approx(61.0), 75.24)
+    runs = [next(iter(cell["sources"][0]["values"])) for cell in check_sources(tmp_path / "table10.md")]
+    published = [f"compared/lgg-resnet18/{method}/seed-0" for method in ("fitnet", "dsd")]
+    assert {*published, "runs/lgg-resnet18/student/seed-0", "runs/lgg-resnet18/kd_ml-v3/seed-0"} == set(runs)
 
 
 def test_both_tasks_are_in_one_table(classes: dict[str, Any], masks: dict[str, Any], tmp_path: Path) -> None:
@@ -249,6 +252,7 @@ def test_the_best_student_on_validation_wins_and_goes_back_into_the_settings(tmp
     found = points(fitnet=[(0.1, 0.5), (1.0, 0.7), (10.0, 0.6)], at=[(0.1, 0.6), (1.0, 0.6)])
     tune_report("lgg-resnet18", found, "small", SEEDS, target)
     assert "**70.50 ± 0.707**" in target.read_text()
+    assert len(check_sources(target)) == 5
     table = pd.read_csv(target.with_suffix(".csv"))
     assert table[table.best].factor.tolist() == [1.0, 0.1], "of equal ones the first"
 

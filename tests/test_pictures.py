@@ -86,6 +86,7 @@ def test_every_kind_is_drawn_to_the_same_bytes_twice(kind: str, runs: dict[str, 
     assert first == second
     width, height = Image.open(io.BytesIO(first.drawing.png)).size
     assert width > 600
+    assert first.drawing.alt.endswith("Mean IoU of all ensembles on them: 0, 30, 80 %.")
     assert height > 300
 
 

@@ -15,7 +15,7 @@ import torch
 from conftest import ROOT
 from fabricated import HAM10000, HISTOPATHOLOGIC, LGG, all_twelve, result, students
 from PIL import Image
-from rendered import check_tex, markdown_rows, markdown_tables, one
+from rendered import check_sources, check_tex, markdown_rows, markdown_tables, one, page_of
 from ruamel.yaml import YAML
 
 from classroom.distill.exchange import EXCHANGE
@@ -39,6 +39,7 @@ from classroom.reporting.twin import twin_table
 
 def test_fidelity_has_students_and_ensemble_of_techniques_with_a_teacher(tmp_path: Path) -> None:
     fidelity_table("table12", "small", [0, 1, 2], all_twelve(), tmp_path / "table12.md")
+    assert all("teacher's decisions" in cell["sources"][0]["what"] for cell in check_sources(tmp_path / "table12.md"))
     header, *rows = markdown_rows(tmp_path / "table12.md")
     assert header[2:] == [f"{v} {metric}" for v in ("V1", "V2", "V3") for metric in ("IoU", "F-score")]
     assert [row[0] for row in rows if row[0]] == ["**KD (off)**", "**KD (on)**", "**KD + ML**"]
@@ -302,6 +303,7 @@ def twins(by: tuple[str, str] = ("image", "group"), drop: float = 0.05) -> list[
 
 def test_twins_stand_side_by_side_with_their_difference_and_the_paper(tmp_path: Path) -> None:
     twin_table("table4-splits", "paper", [0, 1], *twins(), tmp_path / "t.md", "table4")
+    assert {len(cell["sources"]) for cell in check_sources(tmp_path / "t.md")} == {1, 2}
     header, *rows = markdown_rows(tmp_path / "t.md")
     assert header == [
         "technique",
@@ -477,6 +479,8 @@ def test_the_best_point_is_chosen_by_the_ensemble_on_validation_and_the_first_of
         ["0.4", "0.1", "0.3", "α 0.4, β 0.18, γ 0.42", "α 0.1, β 0.27, γ 0.63", "**76.30 ± 1.414**", "66.30", "56.30"]
     ]
     assert header[5:] == ["ensemble", "S1", "S2"]
+    assert len(check_sources(grid)) == 3 * 8 * 3
+    assert set(page_of(grid)["runs"]) == {run for of in check_sources(grid) for run in of["sources"][0]["values"]}
     text = grid.read_text()
     assert "The test split was not looked at." in text
     assert "**Synthetic images, not patients" in text

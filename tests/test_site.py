@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT
 from fabricated import LGG
 from fabricated_site import SEEDS, STUDY, all_runs, make_reports, make_site, render
-from rendered import one
+from rendered import check_sources, one
 
 from classroom.errors import DataError
 from classroom.reporting.provenance import read_runs
@@ -117,6 +117,12 @@ def test_a_number_stands_there_with_the_papers_and_the_runs_behind_it(made: Path
     assert list(source["values"]) == [f"runs/{STUDY}/kd_on-v2/seed-{seed}" for seed in SEEDS]
     assert sum(source["values"].values()) / len(SEEDS) == pytest.approx(cell["mean"])
     assert data["runs"].keys() >= source["values"].keys()
+
+
+def test_every_number_of_the_variants_is_the_mean_of_its_runs(made: Path) -> None:
+    cells = check_sources(made.parent / "table4.md")
+    assert [len(cell["sources"]) for cell in cells].count(2) == 6, "differences, below the table"
+    assert len(cells) == 12 * 2 * 4 - 3 * 2 + 6, "mutual learning has no teacher"
 
 
 def test_pictures_say_in_words_what_is_seen_on_them(page: Page) -> None:

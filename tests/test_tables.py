@@ -26,7 +26,7 @@ from fabricated import (
     students,
 )
 from PIL import Image
-from rendered import check_tex, markdown_rows, markdown_tables, one
+from rendered import check_sources, check_tex, markdown_rows, markdown_tables, one
 
 from classroom.errors import DataError
 from classroom.evaluation import predictions
@@ -302,6 +302,7 @@ def test_baselines_have_a_row_per_network_and_the_shared_teacher_once(
     baselines_table("table2", "small", [0, 1], baselines, tmp_path / "table2.md")
     _, *rows = markdown_rows(tmp_path / "table2.md")
     assert [row[0] for row in rows] == ["resnet50", "resnet18", "mobilenet"]
+    assert len(check_sources(tmp_path / "table2.md")) == 3 * 2
     assert rows[0][1].startswith("lgg-resnet18, lgg-mobilenet: resnet50 U-Net")
 
 

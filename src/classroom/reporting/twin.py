@@ -56,7 +56,7 @@ def twin_table(
                 f"**{TECHNIQUE_LABELS[row.technique]}**", row.strategy.upper(), row.network,
                 mean_cell(row.first_mean, row.first_sd, *sources[0]),
                 mean_cell(row.second_mean, row.second_sd, *sources[1]),
-                Cell(number(row.difference, "+.2f"), row.difference, sources=sources[0] + sources[1]),
+                Cell(number(row.difference, "+.2f"), row.difference, sources=sources[1] + sources[0]),
                 *([number(row.paper, ".2f")] if beside else []),
             ]
         )  # fmt: skip
