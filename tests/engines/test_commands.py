@@ -15,7 +15,8 @@ from ruamel.yaml import YAML
 
 from engines.conftest import Project
 
-pytestmark = pytest.mark.engines
+# One worker: a stage's command stands on what the commands before it left in the tree.
+pytestmark = [pytest.mark.engines, pytest.mark.xdist_group("commands")]
 
 # One stage of every kind.
 STAGES = [

@@ -395,11 +395,13 @@ def test_experiments_run_what_they_change(finished: Project) -> None:
     assert {path: (finished.root / path).read_bytes() for path in before} == before
     assert finished.planned() == Counter()
 
-    table = list(csv.DictReader(io.StringIO(finished.run("dvc", "exp", "show", "--csv", "--only-changed"))))
+    table = list(
+        csv.DictReader(io.StringIO(finished.run("dvc", "exp", "show", "--csv", "--only-changed", "--drop", ".*/.*")))
+    )
     by_name = {row["Experiment"] or row["rev"]: row for row in table}
     assert by_name["aside"][weight] == "0.3"
     assert float(by_name["aside"]["iou.kd_ml-v3"]) >= 0
-    assert len(table[0]) <= 16, f"too many columns to read: {list(table[0])}"
+    assert len(table[0]) <= 8, f"too many columns to read: {list(table[0])}"
 
     finished.run("dvc", "exp", "apply", "aside")
     assert finished.planned() == Counter(), "an applied experiment is fresh for Snakemake"
