@@ -15,8 +15,7 @@ from ruamel.yaml import YAML
 
 from engines.conftest import Project
 
-# One worker: a stage's command stands on what the commands before it left in the tree.
-pytestmark = [pytest.mark.engines, pytest.mark.xdist_group("commands")]
+pytestmark = pytest.mark.engines
 
 # One stage of every kind.
 STAGES = [

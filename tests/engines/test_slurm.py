@@ -26,7 +26,6 @@ from engines.test_engines import start, trainings, wait_for
 pytestmark = [
     pytest.mark.engines,
     pytest.mark.slurm,
-    pytest.mark.xdist_group("slurm"),  # one machine has one Slurm
     pytest.mark.skipif(bool(slurm.hindrance()), reason=slurm.hindrance()),
 ]
 
