@@ -45,7 +45,7 @@ rule measure:
         study=names(params.deploy.studies),
     conda:
         "../envs/classroom.yaml"
-    threads: workflow.cores or 1  # nothing else runs beside it, or it would measure that too
+    threads: workflow.resource_settings.cores or 1  # all: what ran beside it would be measured too
     params:
         run=f"{params.deploy.method} --seed {params.seeds[0]}",
     shell:
