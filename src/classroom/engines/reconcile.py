@@ -1,8 +1,9 @@
 """Making Snakemake and DVC agree on what is fresh.
 
 `dvc.lock` is the one record. First *record*: jobs that finished under Snakemake, or by hand, and whose
-receipts fit today's settings and files, are committed to it. Then *tell*: file times are set so that
-Snakemake, which knows nothing but times, reaches DVC's verdict. Contents are never touched.
+receipts fit today's settings and files, are committed to it. Then *restore*: what is stale but was made before,
+from the same settings and files, comes back from DVC's cache. Then *tell*: file times are set so that
+Snakemake, which knows nothing but times, reaches DVC's verdict.
 """
 
 from __future__ import annotations
@@ -19,10 +20,9 @@ from pathlib import Path, PurePosixPath
 
 from filelock import FileLock
 
-from classroom.engines import plan
+from classroom.engines import ledger, plan
 from classroom.engines.plan import HIDDEN, Stage
 from classroom.engines.receipts import matches
-from classroom.errors import ClassroomError
 from classroom.files import content_hash, write_json
 from classroom.params import load
 
@@ -36,19 +36,24 @@ NESTED = "CLASSROOM_RECONCILING"
 
 
 def reconcile(say: Callable[[str], None] = lambda text: None) -> set[str]:
-    """Records and tells, in the project's root; returns the names of the stages that are stale or missing.
+    """Records, restores and tells, in the project's root; returns the names of the stages that are stale or missing.
 
-    Raises ClassroomError if DVC cannot judge the project.
+    Raises ClassroomError if DVC cannot judge the project, or a file cannot be written.
     """
     HIDDEN.mkdir(exist_ok=True)
     with FileLock(HIDDEN / "reconcile.lock"):
         stages = plan.load()
         park(stages, say)
-        changed = _dvc_status()
+        changed = ledger.changed()
         if recorded := record([stages[name] for name in changed if name in stages]):
             say(f"recorded in dvc.lock: {len(recorded)} finished jobs")
-            changed = _dvc_status()
+            changed = ledger.changed()
         stale = downstream(stages, changed)
+        if stale and not _snakemake_at_work():
+            due = [stage.name for stage in in_order(stages) if stage.name in stale]
+            if restored := ledger.restore(due, makers(stages)):
+                say(f"restored from DVC's cache: {_some(restored)}")
+                stale = downstream(stages, ledger.changed())
         tell(stages, stale)
         vouch(stages, stale, say)
         return stale
@@ -65,7 +70,7 @@ def record(changed: Iterable[Stage]) -> list[str]:
     ]
     remembered.save()
     if names:
-        _commit(names)
+        ledger.commit(names)
     return names
 
 
@@ -102,6 +107,15 @@ def vouch(stages: dict[str, Stage], stale: set[str], say: Callable[[str], None] 
     # It ends with an error if some of the outputs had no mark, and is refused while another Snakemake runs: no harm.
     if done.returncode and not any(text in done.stderr for text in ("metadata was not present", "cannot be locked")):
         say(f"Warning: Snakemake may run finished jobs again: {' '.join(done.stderr.split())[-600:]}")
+
+
+def _snakemake_at_work() -> bool:
+    """Whether a Snakemake holds its lock here, whose running jobs must not lose their files."""
+    return any(Path(".snakemake/locks").glob("*.lock"))
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def downstream(stages: dict[str, Stage], changed: Iterable[str]) -> set[str]:
@@ -194,34 +208,3 @@ def _set_time(path: Path, time: int) -> None:
     for target in (path / ".snakemake_timestamp", path):
         if target.exists():
             os.utime(target, ns=(time, time))
-
-
-def _commit(names: list[str]) -> None:
-    """`dvc commit --force` of these stages, with dvc.lock written once: the command writes it anew for every stage."""
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
-    try:
-        with Repo(_wait_for_lock=True) as repo, repo.lock:
-            stages = [info.stage for name in names for info in repo.stage.collect_granular(name)]
-            for stage in stages:
-                stage.save()
-                stage.commit()
-            if stages:
-                stages[0].dvcfile.dump_stages(stages, update_pipeline=False)
-    except (DvcException, OSError) as error:
-        raise ClassroomError(f"dvc.lock cannot be brought up to date: {' '.join(str(error).split())}.") from None
-
-
-def _dvc_status() -> list[str]:
-    output = _dvc("status", "--json")
-    return list(json.loads(output[output.index("{") :]))
-
-
-def _dvc(*arguments: str) -> str:
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    except subprocess.CalledProcessError as error:
-        reason = " ".join((error.stderr or error.stdout).split())
-        raise ClassroomError(f"dvc {arguments[0]} failed: {reason[:600]}") from None

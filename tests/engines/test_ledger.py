@@ -1,0 +1,143 @@
+"""What was made before comes back from DVC's cache, and nothing else does. A project of three small stages."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from classroom.engines import ledger, plan
+from classroom.engines.reconcile import in_order, reconcile
+from classroom.errors import ClassroomError
+
+STAGES = """
+stages:
+  draw: {cmd: draw, deps: [source], params: [seed], outs: [drawn]}
+  square: {cmd: square, deps: [drawn], params: [power.of], outs: [squares/square], metrics: [note: {cache: false}]}
+  add: {cmd: add, deps: [squares], outs: [sum: {cache: false}]}
+"""
+
+
+class Small:
+    """Two settings and a file decide all; `run` is the engine, which does what is stale and refuses to do it twice."""
+
+    def __init__(self) -> None:
+        from dvc.repo import Repo
+
+        Repo.init(no_scm=True).close()
+        Path("dvc.yaml").write_text(STAGES)
+        self.facts = {"source": "a", "seed": 1, "power": 2}
+        self.made: set[tuple[str, str]] = set()
+        self.edit()
+
+    def edit(self, **facts: object) -> None:
+        self.facts |= facts
+        Path("source").write_text(str(self.facts["source"]))
+        Path("params.yaml").write_text(f"seed: {self.facts['seed']}\npower: {{of: {self.facts['power']}}}\n")
+
+    def contents(self) -> dict[str, dict[str, str]]:
+        """What every stage makes, by its outputs."""
+        drawn = f"{self.facts['source']} {self.facts['seed']}"
+        square = f"{drawn} to the {self.facts['power']}"
+        return {
+            "draw": {"drawn": drawn},
+            "square": {"squares/square": square, "note": f"of {square}"},
+            "add": {"sum": f"sum of {square}"},
+        }
+
+    def run(self) -> list[str]:
+        stale = reconcile()
+        ran = [stage.name for stage in in_order(plan.load()) if stage.name in stale]
+        for name in ran:
+            contents = self.contents()[name]
+            assert (name, str(contents)) not in self.made, "made a second time"
+            self.made.add((name, str(contents)))
+            for path, text in contents.items():
+                Path(path).parent.mkdir(exist_ok=True)
+                Path(path).write_text(text)
+        ledger.commit(ran)
+        return ran
+
+    def is_right(self) -> bool:
+        return all(
+            Path(path).read_text() == text for outputs in self.contents().values() for path, text in outputs.items()
+        )
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Small:
+    monkeypatch.chdir(tmp_path)
+    project = Small()
+    assert project.run() == ["draw", "square", "add"]
+    return project
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_happens_results_are_right_and_nothing_is_made_twice(small: Small, seed: int) -> None:
+    """A walk through settings, a source file, and outputs that are deleted or spoilt by hand."""
+    choice = random.Random(seed)
+    for _ in range(12):
+        for key, values in {"source": "ab", "seed": (1, 2), "power": (2, 3)}.items():
+            if choice.random() < 0.4:
+                small.edit(**{key: choice.choice(values)})
+        path = Path(choice.choice(["drawn", "squares/square", "note", "sum"]))
+        if choice.random() < 0.3:
+            path.write_text("spoilt")
+        elif choice.random() < 0.3:
+            path.unlink()
+        small.run()
+        assert small.is_right()
+        assert ledger.changed() == []
+
+
+def test_it_says_what_it_restored(small: Small) -> None:
+    small.edit(power=3)
+    assert small.run() == ["square", "add"]
+    small.edit(power=2)
+    said: list[str] = []
+    assert reconcile(said.append) == set()
+    assert said == ["restored from DVC's cache: square, add"]
+    assert small.is_right()
+
+
+def test_what_the_cache_lost_is_stale_and_stays_where_it_is(small: Small) -> None:
+    """As after `dvc gc`: the run-cache names a result whose files are gone."""
+    small.edit(seed=2)
+    small.run()
+    before = small.contents()
+    shutil.rmtree(".dvc/cache/files")
+    small.edit(seed=1)
+    assert reconcile() == {"draw", "square", "add"}
+    assert Path("drawn").read_text() == before["draw"]["drawn"]
+
+
+def test_other_code_or_settings_never_get_a_saved_result(small: Small) -> None:
+    """Neither do later stages, though their own inputs have not changed yet."""
+    small.edit(source="c")
+    assert reconcile() == {"draw", "square", "add"}
+    small.edit(source="a", seed=7)
+    assert reconcile() == {"draw", "square", "add"}
+    small.edit(seed=1)
+    Path("dvc.yaml").write_text(STAGES.replace("cmd: square", "cmd: cube"))
+    assert reconcile() == {"square", "add"}
+
+
+def test_running_jobs_keep_their_files(small: Small) -> None:
+    """Nothing is put in place while a Snakemake is at work in the tree: `snakemake -n` beside it, for instance."""
+    Path("sum").write_text("being written")
+    lock = Path(".snakemake/locks/0.output.lock")
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    assert reconcile() == {"add"}
+    assert Path("sum").read_text() == "being written"
+    lock.unlink()
+    assert reconcile() == set()
+    assert small.is_right()
+
+
+def test_a_broken_record_is_said_in_one_paragraph(small: Small) -> None:
+    Path("dvc.lock").write_text("stages: [")
+    with pytest.raises(ClassroomError, match=r"DVC cannot judge what is fresh: .*dvc\.lock"):
+        reconcile()
