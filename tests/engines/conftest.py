@@ -8,11 +8,16 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import CLASSES_STUDY, ROOT, STUDY, shrink
+from filelock import FileLock
+from PIL import Image, ImageOps
 from ruamel.yaml import YAML
 
 from classroom.method_settings import REFERENCE_WEIGHTS
@@ -77,21 +82,34 @@ class Project:
         assert text.count(old) == 1, f"{path}: {old!r} stands there {text.count(old)} times"
         (self.root / path).write_text(text.replace(old, new))
 
+    def params(self) -> dict[str, Any]:
+        return YAML().load((self.root / "params.yaml").read_text())
+
+    def change(self, key: str, value: object) -> None:
+        """Gives a dotted key of params.yaml another value."""
+        params = self.params()
+        *above, last = key.split(".")
+        reduce(getitem, above, params)[last] = value
+        self.set(**params)
+
     def weigh(self, variant: str, alpha: float) -> None:
         """Gives S1 of `variant` another alpha."""
-        yaml = YAML()
-        params = yaml.load((self.root / "params.yaml").read_text())
-        params["weights"][STUDY][variant]["S1"]["alpha"] = alpha
-        with (self.root / "params.yaml").open("w") as file:
-            yaml.dump(params, file)
+        self.change(f"weights.{STUDY}.{variant}.S1.alpha", alpha)
 
     def set(self, **sections: object) -> None:
         """Replaces top-level sections of params.yaml."""
-        yaml = YAML()
-        params = yaml.load((self.root / "params.yaml").read_text())
+        params = self.params()
         params.update(sections)
         with (self.root / "params.yaml").open("w") as file:
-            yaml.dump(params, file)
+            YAML().dump(params, file)
+
+    def mirror_an_image(self) -> Path:
+        """A folder with the same images but one, in the layout of the download."""
+        folder = self.root.parent / "images"
+        shutil.copytree(self.root / "data/raw/lgg", folder)
+        image = min(folder.rglob("*_1.tif"))
+        ImageOps.mirror(Image.open(image)).save(image)
+        return folder
 
     def commit(self, message: str) -> None:
         self.run("git", "add", "--all")
@@ -149,34 +167,56 @@ def only(params: dict[str, Any], *studies: str) -> dict[str, Any]:
     return params
 
 
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Project:
+    """A project that the first test process to need it makes, in the empty folder it is given, for all of them."""
+    shared = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder, made = shared / name, shared / f"{name}.made"
+    with FileLock(shared / f"{name}.lock"):
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            made.touch()
+    return Project(folder / "project")
+
+
+def publish(project: Project) -> None:
+    """Commits the results and pushes them to a DVC remote beside the project."""
+    project.run("dvc", "remote", "add", "--quiet", "--default", "store", str(project.root.parent / "store"))
+    project.commit("results")
+    project.run("dvc", "push", "--quiet", "--run-cache")
+
+
 @pytest.fixture(scope="session")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The tiny configuration, committed, nothing run yet. Not to be changed: copy it."""
-    project = checkout(tmp_path_factory.mktemp("pristine"))
-    yaml = YAML()
-    params = only(shrink(yaml.load((project.root / "params.yaml").read_text())), STUDY)
-    params["samples"] = {STUDY: "ml-v3"}
-    params["grid"] |= {"studies": [STUDY], "joint": ["ml-v3"], "offline": [], "alpha_1": [0.2], "alpha_2": [0.3]}
-    params["cka"] = {"studies": [STUDY], "figures": {"figure6": STUDY}}
-    params["deploy"] |= {"tables": ["deploy"], "studies": [STUDY]}
-    params["pictures"] = {"figure9": {"study": STUDY, "kind": "kd_ml"}}
-    compare(params, STUDY, "emkd", "at")
-    with (project.root / "params.yaml").open("w") as file:
-        yaml.dump(params, file)
-    project.commit("tiny")
-    return project
+    """The tiny configuration of a segmentation study, committed, nothing run yet. Not to be changed: copy it."""
+
+    def make(folder: Path) -> None:
+        project = checkout(folder / "project")
+        params = only(shrink(project.params()), STUDY)
+        params["samples"] = {STUDY: "ml-v3"}
+        params["grid"] |= {"studies": [STUDY], "joint": ["ml-v3"], "offline": [], "alpha_1": [0.2], "alpha_2": [0.3]}
+        params["cka"] = {"studies": [STUDY], "figures": {"figure6": STUDY}}
+        params["deploy"] |= {"tables": ["deploy"], "studies": [STUDY]}
+        params["pictures"] = {"figure9": {"study": STUDY, "kind": "kd_ml"}}
+        compare(params, STUDY, "emkd", "at")
+        project.set(**params)
+        project.commit("tiny")
+
+    return once(tmp_path_factory, "pristine", make)
 
 
 @pytest.fixture(scope="session")
 def finished_once(pristine: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Everything run by Snakemake, committed and pushed to a DVC remote. Not to be changed: use `finished`."""
-    folder = tmp_path_factory.mktemp("finished")
-    project = pristine.copy(folder / "project")
-    project.snakemake("all")
-    project.run("dvc", "remote", "add", "--quiet", "--default", "store", str(folder / "store"))
-    project.commit("results")
-    project.run("dvc", "push", "--quiet", "--run-cache")
-    return project
+
+    def make(folder: Path) -> None:
+        project = pristine.copy(folder / "project")
+        project.snakemake("all")
+        publish(project)
+
+    return once(tmp_path_factory, "finished", make)
 
 
 @pytest.fixture
@@ -184,31 +224,38 @@ def finished(finished_once: Project, tmp_path: Path) -> Project:
     return finished_once.copy(tmp_path / "project")
 
 
+@pytest.fixture(scope="session")
+def cloned_once(finished_once: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A fresh clone after `dvc pull`, in which no engine has run. Not to be changed: copy it."""
+    return once(tmp_path_factory, "cloned", lambda folder: finished_once.clone(folder / "project"))
+
+
 @pytest.fixture
-def clone(finished_once: Project, tmp_path: Path) -> Project:
-    return finished_once.clone(tmp_path / "clone")
+def clone(cloned_once: Project, tmp_path: Path) -> Project:
+    return cloned_once.copy(tmp_path / "clone")
 
 
 @pytest.fixture(scope="session")
-def finished_classes(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A classification study with its twin and a grid search over an offline variant, run by Snakemake.
+def finished_studies(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """All studies, a classification one with its twin and a grid search over an offline variant, run by Snakemake.
 
     Committed and pushed. Not to be changed: copy it.
     """
-    folder = tmp_path_factory.mktemp("classes")
-    project = checkout(folder / "project")
-    yaml = YAML()
-    params = only(shrink(yaml.load((project.root / "params.yaml").read_text())), CLASSES_STUDY)
-    params["grid"] |= {
-        "studies": [CLASSES_STUDY], "joint": [], "offline": ["kd_off-v1"], "alpha_1": [0.2, 0.4], "alpha_2": [0.3],
-    }  # fmt: skip
-    compare(params, CLASSES_STUDY, "simkd", "sp")
-    with (project.root / "params.yaml").open("w") as file:
-        yaml.dump(params, file)
-    project.run("classroom", "add-twin", CLASSES_STUDY)
-    project.run("dvc", "remote", "add", "--quiet", "--default", "store", str(folder / "store"))
-    project.commit("tiny")
-    project.snakemake("reports/all")
-    project.commit("results")
-    project.run("dvc", "push", "--quiet", "--run-cache")
-    return project
+
+    def make(folder: Path) -> None:
+        project = checkout(folder / "project")
+        params = shrink(project.params())
+        params = only(params, *params["studies"])
+        params["variants"] = {"joint": ["ml-v3"], "offline": ["kd_off-v1"]}
+        params["grid"] |= {
+            "studies": [CLASSES_STUDY], "joint": [], "offline": ["kd_off-v1"], "alpha_1": [0.2, 0.4], "alpha_2": [0.3],
+        }  # fmt: skip
+        compare(params, CLASSES_STUDY, "simkd", "sp")
+        params["comparison"]["ours"] = "ml-v3"
+        project.set(**params)
+        project.run("classroom", "add-twin", CLASSES_STUDY)
+        project.commit("tiny")
+        project.snakemake("reports/all")
+        publish(project)
+
+    return once(tmp_path_factory, "studies", make)

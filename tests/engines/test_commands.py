@@ -64,9 +64,9 @@ print("MODULES", *sorted(sys.modules[name].__file__ for name in sys.modules if n
 
 def stripped(project: Project, folder: Path) -> tuple[Project, dict[str, Any]]:
     """A copy without dvc.yaml, so that each command sees nothing but its params.yaml; and the stages by name."""
-    project.run("classroom", "reconcile")
-    plan = json.loads((project.root / ".classroom/plan.json").read_text())
     copy = project.copy(folder / "project")
+    copy.run("classroom", "reconcile")
+    plan = json.loads((copy.root / ".classroom/plan.json").read_text())
     (copy.root / "dvc.yaml").unlink()
     return copy, {stage["name"]: stage for stage in plan["stages"]}
 
@@ -77,8 +77,8 @@ def masks_tree(finished_once: Project, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="module")
-def classes_tree(finished_classes: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[str, Any]]:
-    return stripped(finished_classes, tmp_path_factory.mktemp("stripped"))
+def classes_tree(finished_studies: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[str, Any]]:
+    return stripped(finished_studies, tmp_path_factory.mktemp("stripped"))
 
 
 @pytest.mark.parametrize(
