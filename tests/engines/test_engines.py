@@ -212,7 +212,7 @@ def test_a_change_reruns_exactly_what_it_touches(
     assert bool(first) == bool(due)
 
 
-def test_a_prepared_image_that_was_spoilt_is_put_back(finished: Project) -> None:
+def test_a_fetched_image_that_was_spoilt_is_put_back(finished: Project) -> None:
     """T9: with a file time of long ago, as `cp -p` or an archive would leave it. What fetching brought is a result."""
     image, other = sorted((finished.root / "data/raw/lgg").rglob("*_1.tif"))[:2]
     before = image.read_bytes()

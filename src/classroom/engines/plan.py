@@ -68,6 +68,8 @@ def _resolve(root: Path) -> dict[str, Stage]:
         repo = Repo(str(root))
         stages = {}
         for stage in repo.index.stages:
+            if not stage.cmd:
+                continue  # a file that someone has put under `dvc add`
             params = [key for dep in stage.deps if isinstance(dep, ParamsDependency) for key in dep.params]
             files = [dep.def_path for dep in stage.deps if not isinstance(dep, ParamsDependency)]
             outputs = [out.def_path for out in stage.outs]
