@@ -74,9 +74,10 @@ def cka_figure(name: str, scale: str, tables: Tables, target: Path) -> None:
 
     with matplotlib.rc_context({"svg.hashsalt": "classroom", "svg.fonttype": "none"}):
         caution = heading.caution(scale, [first.attrs["data"]], beside_paper=False)
-        title = _title(name, scale, first, shown, caution)
+        title = f"{paper.title(name)}: similarity of layers on {first.attrs['study']}"
+        above = _above(title, scale, first, shown, caution)
         width = max(CELL * across + 0.16 * len(grid.pairs) * len(strategies) + 1.9, 5.0)
-        height = (CELL * down + 0.3) * len(techniques) + 0.9 + 0.16 * len(title.splitlines())
+        height = (CELL * down + 0.3) * len(techniques) + 0.9 + 0.16 * len(above.splitlines())
         figure = Figure(figsize=(width, height), layout="constrained", dpi=200)
         figure.get_layout_engine().set(hspace=0.02, wspace=0.02)
         panels = figure.subplots(len(techniques), len(grid.pairs) * len(strategies), squeeze=False)
@@ -94,10 +95,10 @@ def cka_figure(name: str, scale: str, tables: Tables, target: Path) -> None:
         bar = figure.colorbar(image, ax=list(panels.flat), aspect=30, pad=0.01)
         bar.ax.tick_params(labelsize=FONT)
         bar.set_label("linear CKA", fontsize=FONT + 1)
-        figure.suptitle(title, fontsize=FONT + 1)
+        figure.suptitle(above, fontsize=FONT + 1)
         pictures = {f".{form}": _saved(figure, form) for form in ("png", "svg")}
     page = Page(
-        "cka", title.splitlines()[0], caution, drawing=Drawing(pictures[".png"], _seen(shown, grid)),
+        "cka", title, caution, drawing=Drawing(pictures[".png"], _seen(shown, grid)),
         study=first.attrs["study"],
     )  # fmt: skip
     write(target, pictures, page)
@@ -235,11 +236,11 @@ def _seen(tables: Tables, grid: Grid) -> str:
     )
 
 
-def _title(name: str, scale: str, first: pd.DataFrame, tables: Tables, caution: str) -> str:
+def _above(title: str, scale: str, first: pd.DataFrame, tables: Tables, caution: str) -> str:
     about = first.attrs
     seeds = [table.attrs["seed"] for table in next(iter(tables.values()))]
     lines = [
-        f"{paper.title(name)}: similarity of layers on {about['study']}, scale {scale}",
+        f"{title}, scale {scale}",
         f"{about['images']} test images, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}; outlined: "
         "where the last stages end",
         caution.replace("**", ""),

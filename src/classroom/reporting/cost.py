@@ -86,8 +86,8 @@ def _count(row: Any, runs: pd.DataFrame) -> str | Cell:
     if row.table == "all":
         return str(row.runs)
     of = runs[(runs.table == row.table) & (runs.study == row.study) & (runs.technique == row.technique)]
-    hours = Source("time of the job", dict(zip(of.run, of.hours, strict=True)), unit="h")
-    return Cell(str(row.runs), row.runs, sources=(hours,))
+    minutes = Source("time of the job", dict(zip(of.run, 60 * of.hours, strict=True)), unit="min")
+    return Cell(str(row.runs), row.runs, sources=(minutes,))
 
 
 def _kind(method: str) -> str:

@@ -154,10 +154,10 @@ function time(seconds) {
   return seconds < 6000 ? `${(seconds / 60).toFixed(1)} min` : `${(seconds / 3600).toFixed(1)} h`;
 }
 
-/* The epoch of the network, or of both students where it is their ensemble's. */
+/* The epoch of the network, of both students where it is their ensemble's, of all where it is of none in particular. */
 function epoch(run, network) {
   const best = run.best_epoch ?? {};
-  const names = network === "ensemble" ? ["S1", "S2"] : [network];
+  const names = { ensemble: ["S1", "S2"], "": Object.keys(best) }[network] ?? [network];
   const known = names.filter((name) => name in best);
   if (!known.length) return "–";
   return known.length === 1 ? `${best[known[0]]}` : known.map((name) => `${name} ${best[name]}`).join(", ");
