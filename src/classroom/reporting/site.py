@@ -161,7 +161,7 @@ def _part(part: Mapping[str, Any], known: _Known, page: str = "index") -> dict[s
     filters = {}
     if len(rows) >= LONG:
         for at, column in enumerate(header):
-            values = list(dict.fromkeys(_bare(row[at]["text"]) for row in rows))
+            values = list(dict.fromkeys(row[at]["plain"] for row in rows if row[at]["plain"]))
             if column["text"] in NAMES and 1 < len(values) < len(rows):
                 filters[column["text"]] = {"column": at, "values": values}
     return dict(part) | {
