@@ -243,7 +243,7 @@ def test_a_difference_tells_both_sides(site: Site) -> None:
     assert site.texts("#provenance h3 code") == [f"grid/{STUDY}/kd_ml-v3/0.1-0.4-0.5"]
     assert site.texts("#provenance tbody td:nth-child(3)") == ["30.0 s"] * 3
     site.press("ESCAPE")
-    site.find("#cost .cell").click()
+    site.find("#cost tbody tr:nth-child(2) .cell").click()  # of a teacher and a student
     row = site.texts("#provenance tbody tr:nth-child(1) td")
     assert row[:3] == [f"runs/{STUDY}/student/seed-0", "1.667 min", "1.7 min"]
     assert row[4] == "T 4, S1 5, S2 9"
