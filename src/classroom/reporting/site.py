@@ -197,6 +197,7 @@ def _render(**content: Any) -> str:
     )
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["inline"] = inline
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # seeds in their order
     return environment.from_string(template).render(
         **content, style=Markup(style), script=Markup(script), style_hash=_hash(style), script_hash=_hash(script)
     )
