@@ -117,8 +117,8 @@ def cka_table(name: str, scale: str, tables: Tables, target: Path) -> None:
             "run": run_folder(table.attrs["study"], variant, table.attrs["seed"]).as_posix(),
         }
         | row._asdict()
-        for variant, by_seed in tables.items()
-        for table in by_seed
+        for variant in EXCHANGE  # in the order of all tables
+        for table in tables.get(variant, ())
         for row in last_stages(table).itertuples(index=False)
     ]
     keys = ["technique", "strategy", "first", "second", "first_layer", "second_layer"]
