@@ -52,7 +52,7 @@ lock: .venv/ready
 clean:
 	rm -rf .venv .snakemake .classroom logs
 
-# The picture in README.md; needs Graphviz.
+# The picture in README.md, without the arrows that others imply; needs Graphviz.
 rulegraph: .venv/ready
 	snakemake --rulegraph dot 2>/dev/null | sed 's/snakemake_dag {/& rankdir=LR;/' | grep -v '"all"\|-> 0' \
-		| dot -Tsvg -o docs/images/rulegraph.svg
+		| tred | dot -Tsvg -o docs/images/rulegraph.svg
