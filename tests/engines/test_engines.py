@@ -410,7 +410,7 @@ def test_a_second_snakemake_is_told_so(finished: Project) -> None:
     running = start(finished, "snakemake", "--cores", "1", "all")
     wait_for(lambda: bool(trainings(finished)))
     assert "lock" in finished.snakemake("all", expect=1).lower()
-    assert running.wait(timeout=240) == 0
+    assert running.wait(timeout=600) == 0
     assert finished.planned() == Counter()
 
 
