@@ -521,8 +521,8 @@ def test_a_missing_file_says_where_commands_run(tmp_path):
     [
         (b"scale: [demo\n", r"params\.yaml: not valid YAML: .*line"),
         (b"scale: demo\nscale: paper\n", r"params\.yaml: not valid YAML: .*duplicate key"),
-        (b"", r"params\.yaml: expected a mapping of settings, found NoneType"),
-        (b"- demo\n", r"params\.yaml: expected a mapping of settings, found list"),
+        (b"", r"params\.yaml: expected a mapping of settings, found none\."),
+        (b"- demo\n", r"params\.yaml: expected a mapping of settings, found a list\."),
         (b"scale: \xff\n", r"params\.yaml: not UTF-8 text"),
     ],
     ids=["unclosed", "key twice", "empty", "list", "bytes"],

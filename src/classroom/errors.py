@@ -9,6 +9,9 @@ from collections.abc import Iterable
 class ClassroomError(Exception):
     """Something a user can mend. Its text is one paragraph: where, what was expected, how to mend it."""
 
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
 
 class ParamsError(ClassroomError):
     """A setting in params.yaml is missing, misspelt or impossible."""
@@ -24,6 +27,11 @@ class TrainingError(ClassroomError):
 
 class ExportError(ClassroomError):
     """A model cannot be exported, or an exported one cannot be used."""
+
+
+def printable(text: str) -> str:
+    """What came from a file (a name, a key, a value) can neither break the paragraph nor steer a terminal."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,8 @@ from pydantic import (
     model_validator,
 )
 from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from classroom.errors import ParamsError, suggestion
 from classroom.method_settings import (
@@ -48,8 +51,14 @@ Task = Literal["classification", "segmentation"]
 Scale = Literal["demo", "small", "paper"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Inside = Annotated[float, Field(gt=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, le=999_999_999)]
 
 NAME = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
+
+MOST_VALUES = 100_000
+"""That a file of settings may hold, those behind aliases counted wherever they are referred to; ours holds 1,500."""
+MOST_MISTAKES = 10
+"""That are named at once."""
 
 
 class Phantom(Section):
@@ -58,7 +67,7 @@ class Phantom(Section):
     groups: int = Field(ge=1, description="how many synthetic patients, slides or lesions")
     images_per_group: int = Field(ge=1, description="images of each (of lesions: at most)")
     size: int = Field(ge=32, description="height and width of an image, pixels")
-    seed: int = Field(ge=0, description="seed of everything that is drawn")
+    seed: Seed = Field(description="seed of everything that is drawn")
 
 
 class Download(Section):
@@ -82,7 +91,7 @@ class Dataset(Section):
     subset: Annotated[int, Field(ge=2)] | None = Field(
         None, description="keep a random subset of so many images, as many of each class; null keeps all"
     )
-    subset_seed: int = Field(0, ge=0)
+    subset_seed: Seed = 0
     full_size: int = Field(ge=1, description="images of the complete original, for `classroom forecast`")
 
     @model_validator(mode="after")
@@ -97,7 +106,7 @@ class Split(Section):
 
     percent: tuple[int, int, int] = Field(description="training, validation, test; sums to 100")
     by: Literal["image", "group"] = Field(description="what never crosses splits: an image, or a whole patient")
-    seed: int = Field(ge=0, description="seed of the shuffle")
+    seed: Seed = Field(description="seed of the shuffle")
 
     @field_validator("percent")
     @classmethod
@@ -334,7 +343,7 @@ class Params(Section):
     """The whole of params.yaml."""
 
     scale: Scale = Field(description="the overlay these values came from; stated in every table")
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    seeds: tuple[Seed, ...] = Field(min_length=1)
     studies: tuple[str, ...] = Field(description="every block of `study`, as a list")
     baseline_tables: tuple[str, ...] = Field(description="every name under study.*.tables.baselines, as a list")
     variants: Variants
@@ -529,21 +538,54 @@ class Params(Section):
 def load(path: Path) -> dict[str, Any]:
     """The raw mapping in the YAML file at `path`.
 
-    Raises ParamsError if there is no such file or it is not a YAML mapping.
+    Raises ParamsError if there is no such file or it is not a YAML mapping of plain values.
     """
     try:
-        raw = YAML(typ="safe").load(path.read_text())
+        text, yaml = path.read_text(encoding="utf-8"), YAML(typ="safe")
+        if _more_than(MOST_VALUES, yaml.compose(text)):
+            raise ParamsError(
+                f"{path}: expected settings, found more than {MOST_VALUES:,} values, counting what aliases (*name) "
+                "repeat. Write the values out."
+            )
+        raw = yaml.load(text)
     except FileNotFoundError:
         raise ParamsError(
             f"{path}: no such file. Commands run in the project's root, where params.yaml lies."
         ) from None
+    except OSError as error:  # a folder, no permission
+        raise ParamsError(f"{path}: cannot be read ({error.strerror}). Expected a YAML file of settings.") from None
     except UnicodeDecodeError as error:
-        raise ParamsError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from None
-    except YAMLError as error:
-        raise ParamsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise ParamsError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from None
+    except (YAMLError, ValueError, RecursionError) as error:  # a number of 5000 digits; brackets in brackets
+        raise ParamsError(f"{path}: not valid YAML: {_yaml_reason(error)}. Mend it there.") from None
     if not isinstance(raw, dict):
-        raise ParamsError(f"{path}: expected a mapping of settings, found {type(raw).__name__}.")
+        found = "none" if raw is None else f"a {type(raw).__name__}"
+        raise ParamsError(f"{path}: expected a mapping of settings, found {found}. Bring the file back.")
     return raw
+
+
+def _yaml_reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "brackets nested too deeply"
+    if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    mark, problem = error.problem_mark, " ".join(error.problem.split())
+    if problem.startswith("but "):
+        problem = f"{error.context} {problem}"
+    return f"{problem} in line {mark.line + 1}, column {mark.column + 1}"
+
+
+def _more_than(most: int, document: Node | None) -> bool:
+    """Whether there are more values than `most`; of aliases that multiply one another, no more are looked at."""
+    waiting, count = [document], 0
+    while waiting and count <= most:
+        count += 1
+        node = waiting.pop()
+        if isinstance(node, MappingNode):
+            waiting += [part for pair in node.value for part in pair]
+        elif isinstance(node, SequenceNode):
+            waiting += node.value
+    return count > most
 
 
 def check(raw: Mapping[str, Any], path: Path = Path("params.yaml")) -> Params:
@@ -585,7 +627,10 @@ def _validated(kind: Any, value: Any, prefix: str, path: Path) -> Any:
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
-        raise ParamsError(f"{path}: " + "; ".join(_sentence(e, kind, prefix) for e in error.errors())) from None
+        mistakes = [_sentence(mistake, kind, prefix) for mistake in error.errors()[:MOST_MISTAKES]]
+        if (more := error.error_count() - len(mistakes)) > 0:
+            mistakes.append(f"and {more} more mistake{'s' if more > 1 else ''}")
+        raise ParamsError(f"{path}: " + "; ".join(mistakes)) from None
 
 
 def _sentence(error: Any, kind: Any, prefix: str) -> str:
@@ -598,8 +643,15 @@ def _sentence(error: Any, kind: Any, prefix: str) -> str:
     if error["type"] == "value_error":
         message = error["msg"].removeprefix("Value error, ")
         return f"{key}: {message}" if key else message
-    expected = error["msg"].removeprefix("Input ")
-    return f"{key}: {expected}, not {error['input']!r}"
+    expected = "should be a mapping" if error["type"] in NO_MAPPING else error["msg"].removeprefix("Input ")
+    return f"{key}: {expected}, not {_SHORT.repr(error['input'])}"
+
+
+NO_MAPPING = ("dict_type", "model_type", "model_attributes_type")
+"""Pydantic's errors for something else where a mapping belongs, which it words for programmers."""
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 100
 
 
 def _fields_at(kind: Any, location: tuple[Any, ...]) -> list[str]:

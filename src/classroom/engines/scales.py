@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 from collections.abc import Mapping
@@ -13,6 +14,9 @@ from ruamel.yaml import YAML
 from classroom.errors import ParamsError, suggestion
 from classroom.files import write_text
 from classroom.params import check, load
+
+WRONG_KINDS = contextlib.suppress(AttributeError, KeyError, TypeError, ValueError)
+"""A number where a mapping belongs, and the like, is for `check` to name once all is merged."""
 
 TWIN = "-twin"
 """What a twin's name, and those of its reports, end with."""
@@ -29,12 +33,13 @@ def apply(name: str, params: Path = Path("params.yaml"), folder: Path = Path("sc
     overlay = folder / f"{name}.yaml"
     load(overlay)  # for its errors
     values, settings = YAML().load(overlay.read_text()), load(params)
-    for section in ("study", "dataset"):
-        for removed in values.get(section, {}).keys() - settings.get(section, {}).keys():
-            del values[section][removed]
-    for searched in (values.get("grid", {}), *values.get("tune", {}).values()):
-        if isinstance(searched, Mapping) and "studies" in searched:
-            searched["studies"] = [study for study in searched["studies"] if study in settings.get("study", {})]
+    with WRONG_KINDS:
+        for section in ("study", "dataset"):
+            for removed in values.get(section, {}).keys() - settings.get(section, {}).keys():
+                del values[section][removed]
+        for searched in (values.get("grid", {}), *values.get("tune", {}).values()):
+            if isinstance(searched, Mapping) and "studies" in searched:
+                searched["studies"] = [study for study in searched["studies"] if study in settings.get("study", {})]
     return _merged(values, params, overlay)
 
 
@@ -91,7 +96,19 @@ def _merged(overlay: Mapping[str, Any], params: Path, source: Path) -> list[str]
     settings = yaml.load(params.read_text())
     changed: list[str] = []
     _merge(settings, overlay, "", changed)
-    for first, second in settings["twins"].values():  # a twin follows its study, to another scale for instance
+    with WRONG_KINDS:
+        _complete(settings, changed)
+    if changed:
+        text = io.StringIO()
+        yaml.dump(settings, text)
+        check(YAML(typ="safe").load(text.getvalue()), source)
+        write_text(params, text.getvalue())
+    return list(dict.fromkeys(changed))
+
+
+def _complete(settings: Any, changed: list[str]) -> None:
+    """Twins follow their study, to another scale for instance, and what is new is listed where the engines look."""
+    for first, second in settings["twins"].values():
         if second == first + TWIN and first in settings["study"] and second in settings["study"]:
             _merge(settings["study"][second], _twin_of(settings["study"][first]), f"study.{second}.", changed)
     for key, known in (
@@ -102,12 +119,6 @@ def _merged(overlay: Mapping[str, Any], params: Path, source: Path) -> list[str]
             if name not in settings[key]:
                 settings[key].append(name)
                 changed.append(key)
-    if changed:
-        text = io.StringIO()
-        yaml.dump(settings, text)
-        check(YAML(typ="safe").load(text.getvalue()), source)
-        write_text(params, text.getvalue())
-    return list(dict.fromkeys(changed))
 
 
 def _baseline_tables(studies: Mapping[str, Any]) -> list[str]:
