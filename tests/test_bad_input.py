@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 from conftest import ROOT
@@ -18,6 +19,7 @@ from PIL import Image
 
 from classroom.data import sources
 from classroom.data.phantoms import PHANTOMS
+from classroom.data.prepare import prepare
 from classroom.errors import DataError
 from classroom.params import Dataset, Phantom
 
@@ -81,6 +83,16 @@ def add_pair(name: str, like: str = "PHANTOM_0000_1", case: str = "PHANTOM_0001"
         origin, target = folder / "kaggle_3m" / like.rsplit("_", 1)[0], folder / "kaggle_3m" / case
         for ending in (".tif", "_mask.tif"):
             shutil.copy(origin / f"{like}{ending}", target / f"{name}{ending}")
+
+    return damage
+
+
+def add_case(name: str) -> Callable[[Path], None]:
+    """Adds a patient with one slice."""
+
+    def damage(folder: Path) -> None:
+        (folder / "kaggle_3m" / name).mkdir()
+        add_pair(f"{name}_1", case=name)(folder)
 
     return damage
 
@@ -182,6 +194,46 @@ CASES = {
         IMAGE,
         r"cannot be copied \(No such file or directory\)",
     ),
+    "pipe in place of an image": (
+        lambda folder: ((folder / IMAGE).unlink(), os.mkfifo(folder / IMAGE)),
+        IMAGE,
+        r"cannot be copied \(.* is a named pipe\)",
+    ),
+    "folder in place of an image": (
+        lambda folder: ((folder / IMAGE).unlink(), (folder / IMAGE).mkdir()),
+        IMAGE,
+        r"cannot be copied \(Is a directory\)",
+    ),
+    "name that a spreadsheet runs": (
+        add_case("=cmd"),
+        "kaggle_3m/=cmd/=cmd_1.tif",
+        r"'=cmd_1' will not do as the name .*none of =\+-@; rename it",
+    ),
+    "name that passes for an option": (
+        add_case("-rf"),
+        "kaggle_3m/-rf/-rf_1.tif",
+        r"'-rf_1' will not do as the name .*; rename it",
+    ),
+    "name with a line break": (
+        add_case("a\nb"),
+        r"kaggle_3m/a\\nb/a\\nb_1.tif",
+        r"'a\\nb_1' will not do as the name .*Expected printable signs",
+    ),
+    "name that steers a terminal": (
+        add_case("a\x1b[2J"),
+        r"kaggle_3m/a\\x1b\[2J/a\\x1b\[2J_1.tif",
+        r"'a\\x1b\[2J_1' will not do as the name",
+    ),
+    "name that is no text": (
+        add_case("a\udcff"),
+        r"kaggle_3m/a\\udcff/a\\udcff_1.tif",
+        r"'a\\udcff_1' will not do as the name",
+    ),
+    "names that differ in case alone": (
+        add_case("phantom_0001"),
+        "kaggle_3m/phantom_0001/phantom_0001_1.tif",
+        r"differs from .*/PHANTOM_0001/PHANTOM_0001_1\.tif in case alone, .*Rename one",
+    ),
     "mask misnamed": (
         rename(MASK, f"{CASE}/PHANTOM_0001_2-mask.tif"),
         f"{CASE}/PHANTOM_0001_2(-mask)?.tif",
@@ -200,9 +252,10 @@ def test_a_damaged_folder_is_refused_by_the_name_of_the_users_file(download, tmp
     damage, named, said = CASES[case]
     damage(download)
     target = tmp_path / "data" / "raw" / "lgg"
-    named = named.replace(".tif", r"\.tif")
+    named = named.replace("/=", "/\\=").replace(".tif", r"\.tif")
     with pytest.raises(DataError, match=rf"^{re.escape(str(download))}/{named}: {said}") as caught:
         fetch(download, target)
+    print(f"{case}\n    {caught.value}")
     assert "\n" not in str(caught.value)
     assert ".tmp" not in str(caught.value)
     assert list(target.parent.iterdir()) == []
@@ -217,6 +270,33 @@ def test_a_damaged_folder_leaves_what_was_fetched_before(download, tmp_path):
         fetch(download, target)
     assert {path: path.read_bytes() for path in target.rglob("*.*")} == before
     assert [path.name for path in target.parent.iterdir()] == ["lgg"]
+
+
+@pytest.mark.parametrize("name", ['O\'Brien "x", y', "Müller–中", "<script>|$x$", "a b;c&d", "%s{0}\\n"])
+def test_a_strange_name_arrives_unchanged(download, tmp_path, name):
+    add_case(name)(download)
+    repixel(f"kaggle_3m/{name}/{name}_1.tif", lambda image: 255 - image)(download)  # another image, with its mask
+    target = tmp_path / "data" / "raw" / "lgg"
+    assert fetch(download, target) == 7
+    prepare("segmentation", 32, target, tmp_path / "prepared")
+    assert name in set(pd.read_parquet(tmp_path / "prepared" / "index.parquet").group)
+
+
+@pytest.mark.parametrize("source", ["directory", "kaggle"])
+def test_a_link_may_lead_out_of_the_users_own_folder_but_not_out_of_a_download(download, tmp_path, monkeypatch, source):
+    """Whoever keeps images elsewhere links them; what was downloaded must not fetch files of this machine."""
+    (download / IMAGE).rename(tmp_path / "secret.tif")
+    (download / IMAGE).symlink_to(tmp_path / "secret.tif")
+    monkeypatch.setattr(sources, "_kaggle", lambda name, handle: download)
+    settings = Dataset(reader="lgg", source=source, directory=str(download), kaggle=("x/y",), full_size=1)
+    target = tmp_path / "data" / "raw" / "lgg"
+    if source == "directory":
+        assert sources.fetch("lgg", settings, target) == 6
+        return
+    said = rf"^{re.escape(str(download))}/{IMAGE}: a link out of the download, to {tmp_path}/secret\.tif\. Do not trust"
+    with pytest.raises(DataError, match=said):
+        sources.fetch("lgg", settings, target)
+    assert list(target.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize("inside", [[], ["kaggle_3m"], ["kaggle_3m/PHANTOM_0000"], ["images", "masks"]])
@@ -393,6 +473,10 @@ SKIN = {
         retable(METADATA, ",nv,", ",naevus,"),
         rf"/{METADATA}: '.*': dx is 'naevus'\. Expected one of akiec, bcc",
     ),
+    "lesion that a spreadsheet runs": (
+        retable(METADATA, "^PHANTOM_00000,", "=cmd,"),
+        r"/PHANTOM_00000_01\.jpg: '=cmd' will not do as the name of an image, patient or lesion",
+    ),
     "no lesion": (
         retable(METADATA, "^PHANTOM_00000,", ","),
         rf"/{METADATA}: 'PHANTOM_00000_01': has no lesion_id\. Expected",
@@ -465,6 +549,7 @@ def test_a_damaged_folder_in_another_layout_is_refused_by_name(tmp_path, monkeyp
     target = tmp_path / "data" / "raw" / "lgg"
     with pytest.raises(DataError, match=rf"^{re.escape(str(folder))}.*{said}") as caught:
         fetch(folder, target, reader)
+    print(f"{case}\n    {caught.value}")
     assert "\n" not in str(caught.value)
     assert ".tmp" not in str(caught.value)
     assert list(target.parent.iterdir()) == []
@@ -669,6 +754,7 @@ def test_a_command_that_cannot_run_says_why_in_one_paragraph(project, case):
     command, spoil, said = COMMANDS[case]
     spoil(project)
     done = classroom(project, *command.split())
+    print(f"{case}\n    {done.stderr.strip()}")
     assert re.fullmatch(rf"Error: {said}\n", done.stderr), done.stderr
     assert (done.returncode, done.stdout) == (1, "")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ import torch
 from classroom.errors import DataError
 
 NAMES = ("train", "val", "test")
+FACTS = {"dataset", "source", "synthetic", "task", "group", "images", "groups", "labels", "image_size"}
+"""What a study's dataset.json holds."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,8 @@ def open_splits(prepared: Path, splits: Path) -> dict[str, SplitData]:
     Raises DataError if a file is missing or damaged, or if arrays, index and splits do not belong together.
     """
     try:
-        images = np.load(prepared / "images.npy", mmap_mode="r")
-        targets = np.load(prepared / "targets.npy", mmap_mode="r")
+        images = np.load(prepared / "images.npy", mmap_mode="r", allow_pickle=False)
+        targets = np.load(prepared / "targets.npy", mmap_mode="r", allow_pickle=False)
         index = pd.read_parquet(prepared / "index.parquet", columns=["id"])
         table = pd.read_parquet(splits, columns=["id", "group", "split"])
     except (OSError, ValueError, EOFError) as error:
@@ -73,16 +76,53 @@ def open_splits(prepared: Path, splits: Path) -> dict[str, SplitData]:
         raise DataError(
             f"{splits}: does not belong to {prepared}: other images. Run `classroom split` for this study again."
         )
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise DataError(
+            f"{prepared / 'images.npy'}: expected bytes of shape (images, height, width, 3), found {images.dtype} of "
+            f"shape {images.shape}. Run `classroom prepare` for this study again."
+        )
+    if targets.dtype != np.uint8 or targets.shape not in (images.shape[:3], images.shape[:1]):
+        raise DataError(
+            f"{prepared / 'targets.npy'}: expected bytes, a mask or a class for each of the images of shape "
+            f"{images.shape}, found {targets.dtype} of shape {targets.shape}. Run `classroom prepare` for this study "
+            "again."
+        )
     rows_of = {name: np.flatnonzero(table.split == name) for name in NAMES}
+    if empty := [name for name in NAMES if not len(rows_of[name])]:
+        raise DataError(f"{splits}: has no images for {', '.join(empty)}. Run `classroom split` for this study again.")
     return {
         name: SplitData(images, targets, rows, table.id.iloc[rows].tolist(), table.group.iloc[rows].tolist())
         for name, rows in rows_of.items()
     }
 
 
+def about(prepared: Path, splits: Path, data: dict[str, SplitData]) -> dict[str, Any]:
+    """What is known of a study's data: dataset.json in `prepared`, and how they were split.
+
+    Raises DataError if a file is damaged, or if dataset.json is not of the arrays that `data` are of.
+    """
+    path, train = prepared / "dataset.json", data["train"]
+    try:
+        facts = json.loads(path.read_text())
+        missing = FACTS - facts.keys()
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}). Run `classroom prepare` for this study again.") from None
+    if missing:
+        raise DataError(f"{path}: lacks {', '.join(sorted(missing))}. Run `classroom prepare` for this study again.")
+    task = "segmentation" if train.targets.ndim == 3 else "classification"
+    if (facts["task"], facts["image_size"]) != (task, train.images.shape[1]):
+        raise DataError(f"{path}: not of the arrays beside it. Run `classroom prepare` for this study again.")
+    return {**facts, **described(splits)}
+
+
 def described(splits: Path) -> dict[str, Any]:
-    """How the data were split, the number of images in each split, and the labels that a split lacks."""
+    """How the data were split, the number of images in each split, and the labels that a split lacks.
+
+    Raises DataError if the file lacks something.
+    """
     table = pd.read_parquet(splits)
+    if "split" not in table.attrs or not {"label", "split"} <= set(table):
+        raise DataError(f"{splits}: does not say how it was split. Run `classroom split` for this study again.")
     labels = sorted(table.label.unique().tolist())
     found = {name: set(table.label[table.split == name]) for name in NAMES}
     lacking = {name: [label for label in labels if label not in found[name]] for name in NAMES}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -84,11 +84,17 @@ def _opened(raw: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The table of samples and the description that fetching left in `raw`."""
     try:
         about = json.loads((raw / "about.json").read_text())
+        if missing := {"dataset", "source", "synthetic", "group", "labels"} - about.keys():
+            raise ValueError(f"about.json lacks {', '.join(sorted(missing))}")
         table = pd.read_csv(raw / "samples.csv", dtype=str, keep_default_na=False)
-        return table[["id", "group", "label", "image", "mask"]], about
+        table = table[["id", "group", "label", "image", "mask"]]
+        for place in (PurePosixPath(place) for place in (*table.image, *table["mask"])):
+            if place.is_absolute() or ".." in place.parts:
+                raise ValueError(f"samples.csv names '{place}', which lies elsewhere")
+        return table, about
     except FileNotFoundError as error:
         raise DataError(f"{error.filename}: no such file. Run `classroom fetch {raw.name}` first.") from None
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{raw}: cannot be read ({reason}). Run `classroom fetch {raw.name}` again.") from None
 

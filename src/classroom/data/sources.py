@@ -10,7 +10,8 @@ import csv
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -39,8 +40,13 @@ def fetch(name: str, dataset: Dataset, target: Path, downloads: Path = DOWNLOADS
     """
     # First, so that a target that cannot be written is known before anything is downloaded.
     with folder_written_whole(target) as folder, ExitStack() as stack:
-        found = reader(dataset.reader).find(_folders(name, dataset, downloads / name, stack))
+        folders = _folders(name, dataset, downloads / name, stack)
+        found = reader(dataset.reader).find(folders)
         samples = _chosen(name, dataset, found.samples)
+        files = [*found.tables, *(file for one in samples for file in (one.image, one.mask) if file is not None)]
+        if dataset.source != "directory":  # a folder of the user's may well consist of links
+            _check_inside(files, folders)
+        _check_names(samples, files)
         for table in found.tables:
             _copy(table, folder)
         _copy_and_check(samples, folder)
@@ -135,13 +141,43 @@ def _chosen(name: str, dataset: Dataset, samples: list[Sample]) -> list[Sample]:
     return [samples[position] for position in drawn]
 
 
+def _check_inside(files: Iterable[File], folders: Sequence[Path]) -> None:
+    """Raises DataError for a link in something downloaded that leads out of it, to whatever lies on this machine."""
+    roots = [folder.resolve() for folder in folders]
+    for file in files:
+        real = file.path.resolve()
+        if not any(real.is_relative_to(root) for root in roots):
+            raise DataError(f"{file.path}: a link out of the download, to {real}. Do not trust this dataset.")
+
+
+def _check_names(samples: Sequence[Sample], files: Iterable[File]) -> None:
+    """Raises DataError for an id or group that could break a table, and for files that are one where case is ignored.
+
+    Spreadsheets run text that begins with one of =+-@ as a formula; macOS and Windows take `a.tif` for `A.tif`.
+    """
+    for sample in samples:
+        for text in (sample.id, sample.group):
+            if not text.isprintable() or text[:1] in ("", *"=+-@"):
+                raise DataError(
+                    f"{sample.image.path}: '{text}' will not do as the name of an image, patient or lesion. Expected "
+                    "printable signs, the first of them none of =+-@; rename it."
+                )
+    places: dict[str, File] = {}
+    for file in files:
+        other = places.setdefault(unicodedata.normalize("NFC", file.place).casefold(), file)
+        if other.place != file.place:
+            raise DataError(
+                f"{file.path}: differs from {other.path} in case alone, which many file systems ignore. Rename one."
+            )
+
+
 def _copy(file: File, folder: Path) -> None:
     copy = folder / file.place
     copy.parent.mkdir(parents=True, exist_ok=True)
     try:
         shutil.copyfile(file.path, copy)
     except OSError as error:  # a dangling link, no permission, a full disk
-        raise DataError(f"{file.path}: cannot be copied ({error.strerror}).") from None
+        raise DataError(f"{file.path}: cannot be copied ({error.strerror or error}).") from None
 
 
 def _copy_and_check(samples: Sequence[Sample], folder: Path) -> None:

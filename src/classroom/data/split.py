@@ -72,7 +72,7 @@ def write(prepared: Path, split: Split, target: Path) -> dict[str, int]:
     """Splits the prepared dataset and writes `target` (id, group, label, split); returns images per split."""
     path = prepared / "index.parquet"
     try:
-        index = pd.read_parquet(path)
+        index = pd.read_parquet(path, columns=["id", "group", "label"])
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: cannot be read ({reason}). Run `classroom prepare` for this study again.") from None

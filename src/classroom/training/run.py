@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import save_file
 
 from classroom.data.augment import Augment
-from classroom.data.batches import SplitData, described, open_splits
+from classroom.data.batches import SplitData, open_splits
+from classroom.data.batches import about as about_data
 from classroom.evaluation import predictions
 from classroom.evaluation.metrics import decide, records
 from classroom.files import written_whole
@@ -64,7 +65,7 @@ def train(
     make_deterministic(settings.threads)
     where = claim_device(device, show.log)
     data = open_splits(prepared, splits)
-    about = {**json.loads((prepared / "dataset.json").read_text()), **described(splits)}
+    about = about_data(prepared, splits, data)
     method = make(
         method_name, study, raw, seed, teacher_weights, about["task"],
         classes=len(about["labels"]), image_size=about["image_size"], point=point,
