@@ -65,6 +65,15 @@ def test_the_hardest_image_of_each_patient_is_shown_hardest_first(runs: dict[str
     assert len(heatmaps.hardest(runs, tmp_path / "prepared", 2)) == 2
 
 
+@pytest.mark.parametrize("name", [r"$\frac{$", "<b>|&", "Müller 'x' \"y\"", "中", "a\\b"])
+def test_a_patients_name_is_drawn_as_it_reads(runs: dict[str, Path], tmp_path: Path, name: str) -> None:
+    """A name in dollars is no formula, and not the end of a picture."""
+    index = pd.read_parquet(tmp_path / "prepared" / "index.parquet")
+    index.assign(group=index.group.replace("anna", name)).to_parquet(tmp_path / "prepared" / "index.parquet")
+    drawing = heatmaps.picture("figure9", "kd_ml", runs, tmp_path / "prepared", "demo").drawing
+    assert Image.open(io.BytesIO(drawing.png)).size[0] > 100
+
+
 def test_an_image_that_one_variant_finds_is_less_hard_than_one_that_none_finds(
     runs: dict[str, Path], tmp_path: Path
 ) -> None:

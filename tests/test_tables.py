@@ -296,6 +296,25 @@ def baselines() -> list[dict[str, Any]]:
     ]
 
 
+HOSTILE = "<script>alert(1)</script>|a\nb\\input{/etc/passwd}<br>"
+
+
+def test_what_results_from_elsewhere_say_is_text_in_every_file(tmp_path: Path) -> None:
+    """Results can be pulled from anyone's remote: no tag, no row or column of its own, no TeX, no formula."""
+    strange = network("=cmd|' /c calc'!A0", encoder_options={HOSTILE: HOSTILE})
+    baselines_table("table2", "demo", [0], [alone("student", [0.8], strange)], tmp_path / "table2.md")
+    page = (tmp_path / "table2.md").read_text()
+    assert "<script" not in page
+    assert "&lt;script>alert(1)&lt;/script>" in page
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {len(re.findall(r"\|", rows[1]))}
+    tex = check_tex(tmp_path / "table2.tex")
+    assert r"\input" not in tex
+    assert r"\textbackslash{}input" in tex
+    name = pd.read_csv(tmp_path / "table2.csv").network.iloc[0]
+    assert name.startswith("'=cmd|")
+
+
 def test_baselines_have_a_row_per_network_and_the_shared_teacher_once(
     baselines: list[dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -619,7 +638,8 @@ def test_the_papers_printed_numbers_are_there() -> None:
 def leave_results(path: Path, method: str, hashes: dict[str, str]) -> Path:
     """As far as reading looks at them: of which predictions they were made."""
     seeds = {seed: {"predictions": digest} for seed, digest in hashes.items()}
-    path.write_text(json.dumps({"study": "lgg-resnet18", "method": method, "seeds": seeds}))
+    rest = dict.fromkeys(("data", "networks", "extra_parameters", "remarks", "settings"))
+    path.write_text(json.dumps({"study": "lgg-resnet18", "method": method, "seeds": seeds, **rest}))
     return path
 
 
@@ -649,11 +669,11 @@ def test_results_without_their_runs_can_be_read(tmp_path: Path) -> None:
     assert len(read_results([path], tmp_path / "runs")) == 1
 
 
-@pytest.mark.parametrize("content", [None, "", '{"method": "ml-'])
+@pytest.mark.parametrize("content", [None, "", '{"method": "ml-', "[]", '{"study": "lgg-resnet18", "seeds": {}}'])
 def test_missing_or_damaged_results_are_named(content: str | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "ml-v1.json").write_text(content)
-    with pytest.raises(DataError, match=r"ml-v1\.json: cannot be read.*classroom evaluate"):
+    with pytest.raises(DataError, match=r"ml-v1\.json: (cannot be read|lacks).*classroom evaluate"):
         read_results([tmp_path / "ml-v1.json"], tmp_path)
 
 

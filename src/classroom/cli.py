@@ -29,7 +29,9 @@ StudyName = Annotated[str, typer.Argument(help="A study: a key of `study` in par
 MethodName = Annotated[
     str, typer.Argument(help="teacher, student, a variant such as kd_ml-v3, or a published method such as fitnet.")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of the networks' random parts, the order and augmentation.")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=999_999_999, help="Seed of the networks' random parts, the order and augmentation.")
+]
 
 
 @app.command()
@@ -102,7 +104,8 @@ def train(
     if weights:
         search = "tune" if names.is_published(method) else "grid"
         target = Path(search, study, method, "-".join(point.split(",")), f"seed-{seed}")
-    with _job(f"classroom train {study} {method} --seed {seed}" + (f" --point {point}" if point else "")) as job:
+    command = f"classroom train {study} {method} --seed {seed}" + (f" --point {point}" if point else "")
+    with _job(command) as job:
         from classroom.training.progress import Show
         from classroom.training.run import train as run
 
@@ -233,7 +236,7 @@ def baselines(
 
     with _job(f"classroom baselines {name}") as job:
         scale, seeds = select(job.raw, "scale", str), select(job.raw, "seeds", list[int])
-        folders = sorted(Path("results/baselines", name).iterdir())
+        folders = sorted(path for path in Path("results/baselines", name).iterdir() if path.is_dir())
         results = read_results([folder / f"{method}.json" for folder in folders for method in BASELINES])
         target = Path("reports", f"{name}.md")
         baselines_table(name, scale, seeds, results, target)
@@ -324,18 +327,12 @@ def choose(study: StudyName) -> None:
 @app.command()
 def cost() -> None:
     """Add up what the trainings took, per table and technique: reports/cost.md and .csv."""
-    import json
-
     from classroom.params import select
-    from classroom.reporting.cost import cost_table
+    from classroom.reporting.cost import cost_table, read_costs
 
     with _job("classroom cost") as job:
-        tables = select(job.raw, "study", dict[str, Any])
-        costs = [json.loads(path.read_text()) for path in sorted(Path("results/costs").rglob("*.json"))]
-        # of a comparison only the published methods: what stands beside them is counted where it belongs
-        costs = [one for file in costs for one in file.get("published", [file])]
-        for one in costs:
-            one["table"] = tables[one["study"]]["tables"]["variants"]
+        tables = {name: study["tables"]["variants"] for name, study in select(job.raw, "study", dict[str, Any]).items()}
+        costs = read_costs(Path("results/costs"), tables)
         cost_table(select(job.raw, "scale", str), costs, Path("reports/cost.md"))
     typer.echo("reports/cost.md (.csv beside it)")
 
@@ -625,9 +622,12 @@ def _point(text: str, method: str) -> tuple[float, ...] | None:
     """ALPHA_1,ALPHA_2,TEACHER_SHARE as numbers in [0, 1]; of a published method a positive FACTOR."""
     from classroom.errors import ParamsError
     from classroom.methods import names
+    from classroom.params import BASELINES
 
     if not text:
         return None
+    if method in BASELINES:
+        raise ParamsError(f"--point {text}: {method} learns from its task alone, so there are no weights to search.")
     try:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
@@ -683,4 +683,8 @@ def main() -> None:
         app(standalone_mode=True)
     except ClassroomError as error:
         print(f"Error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:  # a full disk, a missing permission, a folder where a file belongs
+        said = ClassroomError(f"{error.filename or 'a file'}: {error.strerror or error}. Mend that and run again.")
+        print(f"Error: {said}", file=sys.stderr)
         sys.exit(1)

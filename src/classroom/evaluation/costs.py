@@ -27,6 +27,7 @@ def _cost(folder: Path) -> dict[str, Any]:
     try:
         receipt = json.loads(path.read_text())
         taken = {key: receipt[key] for key in TAKEN}
+        float(taken["seconds"]), float(taken["peak_memory_mb"]["process"]), float(taken["threads"])
         made_from = {key: receipt.get(key) for key in MADE_FROM}
         predictions = content_hash(folder / "predictions.parquet")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,27 @@ from classroom.reporting.provenance import Source
 from classroom.reporting.tables import TECHNIQUE_LABELS, Cell, Part, csv, markdown, number
 
 BASELINES, PUBLISHED = "baselines", "published"
+
+
+def read_costs(folder: Path, tables: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What every method in `folder` cost, with its `table`: by study, the name of its table of variants.
+
+    Of a comparison only the published methods: what stands beside them is counted where it belongs. Raises DataError
+    if a file is damaged or of another study.
+    """
+    costs = []
+    for path in sorted(folder.rglob("*.json")):
+        try:
+            of_file = json.loads(path.read_text())
+            of_file = of_file.get("published", [of_file])
+            costs += [
+                {**one, "table": tables[one["study"]], "method": one["method"], "seeds": one["seeds"]}
+                for one in of_file
+            ]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise DataError(f"{path}: cannot be read ({reason}). Evaluate its method again, or remove it.") from None
+    return costs
 
 
 def cost_table(scale: str, costs: Sequence[dict[str, Any]], target: Path) -> None:

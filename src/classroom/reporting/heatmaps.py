@@ -145,7 +145,7 @@ def _grid(rows: Sequence[tuple[Sample, str]], columns: Sequence[tuple[str, str]]
             if first:
                 axis.imshow(picture, interpolation="nearest", cmap="gray")
             axis.set_title(name if row == 0 else "", fontsize=LARGE)
-        axes[row, 0].set_xlabel(sample.group if first else "", fontsize=SMALL, labelpad=1, loc="left")
+        axes[row, 0].set_xlabel(sample.group if first else "", fontsize=SMALL, labelpad=1, loc="left", parse_math=False)
         for axis, (variant, network) in zip(axes[row, 2:], columns, strict=True):
             name = network or student
             byte = sample.probabilities[variant, name]

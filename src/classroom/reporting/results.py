@@ -10,6 +10,11 @@ from typing import Any
 from classroom.errors import DataError
 from classroom.files import content_hash
 
+RESULT = {"study", "method", "data", "networks", "extra_parameters", "remarks", "settings", "seeds"}
+"""What the results of a method hold."""
+PLACES = (("published", "compared"), ("beside", "runs"))
+"""Of a comparison's methods: the group, and the folder of their runs."""
+
 
 def read_results(paths: Sequence[Path], runs: Path = Path("runs")) -> list[dict[str, Any]]:
     """The results in `paths`.
@@ -21,8 +26,11 @@ def read_results(paths: Sequence[Path], runs: Path = Path("runs")) -> list[dict[
     for path in paths:
         try:
             result = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
+            missing = RESULT - result.keys()
+        except (OSError, ValueError, AttributeError) as error:
             raise DataError(f"{path}: cannot be read ({error}). Run `classroom evaluate` for it again.") from None
+        if missing:
+            raise DataError(f"{path}: lacks {', '.join(sorted(missing))}. Run `classroom evaluate` for it again.")
         study, method = result["study"], result["method"]
         for seed, of_seed in result["seeds"].items():
             predicted = runs / study / method / f"seed-{seed}" / "predictions.parquet"
@@ -44,17 +52,17 @@ def read_comparison(study: str, folder: Path = Path("results"), root: Path = Pat
     try:
         results = json.loads(path.read_text())
         costs = json.loads((folder / "costs" / "comparison" / f"{study}.json").read_text())
-    except (OSError, ValueError) as error:
+        pairs = [(place, *pair) for group, place in PLACES for pair in zip(results[group], costs[group], strict=True)]
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise DataError(f"{path}: cannot be read ({error}). Run `classroom compare {study}` again.") from None
-    for group, place in (("published", "compared"), ("beside", "runs")):
-        for result, cost in zip(results[group], costs[group], strict=True):
-            result["costs"] = cost["seeds"]
-            for seed, of_seed in result["seeds"].items():
-                predicted = root / place / study / result["method"] / f"seed-{seed}" / "predictions.parquet"
-                if predicted.exists() and content_hash(predicted) != of_seed["predictions"]:
-                    raise DataError(
-                        f"{path}: was not made from {predicted} as it is now. Run `classroom compare {study}` again."
-                    )
+    for place, result, cost in pairs:
+        result["costs"] = cost["seeds"]
+        for seed, of_seed in result["seeds"].items():
+            predicted = root / place / study / result["method"] / f"seed-{seed}" / "predictions.parquet"
+            if predicted.exists() and content_hash(predicted) != of_seed["predictions"]:
+                raise DataError(
+                    f"{path}: was not made from {predicted} as it is now. Run `classroom compare {study}` again."
+                )
     return results
 
 

@@ -26,6 +26,10 @@ TEX = str.maketrans(
     }
 )  # fmt: skip
 
+TAG = re.compile(r"<(?=[A-Za-z/!?])(?!br>)")
+"""What begins a tag of HTML, which Markdown lets through."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -46,7 +50,8 @@ class Cell:
 class Part(NamedTuple):
     """One grid of cells in a report, with what stands above and below it.
 
-    Cells are Markdown: `**bold**` and `<br>` for a new line is all they may hold.
+    Cells are Markdown: `**bold**` and `<br>` for a new line is all that they hold; anything else that would mean
+    something is written as it reads.
     """
 
     header: Sequence[str]
@@ -102,9 +107,10 @@ def markdown(title: str, caution: str, facts: Sequence[str], parts: Sequence[Par
     """The whole page."""
     blocks = [f"# {title}", caution, "\n".join(facts)]
     for part in parts:
-        grid = tabulate(_printed(part), part.header, tablefmt="pipe", disable_numparse=True) if part.rows else ""
+        header, *rows = [[_inline(cell) for cell in row] for row in (part.header, *_printed(part))]
+        grid = tabulate(rows, header, tablefmt="pipe", disable_numparse=True) if rows else ""
         blocks += [f"## {part.title}" if part.title else "", *part.above, grid, *part.below]
-    return "\n\n".join(block for block in blocks if block) + "\n"
+    return TAG.sub("&lt;", "\n\n".join(block for block in blocks if block)) + "\n"
 
 
 def latex(title: str, caution: str, facts: Sequence[str], parts: Sequence[Part]) -> str:
@@ -119,7 +125,9 @@ def latex(title: str, caution: str, facts: Sequence[str], parts: Sequence[Part])
 
 
 def csv(table: pd.DataFrame) -> str:
-    return table.round(6).to_csv(index=False)
+    """`table` as CSV; text that a spreadsheet would run as a formula gets an apostrophe."""
+    plain = table.map(lambda value: f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value)
+    return plain.round(6).to_csv(index=False)
 
 
 def _printed(part: Part) -> list[list[str]]:
@@ -131,8 +139,13 @@ def _printed(part: Part) -> list[list[str]]:
     return rows
 
 
+def _inline(text: str) -> str:
+    """One cell in a row of its own: no sign in it ends either."""
+    return " ".join(text.splitlines()).replace("|", r"\|")
+
+
 def _tex(cell: str) -> str:
-    text = re.sub(r"\*\*(.+?)\*\*", "\x02\\1\x03", cell).translate(TEX)
+    text = re.sub(r"\*\*(.+?)\*\*", "\x02\\1\x03", " ".join(cell.splitlines())).translate(TEX)
     return text.replace("\x02", r"\textbf{").replace("\x03", "}").replace("<br>", "; ")
 
 
