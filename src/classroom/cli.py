@@ -105,7 +105,7 @@ def train(
         search = "tune" if names.is_published(method) else "grid"
         target = Path(search, study, method, "-".join(point.split(",")), f"seed-{seed}")
     command = f"classroom train {study} {method} --seed {seed}" + (f" --point {point}" if point else "")
-    with _job(command) as job:
+    with _job(command, only_planned=False) as job:
         from classroom.training.progress import Show
         from classroom.training.run import train as run
 
@@ -126,7 +126,8 @@ def train(
             )  # fmt: skip
     shutil.rmtree(checkpoints, ignore_errors=True)  # only now: the run and its receipt are on disk
     epochs = ", ".join(f"{name} {epoch}" for name, epoch in job.facts["best_epoch"].items())
-    typer.echo(f"{target}: best epochs {epochs}, {job.facts['seconds']} s")
+    noted = "" if job.stage else "; no job of dvc.yaml, so nothing is recorded of it and no report takes it up"
+    typer.echo(f"{target}: best epochs {epochs}, {job.facts['seconds']} s{noted}")
 
 
 @app.command()
@@ -354,7 +355,7 @@ def samples(study: StudyName, method: MethodName, seed: Seed) -> None:
     from classroom.params import select
     from classroom.reporting import figures
 
-    with _job(f"classroom samples {study} {method} --seed {seed}") as job:
+    with _job(f"classroom samples {study} {method} --seed {seed}", only_planned=False) as job:
         run = _run_folder(study, method, seed)
         target = Path("reports", f"samples-{study}.png")
         figures.samples(run, Path("data/prepared", study), select(job.raw, "scale", str), target)
@@ -386,7 +387,7 @@ def cka(study: StudyName, method: MethodName, seed: Seed) -> None:
 
     from classroom.params import select
 
-    with _job(f"classroom cka {study} {method} --seed {seed}") as job:
+    with _job(f"classroom cka {study} {method} --seed {seed}", only_planned=False) as job:
         from classroom.analysis import cka as alignment
         from classroom.analysis.similarities import write
         from classroom.data.batches import open_splits
@@ -485,7 +486,7 @@ def export(
     if seed is None:
         seed = select(load(Path("params.yaml")), "seeds", list[int])[0]
     network = network or ("ensemble" if method in VARIANTS else "T" if method == "teacher" else "S1")
-    with _job(f"classroom export {study} {method} --seed {seed} --network {network}") as job:
+    with _job(f"classroom export {study} {method} --seed {seed} --network {network}", only_planned=False) as job:
         from classroom.engines.receipts import code_version
         from classroom.export.export import export as run
 
@@ -535,7 +536,7 @@ def measure(study: StudyName, method: MethodName, seed: Seed) -> None:
     """Measure a study's exported teacher, student and ensemble side by side: results/deploy/STUDY.json."""
     from classroom.files import write_json
 
-    with _job(f"classroom measure {study} {method} --seed {seed}"):
+    with _job(f"classroom measure {study} {method} --seed {seed}", only_planned=False):
         from classroom.export.measure import measure as run
 
         places = {"T": "teacher", "S1": method, "ensemble": method}
@@ -669,11 +670,12 @@ def _export_folder(study: str, method: str, seed: int, network: str) -> Path:
     return Path("exports", study, method, f"seed-{seed}", network)
 
 
-def _job(command: str):  # noqa: ANN202 - a context manager of receipts.Job
+def _job(command: str, only_planned: bool = True):  # noqa: ANN202 - a context manager of receipts.Job
+    """Without `only_planned` also what dvc.yaml does not ask for, such as another seed, tried by hand."""
     from classroom.engines.receipts import job
     from classroom.params import load
 
-    return job(command, load(Path("params.yaml")))
+    return job(command, load(Path("params.yaml")), only_planned)
 
 
 def main() -> None:

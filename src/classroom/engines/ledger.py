@@ -101,7 +101,11 @@ def _project(fault: str) -> Iterator[Repo]:
         with set_loggers_level(logging.WARNING), Repo(_wait_for_lock=True) as repo, lock_repo(repo):
             yield repo
     except (DvcException, SCMError, OSError) as error:
-        raise ClassroomError(f"DVC {fault}: {' '.join(str(error).split())}.") from None
+        reason = " ".join(str(error).split()).rstrip(".")
+        hint = ""
+        if "dvc.lock" in reason:
+            hint = " Mend dvc.lock, or remove it: finished jobs are recorded in a new one from their receipts."
+        raise ClassroomError(f"DVC {fault}: {reason}.{hint}") from None
     finally:
         param.read_param_file = read
 

@@ -17,8 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from classroom.engines import plan
-from classroom.errors import ClassroomError
+from classroom.engines import plan, records
+from classroom.errors import ClassroomError, suggestion
 from classroom.files import content_hash, write_json
 from classroom.params import select
 
@@ -67,10 +67,18 @@ class Job:
 
 
 @contextmanager
-def job(command: str, raw: dict[str, Any]) -> Iterator[Job]:
-    """Notes what `command` stands on, and writes its receipt if it succeeds."""
+def job(command: str, raw: dict[str, Any], only_planned: bool = True) -> Iterator[Job]:
+    """Notes what `command` stands on, and writes its receipt if it succeeds.
+
+    Raises ClassroomError if something that it needs is missing or not as its maker left it, and, with `only_planned`,
+    for a command that is no stage's.
+    """
     stages = plan.load() if Path("dvc.yaml").exists() else {}
     stage = next((stage for stage in stages.values() if stage.command == command), None)
+    if stages and stage is None and only_planned:
+        alike = [known.command for known in stages.values() if known.command.split()[1] == command.split()[1]]
+        near = suggestion(command, alike) or " params.yaml asks for none of this kind."
+        raise ClassroomError(f"`{command}` is no job of dvc.yaml with params.yaml as it stands.{near}")
     if stage:
         for path in stage.dependencies:
             if not Path(path).exists():
@@ -80,6 +88,7 @@ def job(command: str, raw: dict[str, Any]) -> Iterator[Job]:
                 hint = f"Run `{makers[0]}` first." if makers else "Is this the project's root?"
                 raise ClassroomError(f"{path}: no such file or folder; `{command}` needs it. {hint}")
     under_way = Job(stage, command, raw)
+    records.check_as_made(stages.values(), under_way.dependencies)
     yield under_way
     under_way.close()
 
@@ -95,7 +104,7 @@ def matches(stage: plan.Stage, raw: dict[str, Any], hash_of: Any = content_hash)
             and receipt["dependencies"] == {path: hash_of(Path(path)) for path in sorted(stage.dependencies)}
             and receipt["outputs"] == {path: hash_of(Path(path)) for path in sorted(outputs)}
         )
-    except (OSError, ValueError, KeyError, ClassroomError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, ClassroomError):
         return False
 
 

@@ -97,7 +97,7 @@ class Checkpoints:
                 content = torch.load(path, map_location="cpu", weights_only=True)
                 identity = content["identity"]
             except Exception as error:  # a damaged file raises whatever its decoders raise
-                log(f"{path} is damaged ({type(error).__name__}); trying the one before it")
+                log(f"{path} is damaged or not ours, and not used ({type(error).__name__}); trying the one before it")
                 continue
             if identity != self.identity:
                 log(f"{path} is of other settings, data or code: not resumed")

@@ -25,7 +25,7 @@ def choose_device(name: str) -> torch.device:
         )
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # it can be written and read
     except (RuntimeError, AssertionError) as error:
         raise TrainingError(
             f"device '{name}' cannot be used ({str(error).splitlines()[0]}). Use 'auto' or 'cpu'."
