@@ -15,8 +15,7 @@ from classroom.data.labels import LABELS
 from classroom.engines import plan
 from classroom.engines.plan import Stage
 from classroom.engines.receipts import matches
-from classroom.engines.reconcile import Hashes, in_order, makers
-from classroom.errors import ClassroomError, suggestion
+from classroom.engines.reconcile import Hashes, upstream
 from classroom.params import BASELINES, Dataset, Params, check, load
 
 START_UP = 5.0
@@ -77,19 +76,10 @@ def forecast(reports: Sequence[str], device: str, say: Callable[[str], None]) ->
 
 def _needed(stages: dict[str, Stage], reports: Sequence[str]) -> dict[str, Stage]:
     """The stages that make the reports, and all that these stand on."""
-    makes = {
-        Path(out).stem: stage.name for stage in stages.values() for out in stage.outputs if out.startswith("reports/")
-    }
-    names = [Path(report).stem for report in reports]
-    for name in names:
-        if name not in makes:
-            raise ClassroomError(f"unknown report '{name}'.{suggestion(name, makes)}")
-    needed = {makes[name] for name in names or makes}
-    made_by = makers(stages)
-    for stage in reversed(in_order(stages)):
-        if stage.name in needed:
-            needed |= set(made_by[stage.name])
-    return {name: stage for name, stage in stages.items() if name in needed}
+    names = [plan.maker_of(stages, report).name for report in reports] or [
+        stage.name for stage in stages.values() if any(out.startswith("reports/") for out in stage.outputs)
+    ]
+    return {stage.name: stage for stage in upstream(stages, names)}
 
 
 def _run(stage: Stage) -> Run:

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from classroom.errors import ClassroomError
+from classroom.errors import ClassroomError, suggestion
 from classroom.files import write_json
 
 HIDDEN = Path(".classroom")
@@ -42,6 +42,8 @@ def load(root: Path = Path()) -> dict[str, Stage]:
         key = hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()
     except FileNotFoundError as error:
         raise ClassroomError(f"{error.filename}: no such file. Run this in the project's root.") from None
+    except OSError as error:
+        raise ClassroomError(f"{error.filename}: cannot be read ({error.strerror}). Bring the file back.") from None
     kept = root / HIDDEN / "plan.json"
     try:
         content = json.loads(kept.read_text())
@@ -52,6 +54,17 @@ def load(root: Path = Path()) -> dict[str, Stage]:
     stages = _resolve(root)
     write_json(kept, {"key": key, "stages": [asdict(stage) for stage in stages.values()]})
     return stages
+
+
+def maker_of(stages: dict[str, Stage], report: str) -> Stage:
+    """The stage that makes a report, which may be named by any of its files or without an ending.
+
+    Raises ClassroomError for an unknown one.
+    """
+    made = {Path(out).stem: stage for stage in stages.values() for out in stage.outputs if out.startswith("reports/")}
+    if (name := Path(report).stem) not in made:
+        raise ClassroomError(f"unknown report '{name}'.{suggestion(name, made)}")
+    return made[name]
 
 
 def _stage(entry: dict) -> Stage:
@@ -76,6 +89,10 @@ def _resolve(root: Path) -> dict[str, Stage]:
             stages[stage.addressing] = Stage(stage.addressing, stage.cmd, tuple(params), tuple(files), tuple(outputs))
         repo.close()
     except (DvcException, SCMError) as error:
-        hint = "" if (root / ".git").exists() else ". DVC works in a git repository: run `git init` here"
-        raise ClassroomError(f"dvc.yaml cannot be resolved: {' '.join(str(error).split())}{hint}.") from None
+        hint = "Mend it, or bring it back with `git checkout dvc.yaml`."
+        if not (root / ".git").exists():
+            hint = "DVC works in a git repository: run `git init` here."
+        raise ClassroomError(
+            f"dvc.yaml cannot be resolved: {' '.join(str(error).split()).rstrip('.')}. {hint}"
+        ) from None
     return stages

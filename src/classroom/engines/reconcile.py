@@ -128,6 +128,17 @@ def downstream(stages: dict[str, Stage], changed: Iterable[str]) -> set[str]:
     return stale
 
 
+def upstream(stages: dict[str, Stage], names: Iterable[str]) -> list[Stage]:
+    """The stages `names` and every one that they stand on, directly or not, in an order in which they can run."""
+    needed = set(names)
+    made_by = makers(stages)
+    order = in_order(stages)
+    for stage in reversed(order):
+        if stage.name in needed:
+            needed |= set(made_by[stage.name])
+    return [stage for stage in order if stage.name in needed]
+
+
 def makers(stages: dict[str, Stage]) -> dict[str, list[str]]:
     """By stage, the stages that make what it depends on; a dependency may be a folder of several stages' outputs."""
     maker = {out: stage.name for stage in stages.values() for out in stage.outputs}
@@ -181,8 +192,8 @@ class Hashes:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.known = json.loads(path.read_text())
-        except (OSError, ValueError):
+            self.known = dict(json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
             self.known = {}
 
     def __call__(self, path: Path) -> str:
