@@ -97,6 +97,14 @@ def tiny_classes_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _made(CLASSES_STUDY, tmp_path_factory.mktemp("tiny-classes-study"))
 
 
+@pytest.fixture(scope="session")
+def finished_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of a small project in which everything has been made; read only."""
+    import finished
+
+    return finished.make(tmp_path_factory)
+
+
 def _made(name: str, folder: Path) -> Path:
     from classroom.data import prepare, sources, split
 

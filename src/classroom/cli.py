@@ -350,6 +350,28 @@ def forecast(
 
 
 @app.command()
+def explain(
+    report: Annotated[str, typer.Argument(help="A report, e.g. reports/table4.md or table4.")],
+    cell: Annotated[
+        str,
+        typer.Option(
+            help="One of its numbers, e.g. kd_ml/v3/ensemble/iou; in tables of several studies STUDY comes first. "
+            "All are listed if none is named."
+        ),
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Say where a number is from: runs, seeds, settings, code, data, what has changed since, commands to redo it."""
+    import json
+
+    from classroom.engines.explain import explain as run
+    from classroom.reporting.explained import text
+
+    explained = run(report, cell)
+    typer.echo(json.dumps(explained, indent=1, ensure_ascii=False) + "\n" if as_json else text(explained), nl=False)
+
+
+@app.command()
 def samples(study: StudyName, method: MethodName, seed: Seed) -> None:
     """Draw test images with truth and predictions of one run: reports/samples-STUDY.png."""
     from classroom.params import select

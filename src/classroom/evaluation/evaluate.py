@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from classroom.errors import DataError
 from classroom.evaluation import predictions
@@ -75,24 +77,42 @@ def read_run(folder: Path) -> dict[str, Any]:
     return run
 
 
-def _seed(run: dict[str, Any], folder: Path) -> dict[str, Any]:
-    path = folder / "predictions.parquet"
+class Judged(NamedTuple):
+    """What follows from the predictions of one run."""
+
+    ids: list[str]
+    per_image: dict[str, dict[str, np.ndarray]]
+    """By network, what `records` keeps of every test image."""
+    test: dict[str, dict[str, float]]
+    """By network and metric, with the truth."""
+    fidelity: dict[str, dict[str, float]]
+    """The same with the teacher's decisions in the truth's place; of students that have one."""
+
+
+def judge(path: Path) -> Judged:
+    """Judges the predictions in the file `path`. Raises DataError if it is missing or damaged."""
     ids, stacks = predictions.read(path)
-    if ids != run["test_images"]["id"]:
-        raise DataError(f"{path}: not of the same run as metrics.json beside it. Train this run again.")
     truth = decide(stacks.pop(predictions.TRUTH))
     decided = {name: decide(stack) for name, stack in with_ensemble(stacks).items()}
     per_image = {name: records(decision, truth) for name, decision in decided.items()}
-    tested = {name: score(per_image[name]) for name in per_image}
+    students = [name for name in decided if name != "T"] if "T" in decided and len(decided) > 1 else []
+    fidelity = {name: score(records(decided[name], decided["T"])) for name in students}
+    return Judged(ids, per_image, {name: score(of) for name, of in per_image.items()}, fidelity)
+
+
+def _seed(run: dict[str, Any], folder: Path) -> dict[str, Any]:
+    path = folder / "predictions.parquet"
+    ids, per_image, tested, fidelity = judge(path)
+    if ids != run["test_images"]["id"]:
+        raise DataError(f"{path}: not of the same run as metrics.json beside it. Train this run again.")
     if tested != run["best"]["test"]:
         raise DataError(f"{path}: does not give the metrics in metrics.json beside it. Train this run again.")
-    students = [name for name in decided if name != "T"] if "T" in decided and len(decided) > 1 else []
     return {
         "predictions": content_hash(path),
         "best_epoch": run["best"]["epochs"],
         "validation": run["best"]["val"],
         "test": tested,
-        "fidelity": {name: score(records(decided[name], decided["T"])) for name in students},
+        "fidelity": fidelity,
         "last_epoch_test": run["last"]["test"],
         "last_epoch_terms": run["terms"],
         "test_images": {

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from classroom.errors import DataError
 from classroom.files import written_whole
 from classroom.reporting.tables import Cell, Part, csv, latex, markdown
 
@@ -64,6 +65,17 @@ def write(target: Path, contents: Mapping[str, str | bytes], page: Page) -> None
     with written_whole(*files) as temporary:
         for path, content in zip(temporary, files.values(), strict=True):
             path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def read_page(path: Path) -> dict[str, Any]:
+    """A report's page as `write` leaves it. Raises DataError if it is missing or damaged."""
+    try:
+        page = json.loads(path.read_text())
+        if missing := set(Page._fields) - page.keys():
+            raise ValueError(f"no {', '.join(sorted(missing))} in it")
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{path}: cannot be read as a report's page ({error}). Make that report again.") from None
+    return page
 
 
 def _data(name: str, page: Page) -> str:

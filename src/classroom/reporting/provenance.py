@@ -30,6 +30,9 @@ class Source:
     unit: str = "%"
     predictions: Mapping[str, str] = field(default_factory=dict)
     """By the run's folder the MD5 of the predictions that the value was made from, where it was."""
+    metric: str = ""
+    """Its key in what `classroom evaluate` writes, where the value stands there."""
+    kind: Literal["test", "fidelity"] = "test"
 
 
 def source(result: Mapping[str, Any], network: str, metric: str, kind: Literal["test", "fidelity"] = "test") -> Source:
@@ -40,6 +43,8 @@ def source(result: Mapping[str, Any], network: str, metric: str, kind: Literal["
         {run: 100 * of[kind][network][metric] for run, of in runs.items()},
         network,
         predictions={run: of["predictions"] for run, of in runs.items()},
+        metric=metric,
+        kind=kind,
     )
 
 
@@ -52,6 +57,22 @@ def searched(point: Mapping[str, Any], network: str, metric: str) -> Source:
 def runs_of(points: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """What the runs of a search took, by folder."""
     return {taken["run"]: taken for point in points for taken in point["costs"].values()}
+
+
+def taken(source: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]], page: str) -> dict[str, Mapping[str, Any]]:
+    """Of the runs behind a source of a page, by folder, what `runs` say that they took and were made from.
+
+    Raises DataError if a run is not known, or not the one that the page was made from.
+    """
+    for run in source["values"]:
+        known, made_from = runs.get(run), source["predictions"].get(run)
+        if known is None or made_from not in (None, known["predictions"]):
+            what = "a run that is not evaluated" if known is None else "a run that has been trained anew"
+            raise DataError(
+                f"reports/pages/{page}.json: stands on {what}, {run}. Evaluate it and make this report again, or "
+                "let `snakemake --cores all reports/index.html` do both."
+            )
+    return {run: runs[run] for run in source["values"]}
 
 
 def read_runs(folder: Path = Path("results/costs")) -> dict[str, dict[str, Any]]:

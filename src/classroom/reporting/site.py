@@ -19,7 +19,8 @@ from markupsafe import Markup, escape
 from classroom.errors import DataError
 from classroom.files import write_text
 from classroom.reporting import paper
-from classroom.reporting.pages import Page
+from classroom.reporting.pages import read_page
+from classroom.reporting.provenance import taken
 
 SECTIONS = {
     "Twelve variants": ("variants", "twin"),
@@ -56,7 +57,7 @@ def site(
     too. Raises DataError if there is no page, or one is damaged or names runs that are not known or have been trained
     anew.
     """
-    read = sorted((_read(path) for path in pages.glob("*.json")), key=_place)
+    read = sorted((read_page(path) for path in pages.glob("*.json")), key=_place)
     if not read:
         raise DataError(f"{pages}: no report has been made yet. Make one, for instance with `classroom exchange`.")
     known = _Known(runs)
@@ -99,30 +100,13 @@ class _Known:
 
         Raises DataError if its runs are not known, or not those that the page was made from.
         """
-        for run in source["values"]:
-            taken, made_from = self.runs.get(run), source["predictions"].get(run)
-            if taken is None or made_from not in (None, taken["predictions"]):
-                what = "a run that is not evaluated" if taken is None else "a run that has been trained anew"
-                raise DataError(
-                    f"reports/pages/{page}.json: stands on {what}, {run}. Evaluate it and make this report again, or "
-                    "let `snakemake --cores all reports/index.html` do both."
-                )
-            self.data["runs"][run] = {key: value for key, value in taken.items() if key not in ("run", "predictions")}
+        for run, of in taken(source, self.runs, page).items():
+            self.data["runs"][run] = {key: value for key, value in of.items() if key not in ("run", "predictions")}
         shown = {key: source[key] for key in ("what", "unit", "network", "values")}
         place = self.places.setdefault(json.dumps(shown), len(self.places))
         if place == len(self.data["sources"]):
             self.data["sources"].append(shown)
         return place
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        page = json.loads(path.read_text())
-        if missing := set(Page._fields) - page.keys():
-            raise ValueError(f"no {', '.join(sorted(missing))} in it")
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(f"{path}: cannot be read as a report's page ({error}). Make that report again.") from None
-    return page
 
 
 def _place(page: Mapping[str, Any]) -> list[Any]:

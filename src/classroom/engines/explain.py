@@ -1,0 +1,176 @@
+"""`classroom explain`: where a number of a report is from, whether it still stands, and how to make it again.
+
+What stands behind a number the report's page says, which reports/index.html shows too; what the runs stand on is on
+record of their jobs. Nothing is changed, and neither runs nor data need be here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from classroom.engines import plan, records
+from classroom.engines.plan import HIDDEN, Stage
+from classroom.engines.recipe import recipe
+from classroom.engines.reconcile import Hashes, makers, upstream
+from classroom.engines.records import Record
+from classroom.errors import ClassroomError, DataError
+from classroom.evaluation.evaluate import judge
+from classroom.params import load
+from classroom.reporting import provenance
+from classroom.reporting.numbers import find, numbers
+from classroom.reporting.pages import read_page
+
+VALUE = ("value", "paper", "difference")
+
+
+def explain(report: str, cell: str = "") -> dict[str, Any]:
+    """All that is known of the number `cell` of a report, or without it the report's numbers; as JSON has it.
+
+    Of a number: its `sources` with the `runs` behind each; the `jobs` that make it and the `settings` that they had;
+    what has `changed` since, by job, as pairs of then and now; which files are `absent`, which jobs are
+    `not_on_record`; the `commands` that make it again, in a fresh clone too, with `remarks`; and what to type `instead`
+    to leave that to the engines. Raises ClassroomError for an unknown report or number and for a report without
+    numbers, and DataError if the report's page is missing, damaged, or not of the runs that are evaluated now.
+    """
+    stages = plan.load()
+    stage = plan.maker_of(stages, report)
+    files = [out for out in stage.outputs if Path(out).stem == Path(report).stem]
+    file = next((out for out in files if out.endswith(".md")), files[0])
+    page = next((read_page(Path(out)) for out in files if out.startswith("reports/pages/")), {"parts": []})
+    known = numbers(page)
+    if not known:
+        raise ClassroomError(f"{file}: no number in it is led back to runs; `dvc repro {stage.name}` makes it again.")
+    if not cell:
+        return {"report": file, "numbers": [{"cell": name, **_value(of)} for name, of in known.items()]}
+    name = find(known, cell)
+    return {
+        "report": file,
+        "caution": page["caution"],
+        "cell": name,
+        **_explained(known[name], page, file, stage, stages),
+    }
+
+
+def _explained(
+    number: Mapping[str, Any], page: Mapping[str, Any], file: str, stage: Stage, stages: dict[str, Stage]
+) -> dict[str, Any]:
+    taken = provenance.read_runs() | page["runs"]
+    runs_of = [provenance.taken(source, taken, page["name"]) for source in number["sources"]]
+    trainings = {run: _training(run, stages) for runs in runs_of for run in runs}
+    jobs, needed = _jobs(trainings, stage, stages)
+    raw, hash_of = load(Path("params.yaml")), Hashes(HIDDEN / "hashes.json")
+    on_record = {one.name: _record(one, raw, hash_of) for one in needed}
+    of_run = {run: on_record.get(training.name) if training else None for run, training in trainings.items()}
+    sources = [
+        {
+            "what": source["what"],
+            "unit": source["unit"],
+            "runs": [_run(run, source, of, of_run[run]) for run, of in runs.items()],
+        }
+        for source, runs in zip(number["sources"], runs_of, strict=True)
+    ]
+    versions = [of["code_version"] for runs in runs_of for of in runs.values() if of.get("code_version")]
+    again = recipe(needed, [record for record in on_record.values() if record], versions)
+    if unknown := [run for run, training in trainings.items() if training is None]:
+        again["remarks"].append(f"params.yaml does not ask for {', '.join(unknown)} today: not among these commands")
+    return {
+        **_value(number),
+        "sources": sources,
+        **_standing(jobs, on_record, raw, hash_of),
+        **again,
+        "instead": [f"snakemake --cores all {file}", f"dvc repro {stage.name}"],
+    }
+
+
+def _value(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """`text`: of our own value, as the report prints it."""
+    return {"text": cell["text"].split("<br>")[0].replace("**", ""), **{key: cell[key] for key in VALUE}}
+
+
+def _training(run: str, stages: dict[str, Stage]) -> Stage | None:
+    """The job that leaves its outputs in the folder `run`; None if the settings of today have none."""
+    return next((one for one in stages.values() if any(out.startswith(f"{run}/") for out in one.outputs)), None)
+
+
+def _jobs(
+    trainings: Mapping[str, Stage | None], report: Stage, stages: dict[str, Stage]
+) -> tuple[list[Stage], list[Stage]]:
+    """The jobs that make a number, from the trainings behind it; and those that these cannot run without besides.
+
+    That is on to the jobs that read the trainings' runs, for a table's `classroom evaluate`. One that reads other runs
+    too needs these. `trainings`: by run.
+    """
+    names = {one.name for one in trainings.values() if one}
+    seeds = {Path(run).name.removeprefix("seed-") for run in trainings}
+    made_by = makers(stages)
+    readers = [
+        one.name
+        for one in upstream(stages, [report.name])
+        if _seed(one) is None and not names.isdisjoint(made_by[one.name])
+    ] or [report.name]
+    needed = [one for one in upstream(stages, readers) if _seed(one) in (None, *seeds)]
+    own = {*readers, *(one.name for one in upstream(stages, names))} if names else {one.name for one in needed}
+    return [one for one in needed if one.name in own], needed
+
+
+def _seed(stage: Stage) -> str | None:
+    """Of a training its seed."""
+    words = stage.command.split()
+    return words[words.index("--seed") + 1] if words[1] == "train" else None
+
+
+def _run(run: str, source: Mapping[str, Any], taken: Mapping[str, Any], record: Record | None) -> dict[str, Any]:
+    """One run behind a number: its value, what it took, the MD5s of what it was made from and of what it made."""
+    found = {"run": run, "value": source["values"][run]}
+    found |= {key: of for key, of in taken.items() if key != "run" and of is not None}
+    # else the record is of another training than the number
+    if record and record["outputs"].get(f"{run}/predictions.parquet") == taken["predictions"]:
+        found["made_from"] = {path: of for path, of in record["dependencies"].items() if not path.startswith("src/")}
+        found["made"] = record["outputs"]
+    return found | {"judged_anew": _judged_anew(run, source)}
+
+
+def _judged_anew(run: str, source: Mapping[str, Any]) -> bool | None:
+    """Whether the predictions of the run give its value once more; None if they are not here, or not what it is of."""
+    path = Path(run, "predictions.parquet")
+    if not source["metric"] or not path.exists():
+        return None
+    try:
+        judged = getattr(judge(path), source["kind"])[source["network"]][source["metric"]]
+    except (DataError, KeyError):  # damaged, or of another network
+        return False
+    return 100 * judged == source["values"][run]
+
+
+def _record(stage: Stage, raw: dict[str, Any], hash_of: Hashes) -> Record | None:
+    """What is on record of a job, and of two records the one that fits what is here."""
+    found = list(records.of(stage))
+    fitting = (record for record in found if not records.differences(stage, record, raw, hash_of))
+    return next(fitting, next(iter(found), None))
+
+
+def _standing(
+    jobs: list[Stage], on_record: Mapping[str, Record | None], raw: dict[str, Any], hash_of: Hashes
+) -> dict[str, Any]:
+    """The jobs, their settings as recorded, and what is not any more as it was."""
+    settings: dict[str, Any] = {}
+    changed: dict[str, dict[str, tuple[Any, Any]]] = {}
+    absent: set[str] = set()
+    for stage in jobs:
+        if record := on_record[stage.name]:
+            settings |= record["params"]
+            files = {*stage.dependencies, *stage.outputs, *record["dependencies"], *record["outputs"]}
+            differences = records.differences(stage, record, raw, hash_of)
+            gone = {what for what, (_, now) in differences.items() if what in files and now is None}
+            absent |= gone
+            if others := {what: pair for what, pair in differences.items() if what not in gone}:
+                changed[stage.name] = others
+    return {
+        "jobs": [stage.name for stage in jobs],
+        "settings": settings,
+        "changed": changed,
+        "absent": sorted(absent),
+        "not_on_record": [stage.name for stage in jobs if on_record[stage.name] is None],
+    }

@@ -1,0 +1,111 @@
+"""What `classroom explain` prints: plain text, a fact a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tabulate import tabulate
+
+from classroom.errors import printable
+from classroom.reporting.tables import number
+
+VERDICTS = {True: "yes", False: "NO: not what these predictions give"}
+
+
+def text(explained: Mapping[str, Any]) -> str:
+    """`explained`: as `engines.explain.explain` returns it. What it holds from files cannot add lines or commands."""
+    explained = {key: value if key == "commands" else _printable(value) for key, value in explained.items()}
+    if "numbers" in explained:
+        blocks = [_numbers(explained)]
+    else:
+        runs = [_run(run, source) for source in explained["sources"] for run in source["runs"]]
+        blocks = [_number(explained), *runs, _standing(explained), _settings(explained), _commands(explained)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _numbers(explained: Mapping[str, Any]) -> str:
+    rows = [
+        [one["cell"], one["text"], "" if one["paper"] is None else f"paper {one['paper']:.2f}"]
+        for one in explained["numbers"]
+    ]
+    grid = tabulate(rows, ["--cell", "here", ""], tablefmt="plain", disable_numparse=True)
+    return f"{explained['report']}\n{grid}"
+
+
+def _number(explained: Mapping[str, Any]) -> str:
+    lines = [f"{explained['report']}  {explained['cell']}", explained["caution"].replace("**", "")]
+    lines += dict.fromkeys(source["what"] for source in explained["sources"])
+    seeds = dict.fromkeys(run["run"].rsplit("-", 1)[1] for source in explained["sources"] for run in source["runs"])
+    lines += [f"  seeds  {', '.join(seeds)}", f"  here   {explained['text']}"]
+    if explained["paper"] is not None:
+        lines.append(f"  paper  {explained['paper']:.2f}  here minus paper {number(explained['difference'], '+.2f')}")
+    return "\n".join(line for line in lines if line)
+
+
+def _run(run: Mapping[str, Any], source: Mapping[str, Any]) -> str:
+    """One run: what it reached and took, and the digests of all that it was made from and made."""
+    lines = [run["run"], f"  {source['what']}: {run['value']:.4f} {source['unit']}".rstrip()]
+    if run["judged_anew"] is not None:
+        lines.append(f"  judged anew  {VERDICTS[run['judged_anew']]}")
+    if "best_epoch" in run:
+        lines.append("  best epochs  " + ", ".join(f"{name} {epoch}" for name, epoch in run["best_epoch"].items()))
+    memory = ", ".join(f"{megabytes} MB ({where})" for where, megabytes in run["peak_memory_mb"].items())
+    threads = f"{run['threads']} thread{'s' if run['threads'] != 1 else ''}"
+    lines.append(f"  took         {run['seconds']} s on {run['device']}, {threads}; at most {memory}")
+    if "code_version" in run:
+        lines.append(f"  code         {run['code_version']}")
+    if "identity" in run:
+        lines.append(f"  spec         {run['identity']}  (of command, settings, code and data)")
+    if "made" in run:
+        lines += [f"  made from    {digest}  {path}" for path, digest in run["made_from"].items()]
+        lines += [f"  made         {digest}  {path}" for path, digest in run["made"].items()]
+    else:
+        lines.append(f"  made         {run['predictions']}  its predictions; nothing more is on record here")
+    return "\n".join(lines)
+
+
+def _standing(explained: Mapping[str, Any]) -> str:
+    """What is not any more as it was when the jobs ran."""
+    changes: dict[str, list[str]] = {}
+    for job, of in explained["changed"].items():
+        for what, (was, now) in of.items():
+            changes.setdefault(f"{what}: was {_flow(was)}, is {_flow(now)}", []).append(job)
+    absent, unknown, jobs = explained["absent"], explained["not_on_record"], len(explained["jobs"])
+    lines = [f"  stale: {change}  ({', '.join(of)})" for change, of in changes.items()]
+    if not lines and not unknown:
+        lines = [f"  fresh: settings, code and files of {jobs} job{'s' if jobs != 1 else ''} are as they were then"]
+    if absent:
+        lines.append(f"  not here, so not compared: {', '.join(absent)} (`dvc pull` brings what was pushed)")
+    if unknown:
+        lines.append(f"  neither a receipt nor dvc.lock says what these stood on: {', '.join(unknown)}")
+    return "\n".join(["TODAY", *lines])
+
+
+def _settings(explained: Mapping[str, Any]) -> str:
+    """The settings as they were; what they are today, where they differ, stands under TODAY."""
+    lines = [f"  {key}: {_flow(value)}" for key, value in explained["settings"].items()]
+    return "\n".join(["SETTINGS of these jobs", *lines])
+
+
+def _commands(explained: Mapping[str, Any]) -> str:
+    lines = ["AGAIN, from nothing", *explained["commands"], *(f"# {remark}" for remark in explained["remarks"])]
+    return "\n".join([*lines, "", "or, with all else in the report", *explained["instead"]])
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {printable(str(key)): _printable(of) for key, of in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_printable(of) for of in value]
+    return printable(value) if isinstance(value, str) else value
+
+
+def _flow(value: Any) -> str:
+    """As YAML in one line."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_flow(of)}" for key, of in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    return value if isinstance(value, str) else json.dumps(value)
