@@ -148,7 +148,24 @@ def test_a_disk_that_fills_up_under_a_folder_is_an_error_that_the_user_can_mend(
     assert everything_in(tmp_path) == []
 
 
-# --- content hashes ---
+def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one_there(tmp_path, monkeypatch):
+    target = tmp_path / "lgg"
+    target.mkdir()
+    (target / "old.tif").write_text("old")
+    replace = Path.replace
+
+    def failing(self: Path, to: Path) -> Path:
+        if to == target and not self.name.endswith(".before.tmp"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return replace(self, to)
+
+    monkeypatch.setattr(Path, "replace", failing)
+    with (
+        pytest.raises(ClassroomError, match=r"lgg: cannot be written \(Input/output error\)"),
+        folder_written_whole(target) as folder,
+    ):
+        (folder / "new.tif").write_text("new")
+    assert everything_in(tmp_path) == ["lgg", "lgg/old.tif"]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from classroom.errors import ClassroomError
+
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What the system says when no more can be written: the disk, the user's share or the file is as large as may be."""
 
 
 @contextmanager
@@ -72,7 +76,12 @@ def folder_written_whole(target: Path) -> Iterator[Path]:
         before = temporary.with_suffix(".before.tmp")
         if target.exists():
             target.replace(before)
-        temporary.replace(target)
+        try:
+            temporary.replace(target)
+        except OSError:
+            if before.exists():
+                before.replace(target)
+            raise
         shutil.rmtree(before, ignore_errors=True)
     except OSError as error:
         if error.errno is None:

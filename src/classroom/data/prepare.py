@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -37,22 +39,22 @@ def prepare(task: str, image_size: int, raw: Path, target: Path) -> int:
     with written_whole(*(target / name for name in FILES)) as (images_file, targets_file, index_file, about_file):
         square = (image_size, image_size)
         shape = (count, *square)
-        images = np.lib.format.open_memmap(images_file, "w+", np.uint8, (*shape, 3))
         masks = task == "segmentation"
-        targets = np.lib.format.open_memmap(targets_file, "w+", np.uint8, shape if masks else (count,))
-        for row, sample in enumerate(table.itertuples()):
-            image = read_image(raw / sample.image)
-            images[row] = resized(image, square, Image.Resampling.BILINEAR)
-            label = sample.label
-            if masks:
-                mask = read_mask(raw / sample.mask, image.shape[:2])
-                targets[row] = resized(mask, square, Image.Resampling.NEAREST)
-                label = LESION[0] if mask.any() else LESION[1]
-            else:
-                targets[row] = about["labels"].index(label)
-            rows.append((sample.id, sample.group, label, digest(image)))
-        images.flush()
-        targets.flush()
+        with (
+            _array(images_file, (*shape, 3)) as images,
+            _array(targets_file, shape if masks else (count,)) as targets,
+        ):
+            for sample in table.itertuples():
+                image = read_image(raw / sample.image)
+                images.write(resized(image, square, Image.Resampling.BILINEAR).tobytes())
+                label = sample.label
+                if masks:
+                    mask = read_mask(raw / sample.mask, image.shape[:2])
+                    targets.write(resized(mask, square, Image.Resampling.NEAREST).tobytes())
+                    label = LESION[0] if mask.any() else LESION[1]
+                else:
+                    targets.write(bytes([about["labels"].index(label)]))
+                rows.append((sample.id, sample.group, label, digest(image)))
         index = pd.DataFrame(rows, columns=["id", "group", "label", "sha256"])
         index.to_parquet(index_file, index=False)
         counts = index.label.value_counts()
@@ -78,6 +80,18 @@ def resized(pixels: np.ndarray, shape: tuple[int, int], resampling: Image.Resamp
         return pixels
     height, width = shape
     return np.asarray(Image.fromarray(pixels).resize((width, height), resampling))
+
+
+@contextmanager
+def _array(path: Path, shape: tuple[int, ...]) -> Iterator[BinaryIO]:
+    """A .npy file of bytes in this shape, to be filled in order.
+
+    Not through a memory map: where the disk is full, writing into one kills the process without a word.
+    """
+    with path.open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        yield file
 
 
 def _opened(raw: Path) -> tuple[pd.DataFrame, dict[str, Any]]:

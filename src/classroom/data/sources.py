@@ -23,7 +23,7 @@ from classroom.data.pixels import digest, read_image, read_mask
 from classroom.data.readers import File, Found, Sample, reader
 from classroom.data.subset import draw
 from classroom.errors import DataError
-from classroom.files import folder_written_whole
+from classroom.files import DISK_FULL, folder_written_whole
 from classroom.params import Dataset
 
 DOWNLOADS = Path("data/downloads")
@@ -176,7 +176,9 @@ def _copy(file: File, folder: Path) -> None:
     copy.parent.mkdir(parents=True, exist_ok=True)
     try:
         shutil.copyfile(file.path, copy)
-    except OSError as error:  # a dangling link, no permission, a full disk
+    except OSError as error:  # a dangling link, no permission
+        if error.errno in DISK_FULL:
+            raise
         raise DataError(f"{file.path}: cannot be copied ({error.strerror or error}).") from None
 
 

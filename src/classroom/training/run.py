@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 
 from classroom.data.augment import Augment
 from classroom.data.batches import SplitData, open_splits
@@ -139,7 +139,8 @@ def save(
     }
     kept = {**predicted["test"], predictions.TRUTH: _as_predicted(test.truth, predicted["test"])}
     with written_whole(*(target / name for name in FILES)) as (weights, parquet, metrics_file, history):
-        save_file({key: value.contiguous() for key, value in progress.best_state.items()}, weights)
+        # not save_file, whose error of a full disk is no OSError
+        weights.write_bytes(serialised({key: value.contiguous() for key, value in progress.best_state.items()}))
         predictions.write(parquet, test.ids, kept)
         metrics_file.write_text(json.dumps(metrics, indent=1) + "\n")
         pd.DataFrame(progress.history).to_csv(history, index=False)
