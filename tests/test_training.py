@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -217,15 +218,39 @@ def interrupted(tiny: dict, data: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def flip(path: Path) -> None:
+    """One bit of a tensor: torch reads such a file without a word."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    torch.load(path, weights_only=True)
+
+
+@pytest.mark.parametrize("damage", [cut, flip])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
-    interrupted: Path, undisturbed: Path, tiny: dict, data: Path
+    interrupted: Path, undisturbed: Path, tiny: dict, data: Path, damage: Callable[[Path], None]
 ) -> None:
     newest = interrupted / "checkpoints" / "newest.pt"
-    newest.write_bytes(newest.read_bytes()[:1000])
+    damage(newest)
     lines = train(tiny, data, interrupted).lines
     assert "newest.pt is damaged" in lines[0]
+    assert "trying the one before it" in lines[0]
     assert "resumed from" in lines[1]
     assert "previous.pt" in lines[1]
+    assert bits(interrupted / "run") == bits(undisturbed / "run")
+
+
+def test_two_damaged_checkpoints_cost_time_alone(interrupted: Path, undisturbed: Path, tiny: dict, data: Path) -> None:
+    for name in ("newest.pt", "previous.pt"):
+        cut(interrupted / "checkpoints" / name)
+    lines = train(tiny, data, interrupted).lines
+    assert "trying the one before it" in lines[0]
+    assert "previous.pt is damaged" in lines[1]
+    assert "starting from the beginning" in lines[1]
     assert bits(interrupted / "run") == bits(undisturbed / "run")
 
 

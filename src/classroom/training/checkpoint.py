@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,22 +83,25 @@ class Checkpoints:
         except (OSError, RuntimeError) as error:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+            # torch's own error speaks of its file format, whatever the disk's trouble
+            failed = f"the disk is full or has failed: {str(error).splitlines()[0]}"
+            reason = error.strerror if isinstance(error, OSError) else failed
             raise TrainingError(
-                f"{self.newest}: the checkpoint cannot be written ({error}). The last good one is kept; free space "
+                f"{self.newest}: the checkpoint cannot be written ({reason}). The last good one is kept; free space "
                 "or mend permissions and run the same command again: it goes on from there."
             ) from None
         self.saved_at = time.monotonic()
 
     def restore(self, log: Any) -> Progress:
         """Sets method, optimiser and random state as saved and returns the progress; a fresh one if none fits."""
-        for path in (self.newest, self.previous):
-            if not path.exists():
-                continue
+        found = [path for path in (self.newest, self.previous) if path.exists()]
+        for path in found:
             try:
-                content = torch.load(path, map_location="cpu", weights_only=True)
+                content = _read(path)
                 identity = content["identity"]
             except Exception as error:  # a damaged file raises whatever its decoders raise
-                log(f"{path} is damaged or not ours, and not used ({type(error).__name__}); trying the one before it")
+                then = "starting from the beginning" if path == found[-1] else "trying the one before it"
+                log(f"{path} is damaged or not ours, and not used ({type(error).__name__}); {then}")
                 continue
             if identity != self.identity:
                 log(f"{path} is of other settings, data or code: not resumed")
@@ -115,3 +119,14 @@ class Checkpoints:
     def _unfrozen(self) -> dict[str, torch.Tensor]:
         frozen = tuple(f"networks.{name}." for name in self.method.frozen)
         return {key: value for key, value in self.method.state_dict().items() if not key.startswith(frozen or "\0")}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The content of a file that torch saved; raises if any of it is damaged.
+
+    The file is a zip archive with a checksum for every tensor, which torch writes but does not compare.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(damaged)
+    return torch.load(path, map_location="cpu", weights_only=True)
