@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from classroom.errors import ClassroomError
-from classroom.files import content_hash, folder_written_whole, write_json, write_text, written_whole
+from classroom.files import content_hash, folder_written_whole, remove_leftovers, write_json, write_text, written_whole
 
 
 def everything_in(folder: Path) -> list[str]:
@@ -166,6 +166,21 @@ def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one_there(tmp_path,
     ):
         (folder / "new.tif").write_text("new")
     assert everything_in(tmp_path) == ["lgg", "lgg/old.tif"]
+
+
+def test_what_a_killed_process_left_of_a_target_is_removed_and_nothing_else(tmp_path):
+    for name in (".a.json.0123abcd.tmp", ".lgg.01234567.tmp/b", ".lgg.01234567.before.tmp/b"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    others = ["a.json", ".b.json.0123abcd.tmp", "lgg.tmp", ".a.json.swp"]
+    for name in others:
+        (tmp_path / name).touch()
+    for name in ("a.json", "lgg"):
+        remove_leftovers(tmp_path / name)
+    assert everything_in(tmp_path) == sorted(others)
+
+
+# --- content hashes ---
 
 
 @pytest.fixture

@@ -625,9 +625,10 @@ def check() -> None:
 @app.command()
 def reconcile() -> None:
     """Bring Snakemake and DVC to one verdict (Snakemake does this itself at start and end)."""
-    from classroom.engines.reconcile import reconcile as run
+    from classroom.engines.engine import Engine
 
-    stale = run(typer.echo)
+    with Engine("classroom reconcile", typer.echo) as engine:
+        stale = engine.reconcile()
     typer.echo(f"{len(stale)} jobs to do" if stale else "nothing to do")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -89,6 +90,21 @@ def folder_written_whole(target: Path) -> Iterator[Path]:
         raise ClassroomError(f"{target}: cannot be written ({error.strerror}). Free space and run again.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_leftovers(target: Path) -> None:
+    """Removes what a process that was killed while it wrote `target` left beside it. Nobody may be writing it now."""
+    name = glob.escape(f".{target.name}")
+    for path in (*target.parent.glob(f"{name}.????????.tmp"), *target.parent.glob(f"{name}.????????.before.tmp")):
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

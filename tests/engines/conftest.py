@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from functools import reduce
@@ -14,6 +16,7 @@ from operator import getitem
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from conftest import CLASSES_STUDY, ROOT, STUDY, shrink
 from filelock import FileLock
@@ -114,6 +117,32 @@ class Project:
     def commit(self, message: str) -> None:
         self.run("git", "add", "--all")
         self.run("git", "commit", "--quiet", "--message", message)
+
+
+def trainings(project: Project) -> list[psutil.Process]:
+    """The `classroom train` processes at work in the project's tree."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.cwd() == str(project.root) and {"train", "--seed"} <= set(process.cmdline()):
+                found.append(process)
+    return found
+
+
+def start(project: Project, *command: str) -> subprocess.Popen:
+    """Runs `command` in the tree, in a session of its own; what it prints is appended to the file `printed` there."""
+    with (project.root / "printed").open("a") as printed:
+        return subprocess.Popen(
+            command, cwd=project.root, env=project.environment, start_new_session=True,
+            stdout=printed, stderr=printed, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
 
 
 def _jobs(printed: str) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import os
@@ -10,17 +9,15 @@ import random
 import re
 import shutil
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-import psutil
 import pytest
 from conftest import STUDY
 
-from engines.conftest import Project, checkout
+from engines.conftest import Project, checkout, start, trainings, wait_for
 
 pytestmark = pytest.mark.engines
 
@@ -345,30 +342,6 @@ def test_a_failed_training_never_hides_behind_an_old_result(finished: Project) -
     assert (finished.root / "reports/table4.md").read_bytes() != old
 
 
-def trainings(project: Project) -> list[psutil.Process]:
-    """The `classroom train` processes at work in the project's tree."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.cwd() == str(project.root) and {"train", "--seed"} <= set(process.cmdline()):
-                found.append(process)
-    return found
-
-
-def start(project: Project, *command: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        command, cwd=project.root, env=project.environment, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-
-
-def wait_for(condition, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-
-
 def test_a_training_killed_once_is_retried_from_its_checkpoint(finished: Project) -> None:
     finished.edit("params.yaml", "epochs: 1", "epochs: 80")
     running = start(finished, "snakemake", "--cores", "1", f"runs/{STUDY}/student/seed-0/metrics.json")
@@ -394,7 +367,6 @@ def test_a_killed_engine_loses_nothing_finished(engine: str, pristine: Project, 
     log = project.root / f"logs/train/{STUDY}/teacher/seed-0.log"
     trained = log.stat().st_mtime_ns if log.exists() else 0
     if engine == "snakemake":
-        project.run("snakemake", "--unlock")  # needs no --cores, and neither do the rules
         project.snakemake("all")
     else:
         project.run("dvc", "repro")
@@ -402,16 +374,6 @@ def test_a_killed_engine_loses_nothing_finished(engine: str, pristine: Project, 
     assert project.planned() == Counter()
     if engine == "snakemake":  # DVC deletes what it has not recorded before it runs a stage
         assert log.stat().st_mtime_ns == trained, "the finished teacher was trained again"
-
-
-def test_a_second_snakemake_is_told_so(finished: Project) -> None:
-    """T14: and harms nothing."""
-    finished.edit("params.yaml", "epochs: 1", "epochs: 3")
-    running = start(finished, "snakemake", "--cores", "1", "all")
-    wait_for(lambda: bool(trainings(finished)))
-    assert "lock" in finished.snakemake("all", expect=1).lower()
-    assert running.wait(timeout=600) == 0
-    assert finished.planned() == Counter()
 
 
 def test_a_table_is_not_rendered_from_results_of_another_run(finished: Project) -> None:

@@ -1,20 +1,53 @@
-"""What a user meets on full and broken disks."""
+"""What a user meets after kills, full and broken disks, wrong clocks, and when two pipelines want the same tree."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, STUDY
 
-from engines.conftest import Project
+from engines.conftest import Project, start, trainings, wait_for
 
 pytestmark = pytest.mark.engines
+
+PREPARED = f"data/prepared/{STUDY}/images.npy"
+YEAR = 365 * 24 * 3600
+
+
+# Kills ----------------------------------------------------------------------------------------------------------
+
+
+def test_jobs_of_a_killed_snakemake_are_waited_for(finished: Project) -> None:
+    """They go on by themselves; the next start needs no --unlock, and does not train beside them."""
+    finished.edit("params.yaml", "epochs: 1", "epochs: 5")
+    command = ("snakemake", "--cores", "1", f"runs/{STUDY}/student/seed-0/metrics.json")
+    killed = start(finished, *command)
+    wait_for((finished.root / f"checkpoints/runs/{STUDY}/student/seed-0/newest.pt").exists)
+    (training,) = trainings(finished)
+    training.suspend()
+    killed.kill()
+    killed.wait()
+    running = start(finished, *command)
+    wait_for(lambda: f"Waiting for `classroom train {STUDY} student --seed 0` (PID" in printed(finished))
+    training.resume()
+    assert running.wait(timeout=120) == 0
+    assert f"`{' '.join(command)}` (PID {killed.pid} on " in printed(finished)
+    assert "was killed: going on where it was" in printed(finished)
+    assert printed(finished).count("best epochs") == 1, "the training was done, and only recorded"
+
+
+def printed(project: Project) -> str:
+    """What commands that were started have printed."""
+    return (project.root / "printed").read_text()
 
 
 # Disks ----------------------------------------------------------------------------------------------------------
@@ -72,3 +105,121 @@ def test_a_read_only_cache_is_named(finished: Project) -> None:
     assert "Warning: the results are not recorded in dvc.lock yet (DVC cannot bring dvc.lock up to date: " in printed
     assert "Permission denied" in printed
     assert "recorded in dvc.lock: 2 finished jobs" in finished.run("classroom", "reconcile")
+
+
+# Clocks ---------------------------------------------------------------------------------------------------------
+
+
+def shift(folder: Path, seconds: float) -> None:
+    """All file times as if they had been written under another clock."""
+    for path in (folder, *folder.rglob("*")):
+        if not {".git", ".dvc", ".snakemake"} & {*path.relative_to(folder).parts}:
+            with contextlib.suppress(FileNotFoundError):  # what a job is writing
+                moment = path.lstat().st_mtime + seconds
+                os.utime(path, (moment, moment), follow_symlinks=False)
+
+
+def test_a_clock_that_jumps_between_runs_changes_nothing(finished: Project) -> None:
+    """Files of long ago, or from the future: exactly the jobs that the change needs, and Snakemake accepts them."""
+    shift(finished.root, -YEAR)
+    assert finished.planned() == Counter()
+    finished.weigh("ml-v3", 0.3)
+    shift(finished.root, 2 * YEAR)
+    due = Counter(train=1, evaluate=1, variants_table=1)
+    assert finished.planned("reports/table4.md") == due
+    printed = finished.snakemake("reports/table4.md")
+    assert "3 of 3 steps (100%) done" in printed
+    assert finished.planned("reports/table4.md") == Counter()
+
+
+def test_a_clock_set_back_during_a_run_fails_no_job(pristine: Project, tmp_path: Path) -> None:
+    """Snakemake fails a job whose inputs are newer than what it made, and deletes that: hours of training."""
+    project = pristine.copy(tmp_path / "project")
+    target = f"data/splits/{STUDY}.parquet"
+    running = start(project, "snakemake", "--cores", "1", target)
+    for path in ("data/raw/lgg/samples.csv", PREPARED):
+        wait_for((project.root / path).exists)
+        for folder in ("data", "src"):
+            shift(project.root / folder, YEAR)
+    assert running.wait(timeout=300) == 0
+    assert project.planned(target) == Counter()
+
+
+# Two at once ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def busy(finished: Project) -> tuple[Project, subprocess.Popen]:
+    """Snakemake is training in the tree."""
+    finished.edit("params.yaml", "epochs: 1", "epochs: 400")
+    running = start(finished, "snakemake", "--cores", "1", f"runs/{STUDY}/student/seed-0/metrics.json")
+    wait_for((finished.root / f"checkpoints/runs/{STUDY}/student/seed-0/newest.pt").exists)
+    yield finished, running
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+
+
+def test_whoever_comes_second_is_told_who_is_at_work(busy: tuple[Project, subprocess.Popen]) -> None:
+    """Another Snakemake, whatever its target; DVC; commands that reconcile. A dry run, and what only reads, is free."""
+    project, running = busy
+    at_work = rf"`snakemake --cores 1 \S+` \(PID {running.pid} on \S+, since \S+ \S+\) is at work in this tree\. Two at"
+    for command in (
+        ("snakemake", "--cores", "1", "reports/table1.md"),
+        ("snakemake", "--unlock", "reports/table1.md"),
+        ("classroom", "reconcile"),
+    ):
+        printed = project.run(*command, expect=1)
+        assert re.search(f"^Error: {at_work}", printed, re.MULTILINE), printed
+        assert "Traceback" not in printed
+    assert re.search(f"^Note: {at_work}", project.snakemake("-n", "reports/table1.md"), re.MULTILINE)
+    printed = project.run("dvc", "repro", "exchange_tables", expect=255)
+    assert f"(PID {running.pid}): snakemake --cores 1" in printed
+    project.run("dvc", "push")
+    assert running.poll() is None
+
+
+def test_snakemake_does_not_start_beside_dvc(finished: Project) -> None:
+    finished.edit("params.yaml", "epochs: 1", "epochs: 400")
+    running = start(finished, "dvc", "repro", f"baseline@{STUDY}-student-0")
+    wait_for((finished.root / f"checkpoints/runs/{STUDY}/student/seed-0/newest.pt").exists)
+    try:
+        printed = finished.snakemake("reports/table4.md", expect=1)
+    finally:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+    assert re.search(rf"Error: `\S+dvc repro \S+` \(PID {running.pid}\) is at work in this tree", printed), printed
+    assert "Traceback" not in printed
+
+
+def test_a_job_that_another_process_does_is_waited_for(finished: Project) -> None:
+    """`classroom train` twice at once: the second finds it done, and says so."""
+    finished.edit("params.yaml", "epochs: 1", "epochs: 5")
+    command = ("classroom", "train", STUDY, "student", "--seed", "0")
+    first = start(finished, *command)
+    wait_for((finished.root / f"checkpoints/runs/{STUDY}/student/seed-0/newest.pt").exists)
+    first.send_signal(signal.SIGSTOP)
+    second = start(finished, *command)
+    wait_for(lambda: f"waiting for `{' '.join(command)}` (PID {first.pid} on" in printed(finished))
+    first.send_signal(signal.SIGCONT)
+    assert [first.wait(timeout=120), second.wait(timeout=120)] == [0, 0]
+    assert "it is done" in printed(finished)
+    assert printed(finished).count("best epochs") == 1
+
+
+def test_a_stale_process_number_does_not_keep_dvc_out(finished: Project) -> None:
+    """After a kill and a restart of the machine, or of a container, the number belongs to another process."""
+    entry = {"pid": os.getpid(), "cmd": "snakemake --cores 2"}
+    (finished.root / ".dvc/tmp/rwlock").write_text(json.dumps({"write": {str(finished.root): entry}, "read": {}}))
+    assert finished.planned() == Counter()
+    assert finished.status() == "Data and pipelines are up to date."
+
+
+def test_no_job_takes_gits_lock(finished: Project) -> None:
+    """Killed in that moment it would stay behind, and `git commit` would refuse."""
+    finished.edit("README.md", "# Classroom", "# Classroom!")
+    index = (finished.root / ".git/index").stat().st_mtime_ns
+    os.utime(finished.root / "dvc.yaml")
+    finished.run("classroom", "exchange")
+    assert (finished.root / ".git/index").stat().st_mtime_ns == index
+    receipt = json.loads((finished.root / ".classroom/receipts/exchange_tables.json").read_text())
+    assert receipt["code_version"].endswith("-dirty")

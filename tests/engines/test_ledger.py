@@ -7,8 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
-from classroom.engines import ledger, plan
+from classroom.engines import ledger, locks, plan
 from classroom.engines.reconcile import in_order, reconcile
 from classroom.errors import ClassroomError
 
@@ -125,19 +126,34 @@ def test_other_code_or_settings_never_get_a_saved_result(small: Small) -> None:
 
 
 def test_running_jobs_keep_their_files(small: Small) -> None:
-    """Nothing is put in place while a Snakemake is at work in the tree: `snakemake -n` beside it, for instance."""
+    """Nothing is put in place of what a job is about to write: one by hand, or of a Snakemake that was killed."""
     Path("sum").write_text("being written")
-    lock = Path(".snakemake/locks/0.output.lock")
-    lock.parent.mkdir(parents=True)
-    lock.touch()
-    assert reconcile() == {"add"}
-    assert Path("sum").read_text() == "being written"
-    lock.unlink()
+    with locks.one_process("add", "add", print):
+        assert reconcile() == {"add"}
+        assert Path("sum").read_text() == "being written"
     assert reconcile() == set()
     assert small.is_right()
 
 
-def test_a_broken_record_is_said_in_one_paragraph(small: Small) -> None:
-    Path("dvc.lock").write_text("stages: [")
+@pytest.mark.parametrize("kept", [0, 0.3, 0.5, 0.8, 0.99])
+@pytest.mark.parametrize("copy", [True, False], ids=["with a copy", "without"])
+def test_a_half_written_record_is_mended(small: Small, kept: float, copy: bool) -> None:
+    """DVC writes dvc.lock in place, so a kill may leave any part of it."""
+    lock = Path("dvc.lock").read_text()
+    reconcile()
+    if not copy:
+        Path(".classroom/dvc.lock").unlink()
+    Path("dvc.lock").write_text(lock[: int(kept * len(lock))])
+    said: list[str] = []
+    assert reconcile(said.append) == set()
+    assert said[0].startswith("dvc.lock was half-written or damaged: ")
+    assert YAML().load(Path("dvc.lock")) == YAML().load(lock)
+    assert small.is_right()
+
+
+def test_a_merge_conflict_in_the_record_is_left_to_its_user(small: Small) -> None:
+    conflict = "<<<<<<< ours\n" + Path("dvc.lock").read_text()
+    Path("dvc.lock").write_text(conflict)
     with pytest.raises(ClassroomError, match=r"DVC cannot judge what is fresh: .*dvc\.lock"):
         reconcile()
+    assert Path("dvc.lock").read_text() == conflict

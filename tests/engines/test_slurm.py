@@ -107,7 +107,6 @@ def snakemake_is_killed(story: Story) -> None:
     os.killpg(snakemake.pid, signal.SIGKILL)
     snakemake.wait()
     story.left_behind = [training.job for training in frozen.values()]
-    project.snakemake("--unlock")
     story.refusal = project.run("snakemake", *PROFILE, TARGET, expect=1)
     frozen["teacher"].process.resume()
     ask("scancel", frozen["student"].job)

@@ -1,18 +1,21 @@
 # Checked settings, the verdict on what is fresh, and the few functions that the rules share.
 # There are no benchmark files: Snakemake counts their times among the outputs', which `reconcile` cannot know of;
 # duration and memory are in each job's receipt.
+import atexit
 import os
 import re
 import sys
 import warnings
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 import yaml
 
 from classroom.distill.exchange import EXCHANGE
 from classroom.engines.checks import check_all, check_source
-from classroom.engines.reconcile import NESTED, reconcile
+from classroom.engines.engine import Engine, look
+from classroom.engines.reconcile import NESTED
 from classroom.engines.slurm import jobs_of as slurm_jobs_of
 from classroom.errors import ClassroomError
 from classroom.method_settings import COMPARISON_METHODS
@@ -56,11 +59,13 @@ def reconcile_at_the_end() -> None:
     """Records what finished. It must never spoil the outcome of the jobs themselves."""
     if MAIN_PROCESS:
         try:
-            reconcile(say)
+            engine.stop()
         except Exception as error:
             say(f"Warning: the results are not recorded in dvc.lock yet ({error}); the next start tries again.")
 
 
+until_exit = ExitStack()
+atexit.register(until_exit.close)
 try:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -68,7 +73,12 @@ try:
         if MAIN_PROCESS:
             for warning in caught:
                 say(f"Warning: {warning.message}")
-            reconcile(say)
+            command = " ".join(["snakemake", *sys.argv[1:]])
+            if any(re.fullmatch("--dry-?run|-[a-zA-Z]*n[a-zA-Z]*", argument) for argument in sys.argv):
+                look(command, say)
+            else:
+                engine = until_exit.enter_context(Engine(command, say))
+                engine.start()
 except ClassroomError as error:
     say(f"Error: {error}")
     sys.exit(1)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from classroom.engines import plan, records
-from classroom.engines.plan import HIDDEN, Stage
+from classroom.engines.plan import HIDDEN, Stage, makers, upstream
 from classroom.engines.recipe import recipe
-from classroom.engines.reconcile import Hashes, makers, upstream
+from classroom.engines.reconcile import Hashes
 from classroom.engines.records import Record
 from classroom.errors import ClassroomError, DataError
 from classroom.evaluation.evaluate import judge

@@ -13,9 +13,9 @@ from tabulate import tabulate
 
 from classroom.data.labels import LABELS
 from classroom.engines import plan
-from classroom.engines.plan import Stage
+from classroom.engines.plan import Stage, upstream
 from classroom.engines.receipts import matches
-from classroom.engines.reconcile import Hashes, upstream
+from classroom.engines.reconcile import Hashes
 from classroom.params import BASELINES, Dataset, Params, check, load
 
 START_UP = 5.0

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import reduce
 from operator import getitem
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classroom.errors import ClassroomError
+from classroom.files import write_text
+
+LOCK = Path("dvc.lock")
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -58,6 +63,21 @@ def restore(due: Iterable[str], made_by: Mapping[str, Iterable[str]]) -> list[st
     return restored
 
 
+@contextmanager
+def claimed(command: str) -> Iterator[None]:
+    """Meanwhile the whole tree stands in DVC's list of what is being written, by `command`: DVC changes nothing in it.
+
+    Raises ClassroomError if DVC is at work in the tree.
+    """
+    from dvc.rwlock import rwlock
+
+    with ExitStack() as held:
+        with _project("cannot be kept off") as repo:
+            hardlink = repo.config["core"].get("hardlink_lock", False)
+            held.enter_context(rwlock(repo.tmp_dir, repo.fs, command, [], [repo.root_dir], hardlink))
+        yield
+
+
 def _stages(repo: Repo) -> dict[str, Stage]:
     return {stage.addressing: stage for stage in repo.index.stages}
 
@@ -82,8 +102,16 @@ def _check_out(stage: Stage) -> bool:
 
 
 def _write(stages: list[Stage]) -> None:
+    """Into dvc.lock, whole or not at all; DVC's own function would write in place."""
+    from dvc.stage.serialize import to_lockfile
+    from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
+
     if stages:
-        stages[0].dvcfile.dump_stages(stages, update_pipeline=False)
+        content = parse_yaml_for_update(LOCK.read_text() if LOCK.exists() else "", LOCK) or {"schema": "2.0"}
+        entries = content.setdefault("stages", {})
+        for stage in stages:
+            entries.update(to_lockfile(stage))
+        write_text(LOCK, dumps_yaml(content))
 
 
 @contextmanager
@@ -105,9 +133,20 @@ def _project(fault: str) -> Iterator[Repo]:
         hint = ""
         if "dvc.lock" in reason:
             hint = " Mend dvc.lock, or remove it: finished jobs are recorded in a new one from their receipts."
-        raise ClassroomError(f"DVC {fault}: {reason}.{hint}") from None
+        raise ClassroomError(_at_work(str(error)) or f"DVC {fault}: {reason}.{hint}") from None
     finally:
         param.read_param_file = read
+
+
+def _at_work(said: str) -> str:
+    """What to tell a user of DVC's complaint that other processes read or write what it needs; else nothing."""
+    by = dict.fromkeys(f"`{command}` (PID {pid})" for pid, command in re.findall(r"\(PID (\d+)\): (.+)", said))
+    if not by:
+        return ""
+    return (
+        f"{', '.join(by)} is at work in this tree. Two at once would do the same jobs twice: wait for it to end, or "
+        "stop it; nothing that it finished is lost."
+    )
 
 
 def _once(read: Callable[..., Any]) -> Callable[..., dict[str, Any]]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from graphlib import TopologicalSorter
+from pathlib import Path, PurePosixPath
 
 from classroom.errors import ClassroomError, suggestion
 from classroom.files import write_json
@@ -65,6 +68,57 @@ def maker_of(stages: dict[str, Stage], report: str) -> Stage:
     if (name := Path(report).stem) not in made:
         raise ClassroomError(f"unknown report '{name}'.{suggestion(name, made)}")
     return made[name]
+
+
+def downstream(stages: dict[str, Stage], changed: Iterable[str]) -> set[str]:
+    """`changed` and every stage that stands on one of them, directly or not (dvc status names only the first)."""
+    stale = set(changed) & stages.keys()
+    made_by = makers(stages)
+    for stage in in_order(stages):
+        if not stale.isdisjoint(made_by[stage.name]):
+            stale.add(stage.name)
+    return stale
+
+
+def upstream(stages: dict[str, Stage], names: Iterable[str]) -> list[Stage]:
+    """The stages `names` and every one that they stand on, directly or not, in an order in which they can run."""
+    needed = set(names)
+    made_by = makers(stages)
+    order = in_order(stages)
+    for stage in reversed(order):
+        if stage.name in needed:
+            needed |= set(made_by[stage.name])
+    return [stage for stage in order if stage.name in needed]
+
+
+def makers(stages: dict[str, Stage]) -> dict[str, list[str]]:
+    """By stage, the stages that make what it depends on; a dependency may be a folder of several stages' outputs."""
+    maker = {out: stage.name for stage in stages.values() for out in stage.outputs}
+    made = outputs_below(stages)
+    return {
+        stage.name: list(dict.fromkeys(maker[out] for dep in stage.dependencies for out in made.get(dep, ())))
+        for stage in stages.values()
+    }
+
+
+def outputs_below(stages: dict[str, Stage]) -> dict[str, list[str]]:
+    """Every output under its own path and under those of all folders that it lies in."""
+    below: dict[str, list[str]] = defaultdict(list)
+    for stage in stages.values():
+        for out in stage.outputs:
+            for place in (out, *(parent.as_posix() for parent in PurePosixPath(out).parents)):
+                below[place].append(out)
+    return below
+
+
+def files_of(stage: Stage, below: dict[str, list[str]]) -> list[str]:
+    """What a stage depends on; in place of a folder the other stages' outputs in it, by `below` (`outputs_below`)."""
+    return [path for dependency in stage.dependencies for path in below.get(dependency, [dependency])]
+
+
+def in_order(stages: dict[str, Stage]) -> list[Stage]:
+    """Every stage after those it depends on."""
+    return [stages[name] for name in TopologicalSorter(makers(stages)).static_order()]
 
 
 def _stage(entry: dict) -> Stage:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from classroom.engines import plan, records
+from classroom.engines.locks import one_process
+from classroom.engines.times import none_from_the_future
 from classroom.errors import ClassroomError, suggestion
-from classroom.files import content_hash, write_json
+from classroom.files import content_hash, remove_leftovers, write_json
 from classroom.params import select
 
 LIBRARIES = ("snakemake", "dvc", "timm", "segmentation-models-pytorch", "kornia", "pandas", "pyarrow")
@@ -70,8 +73,9 @@ class Job:
 def job(command: str, raw: dict[str, Any], only_planned: bool = True) -> Iterator[Job]:
     """Notes what `command` stands on, and writes its receipt if it succeeds.
 
-    Raises ClassroomError if something that it needs is missing or not as its maker left it, and, with `only_planned`,
-    for a command that is no stage's.
+    Waits for another process that does the same; if that one leaves what this one would make, the program ends here,
+    well. Raises ClassroomError if something that it needs is missing or not as its maker left it, and, with
+    `only_planned`, for a command that is no stage's.
     """
     stages = plan.load() if Path("dvc.yaml").exists() else {}
     stage = next((stage for stage in stages.values() if stage.command == command), None)
@@ -79,18 +83,35 @@ def job(command: str, raw: dict[str, Any], only_planned: bool = True) -> Iterato
         alike = [known.command for known in stages.values() if known.command.split()[1] == command.split()[1]]
         near = suggestion(command, alike) or " params.yaml asks for none of this kind."
         raise ClassroomError(f"`{command}` is no job of dvc.yaml with params.yaml as it stands.{near}")
-    if stage:
-        for path in stage.dependencies:
-            if not Path(path).exists():
-                makers = [
-                    s.command for s in stages.values() if any(f"{out}/".startswith(f"{path}/") for out in s.outputs)
-                ]
-                hint = f"Run `{makers[0]}` first." if makers else "Is this the project's root?"
-                raise ClassroomError(f"{path}: no such file or folder; `{command}` needs it. {hint}")
-    under_way = Job(stage, command, raw)
-    records.check_as_made(stages.values(), under_way.dependencies)
-    yield under_way
-    under_way.close()
+    if stage is None:
+        yield Job(None, command, raw)
+        return
+    _check_present(stage, stages)
+    with one_process(stage.name, command, _say) as waited:
+        if waited and matches(stage, raw):
+            _say("it is done")
+            raise SystemExit(0)
+        for out in stage.outputs:
+            remove_leftovers(Path(out))
+        files = [Path(path) for path in plan.files_of(stage, plan.outputs_below(stages))]
+        none_from_the_future(files)
+        under_way = Job(stage, command, raw)
+        records.check_as_made(stages.values(), under_way.dependencies)
+        yield under_way
+        under_way.close()
+        none_from_the_future(files)  # if the clock was set back meanwhile
+
+
+def _check_present(stage: plan.Stage, stages: dict[str, plan.Stage]) -> None:
+    for path in stage.dependencies:
+        if not Path(path).exists():
+            makers = [s.command for s in stages.values() if any(f"{out}/".startswith(f"{path}/") for out in s.outputs)]
+            hint = f"Run `{makers[0]}` first." if makers else "Is this the project's root?"
+            raise ClassroomError(f"{path}: no such file or folder; `{stage.command}` needs it. {hint}")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def matches(stage: plan.Stage, raw: dict[str, Any], hash_of: Any = content_hash) -> bool:
@@ -113,9 +134,17 @@ def hashes(paths: Any) -> dict[str, str]:
 
 
 def code_version() -> str:
-    """The git commit, with `-dirty` for uncommitted changes; the package's version outside a repository."""
-    describe = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    """The git commit, with `-dirty` for uncommitted changes; the package's version outside a repository.
+
+    Asked without git's own lock, which a job killed in that moment would leave behind.
+    """
     try:
-        return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+        commit = _git("describe", "--always", "--abbrev=12")
+        return commit + ("-dirty" if _git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return version("classroom")
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "--no-optional-locks", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
