@@ -633,6 +633,18 @@ def reconcile() -> None:
 
 
 @app.command()
+def verify() -> None:
+    """Read every finished result again, and DVC's copy of it, and bring back what is damaged."""
+    from classroom.engines.engine import Engine
+    from classroom.engines.verify import verify as run
+
+    with Engine("classroom verify", typer.echo) as engine:
+        damaged = run(engine, typer.echo)
+    if damaged:
+        raise typer.Exit(1)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of params.yaml, for editors."""
     import json

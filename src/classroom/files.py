@@ -119,15 +119,19 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text)
 
 
+def files_in(path: Path) -> list[Path]:
+    """The file, or all files in the folder but Snakemake's own; none if nothing is there."""
+    if not path.is_dir():
+        return [path] if path.exists() else []
+    return [file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".snakemake")]
+
+
 def content_hash(path: Path) -> str:
-    """MD5 of a file, or of the relative names and MD5s of all files in a folder."""
+    """MD5 of a file, or of the list of relative names and MD5s of all files in a folder: the same as dvc.lock's."""
     if path.is_dir():
-        lines = [
-            f"{content_hash(file)} {file.relative_to(path).as_posix()}\n"
-            for file in sorted(path.rglob("*"))
-            if file.is_file() and not file.name.startswith(".snakemake")
-        ]
-        return hashlib.md5("".join(lines).encode(), usedforsecurity=False).hexdigest() + ".dir"
+        files = {file.relative_to(path).as_posix(): file for file in files_in(path)}
+        listing = [{"md5": content_hash(file), "relpath": name} for name, file in sorted(files.items())]
+        return hashlib.md5(json.dumps(listing).encode(), usedforsecurity=False).hexdigest() + ".dir"
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 

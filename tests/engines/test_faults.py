@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, STUDY
 
+from classroom.files import content_hash
 from engines.conftest import Project, start, trainings, wait_for
 
 pytestmark = pytest.mark.engines
 
 PREPARED = f"data/prepared/{STUDY}/images.npy"
+RUN = f"runs/{STUDY}/ml-v3/seed-0"
 YEAR = 365 * 24 * 3600
 
 
@@ -48,6 +50,95 @@ def test_jobs_of_a_killed_snakemake_are_waited_for(finished: Project) -> None:
 def printed(project: Project) -> str:
     """What commands that were started have printed."""
     return (project.root / "printed").read_text()
+
+
+# Damaged files --------------------------------------------------------------------------------------------------
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip(path: Path) -> None:
+    """One bit in the middle, as a failing disk would: size and time stay."""
+    status = path.stat()
+    content = bytearray(path.read_bytes())
+    content[len(content) * 2 // 3] ^= 4
+    path.chmod(0o644)
+    path.write_bytes(content)
+    path.chmod(status.st_mode & 0o777)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_what_is_cut_off_or_lost_comes_back(finished: Project) -> None:
+    """Files that DVC's cache holds are brought back, not made again; DVC's own files are mended."""
+    results = [
+        f"{RUN}/{name}" for name in ("weights.safetensors", "predictions.parquet", "metrics.json", "receipt.json")
+    ]
+    damaged = [*results, PREPARED, f"data/splits/{STUDY}.parquet"]
+    before = {path: content_hash(finished.root / path) for path in [*damaged, f"{RUN}/history.csv", "dvc.lock"]}
+    for path in damaged:
+        cut(finished.root / path)
+    (finished.root / RUN / "history.csv").unlink()
+    cut(finished.root / "dvc.lock")
+    (finished.root / ".dvc/tmp/rwlock").write_text('{"write": {"/tm')
+    (finished.root / ".classroom/hashes.json").write_text('{"runs')
+    printed = finished.run("classroom", "reconcile")
+    assert "restored from DVC's cache: " in printed
+    assert "dvc.lock was half-written or damaged: the last good one is back" in printed
+    assert ".dvc/tmp/rwlock was half-written: removed" in printed
+    assert ".classroom/hashes.json is damaged: every result is read again" in printed
+    assert printed.endswith("nothing to do\n")
+    assert {path: content_hash(finished.root / path) for path in before} == before
+    assert finished.planned() == Counter()
+
+
+def test_a_flipped_bit_is_found_by_whoever_reads_the_file(finished: Project) -> None:
+    """No job uses it, though size and time tell nothing; the next start mends it."""
+    for path, command in (
+        (PREPARED, f"train {STUDY} student --seed 0"),
+        (f"{RUN}/predictions.parquet", f"evaluate {STUDY} ml-v3"),
+        (f"{RUN}/weights.safetensors", f"cka {STUDY} ml-v3 --seed 0"),
+    ):
+        before = content_hash(finished.root / path)
+        flip(finished.root / path)
+        printed = finished.run("classroom", *command.split(), expect=1)
+        assert printed.startswith(f"Error: {path}: damaged, edited or exchanged since `classroom ")
+        assert f"`dvc checkout {path}`" in printed
+        assert printed.count("\n") == 1
+        assert "restored from DVC's cache: " in finished.run("classroom", "reconcile")
+        assert content_hash(finished.root / path) == before
+
+
+def test_verify_reads_everything_again(finished: Project) -> None:
+    """A flipped bit in a result: it comes back; in DVC's copy: that is renewed; in both: the job is due again."""
+    cache = finished.root / ".dvc/cache/files/md5"
+    lock = (finished.root / "dvc.lock").read_text()
+
+    def copy(path: str) -> Path:
+        checksum = re.search(rf"path: {re.escape(path)}\n\s+hash: md5\n\s+md5: (\w+)", lock)[1]
+        return cache / checksum[:2] / checksum[2:]
+
+    finished.run("classroom", "reconcile")  # may set times; what DVC remembers of the files is of now on
+    assert ": 0 damaged, 0 copies damaged" in finished.run("classroom", "verify")
+    here, there, both = f"{RUN}/weights.safetensors", f"{RUN}/metrics.json", f"runs/{STUDY}/student/seed-0/history.csv"
+    image = next((finished.root / "data/raw/lgg").rglob("*_mask.tif"))
+    for path in (finished.root / here, image, copy(there), finished.root / both, copy(both)):
+        flip(path)
+    printed = finished.run("classroom", "verify", expect=1)
+    for path in (here, "data/raw/lgg", both):
+        assert f"{path}: damaged, or changed by hand: its checksum is not the one in dvc.lock" in printed
+    assert f"restored from DVC's cache: fetch@lgg, train@{STUDY}-ml-v3-0\n" in printed
+    assert f"{there}: its copy in DVC's cache was damaged, and is renewed" in printed
+    assert f"{both}: its copy in DVC's cache was damaged, and is removed" in printed
+    assert ": 3 damaged, 2 copies damaged" in printed
+    assert content_hash(copy(there)) == content_hash(finished.root / there)
+    assert finished.planned("reports/table4.md") == Counter(baseline=1, evaluate_baseline=1, variants_table=1)
+
+
+def test_a_folder_has_the_checksum_that_dvc_gives_it(finished_once: Project) -> None:
+    lock = (finished_once.root / "dvc.lock").read_text()
+    assert f"md5: {content_hash(finished_once.root / 'data/raw/lgg')}\n" in lock
 
 
 # Disks ----------------------------------------------------------------------------------------------------------
@@ -167,6 +258,7 @@ def test_whoever_comes_second_is_told_who_is_at_work(busy: tuple[Project, subpro
         ("snakemake", "--cores", "1", "reports/table1.md"),
         ("snakemake", "--unlock", "reports/table1.md"),
         ("classroom", "reconcile"),
+        ("classroom", "verify"),
     ):
         printed = project.run(*command, expect=1)
         assert re.search(f"^Error: {at_work}", printed, re.MULTILINE), printed

@@ -135,6 +135,53 @@ def test_running_jobs_keep_their_files(small: Small) -> None:
     assert small.is_right()
 
 
+def test_a_damaged_copy_is_not_handed_out(small: Small) -> None:
+    """DVC does not look into its cache, and would take the copy's content for the result."""
+    (copy,) = [path for path in Path(".dvc/cache/files").rglob("*") if path.is_file() and path.read_text() == "a 1"]
+    copy.chmod(0o644)
+    copy.write_text("a 7")
+    copy.chmod(0o444)  # what DVC takes for a sign that nobody has changed it
+    Path("drawn").unlink()
+    said: list[str] = []
+    assert reconcile(said.append) == {"draw", "square", "add"}
+    assert said == ["drawn: its copy in DVC's cache is damaged, and is removed"]
+    assert not Path("drawn").exists()
+
+
+def test_what_nothing_else_holds_is_kept_before_it_is_replaced(small: Small) -> None:
+    """A result edited by hand, tracked or not by DVC's cache; the newest edit stands for older ones."""
+    for edit in ("first edit", "second edit"):
+        Path("drawn").write_text(edit)
+        Path("note").write_text("mine")
+        said: list[str] = []
+        assert reconcile(said.append) == set()
+        assert said[:-1] == [
+            f"{path}: neither recorded nor in DVC's cache; before the saved result replaces it, it is moved to "
+            f".classroom/replaced/{path}"
+            for path in ("drawn", "note")
+        ]
+        assert Path(".classroom/replaced/drawn").read_text() == edit
+        assert Path(".classroom/replaced/note").read_text() == "mine"
+        assert small.is_right()
+
+
+def test_what_the_cache_holds_or_the_record_names_is_replaced_without_a_word(small: Small) -> None:
+    small.edit(power=3)
+    small.run()
+    small.edit(power=2)
+    reconcile()
+    assert small.is_right()
+    small.edit(power=3)
+    saved = small.contents()["square"]["squares/square"]
+    (copy,) = [path for path in Path(".dvc/cache/files").rglob("*") if path.is_file() and path.read_text() == saved]
+    reconcile()
+    copy.unlink()  # as after `dvc gc`, while dvc.lock still names it
+    small.edit(power=2)
+    assert reconcile() == set()
+    assert small.is_right()
+    assert not Path(".classroom/replaced").exists()
+
+
 @pytest.mark.parametrize("kept", [0, 0.3, 0.5, 0.8, 0.99])
 @pytest.mark.parametrize("copy", [True, False], ids=["with a copy", "without"])
 def test_a_half_written_record_is_mended(small: Small, kept: float, copy: bool) -> None:

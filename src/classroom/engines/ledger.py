@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import reduce
@@ -12,10 +14,16 @@ from operator import getitem
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
+from classroom.engines.plan import HIDDEN
 from classroom.errors import ClassroomError
-from classroom.files import write_text
+from classroom.files import content_hash, files_in, remove, write_text
 
 LOCK = Path("dvc.lock")
+
+REPLACED = HIDDEN / "replaced"
+"""Where contents that nothing else holds go, before a saved result takes their place."""
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -41,12 +49,14 @@ def commit(names: Sequence[str]) -> None:
         _write([stages[name] for name in names])
 
 
-def restore(due: Iterable[str], made_by: Mapping[str, Iterable[str]]) -> list[str]:
+def restore(due: Iterable[str], made_by: Mapping[str, Iterable[str]], say: Callable[[str], None]) -> list[str]:
     """Checks out the outputs of those stages that the cache holds for today's inputs; returns the stages' names.
 
     `due` are stale stages, each after those it depends on, which `made_by` names. As under `dvc repro`, a stage is
     looked up by its command, its settings and the contents of its dependencies, hence only when these are fresh; and
-    what lies at its outputs is replaced. Raises ClassroomError if files cannot be written.
+    what lies at its outputs is replaced. Unlike DVC, which asks or refuses, keeps what neither dvc.lock nor the cache
+    knows in `REPLACED`; and unlike DVC, which believes its cache, does not hand out a damaged copy, but says so and
+    removes it. Raises ClassroomError if files cannot be written.
     """
     restored, missing = [], set()
     with _project("cannot restore results from its cache") as repo:
@@ -55,12 +65,39 @@ def restore(due: Iterable[str], made_by: Mapping[str, Iterable[str]]) -> list[st
             if not missing.isdisjoint(made_by[name]):
                 missing.add(name)
             elif stages[name].changed():
-                if _check_out(stages[name]):
+                if _check_out(stages[name], say):
                     restored.append(name)
                 else:
                     missing.add(name)
         _write([stages[name] for name in restored])
     return restored
+
+
+def recorded() -> dict[str, str]:
+    """By output, its checksum in dvc.lock, as `content_hash` gives it; empty if dvc.lock cannot be read."""
+    try:
+        stages = yaml.load(LOCK.read_text(), yaml.CSafeLoader)["stages"]
+        return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ())}
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def renew_copies(outputs: Iterable[str], damaged: Sequence[str]) -> list[str]:
+    """Reads the copies of these outputs in DVC's cache; returns those whose copy was damaged and is no more.
+
+    An output that is not itself among the `damaged` gives a new one.
+    """
+    known, renewed = recorded(), []
+    with _project("cannot read its cache") as repo:
+        of = {out.def_path: out for stage in repo.index.stages for out in stage.outs}
+        for path in outputs:
+            if copies := _damaged_copies(repo, known[path]):
+                for copy_of in copies:
+                    copy_of.unlink()
+                renewed.append(path)
+                if path not in damaged:
+                    of[path].commit()
+    return renewed
 
 
 @contextmanager
@@ -82,11 +119,12 @@ def _stages(repo: Repo) -> dict[str, Stage]:
     return {stage.addressing: stage for stage in repo.index.stages}
 
 
-def _check_out(stage: Stage) -> bool:
+def _check_out(stage: Stage, say: Callable[[str], None]) -> bool:
     from dvc.exceptions import DvcException
     from dvc_data.hashfile.hash_info import HashInfo
 
     saved = stage.repo.stage_cache
+    known = {out: out.hash_info.value for out in stage.outs}
     try:
         if stage.changed_stage() or not stage.deps_cached():
             stage.save_deps()
@@ -95,10 +133,47 @@ def _check_out(stage: Stage) -> bool:
         saved.restore(stage, dry=True)
     except DvcException:
         return False
+    for out, checksum in known.items():
+        _set_aside(stage.repo, Path(out.def_path), checksum, say)
     stage.remove_outs()  # else DVC asks before it replaces a file that it does not know
     saved.restore(stage)
-    stage.save(run_cache=False)
-    return True
+    stage.save(run_cache=False)  # which believes that what came is what was asked for
+    spoilt = [out for out in stage.outs if content_hash(Path(out.fs_path)) != out.hash_info.value]
+    for out in spoilt:
+        say(f"{out.def_path}: its copy in DVC's cache is damaged, and is removed")
+        for copy_of in _damaged_copies(stage.repo, out.hash_info.value):
+            copy_of.unlink()
+        out.remove()
+    return not spoilt
+
+
+def _set_aside(repo: Repo, path: Path, recorded: str | None, say: Callable[[str], None]) -> None:
+    """Moves an output whose contents neither dvc.lock records nor the cache holds: an edit, or not recorded yet."""
+    if not path.exists() or all(_copy(repo, content_hash(file)).exists() for file in files_in(path)):
+        return
+    if content_hash(path) == recorded:
+        return
+    kept = REPLACED / path
+    remove(kept)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(path, kept)
+    say(f"{path}: neither recorded nor in DVC's cache; before the saved result replaces it, it is moved to {kept}")
+
+
+def _copy(repo: Repo, checksum: str) -> Path:
+    return Path(repo.cache.local.oid_to_path(checksum))
+
+
+def _damaged_copies(repo: Repo, checksum: str) -> list[Path]:
+    """Files in the cache, of those that make up an output, whose content is not what their name says."""
+    whole = _copy(repo, checksum)
+    if not whole.exists():
+        return []
+    if content_hash(whole) != checksum.removesuffix(".dir"):
+        return [whole]
+    parts = [file["md5"] for file in json.loads(whole.read_text())] if checksum.endswith(".dir") else []
+    copies = {_copy(repo, part): part for part in parts}
+    return [path for path, part in copies.items() if path.exists() and content_hash(path) != part]
 
 
 def _write(stages: list[Stage]) -> None:

@@ -50,7 +50,7 @@ def reconcile(say: Say = lambda text: None) -> set[str]:
         changed = ledger.changed()
     stale = downstream(stages, changed)
     due = [stage.name for stage in in_order(stages) if stage.name in stale - locks.jobs_at_work().keys()]
-    if due and (restored := ledger.restore(due, makers(stages))):
+    if due and (restored := ledger.restore(due, makers(stages), say)):
         say(f"restored from DVC's cache: {_some(restored)}")
         stale = downstream(stages, ledger.changed())
     keep()

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from classroom.engines.plan import Stage
+from classroom.engines.times import touch
 from classroom.errors import ClassroomError
 from classroom.files import content_hash
 from classroom.params import select
@@ -41,13 +42,14 @@ def check_as_made(stages: Iterable[Stage], dependencies: Mapping[str, str]) -> N
     """Raises ClassroomError for a file among `dependencies`, by path their MD5s, that is not as its maker left it.
 
     What is on no record is for the command itself to judge, and so are folders that one job made, as DVC's MD5s of
-    them are others.
+    them are others. The file gets a new time, so that DVC, which trusts times and sizes, sees the damage too.
     """
     for maker in stages:
         for out in maker.outputs:
             needed = any(f"{out}/".startswith(f"{dependency}/") for dependency in dependencies)
             judged = needed and Path(out).is_file() and Path(out) != maker.receipt
             if judged and _fits(maker, out, dependencies.get(out) or content_hash(Path(out))) is False:
+                touch(Path(out))
                 raise ClassroomError(
                     f"{out}: damaged, edited or exchanged since `{maker.command}` made it. Run that again, or "
                     f"`dvc checkout {out}`, which brings it back from DVC's cache."

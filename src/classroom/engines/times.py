@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from classroom.files import files_in
+
 
 def time_of(path: Path) -> int:
     """In nanoseconds since the epoch. Snakemake keeps a folder's time in a file inside it."""
@@ -29,3 +31,9 @@ def none_from_the_future(paths: Iterable[Path]) -> None:
     for path in paths:
         if path.exists() and time_of(path) > now:
             set_time(path, now)
+
+
+def touch(path: Path) -> None:
+    """Gives a file, or all files in a folder, the time of now: whoever goes by times and sizes reads them again."""
+    for file in files_in(path):
+        os.utime(file)
