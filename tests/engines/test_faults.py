@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from chaos import Chaos, Report, different
 from conftest import ROOT, STUDY
 
 from classroom.files import content_hash
@@ -26,6 +28,19 @@ YEAR = 365 * 24 * 3600
 
 
 # Kills ----------------------------------------------------------------------------------------------------------
+
+
+def test_killed_at_random_moments_it_ends_in_the_same_files(
+    pristine: Project, finished_once: Project, tmp_path: Path
+) -> None:
+    """SIGKILLs of Snakemake, of jobs and of everything: nothing lost, nothing done twice."""
+    project = pristine.copy(tmp_path / "project")
+    target = f"results/variants/{STUDY}/ml-v3.json"
+    report = Chaos(project, target, seed=0, pause=(0, 0.6)).run(5, finished_once.root, Report())
+    print(report)
+    assert report.kills.total() == 5
+    assert report.compared > 10
+    assert (report.different, report.twice, report.left_over, report.to_do) == ([], {}, [], 0)
 
 
 def test_jobs_of_a_killed_snakemake_are_waited_for(finished: Project) -> None:
@@ -296,6 +311,22 @@ def test_a_job_that_another_process_does_is_waited_for(finished: Project) -> Non
     assert [first.wait(timeout=120), second.wait(timeout=120)] == [0, 0]
     assert "it is done" in printed(finished)
     assert printed(finished).count("best epochs") == 1
+
+
+def test_two_trees_share_a_cache(pristine: Project, finished_once: Project, tmp_path: Path) -> None:
+    """Both run at once, and both are right."""
+    trees = [pristine.copy(tmp_path / name) for name in ("first", "second")]
+    for tree in trees:
+        tree.run("dvc", "cache", "dir", str(tmp_path / "cache"))
+    target = f"data/splits/{STUDY}.parquet"
+    running = [start(tree, "snakemake", "--cores", "1", target) for tree in trees]
+    assert [process.wait(timeout=300) for process in running] == [0, 0]
+    for tree in trees:
+        assert different(tree.root, finished_once.root) == []
+        assert not (tree.root / ".dvc/cache").exists()
+    assert ": 0 damaged, 0 copies damaged" in trees[0].run("classroom", "verify")
+    shutil.rmtree(trees[1].root / "data")
+    assert trees[1].planned(target) == Counter(), "the one tree's results bring back the other's"
 
 
 def test_a_stale_process_number_does_not_keep_dvc_out(finished: Project) -> None:
