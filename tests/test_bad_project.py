@@ -422,7 +422,7 @@ def project(finished_project: Path, tmp_path: Path) -> Path:
 def contents(root: Path) -> dict[str, bytes]:
     """Every file but what the engines note for themselves."""
     noted = (".dvc/tmp", ".git/", ".classroom/plan.json", ".classroom/networks.json", ".classroom/methods.json",
-             ".classroom/hashes.json", ".classroom/reconcile.lock")  # fmt: skip
+             ".classroom/hashes.json", ".classroom/engine.lock")  # fmt: skip
     paths = (path for path in root.rglob("*") if path.is_file())
     names = {path.relative_to(root).as_posix(): path for path in paths}
     return {name: path.read_bytes() for name, path in names.items() if not name.startswith(noted)}

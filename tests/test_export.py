@@ -324,13 +324,17 @@ def test_an_accelerator_s_rounding_is_allowed_for_and_a_cpu_s_is_not(copy: Path)
 
 @masks
 def test_images_that_were_prepared_anew_are_noticed(copy: Path) -> None:
-    for name, change in {
-        "other pixels": lambda images: 255 - images,
-        "another size": lambda images: np.repeat(np.repeat(images, 2, 1), 2, 2),
-    }.items():
+    def doubled(array: np.ndarray) -> np.ndarray:
+        return np.repeat(np.repeat(array, 2, 1), 2, 2) if array.ndim > 1 else array
+
+    for name, of_images, of_targets in (
+        ("other pixels", lambda images: 255 - images, lambda targets: targets),
+        ("another size", doubled, doubled),
+    ):
         prepared = copy / name
         shutil.copytree(copy / "prepared", prepared)
-        np.save(prepared / "images.npy", change(np.load(prepared / "images.npy")))
+        for file, change in (("images.npy", of_images), ("targets.npy", of_targets)):
+            np.save(prepared / file, change(np.load(prepared / file)))
         with pytest.raises(ExportError, match=r"do not give the predictions|not the images that .*run was trained"):
             export(copy / "run", "ensemble", prepared, copy / "splits.parquet", copy / "new", "v1")
     assert left(copy / "new") == []
