@@ -29,7 +29,7 @@ from engines.conftest import Project, checkout, only
 from ruamel.yaml import YAML
 
 KINDS = ("engine", "job", "everything")
-"""What is killed: Snakemake alone, so that its jobs go on as orphans; one job; every process of the tree."""
+"""What is killed, in turn: Snakemake alone, so that its jobs go on as orphans; one job; every process of the tree."""
 
 WRITES = {
     "checkpoint": "checkpoints/*/*/*/*/newest.pt.*.tmp",
@@ -110,7 +110,7 @@ class Chaos:
             starts += 1
             with self._started() as running:
                 while report.kills.total() < kills and self._wait(running):
-                    kind = self.random.choice(KINDS)
+                    kind = KINDS[report.kills.total() % len(KINDS)]
                     if (moment := self._kill(kind, running)) is not None:
                         report.kills[kind, moment] += 1
                         say(f"{time.monotonic() - began:6.0f} s  {report.kills.total():3d}  {kind}: {moment}")

@@ -38,7 +38,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_files(
     target = f"results/variants/{STUDY}/ml-v3.json"
     report = Chaos(project, target, seed=0, pause=(0, 0.6)).run(5, finished_once.root, Report())
     print(report)
-    assert report.kills.total() == 5
+    assert report.kills.total() >= 3, "one of each kind, or more, before it was through"
     assert report.compared > 10
     assert (report.different, report.twice, report.left_over, report.to_do) == ([], {}, [], 0)
 

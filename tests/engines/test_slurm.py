@@ -78,8 +78,8 @@ def reference(pristine: Project, tmp_path_factory: pytest.TempPathFactory) -> Pr
 
 
 @pytest.fixture(scope="module")
-def story(pristine: Project, reference: Project, tmp_path_factory: pytest.TempPathFactory) -> Story:
-    project = longer(pristine.copy(tmp_path_factory.mktemp("slurm") / "project"))
+def story(reference: Project, tmp_path_factory: pytest.TempPathFactory) -> Story:
+    project = reference.copy(tmp_path_factory.mktemp("slurm") / "project")  # the same commit, which receipts name
     project.environment["PYTHONPATH"] += f":{slurm.PLUGIN}"
     story = Story(project)
     with slurm.running(tmp_path_factory.mktemp("cluster")) as cluster:
