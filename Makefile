@@ -18,7 +18,7 @@ test: .venv/ready
 	snakefmt --check workflow
 	snakemake --lint
 	@if command -v slurmctld >/dev/null; then $(MAKE) --no-print-directory .venv/slurm; fi
-	python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # For a cluster: Snakemake's SLURM plugin, then see docs/clusters.md.
 slurm: .venv/ready
