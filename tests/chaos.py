@@ -291,7 +291,7 @@ def main() -> None:
     reference = arguments.reference
     if reference is None:
         undisturbed = _project(arguments.scale, folder / "undisturbed")
-        undisturbed.snakemake(arguments.target)
+        undisturbed.run("snakemake", "--cores", "2", arguments.target, timeout=6 * 3600)
         reference = undisturbed.root
     report = Report()
     while report.kills.total() < arguments.kills:
