@@ -34,11 +34,11 @@ def test_killed_at_random_moments_it_ends_in_the_same_files(
     pristine: Project, finished_once: Project, tmp_path: Path
 ) -> None:
     """SIGKILLs of Snakemake, of jobs and of everything: nothing lost, nothing done twice."""
-    project = pristine.copy(tmp_path / "project")
-    target = f"results/variants/{STUDY}/ml-v3.json"
-    report = Chaos(project, target, seed=0, pause=(0, 0.6)).run(5, finished_once.root, Report())
+    target, report = f"results/variants/{STUDY}/ml-v3.json", Report()
+    while report.kills.total() < 3:  # one of each kind; a run may be through before
+        project = pristine.copy(tmp_path / f"project-{report.runs}")
+        Chaos(project, target, seed=report.runs, pause=(0, 0.6)).run(5, finished_once.root, report)
     print(report)
-    assert report.kills.total() >= 3, "one of each kind, or more, before it was through"
     assert report.compared > 10
     assert (report.different, report.twice, report.left_over, report.to_do) == ([], {}, [], 0)
 
