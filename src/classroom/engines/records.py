@@ -41,8 +41,9 @@ def of(stage: Stage) -> Iterator[Record]:
 def check_as_made(stages: Iterable[Stage], dependencies: Mapping[str, str]) -> None:
     """Raises ClassroomError for a file among `dependencies`, by path their MD5s, that is not as its maker left it.
 
-    What is on no record is for the command itself to judge, and so are folders that one job made, as DVC's MD5s of
-    them are others. The file gets a new time, so that DVC, which trusts times and sizes, sees the damage too.
+    What is on no record is for the command itself to judge, and so are folders that one job made: raw data, which
+    `prepare` reads image by image, and DVC compares as a whole. A refused file gets a new time, so that DVC, which
+    trusts times and sizes, sees the damage too.
     """
     for maker in stages:
         for out in maker.outputs:
