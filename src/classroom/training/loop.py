@@ -61,14 +61,14 @@ def fit(
                 images, targets = augment(images, targets, zlib.crc32(f"{seed}/{progress.epoch}/{step}".encode()))
                 with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
                     terms = method.losses(images, targets)
-                total = sum(term.weight * term.value for term in terms)
-                if not math.isfinite(total.item()):
-                    raise TrainingError(_not_finite(terms, progress, step, checkpoints))
                 optimiser.zero_grad(set_to_none=True)
-                total.backward()
+                sum(term.weight * term.value for term in terms).backward()
                 optimiser.step()
                 method.after_step()
-                _add(progress, terms)
+                values = _values(terms)
+                if not all(map(math.isfinite, values)):
+                    raise TrainingError(_not_finite(terms, values, progress, step, checkpoints))
+                _add(progress, terms, values)
                 report(progress, steps)
                 if interruption.requested or checkpoints.due():
                     checkpoints.save(progress)
@@ -120,10 +120,14 @@ class Interruption:
         self.requested = number
 
 
-def _add(progress: Progress, terms: list[Term]) -> None:
-    for term in terms:
+def _values(terms: list[Term]) -> list[float]:
+    """In one go, and asked for when the whole step is queued: the only time that a step waits for a GPU."""
+    return torch.stack([term.value.detach().float() for term in terms]).tolist()
+
+
+def _add(progress: Progress, terms: list[Term], values: list[float]) -> None:
+    for term, value in zip(terms, values, strict=True):
         key = f"{term.network}/{term.name}"
-        value = term.value.item()
         progress.sums[key] = progress.sums.get(key, 0.0) + value
         progress.weighted[key] = progress.weighted.get(key, 0.0) + term.weight * value
     progress.step += 1
@@ -148,8 +152,8 @@ def _close_epoch(
     progress.epoch, progress.step, progress.sums, progress.weighted = progress.epoch + 1, 0, {}, {}
 
 
-def _not_finite(terms: list[Term], progress: Progress, step: int, checkpoints: Checkpoints) -> str:
-    guilty = [f"{t.network}/{t.name}" for t in terms if not math.isfinite(t.value.item())] or ["the weighted sum"]
+def _not_finite(terms: list[Term], values: list[float], progress: Progress, step: int, checkpoints: Checkpoints) -> str:
+    guilty = [f"{t.network}/{t.name}" for t, value in zip(terms, values, strict=True) if not math.isfinite(value)]
     kept = f"The last good checkpoint is {checkpoints.newest}." if checkpoints.newest.exists() else "No checkpoint yet."
     return (
         f"loss not finite in epoch {progress.epoch + 1}, step {step + 1}: {', '.join(guilty)}. {kept} "

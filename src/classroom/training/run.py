@@ -79,7 +79,7 @@ def train(
     checkpoints = Checkpoints(checkpoint_folder, identity, checkpoint_minutes, method, optimiser)
     torch.manual_seed(seed)
 
-    clock = _Clock(show, settings.epochs)
+    clock = Clock(show, settings.epochs)
     progress = fit(
         method, data, augment, settings, balance, seed, where, checkpoints,
         clock, show.log,
@@ -155,7 +155,7 @@ def peak_memory_mb(device: torch.device) -> dict[str, int]:
     return peak
 
 
-class _Clock:
+class Clock:
     """Passes progress on and takes the time, of this session's steps alone, first one aside."""
 
     def __init__(self, show: Any, epochs: int) -> None:
