@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: table4 all test slurm format lock clean rulegraph
+.PHONY: table4 all test bench slurm format lock clean rulegraph
 
 table4: .venv/ready
 	snakemake --cores all reports/table4.md
@@ -28,6 +28,16 @@ slurm: .venv/ready
 .venv/slurm: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $@ \
 		$$($(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['slurm'])")
+	touch $@
+
+# How fast it is, beside the limit and other libraries: bench/results.md. A quarter of an hour on two cores.
+bench: .venv/bench
+	PYTHONPATH=$(CURDIR):$(CURDIR)/.venv/bench python -m bench.run
+
+# Beside the environment, so that its lock knows nothing of what is only compared with.
+.venv/bench: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $@ \
+		$$($(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['bench'])")
 	touch $@
 
 format: .venv/ready

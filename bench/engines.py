@@ -1,0 +1,99 @@
+"""What the two engines cost: plans, no-op runs, the overhead of a job, and how that grows with the number of runs."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+
+from bench import studies
+from bench.project import Project
+from bench.timing import Point, spread
+
+TOYS = (50, 100, 200, 400)
+COMMIT = "from classroom.engines import ledger, plan; ledger.commit(list(plan.load()))"
+
+
+def measure() -> Point:
+    point = Point("Engines")
+    with tempfile.TemporaryDirectory() as folder:
+        project = Project(Path(folder))
+        _per_job(point, project)
+        project.run("classroom", "scale", "paper")
+        project.run("classroom", "check")  # asks timm once about every network, and remembers
+        jobs = project.run("snakemake", "-n", "--quiet=rules")
+        trainings = sum(map(int, re.findall(r"^(?:baseline|train|train_offline|method) +(\d+)$", jobs, re.M)))
+        seconds = [project.seconds("snakemake", "-n", "--quiet=rules") for _ in range(2)]
+        point.at_most(f"`snakemake -n` of everything at scale paper, {trainings} trainings", spread(seconds), 15, " s")
+    rows = []
+    for runs in TOYS:
+        with tempfile.TemporaryDirectory() as folder:
+            project = finished(Path(folder), runs)
+            commands = (("snakemake", "-n", "--quiet=rules"), ("dvc", "status"), ("dvc", "repro"))
+            rows.append([runs, *(project.seconds(*command) for command in commands)])
+    point.at_most(f"no-op `dvc status`, {TOYS[-1]} runs", rows[-1][2], 10, " s")
+    point.at_most(f"no-op `dvc repro`, {TOYS[-1]} runs", rows[-1][3], 10, " s")
+    for column, command in ((1, "snakemake -n"), (2, "dvc status"), (3, "dvc repro")):
+        early = (rows[-2][column] - rows[0][column]) / (TOYS[-2] - TOYS[0])
+        late = (rows[-1][column] - rows[-2][column]) / (TOYS[-1] - TOYS[-2])
+        point.at_most(f"`{command}`: seconds per further run, {TOYS[-2]} to {TOYS[-1]} ÷ before", late / early, 1.5)
+    point.tables.append((("runs, all fresh", "snakemake -n, s", "dvc status, s", "dvc repro, s"), rows))
+    return point
+
+
+def finished(root: Path, runs: int) -> Project:
+    """A project of that many trainings, whose every output is there (a file of a few bytes) and recorded as fresh."""
+    project = Project(root)
+    params = project.params()
+    study = studies.SEGMENTATION
+    variants = ["ml-v1", "ml-v2", "ml-v3"]
+    project.set(
+        seeds=list(range(runs // (len(variants) + 2))),  # teacher and student besides
+        studies=[study],
+        study={study: params["study"][study]},
+        weights={study: params["weights"][study]},
+        dataset={"lgg": params["dataset"]["lgg"]},
+        baseline_tables=[params["study"][study]["tables"]["baselines"]],
+        variants={"joint": variants, "offline": []},
+        samples={},
+        pictures={},
+        cka={"studies": [], "figures": {}},
+        deploy=params["deploy"] | {"tables": [], "studies": []},
+        grid=params["grid"] | {"studies": []},
+        comparison=params["comparison"] | _of_both({"studies": [], "methods": []}) | {"tables": []},
+        tune=params["tune"] | _of_both({"studies": [], "methods": []}),
+        method_weights={},
+    )
+    project.run("python", "-c", "from classroom.engines import plan; plan.load()")
+    fabricate = (
+        "from pathlib import Path\n"
+        "from classroom.engines import plan\n"
+        "for stage in plan.load().values():\n"
+        "    for out in map(Path, stage.outputs):\n"
+        "        out.parent.mkdir(parents=True, exist_ok=True)\n"
+        "        out = out / 'file' if not out.suffix else out\n"
+        "        out.parent.mkdir(parents=True, exist_ok=True)\n"
+        "        out.write_text(stage.name + out.name)\n"
+    )
+    project.run("python", "-c", fabricate)
+    project.run("python", "-c", COMMIT)
+    project.run("classroom", "reconcile")
+    return project
+
+
+def _of_both(settings: dict[str, list[str]]) -> dict[str, dict[str, list[str]]]:
+    return {task: dict(settings) for task in ("classification", "segmentation")}
+
+
+def _per_job(point: Point, project: Project) -> None:
+    """Snakemake's time for jobs beyond its planning and what the same commands take one after the other."""
+    targets = ["reports/table1.md", "data/splits/lgg-resnet18.parquet", "data/splits/lgg-mobilenet.parquet"]
+    targets += ["data/splits/ham10000-classification.parquet", "data/splits/ham10000-segmentation.parquet"]
+    project.run("snakemake", "--cores", "1", "--quiet=all", "--", *targets)
+    studies_split = [Path(target).stem for target in targets[1:]]
+    commands = [("classroom", "exchange"), *(("classroom", "split", study) for study in studies_split)]
+    forced = ("snakemake", "--cores", "1", "--quiet=all", "--force", "--", *targets)
+    planning = project.seconds("snakemake", "-n", "--quiet=all", "--force", "--", *targets)
+    alone = sum(project.seconds(*command) for command in commands)
+    together = project.seconds(*forced)
+    point.at_most("a job's overhead under Snakemake", (together - planning - alone) / len(commands), 1, " s")

@@ -1,0 +1,77 @@
+"""Peak memory of a training job by the number of its images: they are mapped, not loaded."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bench import studies
+from bench.timing import Point
+
+SIDE = 256
+FEW, LGG = 393, 3929
+JOB = """
+import json, sys, yaml
+from pathlib import Path
+from bench import studies
+from classroom.training import run
+
+class Silent:
+    def __call__(self, *progress): pass
+    def log(self, line): pass
+
+folder, target = map(Path, sys.argv[1:])
+raw = studies.settings("demo", epochs=1, batch_size=32)
+study = studies.SEGMENTATION
+raw["study"][study]["image_size"] = 256
+for role in ("teacher", "student"):
+    raw["study"][study][role] |= {"encoder": "tu-resnet18", "encoder_options": {"channels": [4, 4, 8, 8]},
+                                  "decoder_channels": [8, 4, 4, 4, 4]}
+run.train(study, "student", 0, raw, folder, folder / "splits.parquet", folder, target, target / "checkpoints",
+          "", "cpu", 10, Silent())
+parts = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+print(json.dumps({name: int(parts[name].split()[0]) // 1024 for name in ("VmHWM", "RssAnon", "RssFile")}))
+"""
+
+
+def measure() -> Point:
+    point = Point("Memory")
+    peaks = {}
+    for count in (FEW, LGG):
+        with tempfile.TemporaryDirectory() as folder:
+            prepare(Path(folder), count)
+            done = subprocess.run(
+                [sys.executable, "-c", JOB, folder, f"{folder}/run"],
+                cwd=studies.ROOT, capture_output=True, text=True, check=True,
+            )  # fmt: skip
+        peaks[count] = json.loads(done.stdout.splitlines()[-1])
+    rows = [[count, count * SIDE**2 * 4 // 2**20, *peaks[count].values()] for count in peaks]
+    point.tables.append((("images", "arrays, MB", "peak, MB", "own at the end, MB", "of files at the end, MB"), rows))
+    point.at_most(f"peak RSS with {LGG} images of {SIDE}² ÷ with {FEW}", peaks[LGG]["VmHWM"] / peaks[FEW]["VmHWM"], 1.1)
+    return point
+
+
+def prepare(folder: Path, count: int) -> None:
+    """What `classroom prepare` and `split` leave, of synthetic content."""
+    random = np.random.default_rng(0)
+    images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (count, SIDE, SIDE, 3))
+    masks = np.lib.format.open_memmap(folder / "targets.npy", "w+", np.uint8, (count, SIDE, SIDE))
+    for row in range(count):
+        images[row] = random.integers(0, 256, 3, dtype=np.uint8)
+        masks[row, 50:90, 60:120] = 1
+    images.flush()
+    masks.flush()
+    names = [f"{row:05}" for row in range(count)]
+    splits = np.array(["train", "train", "train", "val", "test"])[np.arange(count) % 5]
+    pd.DataFrame({"id": names}).to_parquet(folder / "index.parquet")
+    table = pd.DataFrame({"id": names, "group": names, "label": "lesion", "split": splits})
+    table.attrs = {"split": {"percent": [60, 20, 20], "by": "image", "seed": 0}}
+    table.to_parquet(folder / "splits.parquet")
+    about = {"task": "segmentation", "labels": ["background", "lesion"], "image_size": SIDE}
+    (folder / "dataset.json").write_text(json.dumps(about))
