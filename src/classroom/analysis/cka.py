@@ -28,7 +28,7 @@ LEAST_BATCH = 4
 RESOLUTION = 1e-12
 """Of the features' sum of squares: a centred Gram matrix below it is rounding error of float32 features."""
 AT_ONCE = 2**12
-"""Features of an image that become float64 at the same time: of a batch, what a processor's cache holds."""
+"""Features of an image that are summed in float32, before the sums in float64: of a batch, what a cache holds."""
 HEADS = ("classifier", "segmentation_head")
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 IDLE = (nn.Identity, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Dropout, nn.Dropout2d)
@@ -133,8 +133,8 @@ def centred_gram(features: torch.Tensor) -> torch.Tensor:
     size = torch.zeros((), dtype=torch.float64, device=flat.device)
     for part in flat.split(AT_ONCE, dim=1):
         size += torch.linalg.vector_norm(part, dtype=torch.float64).square()
-        exact = (part - part.mean(dim=0)).double()  # one shift for all images: it changes the rounding alone
-        gram.addmm_(exact, exact.T)
+        shifted = part - part.mean(dim=0)  # one shift for all images: it changes the rounding alone, for the better
+        gram += shifted @ shifted.T  # float32 is enough for so few features without a common part
     gram, size = gram.cpu(), size.cpu()
     gram.fill_diagonal_(0)
     rows = gram.sum(dim=1, keepdim=True) / (count - 2)
