@@ -28,8 +28,9 @@ from classroom.data.batches import open_splits, order
 from classroom.distill.losses import task_loss
 from classroom.errors import ClassroomError, TrainingError
 from classroom.evaluation import predictions
+from classroom.evaluation.ensemble import with_ensemble
 from classroom.evaluation.evaluate import evaluate
-from classroom.evaluation.metrics import METRICS, decide, score
+from classroom.evaluation.metrics import METRICS, decide, records, score
 from classroom.methods.alone import Alone
 from classroom.methods.base import Term, network_seed
 from classroom.networks.build import build
@@ -37,7 +38,7 @@ from classroom.params import Network as NetworkSettings
 from classroom.params import TaskLoss, select
 from classroom.training import run
 from classroom.training.checkpoint import Checkpoints, Progress
-from classroom.training.loop import Interruption, scores
+from classroom.training.loop import Interruption
 
 
 class Silent:
@@ -300,7 +301,8 @@ def test_the_metrics_follow_from_the_saved_predictions(undisturbed: Path, metric
     assert ids == test.ids == metrics["test_images"]["id"]
     assert test.groups == metrics["test_images"]["group"]
     assert np.array_equal(decide(stacks.pop("truth")), test.truth)
-    assert scores(stacks, test) == metrics["best"]["test"]
+    judged = {name: score(records(decide(stack), test.truth)) for name, stack in with_ensemble(stacks).items()}
+    assert judged == metrics["best"]["test"]
     assert set(metrics["best"]["test"]) == {"T", "S1", "S2", "ensemble"}
     for network in ("T", "S1", "S2"):
         assert score(metrics["test_images"][network]) == metrics["best"]["test"][network]
@@ -381,11 +383,11 @@ def test_the_first_metric_of_the_task_chooses_the_epoch_and_no_other(
     first, *others = METRICS[task_of(data)]
     epochs = iter([(0.5, 0.9), (0.6, 0.1), (0.6, 0.95)])
 
-    def scored(predicted: dict, split: Any) -> dict[str, dict[str, float]]:
+    def judged(method: Alone, *split: Any) -> dict[str, dict[str, float]]:
         chooses, other = next(epochs)
-        return {name: {first: chooses, **dict.fromkeys(others, other)} for name in predicted}
+        return {name: {first: chooses, **dict.fromkeys(others, other)} for name in method.networks}
 
-    monkeypatch.setattr("classroom.training.loop.scores", scored)
+    monkeypatch.setattr("classroom.training.loop.judge", judged)
     tiny["training"]["epochs"] = 3
     train(tiny, data, tmp_path, method="student")
     assert json.loads((tmp_path / "run/metrics.json").read_text())["best"]["epochs"] == {"S1": 2}

@@ -27,19 +27,15 @@ def quantise(probabilities: np.ndarray) -> np.ndarray:
 def write(path: Path, ids: list[str], probabilities: dict[str, np.ndarray]) -> None:
     """Writes one row per network and sample; `probabilities`: by network, (N, H, W) uint8 or (N, classes) float32."""
     first = next(iter(probabilities.values()))
-    if first.ndim == 3:
-        column = pa.array([image.tobytes() for stack in probabilities.values() for image in stack], pa.binary())
-    else:
-        column = pa.array([list(row) for stack in probabilities.values() for row in stack], pa.list_(pa.float32()))
-    table = pa.table(
-        {
-            "network": [network for network in probabilities for _ in ids],
-            "id": [name for _ in probabilities for name in ids],
-            "probability": column,
-        }
+    kind = pa.binary() if first.ndim == 3 else pa.list_(pa.float32())
+    schema = pa.schema(
+        {"network": pa.string(), "id": pa.string(), "probability": kind},
+        metadata={"shape": "×".join(map(str, first.shape[1:]))},
     )
-    table = table.replace_schema_metadata({"shape": "×".join(map(str, first.shape[1:]))})
-    pq.write_table(table, path, compression="zstd", use_dictionary=["network"])
+    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=["network"]) as writer:
+        for network, stack in probabilities.items():  # one after the other, as each is copied
+            column = [image.tobytes() if first.ndim == 3 else list(image) for image in stack]
+            writer.write_table(pa.table([[network] * len(ids), ids, column], schema=schema))
 
 
 def read(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:

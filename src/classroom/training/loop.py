@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -78,26 +78,48 @@ def fit(
     return progress
 
 
-@torch.no_grad()
 def predict(method: Method, split: SplitData, batch_size: int, device: torch.device) -> dict[str, np.ndarray]:
     """What every network of `method` thinks of a split, in its order, as it is kept and judged.
 
     Bytes ⌊256·p⌋ (N, H, W) of masks, float32 probabilities (N, classes) of classes.
     """
-    method.eval()
     stacks: dict[str, list[np.ndarray]] = {}
-    for images, _ in split.in_order(batch_size, device):
-        for name, tensor in method.predict(images).items():
-            probabilities = tensor.cpu().numpy()
-            kept = quantise(probabilities[:, 0]) if probabilities.ndim == 4 else probabilities
-            stacks.setdefault(name, []).append(kept)
+    for predicted, _ in _batches(method, split, batch_size, device):
+        for name, stack in predicted.items():
+            stacks.setdefault(name, []).append(stack)
     return {name: np.concatenate(stack) for name, stack in stacks.items()}
 
 
-def scores(predicted: dict[str, np.ndarray], split: SplitData) -> dict[str, dict[str, float]]:
-    """All metrics by network, and of the students' ensemble where there are two."""
-    truth = split.truth
-    return {name: score(records(decide(stack), truth)) for name, stack in with_ensemble(predicted).items()}
+def judge(method: Method, split: SplitData, batch_size: int, device: torch.device) -> dict[str, dict[str, float]]:
+    """All metrics by network, and of the students' ensemble where there are two.
+
+    As of what `predict` returns, which would take memory for every image of the split.
+    """
+    kept: dict[str, dict[str, list[np.ndarray]]] = {}
+    for predicted, truth in _batches(method, split, batch_size, device):
+        for name, stack in with_ensemble(predicted).items():
+            of_network = kept.setdefault(name, {})
+            for key, values in records(decide(stack), truth).items():
+                of_network.setdefault(key, []).append(values)
+    return {
+        name: score({key: np.concatenate(values) for key, values in of_network.items()})
+        for name, of_network in kept.items()
+    }
+
+
+@torch.no_grad()
+def _batches(
+    method: Method, split: SplitData, batch_size: int, device: torch.device
+) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+    """By batch, what every network thinks, as `predict` says, and the truth, as `SplitData.truth` says."""
+    method.eval()
+    for images, targets in split.in_order(batch_size, device):
+        predicted = {}
+        for name, tensor in method.predict(images).items():
+            probabilities = tensor.cpu().numpy()
+            predicted[name] = quantise(probabilities[:, 0]) if probabilities.ndim == 4 else probabilities
+        truth = targets.cpu().numpy()
+        yield predicted, truth[:, 0] > 0 if truth.ndim == 4 else truth
 
 
 class Interruption:
@@ -137,7 +159,7 @@ def _close_epoch(
     progress: Progress, method: Method, val: SplitData, settings: Training, steps: int, device: torch.device
 ) -> None:
     """Validates, keeps each network's best weights, writes the epoch's row of history and turns to the next epoch."""
-    by_network = scores(predict(method, val, settings.batch_size, device), val)
+    by_network = judge(method, val, settings.batch_size, device)
     row: dict[str, float] = {"epoch": progress.epoch + 1, "learning_rate": settings.learning_rate}
     row |= {f"loss/{key}": total / steps for key, total in progress.sums.items()}
     row |= {f"weighted/{key}": total / steps for key, total in progress.weighted.items()}

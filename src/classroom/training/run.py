@@ -19,7 +19,8 @@ from classroom.data.augment import Augment
 from classroom.data.batches import SplitData, open_splits
 from classroom.data.batches import about as about_data
 from classroom.evaluation import predictions
-from classroom.evaluation.metrics import decide, records
+from classroom.evaluation.ensemble import with_ensemble
+from classroom.evaluation.metrics import decide, records, score
 from classroom.files import written_whole
 from classroom.methods.base import Method
 from classroom.methods.make import make
@@ -27,7 +28,7 @@ from classroom.networks.reproducible import make_deterministic
 from classroom.params import Augmentation, Training, select
 from classroom.training.checkpoint import Checkpoints, Progress
 from classroom.training.devices import claim_device
-from classroom.training.loop import fit, predict, scores
+from classroom.training.loop import fit, judge, predict
 
 JUDGED = ("val", "test")
 FILES = ("weights.safetensors", "predictions.parquet", "metrics.json", "history.csv")
@@ -115,12 +116,15 @@ def save(
     facts: dict[str, Any],
 ) -> None:
     """Writes the run's files: weights and test predictions of each network's best epoch, metrics of best and last."""
-    last = {name: scores(predict(method, data[name], settings.batch_size, device), data[name]) for name in JUDGED}
+    last = {name: judge(method, data[name], settings.batch_size, device) for name in JUDGED}
     method.load_states({key: value.to(device) for key, value in progress.best_state.items()})
-    predicted = {name: predict(method, data[name], settings.batch_size, device) for name in JUDGED}
-    best = {name: scores(predicted[name], data[name]) for name in JUDGED}
     test = data["test"]
-    per_image = {name: records(decide(stack), test.truth) for name, stack in predicted["test"].items()}
+    truth, predicted = test.truth, predict(method, test, settings.batch_size, device)
+    per_image = {name: records(decide(stack), truth) for name, stack in with_ensemble(predicted).items()}
+    best = {
+        "val": judge(method, data["val"], settings.batch_size, device),
+        "test": {name: score(of_network) for name, of_network in per_image.items()},
+    }
     metrics = {
         **facts,
         "networks": {name: network.facts for name, network in method.networks.items()},
@@ -134,10 +138,10 @@ def save(
         "test_images": {
             "id": test.ids,
             "group": test.groups,
-            **{name: {key: value.tolist() for key, value in per_image[name].items()} for name in per_image},
+            **{name: {key: value.tolist() for key, value in per_image[name].items()} for name in predicted},
         },
     }
-    kept = {**predicted["test"], predictions.TRUTH: _as_predicted(test.truth, predicted["test"])}
+    kept = {**predicted, predictions.TRUTH: _as_predicted(truth, predicted)}
     with written_whole(*(target / name for name in FILES)) as (weights, parquet, metrics_file, history):
         # not save_file, whose error of a full disk is no OSError
         weights.write_bytes(serialised({key: value.contiguous() for key, value in progress.best_state.items()}))
