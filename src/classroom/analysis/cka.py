@@ -130,12 +130,14 @@ def centred_gram(features: torch.Tensor) -> torch.Tensor:
     if flat.device.type == "mps":  # has no float64
         flat = flat.cpu()
     gram = torch.zeros(count, count, dtype=torch.float64, device=flat.device)
-    size = torch.zeros((), dtype=torch.float64, device=flat.device)
+    common = torch.zeros((), dtype=torch.float64, device=flat.device)
     for part in flat.split(AT_ONCE, dim=1):
-        size += torch.linalg.vector_norm(part, dtype=torch.float64).square()
-        shifted = part - part.mean(dim=0)  # one shift for all images: it changes the rounding alone, for the better
+        mean = part.mean(dim=0)
+        common += mean.double().square().sum()
+        shifted = part - mean  # one shift for all images: it changes the rounding alone, for the better
         gram += shifted @ shifted.T  # float32 is enough for so few features without a common part
-    gram, size = gram.cpu(), size.cpu()
+    gram = gram.cpu()
+    size = gram.trace() + count * common.cpu()  # the features' sum of squares
     gram.fill_diagonal_(0)
     rows = gram.sum(dim=1, keepdim=True) / (count - 2)
     centred = gram - rows - rows.T + gram.sum() / ((count - 1) * (count - 2))
