@@ -1,15 +1,10 @@
-"""Augmentation of whole batches, on the device that trains."""
+"""Augmentation of batches, on the device that trains."""
 
 from __future__ import annotations
 
 import torch
-from kornia.augmentation import (
-    AugmentationSequential,
-    RandomAffine,
-    RandomHorizontalFlip,
-    RandomRotation90,
-    RandomVerticalFlip,
-)
+from torchvision.transforms import v2
+from torchvision.tv_tensors import Mask
 
 from classroom.params import Augmentation
 
@@ -19,29 +14,36 @@ class Augment:
 
     def __init__(self, settings: Augmentation) -> None:
         # A quarter turn after the two flips yields every transpose.
-        self.transform = AugmentationSequential(
-            RandomHorizontalFlip(p=settings.flip),
-            RandomVerticalFlip(p=settings.flip),
-            RandomRotation90(times=(1, 1), p=settings.transpose),
-            RandomAffine(
-                degrees=settings.rotation_degrees,
-                translate=(settings.shift, settings.shift),
-                scale=tuple(settings.scale),
-                p=settings.affine,
-            ),
-            data_keys=["input", "mask"],
+        self.transform = v2.Compose(
+            [
+                v2.RandomHorizontalFlip(settings.flip),
+                v2.RandomVerticalFlip(settings.flip),
+                v2.RandomApply([v2.RandomRotation((90, 90))], settings.transpose),
+                v2.RandomApply(
+                    [
+                        v2.RandomAffine(
+                            degrees=settings.rotation_degrees,
+                            translate=(settings.shift, settings.shift),
+                            scale=settings.scale,
+                            interpolation=v2.InterpolationMode.BILINEAR,
+                        )
+                    ],
+                    settings.affine,
+                ),
+            ]
         )
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor, targets: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Augmented images (B, 3, H, W) and their masks (B, 1, H, W) or classes (B,).
+        """Augmented square images (B, 3, H, H) and their masks (B, 1, H, H) or classes (B,).
 
         The same `seed` draws the same geometry.
         """
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             if targets.ndim == 4:
-                images, targets = self.transform(images, targets)
+                moved = [self.transform(image, Mask(mask)) for image, mask in zip(images, targets, strict=True)]
+                images, targets = (torch.stack(part) for part in zip(*moved, strict=True))
             else:
-                images = self.transform(images, data_keys=["input"])
+                images = torch.stack([self.transform(image) for image in images])
         return images.contiguous(memory_format=torch.channels_last), targets

@@ -25,7 +25,7 @@ from classroom.errors import ClassroomError, suggestion
 from classroom.files import content_hash, remove_leftovers, write_json
 from classroom.params import select
 
-LIBRARIES = ("snakemake", "dvc", "timm", "segmentation-models-pytorch", "kornia", "pandas", "pyarrow")
+LIBRARIES = ("snakemake", "dvc", "timm", "segmentation-models-pytorch", "pandas", "pyarrow")
 
 
 class Job:
