@@ -68,6 +68,24 @@ def test_torch_is_not_loaded_where_it_is_not_needed(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+UNUSED = {
+    "classroom.cli, typer.testing; typer.testing.CliRunner().invoke(classroom.cli.app, ['--help'])": (
+        "torch", "pandas", "numpy", "pydantic", "ruamel", "rich",
+    ),
+    "classroom.cli, classroom.engines.receipts, classroom.methods.make, classroom.training.progress, "
+    "classroom.training.run": ("dvc", "snakemake", "sklearn", "scipy", "matplotlib", "onnx", "kornia", "jinja2"),
+}  # fmt: skip
+"""What has no part in `classroom --help` and in a training."""
+
+
+@pytest.mark.parametrize(("imports", "unused"), UNUSED.items(), ids=["help", "training"])
+def test_what_starts_most_often_loads_nothing_that_it_does_not_use(imports: str, unused: tuple[str, ...]) -> None:
+    """Each of these takes up to a second, and a study has hundreds of jobs."""
+    code = f"import sys, {imports}\nsys.exit(' '.join(name for name in {unused} if name in sys.modules) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert not done.returncode, f"loaded without need: {done.stderr}"
+
+
 def test_the_paper_s_numbers_are_in_one_place_only() -> None:
     """No printed number stands in code: 78.94 is a mean of Table 4, 86.93 one of Table 2."""
     for path in SOURCE.rglob("*.py"):
