@@ -17,23 +17,17 @@ from bench.timing import Point
 SIDE = 256
 FEW, LGG = 393, 3929
 JOB = """
-import json, sys, yaml
+import json, os, sys
 from pathlib import Path
 from bench import studies
 from classroom.training import run
-
 class Silent:
     def __call__(self, *progress): pass
     def log(self, line): pass
 
 folder, target = map(Path, sys.argv[1:])
-raw = studies.settings("demo", epochs=1, batch_size=32)
-study = studies.SEGMENTATION
-raw["study"][study]["image_size"] = 256
-for role in ("teacher", "student"):
-    raw["study"][study][role] |= {"encoder": "tu-resnet18", "encoder_options": {"channels": [4, 4, 8, 8]},
-                                  "decoder_channels": [8, 4, 4, 4, 4]}
-run.train(study, "student", 0, raw, folder, folder / "splits.parquet", folder, target, target / "checkpoints",
+raw = studies.settings("demo", epochs=1, threads=len(os.sched_getaffinity(0)))
+run.train(studies.SEGMENTATION, "student", 0, raw, folder, folder / "splits.parquet", folder, target, target / "checkpoints",
           "", "cpu", 10, Silent())
 parts = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
 print(json.dumps({name: int(parts[name].split()[0]) // 1024 for name in ("VmHWM", "RssAnon", "RssFile")}))
@@ -68,10 +62,10 @@ def prepare(folder: Path, count: int) -> None:
     images.flush()
     masks.flush()
     names = [f"{row:05}" for row in range(count)]
-    splits = np.array(["train", "train", "train", "val", "test"])[np.arange(count) % 5]
+    splits = np.repeat(["train", "val", "test"], [75, 10, 15])[np.arange(count) % 100]
     pd.DataFrame({"id": names}).to_parquet(folder / "index.parquet")
     table = pd.DataFrame({"id": names, "group": names, "label": "lesion", "split": splits})
-    table.attrs = {"split": {"percent": [60, 20, 20], "by": "image", "seed": 0}}
+    table.attrs = {"split": {"percent": [75, 10, 15], "by": "image", "seed": 0}}
     table.to_parquet(folder / "splits.parquet")
     about = {"task": "segmentation", "labels": ["background", "lesion"], "image_size": SIDE}
     (folder / "dataset.json").write_text(json.dumps(about))
