@@ -27,8 +27,8 @@ class Silent:
 
 folder, target = map(Path, sys.argv[1:])
 raw = studies.settings("demo", epochs=1, threads=len(os.sched_getaffinity(0)))
-run.train(studies.SEGMENTATION, "student", 0, raw, folder, folder / "splits.parquet", folder, target, target / "checkpoints",
-          "", "cpu", 10, Silent())
+run.train(studies.SEGMENTATION, "student", 0, raw, folder, folder / "splits.parquet", folder, target,
+          target / "checkpoints", "", "cpu", 10, Silent())
 parts = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
 print(json.dumps({name: int(parts[name].split()[0]) // 1024 for name in ("VmHWM", "RssAnon", "RssFile")}))
 """
@@ -67,5 +67,6 @@ def prepare(folder: Path, count: int) -> None:
     table = pd.DataFrame({"id": names, "group": names, "label": "lesion", "split": splits})
     table.attrs = {"split": {"percent": [75, 10, 15], "by": "image", "seed": 0}}
     table.to_parquet(folder / "splits.parquet")
-    about = {"task": "segmentation", "labels": ["background", "lesion"], "image_size": SIDE}
+    about = {"task": "segmentation", "labels": ["background", "lesion"], "image_size": SIDE, "images": count}
+    about |= {"dataset": "lgg", "source": "phantom", "synthetic": True, "group": "patient", "groups": count}
     (folder / "dataset.json").write_text(json.dumps(about))
