@@ -26,7 +26,7 @@ SIDE, BATCH, IMAGES = studies.SIDES[studies.CLASSIFICATION], 32, 256
 PAIR = "ResNet50 × ResNet18"
 
 
-def measure(turns: int = 3) -> Point:
+def measure(turns: int = 2) -> Point:
     point = Point("CKA")
     make_deterministic(1)
     pictures = batches(IMAGES)

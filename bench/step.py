@@ -15,7 +15,7 @@ STEPS_OF_AN_EPOCH = 3929 * 75 // 100 // studies.BATCH
 """Of LGG as the paper has it: how many steps share a checkpoint."""
 
 
-def measure(turns: int = 20) -> Point:
+def measure(turns: int = 10) -> Point:
     point = Point("Training step")
     rows = []
     for scale in ("paper", "demo"):

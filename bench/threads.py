@@ -10,7 +10,7 @@ import time
 from bench import studies
 from bench.timing import Point
 
-STEPS = 12
+STEPS = 8
 JOB = """
 import json, os, resource, sys, time
 from bench.training import Ours

@@ -22,7 +22,7 @@ STUDY = studies.CLASSIFICATION
 METHODS = {"fitnet": "FitNet", "kd_off-v1": "KD, two students of a frozen teacher"}
 
 
-def measure(turns: int = 20) -> Point:
+def measure(turns: int = 10) -> Point:
     point = Point("Throughput")
     rows = []
     for scale in ("paper", "demo"):
