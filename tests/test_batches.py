@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classroom.data.augment import Augment
-from classroom.data.batches import SplitData, open_splits, order
+from classroom.data.batches import SplitData, kept_on, open_splits, order
 from classroom.params import Augmentation
 
 CPU = torch.device("cpu")
@@ -137,6 +139,31 @@ def test_the_truth_of_masks_is_of_booleans(tiny_study: Path) -> None:
     assert (part.truth.shape, part.truth.dtype) == ((len(part), 32, 32), bool)
     _, masks = part.batch(np.arange(len(part)), CPU)
     np.testing.assert_array_equal(masks[:, 0].numpy() == 1, part.truth)
+
+
+@pytest.mark.parametrize("name", ["train", "val", "test"])
+def test_a_device_that_holds_the_data_gives_the_same_batches(tiny_study: Path, name: str) -> None:
+    data = open_splits(tiny_study / "prepared", tiny_study / "splits.parquet")
+    size = data["train"].images.nbytes + data["train"].targets.nbytes
+    assert kept_on(CPU, data, free=4 * size - 1) is data, "no room for the networks would be left"
+    kept = kept_on(CPU, data, free=4 * size)[name]
+    positions = np.array([1, 0, 1])
+    for batch, again in zip(data[name].batch(positions, CPU), kept.batch(positions, CPU), strict=True):
+        assert torch.equal(batch, again)
+        assert batch.stride() == again.stride()
+    assert np.array_equal(kept.truth, data[name].truth)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what is mapped is told by /proc")
+def test_the_memory_of_a_training_does_not_grow_with_its_images(tmp_path: Path) -> None:
+    """Images are mapped, and what was read is let go: a cluster counts mapped pages and kills whoever has too many."""
+    count, side = 400, 256  # 75 MB
+    np.lib.format.open_memmap(tmp_path / "images.npy", "w+", np.uint8, (count, side, side, 3))[:] = 7
+    images = np.load(tmp_path / "images.npy", mmap_mode="r")
+    split = SplitData(images, np.zeros(count, np.uint8), np.arange(count), [], [])
+    before = psutil.Process().memory_info().shared
+    most = max(psutil.Process().memory_info().shared for _ in split.in_order(8, CPU))
+    assert most - before < 20 * 2**20
 
 
 # Augmentation

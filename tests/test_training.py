@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import errno
+import functools
 import json
 import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,8 +35,8 @@ from classroom.evaluation.ensemble import with_ensemble
 from classroom.evaluation.evaluate import evaluate
 from classroom.evaluation.metrics import METRICS, decide, records, score
 from classroom.methods.alone import Alone
-from classroom.methods.base import Term, network_seed
-from classroom.networks.build import build
+from classroom.methods.base import Method, Term, network_seed
+from classroom.networks.build import Network, build
 from classroom.params import Network as NetworkSettings
 from classroom.params import TaskLoss, select
 from classroom.training import run
@@ -512,6 +515,65 @@ def test_bf16_trains_with_losses_in_fp32(tiny: dict, data: Path, tmp_path: Path)
     assert {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()} == {torch.float32}
     history = pd.read_csv(tmp_path / "run/history.csv")
     assert np.isfinite(history.filter(like="loss").to_numpy()).all()
+
+
+def test_compiled_networks_train_as_others_do(
+    undisturbed: Path, tiny: dict, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taps, frozen phases and best weights included. The code is run as torch traced it, without a compiler's minutes:
+    it computes what the networks themselves compute."""
+    monkeypatch.setattr(Network, "compile", functools.partialmethod(Network.compile, backend="aot_eager"))
+    tiny["training"]["compile"] = True
+    train(tiny, data, tmp_path)
+    compiled, plain = (load_file(folder / "run/weights.safetensors") for folder in (tmp_path, undisturbed))
+    assert compiled.keys() == plain.keys()
+    history, expected = (pd.read_csv(folder / "run/history.csv") for folder in (tmp_path, undisturbed))
+    losses = [name for name in expected if name.startswith("loss/")]
+    assert list(history) == list(expected)
+    np.testing.assert_allclose(history[losses].iloc[0], expected[losses].iloc[0], rtol=1e-3)
+    settings = json.loads((tmp_path / "run/metrics.json").read_text())["settings"]
+    assert settings["training"]["compile"] is True
+
+
+def test_networks_of_one_kind_with_different_taps_are_compiled_each_for_its_own(tiny: dict) -> None:
+    """torch.compile takes two networks for the same if only their hooks differ, and would hand out no feature map."""
+    settings = select(tiny, f"study.{STUDY}.student", NetworkSettings)
+    few, many = (build(settings, "segmentation", 2, 0, taps) for taps in ((), ("layer1",)))
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = [network.eval()(images) for network in (few, many)]
+        Both = type("Both", (Alone,), {"__init__": lambda self, networks: Method.__init__(self, networks)})
+        method = Both({"few": few, "many": many})
+        for network in method.networks.values():
+            network.compile = functools.partial(network.compile, backend="aot_eager")
+        method.compile_networks()
+        for network, output in zip((few, many), expected, strict=True):
+            compiled = network(images)
+            torch.testing.assert_close(compiled.logits, output.logits)
+            assert compiled.features.keys() == output.features.keys()
+
+
+def test_data_that_stay_on_the_device_train_the_same_bits(
+    undisturbed: Path, tiny: dict, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU whose memory holds them."""
+    monkeypatch.setattr(run, "free_memory", lambda device: 2**40)
+    train(tiny, data, tmp_path)
+    assert bits(tmp_path / "run") == bits(undisturbed / "run")
+
+
+def test_no_library_takes_more_threads_than_a_training_may() -> None:
+    """Eight trainings side by side, each with a BLAS that takes all cores, would be slower than one after the other."""
+    code = (
+        "import json, numpy, sklearn.metrics, threadpoolctl, torch, pyarrow\n"
+        "from classroom.networks.reproducible import make_deterministic\n"
+        "make_deterministic(3)\n"
+        "pools = [pool['num_threads'] for pool in threadpoolctl.threadpool_info()]\n"
+        "print(json.dumps([*pools, torch.get_num_threads(), pyarrow.cpu_count()]))"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert set(json.loads(done.stdout)) == {3}
 
 
 def test_offline_distillation_keeps_its_teacher_out_of_the_weights(tiny: dict, data: Path, tmp_path: Path) -> None:

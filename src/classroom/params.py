@@ -239,6 +239,7 @@ class Training(Section):
     learning_rate: float = Field(gt=0, allow_inf_nan=False, description="of Adam")
     precision: Literal["fp32", "bf16"]
     threads: int = Field(ge=1, description="CPU threads per training; they change rounding, so they are a setting")
+    compile: bool = Field(description="networks by torch.compile; it changes rounding, so it is a setting")
 
 
 class Variants(Section):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import mmap
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import torch
 from classroom.errors import DataError
 
 NAMES = ("train", "val", "test")
+COPIED_AT_ONCE = 256
+"""Images, from the disk to a device that keeps them."""
 FACTS = {"dataset", "source", "synthetic", "task", "group", "images", "groups", "labels", "image_size"}
 """What a study's dataset.json holds."""
 
@@ -30,6 +33,8 @@ class SplitData:
     rows: np.ndarray
     ids: list[str]
     groups: list[str]
+    resident: tuple[torch.Tensor, torch.Tensor] | None = None
+    """The arrays once more, on the device that trains, if they are kept there."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -37,7 +42,7 @@ class SplitData:
     @property
     def truth(self) -> np.ndarray:
         """Masks (N, H, W) bool, or class indices (N,)."""
-        own = self.targets[self.rows]
+        own = _read(self.targets, self.rows)
         return own > 0 if own.ndim == 3 else own.astype(np.int64)
 
     def batch(self, positions: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,8 +51,14 @@ class SplitData:
         Targets are masks (B, 1, H, W) float of {0, 1}, or class indices (B,) int64.
         """
         rows = self.rows[positions]
-        images = torch.from_numpy(self.images[rows]).to(device, non_blocking=True)
-        targets = torch.from_numpy(self.targets[rows]).to(device, non_blocking=True)
+        if self.resident:
+            chosen = torch.from_numpy(rows).to(device, non_blocking=True)
+            images, targets = (part[chosen] for part in self.resident)
+        else:
+            images, targets = (
+                torch.from_numpy(_read(array, rows)).to(device, non_blocking=True)
+                for array in (self.images, self.targets)
+            )
         targets = targets.unsqueeze(1).float() if targets.ndim == 3 else targets.long()
         return images.permute(0, 3, 1, 2).float().div_(255), targets
 
@@ -55,6 +66,30 @@ class SplitData:
         """Every sample once, in the split's order; the last batch may be smaller."""
         for start in range(0, len(self), batch_size):
             yield self.batch(np.arange(start, min(start + batch_size, len(self))), device)
+
+
+def kept_on(device: torch.device, data: dict[str, SplitData], free: int) -> dict[str, SplitData]:
+    """The same splits, with their arrays on `device` if these take at most a quarter of its `free` bytes.
+
+    What batches hold stays the same; they need not cross to the device any more.
+    """
+    arrays = (data["train"].images, data["train"].targets)  # of all splits
+    if sum(array.nbytes for array in arrays) > free // 4:
+        return data
+    copies = tuple(torch.empty(array.shape, dtype=torch.uint8, device=device) for array in arrays)
+    for array, copy in zip(arrays, copies, strict=True):
+        for start in range(0, len(array), COPIED_AT_ONCE):
+            part = slice(start, start + COPIED_AT_ONCE)
+            copy[part] = torch.from_numpy(_read(array, part))
+    return {name: replace(part, resident=copies) for name, part in data.items()}
+
+
+def _read(array: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
+    """A copy of some rows. The mapped pages are let go: they would count as this process's memory, image by image."""
+    read = array[rows].copy() if isinstance(rows, slice) else array[rows]
+    if isinstance(array.base, mmap.mmap):
+        array.base.madvise(mmap.MADV_DONTNEED)
+    return read
 
 
 def open_splits(prepared: Path, splits: Path) -> dict[str, SplitData]:

@@ -53,6 +53,12 @@ class Method(nn.Module, ABC):
         """What a reader of the result should know of these training targets (a sample), in sentences."""
         return []
 
+    def compile_networks(self) -> None:
+        """From now on every network's passes go through torch.compile."""
+        torch._dynamo.config.skip_nnmodule_hook_guards = False  # two networks of one kind may have different taps
+        for network in self.networks.values():
+            network.compile()
+
     def train(self, mode: bool = True) -> Method:
         """A frozen network stays in eval mode: its batch statistics are part of what it learnt."""
         super().train(mode)

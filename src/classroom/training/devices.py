@@ -33,6 +33,11 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes of a GPU's own memory that are free; 0 where there is no such memory."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+
+
 def claim_device(name: str, log: Callable[[str], None]) -> torch.device:
     """As `choose_device`, but of CUDA's GPUs `auto` is the first that no other training on this host has claimed.
 

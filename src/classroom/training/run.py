@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save as serialised
 
 from classroom.data.augment import Augment
-from classroom.data.batches import SplitData, open_splits
+from classroom.data.batches import SplitData, kept_on, open_splits
 from classroom.data.batches import about as about_data
 from classroom.evaluation import predictions
 from classroom.evaluation.ensemble import with_ensemble
@@ -27,7 +27,7 @@ from classroom.methods.make import make
 from classroom.networks.reproducible import make_deterministic
 from classroom.params import Augmentation, Training, select
 from classroom.training.checkpoint import Checkpoints, Progress
-from classroom.training.devices import claim_device
+from classroom.training.devices import claim_device, free_memory
 from classroom.training.loop import fit, judge, predict
 
 JUDGED = ("val", "test")
@@ -71,12 +71,15 @@ def train(
         method_name, study, raw, seed, teacher_weights, about["task"],
         classes=len(about["labels"]), image_size=about["image_size"], point=point,
     ).to(where)  # fmt: skip
+    data = kept_on(where, data, free_memory(where))
     remarks = method.remarks(_sample(data["train"]))
     for remark in remarks:
         show.log(remark)
     optimiser = torch.optim.Adam(
         [p for p in method.parameters() if p.requires_grad], lr=settings.learning_rate, fused=True
     )
+    if settings.compile:
+        method.compile_networks()
     checkpoints = Checkpoints(checkpoint_folder, identity, checkpoint_minutes, method, optimiser)
     torch.manual_seed(seed)
 

@@ -41,6 +41,8 @@ def measure(method_name: str, study: str, raw: dict[str, Any], classes: int, dev
     make_deterministic(settings.threads)
     where = choose_device(device)
     method = make(method_name, study, raw, 0, None, task, classes, size).to(where)
+    if settings.compile:
+        method.compile_networks()
     augment = Augment(select(raw, "augmentation", Augmentation))
     optimiser = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], fused=True)
     images = torch.rand(settings.batch_size, 3, size, size, device=where)
