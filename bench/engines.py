@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench import studies
@@ -37,8 +38,28 @@ def measure() -> Point:
         early = (rows[-2][column] - rows[0][column]) / (TOYS[-2] - TOYS[0])
         late = (rows[-1][column] - rows[-2][column]) / (TOYS[-1] - TOYS[-2])
         point.at_most(f"`{command}`: seconds per further run, {TOYS[-2]} to {TOYS[-1]} ÷ before", late / early, 1.5)
+    _plot(rows)
+    point.notes.append("![seconds by number of runs](engines.svg)")
     point.tables.append((("runs, all fresh", "snakemake -n, s", "dvc status, s", "dvc repro, s"), rows))
     return point
+
+
+def _plot(rows: Sequence[Sequence[float]]) -> None:
+    """Into bench/engines.svg, which results.md shows."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(5, 3), layout="constrained")
+    runs, *taken = zip(*rows, strict=True)
+    for name, seconds, marker in zip(("snakemake -n", "dvc status", "dvc repro"), taken, "os^", strict=True):
+        axes.plot(runs, seconds, marker=marker, label=name)
+    axes.set(xlabel="runs, all fresh", ylabel="seconds", xlim=(0, None), ylim=(0, None))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(studies.ROOT / "bench" / "engines.svg", metadata={"Date": None})
+    plt.close(figure)
 
 
 def finished(root: Path, runs: int) -> Project:

@@ -15,8 +15,8 @@ from torchvision.transforms import v2
 from bench import studies
 from bench.timing import Point, ratio, spread
 from bench.training import Ours
+from classroom.data.augment import Augment
 from classroom.data.batches import SplitData
-from classroom.params import Augmentation, select
 
 STUDY = studies.CLASSIFICATION
 METHODS = {"fitnet": "FitNet", "kd_off-v1": "KD, two students of a frozen teacher"}
@@ -28,7 +28,7 @@ def measure(turns: int = 10) -> Point:
     for scale in ("paper", "demo"):
         for method, title in METHODS.items():
             ours = Ours(STUDY, scale, method, turns)
-            per_image = PerImage(ours.split, select(ours.raw, "augmentation", Augmentation))
+            per_image = PerImage(ours.split, ours.augment)
             others = {
                 "torchdistill": torchdistill_steps(ours, method, per_image),
                 "DataLoader, 0 workers": plain_steps(ours, per_image, 0),
@@ -45,26 +45,11 @@ def measure(turns: int = 10) -> Point:
 
 
 class PerImage(Dataset):
-    """Images one by one, with our augmentation in torchvision's words."""
+    """Images one by one, with the same augmentation."""
 
-    def __init__(self, split: SplitData, settings: Augmentation) -> None:
+    def __init__(self, split: SplitData, augment: Augment) -> None:
         self.split = split
-        affine = v2.RandomAffine(
-            degrees=settings.rotation_degrees,
-            translate=(settings.shift, settings.shift),
-            scale=tuple(settings.scale),
-            interpolation=v2.InterpolationMode.BILINEAR,
-        )
-        self.transform = v2.Compose(
-            [
-                v2.ToImage(),
-                v2.RandomHorizontalFlip(settings.flip),
-                v2.RandomVerticalFlip(settings.flip),
-                v2.RandomApply([v2.Lambda(lambda image: image.transpose(-1, -2))], settings.transpose),
-                v2.RandomApply([affine], settings.affine),
-                v2.ToDtype(torch.float32, scale=True),
-            ]
-        )
+        self.transform = v2.Compose([v2.ToImage(), augment.transform, v2.ToDtype(torch.float32, scale=True)])
 
     def __len__(self) -> int:
         return len(self.split)

@@ -73,7 +73,7 @@ UNUSED = {
         "torch", "pandas", "numpy", "pydantic", "ruamel", "rich",
     ),
     "classroom.cli, classroom.engines.receipts, classroom.methods.make, classroom.training.progress, "
-    "classroom.training.run": ("dvc", "snakemake", "sklearn", "scipy", "matplotlib", "onnx", "kornia", "jinja2"),
+    "classroom.training.run": ("dvc", "snakemake", "sklearn", "scipy", "matplotlib", "onnx", "jinja2"),
 }  # fmt: skip
 """What has no part in `classroom --help` and in a training."""
 
