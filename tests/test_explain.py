@@ -231,7 +231,7 @@ def test_a_report_of_other_runs_than_are_evaluated_says_what_to_run(project: Pat
         "stands on a run that is not evaluated" in classroom(f"classroom explain table4 --cell {CELL}", project).error
     )
     (project / "reports/pages/table4.json").unlink()
-    assert "table4.json: cannot be read as a report's page" in classroom("classroom explain table4", project).error
+    assert "table4.json: cannot be read" in classroom("classroom explain table4", project).error
 
 
 @pytest.mark.parametrize("recorded", [True, False], ids=["with dvc.lock", "without"])

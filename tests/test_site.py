@@ -172,7 +172,7 @@ def test_no_report_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"kind": "cost"}'])
 def test_a_damaged_page_is_named(content: str, reports: Path) -> None:
     (reports / "pages" / "table2.json").write_text(content)
-    with pytest.raises(DataError, match=r"table2\.json: cannot be read as a report's page.*Make that report again"):
+    with pytest.raises(DataError, match=r"table2\.json: (cannot be read|lacks ).*Make that report again"):
         render(reports, {})
 
 

@@ -9,12 +9,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from classroom.errors import ClassroomError
+from classroom.errors import ClassroomError, DataError
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """What the system says when no more can be written: the disk, the user's share or the file is as large as may be."""
@@ -105,6 +105,22 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def read_json(path: Path, names: Iterable[str], remedy: str) -> dict[str, Any]:
+    """What `write_json` left in `path`: an object that has all of `names`.
+
+    Raises DataError if it is missing or damaged, or lacks one; its message ends with the `remedy`, a sentence.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read ({' '.join(str(error).split())}). {remedy}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: cannot be read (expected names with values, as in {{…}}). {remedy}")
+    if missing := set(names) - content.keys():
+        raise DataError(f"{path}: lacks {', '.join(sorted(missing))}. {remedy}")
+    return content
 
 
 def write_json(path: Path, value: Any) -> None:

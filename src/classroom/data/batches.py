@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import mmap
 import zlib
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import pandas as pd
 import torch
 
 from classroom.errors import DataError
+from classroom.files import read_json
 
 NAMES = ("train", "val", "test")
 COPIED_AT_ONCE = 256
@@ -137,13 +137,7 @@ def about(prepared: Path, splits: Path, data: dict[str, SplitData]) -> dict[str,
     Raises DataError if a file is damaged, or if dataset.json is not of the arrays that `data` are of.
     """
     path, train = prepared / "dataset.json", data["train"]
-    try:
-        facts = json.loads(path.read_text())
-        missing = FACTS - facts.keys()
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}). Run `classroom prepare` for this study again.") from None
-    if missing:
-        raise DataError(f"{path}: lacks {', '.join(sorted(missing))}. Run `classroom prepare` for this study again.")
+    facts = read_json(path, FACTS, "Run `classroom prepare` for this study again.")
     task = "segmentation" if train.targets.ndim == 3 else "classification"
     if (facts["task"], facts["image_size"]) != (task, train.images.shape[1]):
         raise DataError(f"{path}: not of the arrays beside it. Run `classroom prepare` for this study again.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from classroom.evaluation import predictions
 from classroom.evaluation.costs import costs
 from classroom.evaluation.ensemble import with_ensemble
 from classroom.evaluation.metrics import decide, records, score
-from classroom.files import content_hash
+from classroom.files import content_hash, read_json
 
 REQUIRED = {
     "study", "method", "data", "networks", "extra_parameters", "remarks", "settings", "best", "last", "terms",
@@ -66,15 +65,7 @@ def compare(
 
 def read_run(folder: Path) -> dict[str, Any]:
     """What a run says of itself in its metrics.json. Raises DataError if that is missing, damaged or incomplete."""
-    path = folder / "metrics.json"
-    try:
-        run = json.loads(path.read_text())
-        missing = REQUIRED - run.keys()
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}). Train this run again.") from None
-    if missing:
-        raise DataError(f"{path}: lacks {', '.join(sorted(missing))}. Train this run again.")
-    return run
+    return read_json(folder / "metrics.json", REQUIRED, "Train this run again.")
 
 
 class Judged(NamedTuple):

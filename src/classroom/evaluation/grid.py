@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from classroom.errors import DataError
 from classroom.evaluation.costs import costs
+from classroom.files import read_json
 from classroom.params import Grid
 
 
@@ -72,10 +71,4 @@ def _chosen_by(runs: dict[int, dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        run = json.loads(path.read_text())
-        if not run.keys() >= {"best", "settings", "data"}:
-            raise ValueError("keys are missing")
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}). Train this point of the grid again.") from None
-    return run
+    return read_json(path, {"best", "settings", "data"}, "Train this point of the grid again.")

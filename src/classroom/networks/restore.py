@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from classroom.errors import TrainingError
+from classroom.files import read_json
 from classroom.networks.build import Network, build
 from classroom.params import Network as NetworkSettings
 
@@ -24,8 +24,8 @@ def restore(run: Path, name: str, teacher_run: Path | None = None) -> Network:
 
     A teacher that did not learn in `run`, because it was frozen or because mutual learning has none, is taken from
     `teacher_run`, the study's teacher of the same seed. Never asks the hub: images are normalised as they
-    were in training. Raises TrainingError if a file is missing, damaged or of another network, and for a student with
-    a borrowed head (SimKD).
+    were in training. Raises DataError or TrainingError if a file is missing, damaged or of another network, and for a
+    student with a borrowed head (SimKD).
     """
     about = _about(run)
     state = _weights(run, name)
@@ -77,15 +77,7 @@ def _from_teacher(run: Path, about: dict[str, Any], name: str, teacher_run: Path
 
 
 def _about(run: Path) -> dict[str, Any]:
-    path = run / "metrics.json"
-    try:
-        about = json.loads(path.read_text())
-        missing = {"method", "networks", *OF_ONE_TRAINING} - about.keys()
-    except (OSError, ValueError, AttributeError) as error:
-        raise TrainingError(f"{path}: cannot be read ({_one_line(error)}). Train this run again.") from None
-    if missing:
-        raise TrainingError(f"{path}: lacks {', '.join(sorted(missing))}. Train this run again.")
-    return about
+    return read_json(run / "metrics.json", {"method", "networks", *OF_ONE_TRAINING}, "Train this run again.")
 
 
 def _facts(run: Path, about: dict[str, Any], name: str) -> dict[str, Any]:

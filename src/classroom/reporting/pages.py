@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from classroom.errors import DataError
-from classroom.files import written_whole
+from classroom.files import read_json, written_whole
 from classroom.reporting.tables import Cell, Part, csv, latex, markdown
 
 
@@ -69,13 +68,7 @@ def write(target: Path, contents: Mapping[str, str | bytes], page: Page) -> None
 
 def read_page(path: Path) -> dict[str, Any]:
     """A report's page as `write` leaves it. Raises DataError if it is missing or damaged."""
-    try:
-        page = json.loads(path.read_text())
-        if missing := set(Page._fields) - page.keys():
-            raise ValueError(f"no {', '.join(sorted(missing))} in it")
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(f"{path}: cannot be read as a report's page ({error}). Make that report again.") from None
-    return page
+    return read_json(path, Page._fields, "Make that report again.")
 
 
 def _data(name: str, page: Page) -> str:

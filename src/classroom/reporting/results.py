@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from classroom.errors import DataError
-from classroom.files import content_hash
+from classroom.files import content_hash, read_json
 
 RESULT = {"study", "method", "data", "networks", "extra_parameters", "remarks", "settings", "seeds"}
 """What the results of a method hold."""
@@ -24,13 +24,7 @@ def read_results(paths: Sequence[Path], runs: Path = Path("runs")) -> list[dict[
     """
     results = []
     for path in paths:
-        try:
-            result = json.loads(path.read_text())
-            missing = RESULT - result.keys()
-        except (OSError, ValueError, AttributeError) as error:
-            raise DataError(f"{path}: cannot be read ({error}). Run `classroom evaluate` for it again.") from None
-        if missing:
-            raise DataError(f"{path}: lacks {', '.join(sorted(missing))}. Run `classroom evaluate` for it again.")
+        result = read_json(path, RESULT, "Run `classroom evaluate` for it again.")
         study, method = result["study"], result["method"]
         for seed, of_seed in result["seeds"].items():
             predicted = runs / study / method / f"seed-{seed}" / "predictions.parquet"
