@@ -93,7 +93,7 @@ def leave_run(folder: Path, seed: int, probabilities: dict[str, Any], of_classes
     } | changes
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    predictions.write(folder / "predictions.parquet", ids, stacks)
+    predictions.write(folder / "predictions.parquet", ids, [stacks])
 
 
 @pytest.fixture

@@ -303,7 +303,7 @@ def test_predictions_of_another_run_are_noticed(copy: Path) -> None:
         other = saved[name][::-1].copy()
         assert not np.array_equal(other, saved[name])
         saved[name] = other
-    predictions.write(copy / "run/predictions.parquet", ids, saved)
+    predictions.write(copy / "run/predictions.parquet", ids, [saved])
     with pytest.raises(ExportError, match="do not give the predictions that the run saved"):
         again(copy)
     assert left(copy / "new") == []
@@ -314,7 +314,7 @@ def test_an_accelerator_s_rounding_is_allowed_for_and_a_cpu_s_is_not(copy: Path)
     ids, saved = predictions.read(copy / "run/predictions.parquet")
     for name in ("S1", "S2"):
         saved[name] = np.minimum(saved[name], 251) + 4  # 4/256 more
-    predictions.write(copy / "run/predictions.parquet", ids, saved)
+    predictions.write(copy / "run/predictions.parquet", ids, [saved])
     with pytest.raises(ExportError, match=r"0\.0\d apart, at most 0\.0001 is accepted"):
         again(copy)
     (copy / "run/receipt.json").write_text('{"device": "cuda"}')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -277,7 +278,8 @@ def test_the_numbers_next_to_one_half_decide_differently() -> None:
 def test_predictions_come_back_as_they_were(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, of_classes: bool
 ) -> None:
-    """Heights and widths that differ, names in any script, every byte, every probability to its last bit."""
+    """Heights and widths that differ, names in any script, every byte, every probability to its last bit; however many
+    images come, and are written, at a time."""
     shape = data.draw(st.tuples(st.integers(1, 4), st.integers(1, 6), st.integers(1, 6)))
     name = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8)  # ids are file names
     ids = data.draw(st.lists(name, min_size=shape[0], max_size=shape[0], unique=True))
@@ -288,7 +290,12 @@ def test_predictions_come_back_as_they_were(
         content = arrays(np.uint8, shape)
     written = {name: data.draw(content) for name in networks}
     path = tmp_path_factory.mktemp("predictions") / "predictions.parquet"
-    predictions.write(path, ids, written)
+    size, at_once = data.draw(st.integers(1, 5)), data.draw(st.sampled_from([0, 100, predictions.AT_ONCE]))
+    batches = [
+        {name: stack[start : start + size] for name, stack in written.items()} for start in range(0, shape[0], size)
+    ]
+    with mock.patch.object(predictions, "AT_ONCE", at_once):
+        predictions.write(path, ids, batches)
     read_ids, read = predictions.read(path)
     assert read_ids == ids
     assert list(read) == list(written)
@@ -306,13 +313,14 @@ def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     else:
         one = lambda: random.dirichlet(np.ones(7), 5).astype(np.float32)  # noqa: E731
     stacks = {name: one() for name in ("S1", "S2", predictions.TRUTH)}
-    predictions.write(tmp_path / "predictions.parquet", [f"slice {index}" for index in range(5)], stacks)
+    predictions.write(tmp_path / "predictions.parquet", [f"slice {index}" for index in range(5)], [stacks])
     return tmp_path / "predictions.parquet"
 
 
 def test_the_same_predictions_give_the_same_bytes(file: Path, tmp_path: Path) -> None:
     """Runs are compared by their files' hashes."""
-    predictions.write(tmp_path / "again.parquet", *predictions.read(file))
+    ids, stacks = predictions.read(file)
+    predictions.write(tmp_path / "again.parquet", ids, [stacks])
     assert (tmp_path / "again.parquet").read_bytes() == file.read_bytes()
 
 

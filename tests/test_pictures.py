@@ -49,7 +49,7 @@ def runs(tmp_path: Path) -> dict[str, Path]:
         folder = tmp_path / variant
         folder.mkdir()
         stacks = {"S1": np.zeros_like(truth), "S2": found, predictions.TRUTH: truth}
-        predictions.write(folder / "predictions.parquet", list(IMAGES), stacks)
+        predictions.write(folder / "predictions.parquet", list(IMAGES), [stacks])
         data = {"dataset": "lgg", "synthetic": True, "group": "patient"}
         about = {"study": "lgg-resnet18", "method": variant, "seed": 0, "data": data}
         (folder / "metrics.json").write_text(json.dumps(about))
@@ -82,7 +82,7 @@ def test_an_image_that_one_variant_finds_is_less_hard_than_one_that_none_finds(
     ids, stacks = predictions.read(path)
     better = {name: stack.copy() for name, stack in stacks.items()}
     better["S2"][ids.index("worse than half")] = stacks[predictions.TRUTH][ids.index("worse than half")]
-    predictions.write(path, ids, better)
+    predictions.write(path, ids, [better])
     samples = heatmaps.hardest(runs, tmp_path / "prepared", 4)
     # of Bert's two images 0.5 is now the mean of one, (3 · 0.3 + 1) / 4 of the other
     assert [sample.mean_iou for sample in samples] == pytest.approx([0.0, 0.475, 0.8])
@@ -102,7 +102,7 @@ def test_every_kind_is_drawn_to_the_same_bytes_twice(kind: str, runs: dict[str, 
 def test_runs_of_other_test_images_are_not_shown_side_by_side(runs: dict[str, Path], tmp_path: Path) -> None:
     path = runs["ml-v3"] / "predictions.parquet"
     ids, stacks = predictions.read(path)
-    predictions.write(path, ids[::-1], stacks)
+    predictions.write(path, ids[::-1], [stacks])
     with pytest.raises(DataError, match="tested on other images than its siblings"):
         heatmaps.hardest(runs, tmp_path / "prepared", 4)
 
@@ -117,7 +117,7 @@ def test_nothing_to_see_is_said_instead_of_drawn(runs: dict[str, Path], tmp_path
     for folder in runs.values():
         ids, stacks = predictions.read(folder / "predictions.parquet")
         empty = {name: np.zeros_like(stack) for name, stack in stacks.items()}
-        predictions.write(folder / "predictions.parquet", ids, empty)
+        predictions.write(folder / "predictions.parquet", ids, [empty])
     with pytest.raises(DataError, match="no test image has a lesion that can be seen"):
         heatmaps.hardest(runs, tmp_path / "prepared", 4)
 

@@ -701,7 +701,7 @@ def leave_pictured_run(folder: Path, synthetic: bool = True, networks: tuple[str
     stacks[predictions.TRUTH] = truth.astype(np.uint8) * 255
     for name in ("run", "prepared"):
         (folder / name).mkdir(parents=True)
-    predictions.write(folder / "run/predictions.parquet", ids, stacks)
+    predictions.write(folder / "run/predictions.parquet", ids, [stacks])
     about = {
         "study": "lgg-resnet18",
         "method": "kd_ml-v3",
@@ -747,7 +747,7 @@ def test_another_prediction_gives_another_picture(tmp_path: Path) -> None:
     before = np.asarray(Image.open(draw(tmp_path, "first.png")))
     ids, stacks = predictions.read(tmp_path / "run/predictions.parquet")
     stacks["S2"] = 255 - stacks["S2"]
-    predictions.write(tmp_path / "run/predictions.parquet", ids, stacks)
+    predictions.write(tmp_path / "run/predictions.parquet", ids, [stacks])
     after = np.asarray(Image.open(draw(tmp_path, "second.png")))
     assert (before != after).any()
 
@@ -817,7 +817,7 @@ def test_images_without_lesion_are_not_shown(tmp_path: Path, monkeypatch: pytest
     leave_pictured_run(tmp_path)
     ids, stacks = predictions.read(tmp_path / "run/predictions.parquet")
     stacks[predictions.TRUTH][[5, 6]] = 0
-    predictions.write(tmp_path / "run/predictions.parquet", ids, stacks)
+    predictions.write(tmp_path / "run/predictions.parquet", ids, [stacks])
     rows = shown(tmp_path, monkeypatch)
     assert all(row[0]["truth"].any() for row in rows)
     assert [int(row[-1]["mask"].sum()) for row in rows] == [7 * (8 - index) for index in (4, 3, 2, 1)]

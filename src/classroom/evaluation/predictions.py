@@ -7,6 +7,8 @@ Classification: the probability of every class as it was, in float32.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,8 @@ from classroom.errors import DataError
 
 TRUTH = "truth"
 """The name under which the file keeps the ground truth: bytes 0 and 255, or 1 for the true class and 0 for others."""
+AT_ONCE = 2**24
+"""Bytes that are collected before they are written."""
 
 
 def quantise(probabilities: np.ndarray) -> np.ndarray:
@@ -24,18 +28,32 @@ def quantise(probabilities: np.ndarray) -> np.ndarray:
     return np.minimum(np.floor(probabilities * np.float32(256)), 255).astype(np.uint8)
 
 
-def write(path: Path, ids: list[str], probabilities: dict[str, np.ndarray]) -> None:
-    """Writes one row per network and sample; `probabilities`: by network, (N, H, W) uint8 or (N, classes) float32."""
-    first = next(iter(probabilities.values()))
-    kind = pa.binary() if first.ndim == 3 else pa.list_(pa.float32())
+def write(path: Path, ids: list[str], batches: Iterable[Mapping[str, np.ndarray]]) -> None:
+    """Writes one row per network and sample; holds no more than AT_ONCE of it.
+
+    `batches`: in the order of `ids`, by network, (B, H, W) uint8 or (B, classes) float32.
+    """
+    batches = iter(batches)
+    first = next(batches)
+    shape = next(iter(first.values())).shape[1:]
+    kind = pa.binary() if len(shape) == 2 else pa.list_(pa.float32())
     schema = pa.schema(
         {"network": pa.string(), "id": pa.string(), "probability": kind},
-        metadata={"shape": "×".join(map(str, first.shape[1:]))},
+        metadata={"shape": "×".join(map(str, shape))},
     )
+    names, waiting = iter(ids), []
     with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=["network"]) as writer:
-        for network, stack in probabilities.items():  # one after the other, as each is copied
-            column = [image.tobytes() if first.ndim == 3 else list(image) for image in stack]
-            writer.write_table(pa.table([[network] * len(ids), ids, column], schema=schema))
+        for batch in itertools.chain([first], batches):
+            own = list(itertools.islice(names, len(next(iter(batch.values())))))
+            images = [image for stack in batch.values() for image in stack]
+            column = [image.tobytes() if len(shape) == 2 else list(image) for image in images]
+            columns = [[network for network in batch for _ in own], own * len(batch), column]
+            waiting.append(pa.table(columns, schema=schema))
+            if sum(table.nbytes for table in waiting) > AT_ONCE:
+                writer.write_table(pa.concat_tables(waiting))
+                waiting.clear()
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting))
 
 
 def read(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:

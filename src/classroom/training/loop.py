@@ -78,40 +78,50 @@ def fit(
     return progress
 
 
-def predict(method: Method, split: SplitData, batch_size: int, device: torch.device) -> dict[str, np.ndarray]:
-    """What every network of `method` thinks of a split, in its order, as it is kept and judged.
+class Judgement:
+    """What networks and their ensemble decided, image by image; collected by batches, as predictions of all images at a
+    time would take memory for each of them."""
 
-    Bytes ⌊256·p⌋ (N, H, W) of masks, float32 probabilities (N, classes) of classes.
-    """
-    stacks: dict[str, list[np.ndarray]] = {}
-    for predicted, _ in _batches(method, split, batch_size, device):
-        for name, stack in predicted.items():
-            stacks.setdefault(name, []).append(stack)
-    return {name: np.concatenate(stack) for name, stack in stacks.items()}
+    def __init__(self) -> None:
+        self._kept: dict[str, dict[str, list[np.ndarray]]] = {}
 
-
-def judge(method: Method, split: SplitData, batch_size: int, device: torch.device) -> dict[str, dict[str, float]]:
-    """All metrics by network, and of the students' ensemble where there are two.
-
-    As of what `predict` returns, which would take memory for every image of the split.
-    """
-    kept: dict[str, dict[str, list[np.ndarray]]] = {}
-    for predicted, truth in _batches(method, split, batch_size, device):
+    def add(self, predicted: dict[str, np.ndarray], truth: np.ndarray) -> None:
+        """Judges one batch of what `predict` yields."""
         for name, stack in with_ensemble(predicted).items():
-            of_network = kept.setdefault(name, {})
+            of_network = self._kept.setdefault(name, {})
             for key, values in records(decide(stack), truth).items():
                 of_network.setdefault(key, []).append(values)
-    return {
-        name: score({key: np.concatenate(values) for key, values in of_network.items()})
-        for name, of_network in kept.items()
-    }
+
+    @property
+    def per_image(self) -> dict[str, dict[str, np.ndarray]]:
+        """By network, `records` of all images that were added, in their order."""
+        return {
+            name: {key: np.concatenate(values) for key, values in of_network.items()}
+            for name, of_network in self._kept.items()
+        }
+
+    @property
+    def scores(self) -> dict[str, dict[str, float]]:
+        """All metrics by network, and of the students' ensemble where there are two."""
+        return {name: score(of_network) for name, of_network in self.per_image.items()}
+
+
+def judge(method: Method, split: SplitData, batch_size: int, device: torch.device) -> Judgement:
+    """Of every image of a split."""
+    judgement = Judgement()
+    for predicted, truth in predict(method, split, batch_size, device):
+        judgement.add(predicted, truth)
+    return judgement
 
 
 @torch.no_grad()
-def _batches(
+def predict(
     method: Method, split: SplitData, batch_size: int, device: torch.device
 ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
-    """By batch, what every network thinks, as `predict` says, and the truth, as `SplitData.truth` says."""
+    """By batch, in the split's order: what every network thinks, as it is kept and judged, and the truth.
+
+    Bytes ⌊256·p⌋ (B, H, W) of masks, float32 probabilities (B, classes) of classes; the truth as `SplitData.truth`.
+    """
     method.eval()
     for images, targets in split.in_order(batch_size, device):
         predicted = {}
@@ -159,7 +169,7 @@ def _close_epoch(
     progress: Progress, method: Method, val: SplitData, settings: Training, steps: int, device: torch.device
 ) -> None:
     """Validates, keeps each network's best weights, writes the epoch's row of history and turns to the next epoch."""
-    by_network = judge(method, val, settings.batch_size, device)
+    by_network = judge(method, val, settings.batch_size, device).scores
     row: dict[str, float] = {"epoch": progress.epoch + 1, "learning_rate": settings.learning_rate}
     row |= {f"loss/{key}": total / steps for key, total in progress.sums.items()}
     row |= {f"weighted/{key}": total / steps for key, total in progress.weighted.items()}

@@ -6,7 +6,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,6 @@ from classroom.data.augment import Augment
 from classroom.data.batches import SplitData, kept_on, open_splits
 from classroom.data.batches import about as about_data
 from classroom.evaluation import predictions
-from classroom.evaluation.ensemble import with_ensemble
-from classroom.evaluation.metrics import decide, records, score
 from classroom.files import written_whole
 from classroom.methods.base import Method
 from classroom.methods.make import make
@@ -28,7 +26,7 @@ from classroom.networks.reproducible import make_deterministic
 from classroom.params import Augmentation, Training, select
 from classroom.training.checkpoint import Checkpoints, Progress
 from classroom.training.devices import claim_device, free_memory
-from classroom.training.loop import fit, judge, predict
+from classroom.training.loop import Judgement, fit, judge, predict
 
 JUDGED = ("val", "test")
 FILES = ("weights.safetensors", "predictions.parquet", "metrics.json", "history.csv")
@@ -119,38 +117,39 @@ def save(
     facts: dict[str, Any],
 ) -> None:
     """Writes the run's files: weights and test predictions of each network's best epoch, metrics of best and last."""
-    last = {name: judge(method, data[name], settings.batch_size, device) for name in JUDGED}
+    last = {name: judge(method, data[name], settings.batch_size, device).scores for name in JUDGED}
     method.load_states({key: value.to(device) for key, value in progress.best_state.items()})
-    test = data["test"]
-    truth, predicted = test.truth, predict(method, test, settings.batch_size, device)
-    per_image = {name: records(decide(stack), truth) for name, stack in with_ensemble(predicted).items()}
-    best = {
-        "val": judge(method, data["val"], settings.batch_size, device),
-        "test": {name: score(of_network) for name, of_network in per_image.items()},
-    }
-    metrics = {
-        **facts,
-        "networks": {name: network.facts for name, network in method.networks.items()},
-        "best": {"epochs": progress.best_epoch, **best},
-        "last": {"epoch": progress.epoch, **last},
-        "terms": {
-            key.removeprefix("weighted/"): value
-            for key, value in progress.history[-1].items()
-            if key.startswith("weighted/")
-        },
-        "test_images": {
-            "id": test.ids,
-            "group": test.groups,
-            **{name: {key: value.tolist() for key, value in per_image[name].items()} for name in predicted},
-        },
-    }
-    kept = {**predicted, predictions.TRUTH: _as_predicted(truth, predicted)}
+    val, test = judge(method, data["val"], settings.batch_size, device), Judgement()
+
+    def kept() -> Iterator[dict[str, np.ndarray]]:
+        for predicted, truth in predict(method, data["test"], settings.batch_size, device):
+            test.add(predicted, truth)
+            yield {**predicted, predictions.TRUTH: _as_predicted(truth, predicted)}
+
     with written_whole(*(target / name for name in FILES)) as (weights, parquet, metrics_file, history):
+        predictions.write(parquet, data["test"].ids, kept())
+        metrics = {
+            **facts,
+            "networks": {name: network.facts for name, network in method.networks.items()},
+            "best": {"epochs": progress.best_epoch, "val": val.scores, "test": test.scores},
+            "last": {"epoch": progress.epoch, **last},
+            "terms": {
+                key.removeprefix("weighted/"): value
+                for key, value in progress.history[-1].items()
+                if key.startswith("weighted/")
+            },
+            "test_images": _images(data["test"], test, list(method.networks)),
+        }
+        metrics_file.write_text(json.dumps(metrics, indent=1) + "\n")
         # not save_file, whose error of a full disk is no OSError
         weights.write_bytes(serialised({key: value.contiguous() for key, value in progress.best_state.items()}))
-        predictions.write(parquet, test.ids, kept)
-        metrics_file.write_text(json.dumps(metrics, indent=1) + "\n")
         pd.DataFrame(progress.history).to_csv(history, index=False)
+
+
+def _images(split: SplitData, judgement: Judgement, networks: list[str]) -> dict[str, Any]:
+    per_image = judgement.per_image
+    records = {name: {key: value.tolist() for key, value in per_image[name].items()} for name in networks}
+    return {"id": split.ids, "group": split.groups, **records}
 
 
 def peak_memory_mb(device: torch.device) -> dict[str, int]:
