@@ -60,6 +60,8 @@ def restore(due: Iterable[str], made_by: Mapping[str, Iterable[str]], say: Calla
     """
     restored, missing = [], set()
     with _project("cannot restore results from its cache") as repo:
+        if not Path(repo.stage_cache.cache_dir).exists():  # nothing was ever made: spares reading all stages again
+            return []
         stages = _stages(repo)
         for name in due:
             if not missing.isdisjoint(made_by[name]):
