@@ -27,7 +27,7 @@ class Silent:
 
 folder, target = map(Path, sys.argv[1:])
 raw = studies.settings("demo", epochs=1, threads=len(os.sched_getaffinity(0)))
-run.train(studies.SEGMENTATION, "kd_ml-v3", 0, raw, folder, folder / "splits.parquet", folder, target,
+run.train(studies.SEGMENTATION, "student", 0, raw, folder, folder / "splits.parquet", folder, target,
           target / "checkpoints", "", "cpu", 10, Silent())
 parts = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
 print(json.dumps({name: int(parts[name].split()[0]) // 1024 for name in ("VmHWM", "RssAnon", "RssFile")}))

@@ -72,13 +72,14 @@ UNUSED = {
     "classroom.cli, typer.testing; typer.testing.CliRunner().invoke(classroom.cli.app, ['--help'])": (
         "torch", "pandas", "numpy", "pydantic", "ruamel", "rich",
     ),
+    "classroom.cli, classroom.engines.receipts, classroom.params": ("torch", "pandas", "numpy", "sklearn"),
     "classroom.cli, classroom.engines.receipts, classroom.methods.make, classroom.training.progress, "
     "classroom.training.run": ("dvc", "snakemake", "sklearn", "scipy", "matplotlib", "onnx", "jinja2"),
 }  # fmt: skip
-"""What has no part in `classroom --help` and in a training."""
+"""What has no part in `classroom --help` and in a training; and what the threads of are limited before it is loaded."""
 
 
-@pytest.mark.parametrize(("imports", "unused"), UNUSED.items(), ids=["help", "training"])
+@pytest.mark.parametrize(("imports", "unused"), UNUSED.items(), ids=["help", "a job's start", "training"])
 def test_what_starts_most_often_loads_nothing_that_it_does_not_use(imports: str, unused: tuple[str, ...]) -> None:
     """Each of these takes up to a second, and a study has hundreds of jobs."""
     code = f"import sys, {imports}\nsys.exit(' '.join(name for name in {unused} if name in sys.modules) or 0)"

@@ -564,18 +564,18 @@ def test_data_that_stay_on_the_device_train_the_same_bits(
     assert bits(tmp_path / "run") == bits(undisturbed / "run")
 
 
-def test_no_library_takes_more_threads_than_a_training_may() -> None:
-    """Eight trainings side by side, each with a BLAS that takes all cores, would be slower than one after the other."""
+def test_no_library_takes_more_threads_than_a_job_may() -> None:
+    """Eight jobs side by side, each with a BLAS that takes all cores, would be slower than one after the other."""
     code = (
-        "import json, numpy, sklearn.metrics, threadpoolctl, torch, pyarrow\n"
-        "from classroom.networks.reproducible import make_deterministic\n"
-        "make_deterministic(3)\n"
+        "from classroom.cli import _limit_threads\n"
+        "_limit_threads(1)\n"
+        "import json, numpy, pandas, pyarrow, sklearn.metrics, threadpoolctl, torch\n"
         "pools = [pool['num_threads'] for pool in threadpoolctl.threadpool_info()]\n"
         "print(json.dumps([*pools, torch.get_num_threads(), pyarrow.cpu_count()]))"
     )
-    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_THREADS")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    assert set(json.loads(done.stdout)) == {3}
+    assert set(json.loads(done.stdout)) == {1}
 
 
 def test_offline_distillation_keeps_its_teacher_out_of_the_weights(tiny: dict, data: Path, tmp_path: Path) -> None:

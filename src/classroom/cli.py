@@ -5,6 +5,7 @@ Imports are lazy, so that `classroom --help` does not wait for torch.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import warnings
@@ -708,9 +709,20 @@ def _export_folder(study: str, method: str, seed: int, network: str) -> Path:
 def _job(command: str, only_planned: bool = True):  # noqa: ANN202 - a context manager of receipts.Job
     """Without `only_planned` also what dvc.yaml does not ask for, such as another seed, tried by hand."""
     from classroom.engines.receipts import job
-    from classroom.params import load
+    from classroom.params import load, select
 
-    return job(command, load(Path("params.yaml")), only_planned)
+    raw = load(Path("params.yaml"))
+    _limit_threads(select(raw, "training.threads", int))
+    return job(command, raw, only_planned)
+
+
+def _limit_threads(threads: int) -> None:
+    """For every library that is not loaded yet, where the environment sets no limit as Snakemake does for its jobs.
+
+    Their default is every core, which many jobs at a time would share.
+    """
+    for name in ("OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "NUMEXPR_NUM", "VECLIB_MAXIMUM"):
+        os.environ.setdefault(f"{name}_THREADS", str(threads))
 
 
 def main() -> None:

@@ -542,7 +542,7 @@ def load(path: Path) -> dict[str, Any]:
     Raises ParamsError if there is no such file or it is not a YAML mapping of plain values.
     """
     try:
-        text, yaml = path.read_text(encoding="utf-8"), YAML(typ="safe")
+        text, yaml = path.read_text(encoding="utf-8"), YAML(typ="safe", pure=True)  # it says best what is wrong
         if _more_than(MOST_VALUES, yaml.compose(text)):
             raise ParamsError(
                 f"{path}: expected settings, found more than {MOST_VALUES:,} values, counting what aliases (*name) "
