@@ -568,7 +568,7 @@ def test_no_library_takes_more_threads_than_a_job_may() -> None:
     """Eight jobs side by side, each with a BLAS that takes all cores, would be slower than one after the other."""
     code = (
         "from classroom.cli import _limit_threads\n"
-        "_limit_threads(1)\n"
+        "_limit_threads()\n"
         "import json, numpy, pandas, pyarrow, sklearn.metrics, threadpoolctl, torch\n"
         "pools = [pool['num_threads'] for pool in threadpoolctl.threadpool_info()]\n"
         "print(json.dumps([*pools, torch.get_num_threads(), pyarrow.cpu_count()]))"

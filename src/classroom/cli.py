@@ -709,20 +709,19 @@ def _export_folder(study: str, method: str, seed: int, network: str) -> Path:
 def _job(command: str, only_planned: bool = True):  # noqa: ANN202 - a context manager of receipts.Job
     """Without `only_planned` also what dvc.yaml does not ask for, such as another seed, tried by hand."""
     from classroom.engines.receipts import job
-    from classroom.params import load, select
+    from classroom.params import load
 
-    raw = load(Path("params.yaml"))
-    _limit_threads(select(raw, "training.threads", int))
-    return job(command, raw, only_planned)
+    _limit_threads()
+    return job(command, load(Path("params.yaml")), only_planned)
 
 
-def _limit_threads(threads: int) -> None:
-    """For every library that is not loaded yet, where the environment sets no limit as Snakemake does for its jobs.
+def _limit_threads() -> None:
+    """To one, in libraries not loaded yet, where the environment says nothing (Snakemake tells its jobs).
 
-    Their default is every core, which many jobs at a time would share.
+    Their default is every core, which many jobs at a time would share. Trainings set torch's own number.
     """
     for name in ("OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "NUMEXPR_NUM", "VECLIB_MAXIMUM"):
-        os.environ.setdefault(f"{name}_THREADS", str(threads))
+        os.environ.setdefault(f"{name}_THREADS", "1")
 
 
 def main() -> None:
