@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from functools import reduce
-from operator import getitem
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
 from classroom.engines.plan import HIDDEN
+from classroom.engines.quick_dvc import quick
 from classroom.errors import ClassroomError
 from classroom.files import content_hash, files_in, remove, write_text
 
@@ -194,16 +192,13 @@ def _write(stages: list[Stage]) -> None:
 @contextmanager
 def _project(fault: str) -> Iterator[Repo]:
     """The project as DVC sees it, no other DVC command at work; its errors become ours, after "DVC `fault`"."""
-    from dvc.dependency import param
     from dvc.exceptions import DvcException
     from dvc.logger import set_loggers_level
     from dvc.repo import Repo, lock_repo
     from scmrepo.exceptions import SCMError
 
-    read = param.read_param_file
-    param.read_param_file = _once(read)
     try:
-        with set_loggers_level(logging.WARNING), Repo(_wait_for_lock=True) as repo, lock_repo(repo):
+        with quick(), set_loggers_level(logging.WARNING), Repo(_wait_for_lock=True) as repo, lock_repo(repo):
             yield repo
     except (DvcException, SCMError, OSError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
@@ -211,8 +206,6 @@ def _project(fault: str) -> Iterator[Repo]:
         if "dvc.lock" in reason:
             hint = " Mend dvc.lock, or remove it: finished jobs are recorded in a new one from their receipts."
         raise ClassroomError(_at_work(str(error)) or f"DVC {fault}: {reason}.{hint}") from None
-    finally:
-        param.read_param_file = read
 
 
 def _at_work(said: str) -> str:
@@ -224,21 +217,3 @@ def _at_work(said: str) -> str:
         f"{', '.join(by)} is at work in this tree. Two at once would do the same jobs twice: wait for it to end, or "
         "stop it; nothing that it finished is lost."
     )
-
-
-def _once(read: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
-    """DVC parses params.yaml anew for every stage, several times: half a minute with the demo's 260 stages."""
-    settings: dict[str, Any] = {}
-
-    def read_param_file(fs: Any, path: str, key_paths: list[str] | None, flatten: bool) -> dict[str, Any]:
-        if not (flatten and key_paths):
-            return read(fs, path, key_paths, flatten)
-        if path not in settings:
-            settings[path] = read(fs, path)
-        values = {}
-        for key in key_paths:
-            with suppress(KeyError, TypeError):  # then DVC says that it is missing
-                values[key] = copy.deepcopy(reduce(getitem, key.split("."), settings[path]))
-        return values
-
-    return read_param_file
