@@ -9,10 +9,21 @@ from pathlib import Path
 
 from bench import studies
 from bench.project import Project
-from bench.timing import Point, spread
+from bench.timing import Point, ratio, spread
 
 TOYS = (50, 100, 200, 400)
-COMMIT = "from classroom.engines import ledger, plan; ledger.commit(list(plan.load()))"
+FINISH = """
+from pathlib import Path
+from classroom.engines import ledger, plan
+stages = plan.load()
+for stage in stages.values():
+    for out in map(Path, stage.outputs):
+        out = out if out.suffix else out / "file"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(stage.name + out.name)
+ledger.commit(list(stages))
+"""
+"""Every output is there, a file of a few bytes, and is recorded as fresh."""
 
 
 def measure() -> Point:
@@ -24,16 +35,27 @@ def measure() -> Point:
         project.run("classroom", "check")  # asks timm once about every network, and remembers
         jobs = project.run("snakemake", "-n", "--quiet=rules").split("Job stats:")[1]  # it says them twice
         trainings = sum(map(int, re.findall(r"^(?:baseline|train|train_offline|method) +(\d+)$", jobs, re.M)))
+        scale = f"scale paper, {trainings} trainings"
         seconds = [project.seconds("snakemake", "-n", "--quiet=rules") for _ in range(2)]
-        point.at_most(f"`snakemake -n` of everything at scale paper, {trainings} trainings", spread(seconds), 15, " s")
+        point.at_most(f"`snakemake -n` of everything at {scale}, a fresh clone", spread(seconds), 15, " s")
+        _finish(project)
+        seconds = [project.seconds("snakemake", "-n", "--quiet=rules") for _ in range(2)]
+        point.at_most(f"`snakemake -n` at {scale}, all done", spread(seconds), 15, " s")
+        for command in ("status", "repro"):
+            here, untouched = zip(
+                *((project.seconds("dvc", command), project.seconds("python", "-m", "dvc", command)) for _ in range(2)),
+                strict=True,
+            )
+            point.at_most(f"no-op `dvc {command}` at {scale}", spread(here), 10, " s")
+            point.tell(f"DVC untouched ÷ `dvc {command}`", ratio(untouched, here))
     rows = []
     for runs in TOYS:
         with tempfile.TemporaryDirectory() as folder:
             project = finished(Path(folder), runs)
             commands = (("snakemake", "-n", "--quiet=rules"), ("dvc", "status"), ("dvc", "repro"))
             rows.append([runs, *(project.seconds(*command) for command in commands)])
-    point.at_most(f"no-op `dvc status`, {TOYS[-1]} runs", rows[-1][2], 10, " s")
-    point.at_most(f"no-op `dvc repro`, {TOYS[-1]} runs", rows[-1][3], 10, " s")
+    point.at_most(f"no-op `dvc status`, {TOYS[-1]} toy runs", rows[-1][2], 10, " s")
+    point.at_most(f"no-op `dvc repro`, {TOYS[-1]} toy runs", rows[-1][3], 10, " s")
     for column, command in ((1, "snakemake -n"), (2, "dvc status"), (3, "dvc repro")):
         early = (rows[-2][column] - rows[0][column]) / (TOYS[-2] - TOYS[0])
         late = (rows[-1][column] - rows[-2][column]) / (TOYS[-1] - TOYS[-2])
@@ -85,21 +107,13 @@ def finished(root: Path, runs: int) -> Project:
         tune=params["tune"] | _of_both({"studies": [], "methods": []}),
         method_weights={},
     )
-    project.run("python", "-c", "from classroom.engines import plan; plan.load()")
-    fabricate = (
-        "from pathlib import Path\n"
-        "from classroom.engines import plan\n"
-        "for stage in plan.load().values():\n"
-        "    for out in map(Path, stage.outputs):\n"
-        "        out.parent.mkdir(parents=True, exist_ok=True)\n"
-        "        out = out / 'file' if not out.suffix else out\n"
-        "        out.parent.mkdir(parents=True, exist_ok=True)\n"
-        "        out.write_text(stage.name + out.name)\n"
-    )
-    project.run("python", "-c", fabricate)
-    project.run("python", "-c", COMMIT)
-    project.run("classroom", "reconcile")
+    _finish(project)
     return project
+
+
+def _finish(project: Project) -> None:
+    project.run("python", "-c", FINISH)
+    project.run("classroom", "reconcile")
 
 
 def _of_both(settings: dict[str, list[str]]) -> dict[str, dict[str, list[str]]]:

@@ -61,7 +61,10 @@ def _section(result: dict[str, Any]) -> str:
 def _machine() -> str:
     clock = ", CPU seconds, as the machine had other work" if "BENCH_CPU_TIME" in os.environ else ""
     cores = len(os.sched_getaffinity(0))
-    return f"{cores} cores ({platform.machine()}), torch {version('torch')}{clock}"
+    started = time.perf_counter()
+    sum(range(10_000_000))
+    speed = f"{time.perf_counter() - started:.2f} s for ten million additions in Python"  # machines differ, and days
+    return f"{cores} cores ({platform.machine()}; {speed}), torch {version('torch')}{clock}"
 
 
 if __name__ == "__main__":

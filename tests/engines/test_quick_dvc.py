@@ -139,19 +139,27 @@ def test_a_no_op_parses_each_file_once_and_takes_each_lock_once(project: Path, m
     assert len(noted) == 2 * (STAGES + 1)  # once at the beginning of a stage, once at its end
 
 
-def test_settings_edited_meanwhile_are_read_anew_and_nobody_shares_them(project: Path) -> None:
+def test_what_is_edited_meanwhile_is_read_anew(project: Path) -> None:
+    """By whoever waits for a job of `dvc repro`; of the same length too. And nobody shares what was read."""
     from dvc.dependency import param
     from dvc.fs import localfs
+    from dvc.repo import Repo
 
     path = str(project / "params.yaml")
     with quick():
+        Repo().reproduce()
+        assert Repo().status() == {}
+        Path("source").write_text("t")
+        assert list(Repo().status()) == ["first"]
+        Path("source").write_text("s")
+        Path("first").unlink()
+        assert set(Repo().status()) == {"first", *(f"next@{item}" for item in range(STAGES))}
         first = param.read_param_file(localfs, path, ["names"], True)
         first["names"].append("z")
         assert param.read_param_file(localfs, path, ["names"], True) == {"names": ["x", "y"]}
-        Path(path).write_text("names: [w]\n")  # of another length; and then of the same
-        assert param.read_param_file(localfs, path, ["names"], True) == {"names": ["w"]}
-        Path(path).write_text("names: [v]\n")
-        assert param.read_param_file(localfs, path, ["names"], True) == {"names": ["v"]}
+        for names in (["w"], ["v"]):
+            Path(path).write_text(f"names: {names}\n")
+            assert param.read_param_file(localfs, path, ["names"], True) == {"names": names}
 
 
 NAMES = st.sampled_from(["a", "b", "on", "1", "a*", "?", "[a]"])

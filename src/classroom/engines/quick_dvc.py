@@ -5,7 +5,10 @@ The same answers, out of the same code: `dvc` in the project's environment is `m
 
 from __future__ import annotations
 
+import copy
+import os
 import pickle
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import reduce
@@ -25,12 +28,13 @@ def main() -> int:
 
 @contextmanager
 def quick() -> Iterator[None]:
-    """Meanwhile DVC parses params.yaml and dvc.lock once, as long as their text stays, and notes once what it locks."""
+    """Meanwhile DVC parses a text once, asks once for the hash of a file that stays, and notes once what it locks."""
     with ExitStack() as replaced:
         for name, better in (
             ("dvc.utils.serialize._yaml.parse_yaml", _remembering),
             ("dvc.utils.strictyaml.parse_yaml", _remembering),
             ("dvc.dependency.param.read_param_file", _looking_up),
+            ("dvc.output.Output.get_hash", _knowing_files),
             ("dvc.rwlock.rwlock", _reentrant),
         ):
             with suppress(ImportError, AttributeError):  # another version of DVC, which is as slow as it is
@@ -71,6 +75,28 @@ def _looking_up(read: Callable[..., Any]) -> Callable[..., Any]:
         return {key: values[key] for key in key_paths if key in values}
 
     return read_param_file
+
+
+def _knowing_files(get_hash: Callable[..., Any]) -> Callable[..., Any]:
+    """The hash of an output or dependency, but of a file only once, such as code that 300 trainings depend on.
+
+    It is the file that it was by the same signs as for DVC itself: its inode, size and time.
+    """
+    known: dict[tuple[object, ...], Any] = {}
+
+    def remembered(output: Any) -> Any:
+        try:
+            found = os.stat(output.fs_path) if output.fs.protocol == "local" else None
+        except OSError:
+            found = None
+        if found is None or not stat.S_ISREG(found.st_mode):
+            return get_hash(output)
+        signs = (output.fs_path, output.hash_name, found.st_ino, found.st_mtime_ns, found.st_size)
+        if signs not in known:
+            known[signs] = get_hash(output)
+        return copy.copy(known[signs])
+
+    return remembered
 
 
 def _reentrant(lock: Callable[..., Any]) -> Callable[..., Any]:
