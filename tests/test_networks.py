@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +304,43 @@ def test_features_of_one_batch_do_not_outlive_it() -> None:
     second = network(torch.rand(3, 3, 32, 32)).features[TAP]
     assert (len(first), len(second)) == (1, 3)
     assert not network._features
+
+
+@BOTH
+def test_thin_networks_train_without_spoiling_memory(settings: Any) -> None:
+    """On one thread, in a process that may die of it: oneDNN overruns a buffer in strided 1×1 convolutions."""
+    code = (
+        "import torch; from classroom.networks.build import build; from classroom.params import Network\n"
+        "torch.set_num_threads(1)\n"
+        f"settings = Network(**{settings().model_dump(exclude_none=True)})\n"
+        "network = build(settings, 'segmentation' if settings.decoder_channels else 'classification', 7, 0).train()\n"
+        "for _ in range(10):\n"
+        "    images = torch.rand(4, 3, 64, 64).contiguous(memory_format=torch.channels_last)\n"
+        "    network(images).logits.square().mean().backward()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(("encoder", "side"), [("resnet18", 64), ("resnet18", 50), ("resnet50", 64)])
+def test_picking_pixels_first_changes_no_result(encoder: str, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of timm's own thin network: outputs, and gradients in double precision, which oneDNN leaves alone."""
+    settings = NetworkSettings(encoder=encoder, encoder_options={"channels": [4, 4, 8, 8]}, weights="random")
+    ours = build(settings, 0).double()
+    monkeypatch.setattr(module, "_pick_pixels_first", lambda body: None)
+    timms = build(settings, 0).double()
+    strides = [
+        [m.stride for m in network.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (1, 1)]
+        for network in (ours, timms)
+    ]
+    assert (2, 2) in strides[1]
+    assert (2, 2) not in strides[0] or encoder == "resnet50"  # whose shortcuts are four times as wide
+    images = torch.rand(2, 3, side, side, dtype=torch.float64)
+    for network in (ours, timms):
+        network(images).logits.square().sum().backward()
+    torch.testing.assert_close(ours(images).logits, timms(images).logits)
+    for own, other in zip(ours.parameters(), timms.parameters(), strict=True):
+        torch.testing.assert_close(own.grad, other.grad)
 
 
 def states(network: Network) -> dict[str, torch.Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import segmentation_models_pytorch as smp
@@ -19,6 +20,10 @@ from classroom.params import Network as NetworkSettings
 FEATURE_TAP = {"segmentation": "decoder.blocks.0", "classification": "conv6"}
 """What is shared as features, by task. The U-Net's first decoder block: 256×16×16 for a 256×256 image in every network;
 the classifier's last map, 512×7×7 or 1024×7×7 for a 224×224 image, after Conv6 where there is one (Sec. 4.2)."""
+
+
+ONEDNN_BLOCK = 16
+"""Channels that it takes at a time with AVX-512; 8 with AVX2."""
 
 
 class Output(NamedTuple):
@@ -106,6 +111,7 @@ def build(settings: NetworkSettings, task: str, classes: int, seed: int, taps: S
     with seeded(seed):
         body = _body(settings, task, classes)
         load_encoder(body.encoder, settings, task)
+    _pick_pixels_first(body)
     normalised = normalisation(settings, task)
     network = Network(body, *normalised, FEATURE_TAP[task], taps)
     network.facts = {
@@ -186,6 +192,24 @@ def _body(settings: NetworkSettings, task: str, classes: int) -> nn.Module:
             f"encoder '{settings.encoder}'{options} cannot be built for {task} ({' '.join(str(error).split())}). "
             "Choose another encoder or other options."
         ) from None
+
+
+def _pick_pixels_first(body: nn.Module) -> None:
+    """Of a strided 1×1 convolution of few channels: it takes the pixels it is meant for, and then each of them.
+
+    The result is the same. As it stands its gradient is written past the end of a buffer by oneDNN, which torch uses
+    on CPUs (https://github.com/uxlfoundation/oneDNN/issues/6035): wrong numbers, or a crash.
+    """
+    for module in body.modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.in_channels < ONEDNN_BLOCK:
+            rows, columns = module.stride
+            if (rows, columns) != (1, 1):
+                module.register_forward_pre_hook(partial(_every, rows, columns))
+                module.stride = (1, 1)
+
+
+def _every(rows: int, columns: int, module: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    return (inputs[0][:, :, ::rows, ::columns],)
 
 
 @contextlib.contextmanager
