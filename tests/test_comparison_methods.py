@@ -161,6 +161,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, method: Comparison, student: Outp
     """Both networks say this, whatever they are shown."""
     monkeypatch.setattr(method.networks["S1"], "forward", lambda images: student)
     monkeypatch.setattr(method.networks["T"], "forward", lambda images: teacher)
+    monkeypatch.setattr(method.networks["T"], "features_until", lambda tap, images: teacher.features)
 
 
 each = pytest.mark.parametrize(("task", "name"), PAIRS, ids=[f"{task}-{name}" for task, name in PAIRS])
@@ -453,6 +454,25 @@ def test_convention_b_adds_the_softened_divergence(name: str, monkeypatch: pytes
     assert extra == {"prediction"}
     assert terms["B"]["prediction"].weight == 1
     assert terms["B"]["prediction"].value.item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "whole"),
+    [("classification", {}, False), ("classification", {"convention": "B"}, True), ("segmentation", {}, True)],
+)
+def test_fitnet_asks_of_the_teacher_what_it_compares_and_no_more(task: str, options: dict, whole: bool) -> None:
+    """Behind the hint lies more than half of a ResNet50; the terms are those of the whole pass."""
+    method = made(task, "fitnet", **options)
+    teacher = method.networks["T"]
+    begun: set[str] = set()
+    for name, part in teacher.body.named_modules():
+        part.register_forward_pre_hook(lambda *_, name=name: begun.add(name.rpartition(".")[2]))
+    images, targets = batch_of(task)
+    terms = {term.name: term.value.item() for term in method.losses(images, targets)}
+    assert {"layer1", "layer2"} <= begun
+    assert ("layer3" in begun, "layer4" in begun) == (whole, whole)
+    method.taught_until = None
+    assert {term.name: term.value.item() for term in method.losses(images, targets)} == terms
 
 
 def test_the_reference_convention_is_the_methods_own() -> None:

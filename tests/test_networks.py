@@ -343,6 +343,26 @@ def test_picking_pixels_first_changes_no_result(encoder: str, side: int, monkeyp
         torch.testing.assert_close(own.grad, other.grad)
 
 
+@BOTH
+def test_a_pass_may_end_at_a_tap(settings: Any) -> None:
+    """It gives what the whole pass gives there, and leaves nothing behind for the next."""
+    task = "segmentation" if settings is thin else "classification"
+    network = module.build(settings(), task, CLASSES, 0, taps=("layer1", "layer2", "layer3")).eval()
+    images = torch.rand(2, 3, 64, 64)
+    whole = network(images)
+    part = network.features_until("layer2", images)
+    assert {"layer1", "layer2"} <= part.keys()
+    assert not {network.shared, "layer4"} & part.keys()
+    assert all(torch.equal(part[tap], whole.features[tap]) for tap in part)
+    assert not network._features
+    again = network(images)
+    assert torch.equal(again.logits, whole.logits)
+    assert again.features.keys() == whole.features.keys()
+    with pytest.raises(RuntimeError):
+        network.features_until("layer2", torch.rand(2, 5, 64, 64))
+    assert torch.equal(network(images).logits, whole.logits), "an error on the way leaves nothing behind either"
+
+
 def states(network: Network) -> dict[str, torch.Tensor]:
     return network.state_dict()
 

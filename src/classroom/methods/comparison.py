@@ -35,6 +35,8 @@ class Comparison(Method):
     uses_labels: ClassVar[bool] = True
 
     frozen = ("T",)
+    taught_until: str | None = None
+    """A tap after which the method asks nothing of the teacher, neither features nor logits: its pass ends there."""
 
     def __init__(
         self,
@@ -84,8 +86,7 @@ class Comparison(Method):
         """Every term of the method, unweighted. All that comes in is float32; the teacher's is detached."""
 
     def losses(self, images: torch.Tensor, targets: torch.Tensor) -> list[Term]:
-        with torch.no_grad():
-            teacher = _exact(self.networks["T"](images))
+        teacher = self._taught(images)
         student = _exact(self.networks["S1"](images))
         with torch.autocast(images.device.type, enabled=False):  # Gram matrices and fourth powers overflow in halves
             terms = []
@@ -96,6 +97,13 @@ class Comparison(Method):
                 terms.append(Term("S1", "prediction", CONVENTION_B, value))
             distances = self.distances(student, teacher, targets)
         return terms + [Term("S1", name, self.weights[name], value) for name, value in distances.items()]
+
+    @torch.no_grad()
+    def _taught(self, images: torch.Tensor) -> Output:
+        if self.taught_until is None:
+            return _exact(self.networks["T"](images))
+        features = self.networks["T"].features_until(self.taught_until, images)
+        return Output(None, {name: feature.float() for name, feature in features.items()}, None)
 
     def _check_tap(self, tap: str) -> None:
         for role, shapes in (("student", self.student_shapes), ("teacher", self.teacher_shapes)):

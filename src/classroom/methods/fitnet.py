@@ -27,6 +27,8 @@ class FitNet(Comparison):
             self.regressor: nn.Module = nn.Conv2d(*self.channels(tap), 1, bias=False)
         else:
             self.regressor = _regressor(self.student_shapes[tap], self.teacher_shapes[tap])
+            if self.options.convention == "A":
+                self.taught_until = tap
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         if self.two_stage and epochs < 2:

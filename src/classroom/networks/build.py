@@ -41,6 +41,10 @@ class Output(NamedTuple):
         return torch.softmax(logits, dim=1) if logits.ndim == 2 else torch.sigmoid(logits)
 
 
+class _Enough(Exception):
+    """Ends a pass: nothing that follows is asked for."""
+
+
 class Network(nn.Module):
     """A U-Net or classifier that normalises its own input and hands out the output of tapped modules."""
 
@@ -55,6 +59,7 @@ class Network(nn.Module):
         self.body = body
         self.normalise(mean, std)
         self._features: dict[str, torch.Tensor] = {}
+        self._last: str | None = None
         self.shared = shared
         found = {name: find(body, name) for name in dict.fromkeys((shared, *taps))}
         self._hooks = [tap.module.register_forward_hook(self._keep(name, tap.pick)) for name, tap in found.items()]
@@ -70,6 +75,18 @@ class Network(nn.Module):
         logits = self.body((images - self.mean) / self.std)
         features, self._features = self._features, {}
         return Output(logits, features, features[self.shared])
+
+    def features_until(self, tap: str, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What passed the taps up to `tap`, where the pass of `images` (B, 3, H, W) ends; the rest costs nothing."""
+        self._last = tap
+        try:
+            self.body((images - self.mean) / self.std)
+        except _Enough:
+            pass
+        finally:
+            self._last = None
+        features, self._features = self._features, {}
+        return features
 
     @property
     def parameter_count(self) -> int:
@@ -92,6 +109,8 @@ class Network(nn.Module):
     def _keep(self, name: str, pick: Callable[[Any], torch.Tensor]):  # noqa: ANN202 - the hook's type is torch's
         def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: Any) -> Any:
             self._features[name] = pick(output)
+            if name == self._last:
+                raise _Enough
             # what follows may be an activation in place, which would overwrite what is kept
             return output.clone() if isinstance(output, torch.Tensor) else output
 
