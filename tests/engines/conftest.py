@@ -44,7 +44,7 @@ class Project:
             "GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@example.org",
         }  # fmt: skip
 
-    def run(self, *command: str, expect: int = 0, timeout: float = 800) -> str:
+    def run(self, *command: str, expect: int = 0, timeout: float = 1600) -> str:
         """Runs `command` in the tree and returns what it printed; fails unless it exits with `expect`."""
         done = subprocess.run(
             command, cwd=self.root, env=self.environment, text=True, timeout=timeout,
