@@ -100,6 +100,7 @@ class Comparison(Method):
 
     @torch.no_grad()
     def _taught(self, images: torch.Tensor) -> Output:
+        """What the teacher says; without logits and shared map where its pass ends before them."""
         if self.taught_until is None:
             return _exact(self.networks["T"](images))
         features = self.networks["T"].features_until(self.taught_until, images)
