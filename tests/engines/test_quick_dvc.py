@@ -111,6 +111,8 @@ def test_same_answers_whatever_changes(project: Path) -> None:
         ("params.yaml", "power: {of: 2}", "missing"),
         ("dvc.lock", "schema: '2.0'\nstages: [", "unable to read: 'dvc.lock'"),
         ("dvc.yaml", "stages: {first: {}}", "dvc.yaml' validation failed"),
+        ("dvc.yaml", PIPELINE.replace("deps: [first]", "deps: [dvc.yaml]"), "cannot be a dependency"),
+        ("dvc.yaml", PIPELINE.replace("deps: [source]", "deps: [elsewhere]"), "No such file or directory"),
     ],
 )
 def test_same_complaints(project: Path, name: str, text: str, said: str) -> None:
@@ -137,6 +139,87 @@ def test_a_no_op_parses_each_file_once_and_takes_each_lock_once(project: Path, m
         assert repo.reproduce() == []
     assert len(parsed) == 4  # dvc.yaml, dvc.lock, and params.yaml under two names
     assert len(noted) == 2 * (STAGES + 1)  # once at the beginning of a stage, once at its end
+    parsed.clear()
+    noted.clear()
+    with quick(), Repo() as repo:
+        assert repo.status() == {}
+    assert len(parsed) == 3  # dvc.lock is as it was the last time
+    assert len(noted) == 2
+
+
+def test_a_job_that_ends_has_its_own_stage_written_alone(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ruamel.yaml
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        repo.reproduce()
+    Path("first").unlink()
+    Path("source").write_text("t")
+    dumped: list[Any] = []
+    dump = ruamel.yaml.YAML.dump
+    monkeypatch.setattr(
+        ruamel.yaml.YAML, "dump", lambda self, data, stream: dumped.append(data) or dump(self, data, stream)
+    )
+    with quick(), Repo() as repo:
+        assert [stage.addressing for stage in repo.reproduce()] == ["first"]
+    assert [[*data["stages"]] for data in dumped if "stages" in data] == [["first"]]
+
+
+def test_other_revisions_are_their_own(project: Path) -> None:
+    """`dvc diff`, `dvc exp show`: there a file of the same path is another one, in git and not in the tree."""
+    from dvc.repo import Repo
+
+    git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org"]
+    subprocess.run([*git, "init", "--quiet", "--initial-branch=main"], check=True)
+    run(UNTOUCHED, "init", "--force", "--quiet")
+    for text in "st":
+        Path("source").write_text(text)
+        run(UNTOUCHED, "repro")
+        subprocess.run([*git, "add", "."], check=True)
+        subprocess.run([*git, "commit", "--quiet", "--message", text], check=True)
+    Path("source").unlink()
+
+    def seen() -> list[Any]:
+        with Repo() as repo:
+            return [
+                (revision or "tree", str(dep), dep.exists, dep.fs.protocol, dep.hash_info.value)
+                for revision in repo.brancher(revs=["HEAD~1", "HEAD"])
+                for stage in repo.index.stages
+                for dep in stage.deps
+            ]
+
+    untouched = seen()
+    with quick():
+        assert seen() == untouched
+    assert {exists for _, name, exists, *_ in untouched if name == "source"} == {True, False}
+    assert run(QUICK, "diff", "HEAD~1") == run(UNTOUCHED, "diff", "HEAD~1")
+
+
+def test_same_answers_of_some_stages(project: Path) -> None:
+    """By name, by group, by file; and what `dvc commit` then records."""
+    from dvc.repo import Repo
+
+    def said(number: int) -> Any:
+        Path("source").write_text(f"{number}")
+        with Repo() as repo:
+            return [
+                lambda: [stage.addressing for stage in repo.reproduce("next@1")],
+                lambda: repo.status(["next"]),
+                lambda: [stage.addressing for stage in repo.reproduce("first", downstream=True)],
+                lambda: [stage.addressing for stage in repo.reproduce("dvc.yaml", single_item=True)],
+                lambda: repo.status(["dvc.yaml"]),
+                lambda: [stage.addressing for stage in repo.commit("next@2", force=True)],
+                lambda: repo.freeze("first").addressing,
+                lambda: repo.status(),
+            ][number]()
+
+    twin = shutil.copytree(project, project.parent / "twin")
+    for number in range(8):
+        with contextlib.chdir(twin):
+            untouched = said(number)
+        with quick():
+            assert said(number) == untouched, number
+        assert (project / "dvc.lock").read_text() == (twin / "dvc.lock").read_text(), number
 
 
 def test_what_is_edited_meanwhile_is_read_anew(project: Path) -> None:

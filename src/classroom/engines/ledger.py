@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from classroom.engines import dvc_lock
 from classroom.engines.plan import HIDDEN
 from classroom.engines.quick_dvc import quick
 from classroom.errors import ClassroomError
-from classroom.files import content_hash, files_in, remove, write_text
+from classroom.files import content_hash, files_in, remove
 
 LOCK = Path("dvc.lock")
 
@@ -179,14 +180,13 @@ def _damaged_copies(repo: Repo, checksum: str) -> list[Path]:
 def _write(stages: list[Stage]) -> None:
     """Into dvc.lock, whole or not at all; DVC's own function would write in place."""
     from dvc.stage.serialize import to_lockfile
-    from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
 
     if stages:
-        content = parse_yaml_for_update(LOCK.read_text() if LOCK.exists() else "", LOCK) or {"schema": "2.0"}
-        entries = content.setdefault("stages", {})
-        for stage in stages:
-            entries.update(to_lockfile(stage))
-        write_text(LOCK, dumps_yaml(content))
+        with dvc_lock.edited(LOCK) as content:
+            content.setdefault("schema", "2.0")
+            entries = content.setdefault("stages", {})
+            for stage in stages:
+                entries.update(to_lockfile(stage))
 
 
 @contextmanager

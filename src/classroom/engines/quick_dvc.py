@@ -9,13 +9,17 @@ import copy
 import os
 import pickle
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import reduce
 from operator import getitem
+from pathlib import Path
 from pkgutil import resolve_name
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
+
+from classroom.engines import dvc_lock
 
 
 def main() -> int:
@@ -34,7 +38,11 @@ def quick() -> Iterator[None]:
             ("dvc.utils.serialize._yaml.parse_yaml", _remembering),
             ("dvc.utils.strictyaml.parse_yaml", _remembering),
             ("dvc.dependency.param.read_param_file", _looking_up),
+            ("dvc.dependency._get", _copying),
+            ("dvc.dvcfile.modify_yaml", _by_stages),
             ("dvc.output.Output.get_hash", _knowing_files),
+            ("dvc.repo.stage.StageLoad.load_all", _sharing),
+            ("dvc.repo.status._joint_status", _locking_together),
             ("dvc.rwlock.rwlock", _reentrant),
         ):
             with suppress(ImportError, AttributeError):  # another version of DVC, which is as slow as it is
@@ -51,7 +59,8 @@ def _remembering(parse: Callable[..., Any]) -> Callable[..., Any]:
             return parse(text, path, typ)
         known = last.get(path)
         if known is None or known[0] != text:
-            known = last[path] = text, pickle.dumps(parse(text, path, typ))
+            content = dvc_lock.parse(text, path, parse) if Path(path).name == "dvc.lock" else parse(text, path)
+            known = last[path] = text, pickle.dumps(content)
         return pickle.loads(known[1])  # a copy for each caller, as before
 
     return parse_yaml
@@ -75,6 +84,69 @@ def _looking_up(read: Callable[..., Any]) -> Callable[..., Any]:
         return {key: values[key] for key in key_paths if key in values}
 
     return read_param_file
+
+
+def _copying(make: Callable[..., Any]) -> Callable[..., Any]:
+    """The maker of a stage's dependency, but a path that another stage depends on is not taken apart again."""
+    known: dict[tuple[object, ...], tuple[Any, Any]] = {}
+
+    def dependency(stage: Any, path: str, info: dict[str, Any], **options: Any) -> Any:
+        from dvc.dependency import Dependency
+
+        if info or any(options.values()):
+            return make(stage, path, info, **options)
+        signs = (id(stage.repo), id(stage.repo.fs), stage.wdir, path)
+        if signs not in known:
+            first = make(stage, path, info, **options)
+            if type(first) is not Dependency:  # of a database, of another project
+                return first
+            known[signs] = first, (stage.repo, stage.repo.fs)  # kept beside, so that nothing else gets their numbers
+        alike = known[signs][0]
+        made = object.__new__(Dependency)
+        vars(made).update(vars(alike), stage=stage, meta=type(alike.meta)(), annot=type(alike.annot)())
+        return made
+
+    return dependency
+
+
+def _sharing(load: Callable[..., Any]) -> Callable[..., Any]:
+    """The loader of stages, but all of a file are those that the graph is made of: `dvc repro` loads them first."""
+
+    def load_all(stages: Any, path: str | None = None, name: str | None = None, *options: Any, **more: Any) -> Any:
+        if name is None:
+            with suppress(Exception):  # the loader says it
+                place = stages.repo.fs.abspath(stages._get_filepath(path))
+                if found := [stage for stage in stages.repo.index.stages if stage.path == place]:
+                    return found
+        return load(stages, path, name, *options, **more)
+
+    return load_all
+
+
+def _locking_together(status: Callable[..., Any]) -> Callable[..., Any]:
+    """The look at stages, but what it reads is noted in .dvc/tmp/rwlock once, and not for every stage."""
+
+    def joint_status(pairs: Iterable[tuple[Any, Any]], **options: Any) -> Any:
+        from dvc.stage.decorators import rwlocked
+
+        pairs = list(pairs)
+        stages = [stage for stage, _ in pairs]
+        if not stages:
+            return status(pairs, **options)
+        deps, outs = ([each for stage in stages for each in getattr(stage, name)] for name in ("deps", "outs"))
+        together = SimpleNamespace(repo=stages[0].repo, deps=deps, outs=outs)
+        return rwlocked(read=["deps", "outs"])(lambda _: status(pairs, **options))(together)
+
+    return joint_status
+
+
+def _by_stages(modify: Callable[..., Any]) -> Callable[..., Any]:
+    """The editor of a YAML file, but of dvc.lock only stages that change are written out anew."""
+
+    def modify_yaml(path: str, fs: Any = None) -> Any:
+        return dvc_lock.edited(Path(path)) if Path(path).name == "dvc.lock" else modify(path, fs)
+
+    return modify_yaml
 
 
 def _knowing_files(get_hash: Callable[..., Any]) -> Callable[..., Any]:
