@@ -543,12 +543,13 @@ def load(path: Path) -> dict[str, Any]:
     """
     try:
         text, yaml = path.read_text(encoding="utf-8"), YAML(typ="safe", pure=True)  # it says best what is wrong
-        if _more_than(MOST_VALUES, yaml.compose(text)):
+        document = yaml.compose(text)
+        if _more_than(MOST_VALUES, document):
             raise ParamsError(
                 f"{path}: expected settings, found more than {MOST_VALUES:,} values, counting what aliases (*name) "
                 "repeat. Write the values out."
             )
-        raw = yaml.load(text)
+        raw = yaml.constructor.construct_document(document) if document else None
     except FileNotFoundError:
         raise ParamsError(
             f"{path}: no such file. Commands run in the project's root, where params.yaml lies."

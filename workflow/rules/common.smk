@@ -83,7 +83,7 @@ except ClassroomError as error:
     say(f"Error: {error}")
     sys.exit(1)
 
-STAGES = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
+STAGES = yaml.load(Path("dvc.yaml").read_text(), yaml.CSafeLoader)["stages"]
 
 
 def code(stage: str) -> list[str]:

@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from classroom.engines import ledger, locks, plan
@@ -59,8 +59,10 @@ def reconcile(say: Say = lambda text: None) -> set[str]:
     return stale
 
 
-def record(changed: Iterable[Stage], say: Say) -> list[str]:
+def record(changed: Sequence[Stage], say: Say) -> list[str]:
     """Commits those of the `changed` stages whose receipt fits what lies here today; returns their names."""
+    if not changed:
+        return []
     raw = load(Path("params.yaml"))
     remembered = Hashes(HIDDEN / "hashes.json", say)
     names = [
@@ -77,19 +79,19 @@ def record(changed: Iterable[Stage], say: Say) -> list[str]:
 def tell(stages: dict[str, Stage], stale: set[str]) -> None:
     """Gives stale outputs a time older than anything, and lifts fresh ones to their newest dependency's."""
     below = outputs_below(stages)
+    paths = {path for stage in stages.values() for path in (*stage.outputs, *files_of(stage, below))}
+    none_from_the_future(map(Path, paths))
+    times = {path: time_of(Path(path)) for path in paths if Path(path).exists()}
     for stage in in_order(stages):
-        outputs = [Path(out) for out in stage.outputs if Path(out).exists()]
-        files = [Path(path) for path in files_of(stage, below)]
-        none_from_the_future([*files, *outputs])
-        if stage.name in stale:
-            for out in outputs:
-                if time_of(out) > STALE:
-                    set_time(out, STALE)
-            continue
-        newest = max((time_of(path) for path in files if path.exists()), default=STALE)
-        for out in outputs:
-            if time_of(out) < newest:
-                set_time(out, newest)
+        newest = max((times[path] for path in files_of(stage, below) if path in times), default=STALE)
+        for out in times.keys() & set(stage.outputs):
+            if stage.name in stale and times[out] > STALE:
+                times[out] = STALE
+            elif stage.name not in stale and times[out] < newest:
+                times[out] = newest
+            else:
+                continue
+            set_time(Path(out), times[out])
 
 
 def vouch(stages: dict[str, Stage], stale: set[str], say: Say) -> None:
