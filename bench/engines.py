@@ -12,6 +12,7 @@ from bench.project import Project
 from bench.timing import Point, ratio, spread
 
 TOYS = (50, 100, 200, 400)
+JOB = "exchange_tables"
 FINISH = """
 from pathlib import Path
 from classroom.engines import ledger, plan
@@ -41,13 +42,24 @@ def measure() -> Point:
         _finish(project)
         seconds = [project.seconds("snakemake", "-n", "--quiet=rules") for _ in range(2)]
         point.at_most(f"`snakemake -n` at {scale}, all done", spread(seconds), 15, " s")
-        for command in ("status", "repro"):
+        for what, command, limit in (
+            (f"no-op `dvc status` at {scale}", ("status",), 10),
+            (f"no-op `dvc repro` at {scale}", ("repro",), 10),
+            (f"`dvc repro` of a job of no length at {scale}", ("repro", "--force", "--single-item", JOB), None),
+        ):
+            project.run("dvc", *command)  # the job's outputs are made up until now
             here, untouched = zip(
-                *((project.seconds("dvc", command), project.seconds("python", "-m", "dvc", command)) for _ in range(2)),
+                *(
+                    (project.seconds("dvc", *command), project.seconds("python", "-m", "dvc", *command))
+                    for _ in range(2)
+                ),
                 strict=True,
             )
-            point.at_most(f"no-op `dvc {command}` at {scale}", spread(here), 10, " s")
-            point.tell(f"DVC untouched ÷ `dvc {command}`", ratio(untouched, here))
+            if limit:
+                point.at_most(what, spread(here), limit, " s")
+            else:
+                point.tell(what, spread(here), " s")
+            point.tell("DVC untouched ÷ that", ratio(untouched, here))
     rows = []
     for runs in TOYS:
         with tempfile.TemporaryDirectory() as folder:
@@ -129,7 +141,9 @@ def _per_job(point: Point, project: Project) -> None:
     studies_split = [Path(target).stem for target in targets[1:]]
     commands = [("classroom", "exchange"), *(("classroom", "split", study) for study in studies_split)]
     forced = ("snakemake", "--cores", "1", "--quiet=all", "--force", "--", *targets)
-    planning = project.seconds("snakemake", "-n", "--quiet=all", "--force", "--", *targets)
-    alone = sum(project.seconds(*command) for command in commands)
-    together = project.seconds(*forced)
-    point.at_most("a job's overhead under Snakemake", (together - planning - alone) / len(commands), 1, " s")
+    overheads = []
+    for _ in range(3):
+        planning = project.seconds("snakemake", "-n", "--quiet=all", "--force", "--", *targets)
+        alone = sum(project.seconds(*command) for command in commands)
+        overheads.append((project.seconds(*forced) - planning - alone) / len(commands))
+    point.at_most("a job's overhead under Snakemake", spread(overheads), 1, " s")

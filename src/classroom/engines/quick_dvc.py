@@ -32,7 +32,7 @@ def main() -> int:
 
 @contextmanager
 def quick() -> Iterator[None]:
-    """Meanwhile DVC parses a text once, asks once for the hash of a file that stays, and notes once what it locks."""
+    """Meanwhile DVC does once what it does for every stage otherwise, and leaves alone what stays in dvc.lock."""
     with ExitStack() as replaced:
         for name, better in (
             ("dvc.utils.serialize._yaml.parse_yaml", _remembering),
