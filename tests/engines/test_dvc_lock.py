@@ -47,6 +47,12 @@ def outcome(what: Callable[[], Any]) -> str:
         return f"{error} {error.__cause__}"
 
 
+def read(text: str, folder: str | Path, parser: Callable[[str, str], Any] = parse_yaml) -> Any:
+    path = Path(folder, "dvc.lock")
+    path.write_text(text, encoding="utf-8")
+    return parse(text, str(path), parser)
+
+
 @settings(deadline=None)
 @given(versions=st.lists(STAGES, min_size=1, max_size=3))
 def test_it_says_what_dvc_reads_in_it(versions: list[dict[str, Any]]) -> None:
@@ -54,9 +60,8 @@ def test_it_says_what_dvc_reads_in_it(versions: list[dict[str, Any]]) -> None:
     with TemporaryDirectory() as folder:
         for stages in versions:
             text = dumps_yaml(content(stages))
-            assert outcome(lambda: parse(text, f"{folder}/dvc.lock", parse_yaml)) == outcome(  # noqa: B023
-                lambda: parse_yaml(text, f"{folder}/dvc.lock")  # noqa: B023
-            )
+            theirs = outcome(lambda: parse_yaml(text, f"{folder}/dvc.lock"))  # noqa: B023
+            assert outcome(lambda: read(text, folder)) == theirs  # noqa: B023
 
 
 LINES = st.sampled_from(
@@ -77,13 +82,14 @@ def test_an_edited_one_is_understood_or_refused_as_by_dvc(
     stages: dict[str, Any], edits: list[tuple[int, bool, str]]
 ) -> None:
     with TemporaryDirectory() as folder:
-        path, lines = f"{folder}/dvc.lock", dumps_yaml(content(stages)).split("\n")
+        lines = dumps_yaml(content(stages)).split("\n")
         for place, instead, line in [(0, False, None), *edits]:
             if line is not None:
                 place %= len(lines)
                 lines[place : place + instead] = [line]
             text = "\n".join(lines)
-            assert outcome(lambda: parse(text, path, parse_yaml)) == outcome(lambda: parse_yaml(text, path))  # noqa: B023
+            theirs = outcome(lambda: parse_yaml(text, f"{folder}/dvc.lock"))  # noqa: B023
+            assert outcome(lambda: read(text, folder)) == theirs  # noqa: B023
 
 
 @settings(max_examples=50, deadline=None)
@@ -135,7 +141,7 @@ def test_other_parts_of_it_are_written_too(tmp_path: Path) -> None:
 
 def test_only_what_changed_is_parsed(tmp_path: Path) -> None:
     """By whichever process, and until the stage changes again."""
-    path, seen = tmp_path / "dvc.lock", list[str]()
+    seen: list[str] = []
 
     def counting(text: str, path: str) -> Any:
         seen.append(text)
@@ -151,8 +157,8 @@ def test_only_what_changed_is_parsed(tmp_path: Path) -> None:
     ):
         stages |= changed
         seen.clear()
-        assert parse(dumps_yaml(content(stages)), str(path), counting) == content(stages)
-        assert [[*parse_yaml(text, path)["stages"]] for text in seen] == ([[*parsed]] if parsed else [])
+        assert read(dumps_yaml(content(stages)), tmp_path, counting) == content(stages)
+        assert [[*parse_yaml(text, "")["stages"]] for text in seen] == ([[*parsed]] if parsed else [])
 
 
 @pytest.mark.parametrize("damage", ["{", "[]", '{"x": 1}', "null", "\xff"])
@@ -160,7 +166,7 @@ def test_what_is_remembered_may_be_damaged(tmp_path: Path, damage: str) -> None:
     text = dumps_yaml(content({"a": {"cmd": "x"}}))
     remembered = tmp_path / ".classroom" / "dvc.lock.json"
     for _ in range(2):
-        assert parse(text, str(tmp_path / "dvc.lock"), parse_yaml) == content({"a": {"cmd": "x"}})
+        assert read(text, tmp_path) == content({"a": {"cmd": "x"}})
         assert len(json.loads(remembered.read_text())) == 1
         remembered.write_text(damage, encoding="latin-1")
 
@@ -168,7 +174,13 @@ def test_what_is_remembered_may_be_damaged(tmp_path: Path, damage: str) -> None:
 def test_nothing_need_be_remembered(tmp_path: Path) -> None:
     """On a disk that is full or read-only; here, where a file is in the way of the folder."""
     (tmp_path / ".classroom").write_text("")
-    assert parse(dumps_yaml(content({"a": {"cmd": "x"}})), str(tmp_path / "dvc.lock"), parse_yaml)["stages"]["a"]
+    assert read(dumps_yaml(content(TWO)), tmp_path) == content(TWO)
+
+
+def test_of_gits_history_nothing_is_remembered(tmp_path: Path) -> None:
+    """DVC calls such a file `/dvc.lock`, and `/.classroom` is not ours to make."""
+    assert parse(dumps_yaml(content(TWO)), str(tmp_path / "dvc.lock"), parse_yaml) == content(TWO)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_edit_that_fails_leaves_it_as_it_was(tmp_path: Path) -> None:

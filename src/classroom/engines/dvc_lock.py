@@ -19,19 +19,41 @@ from classroom.engines.plan import HIDDEN
 from classroom.errors import ClassroomError
 from classroom.files import write_json, write_text
 
+LOCK = Path("dvc.lock")
+
 HEAD = "schema: '2.0'\nstages:\n"
 STAGE = re.compile(r"  [\w.-][\w.@-]*:\n(?:    .*\n)+")
 REFERENCE = re.compile(r"[\s\[{,][&*]\w")
 """An anchor or an alias, which may tie one stage to another."""
 
 
+def read(path: Path = LOCK) -> Any:
+    """What DVC reads in the dvc.lock at `path`. Raises OSError if it cannot be read, ValueError if it is not YAML."""
+    return understood(path.read_text(encoding="utf-8"), path)
+
+
+def understood(text: str, path: Path = LOCK) -> Any:
+    """What DVC reads in `text`, which stands in the dvc.lock at `path`. Raises ValueError if it is not YAML."""
+
+    def parser(text: str, path: str) -> Any:
+        from dvc.utils.serialize import ParseError, parse_yaml  # half a second, and seldom needed
+
+        try:
+            return parse_yaml(text, path)
+        except ParseError as error:
+            raise ValueError(" ".join(str(error).split())) from error
+
+    return parse(text, str(path), parser)
+
+
 def parse(text: str, path: str, parser: Callable[[str, str], Any]) -> Any:
     """What `parser` makes of the `text` of the dvc.lock at `path`, but it sees only stages that are new there.
 
-    What it made of the others is in `.classroom/`. Raises what `parser` raises.
+    What it made of the others is in `.classroom/`, beside a file: not of a text that is in git's history alone. Raises
+    what `parser` raises.
     """
     pieces = _pieces(text)
-    if not pieces:
+    if not pieces or not Path(path).exists():
         return parser(text, path)
     remembered = Path(path).parent / HIDDEN / "dvc.lock.json"
     by_sign = {hashlib.sha256(piece.encode()).hexdigest(): piece for piece in pieces}

@@ -11,15 +11,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from classroom.engines import dvc_lock
 from classroom.engines.plan import HIDDEN
 from classroom.engines.quick_dvc import quick
 from classroom.errors import ClassroomError
 from classroom.files import content_hash, files_in, remove
-
-LOCK = Path("dvc.lock")
 
 REPLACED = HIDDEN / "replaced"
 """Where contents that nothing else holds go, before a saved result takes their place."""
@@ -77,9 +73,9 @@ def restore(due: Iterable[str], made_by: Mapping[str, Iterable[str]], say: Calla
 def recorded() -> dict[str, str]:
     """By output, its checksum in dvc.lock, as `content_hash` gives it; empty if dvc.lock cannot be read."""
     try:
-        stages = yaml.load(LOCK.read_text(), yaml.CSafeLoader)["stages"]
+        stages = dvc_lock.read()["stages"]
         return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ())}
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
@@ -182,7 +178,7 @@ def _write(stages: list[Stage]) -> None:
     from dvc.stage.serialize import to_lockfile
 
     if stages:
-        with dvc_lock.edited(LOCK) as content:
+        with dvc_lock.edited(dvc_lock.LOCK) as content:
             content.setdefault("schema", "2.0")
             entries = content.setdefault("stages", {})
             for stage in stages:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
 
-from classroom.engines.ledger import LOCK
+from classroom.engines.dvc_lock import LOCK, understood
 from classroom.engines.plan import HIDDEN
 from classroom.files import write_text
 
@@ -59,8 +58,8 @@ def _is_whole(text: str) -> bool:
     if re.search(r"^(<<<<<<<|>>>>>>>) ", text, re.MULTILINE):
         return True
     try:
-        COMPILED_LOCKFILE_SCHEMA(yaml.load(text, yaml.CSafeLoader))
-    except (yaml.YAMLError, Invalid):
+        COMPILED_LOCKFILE_SCHEMA(understood(text))
+    except (ValueError, Invalid):
         return False
     return text.endswith("\n")
 

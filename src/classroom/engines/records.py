@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from classroom.engines import dvc_lock
 from classroom.engines.plan import Stage
 from classroom.engines.times import touch
 from classroom.errors import ClassroomError
@@ -19,15 +17,6 @@ from classroom.params import select
 
 Record = Mapping[str, Any]
 """Of a job its `command`, its `params`, and by path the MD5 of its `dependencies` and `outputs`; receipts have more."""
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-    """PyYAML's, as ruamel's takes seconds for dvc.lock, but taking 1e-05 for a number, as YAML 1.2 does."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9.]+[eE][-+]?[0-9]+\Z"), list("-+.0123456789")
-)
 
 
 def of(stage: Stage) -> Iterator[Record]:
@@ -111,9 +100,8 @@ def _receipt(stage: Stage) -> Record | None:
 
 
 def _locked(stage: Stage) -> Record | None:
-    path = Path("dvc.lock").resolve()
     try:
-        entry = _lock(path, path.stat().st_mtime_ns)[stage.name]
+        entry = _lock(dvc_lock.LOCK.resolve(), dvc_lock.LOCK.stat().st_mtime_ns)[stage.name]
         return {
             "command": entry["cmd"],
             "params": entry.get("params", {}).get("params.yaml", {}),
@@ -131,6 +119,6 @@ def _files(entries: Iterable[Mapping[str, str]]) -> dict[str, str]:
 @functools.lru_cache(maxsize=1)
 def _lock(path: Path, changed: int) -> dict[str, Any]:
     try:
-        return yaml.load(path.read_bytes(), _Loader)["stages"]
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
+        return dvc_lock.read(path)["stages"]
+    except (ValueError, KeyError, TypeError):
         return {}
