@@ -195,6 +195,24 @@ def test_other_revisions_are_their_own(project: Path) -> None:
     assert run(QUICK, "diff", "HEAD~1") == run(UNTOUCHED, "diff", "HEAD~1")
 
 
+def test_paths_lie_where_dvc_finds_them(project: Path) -> None:
+    """Here, elsewhere on this machine, on a remote and on another machine."""
+    from dvc import output
+    from dvc.repo import Repo
+
+    urls = ["a", "b/c-1.x@y", "../d", str(project), "remote://store/e", "file:///f", "http://g/h", "i j", "k:l", "é"]
+    with Repo() as repo:
+        repo.config["remote"]["store"] = {"url": str(project.parent)}
+        untouched = [output.get_cloud_fs(repo.config, url=url) for url in urls]
+        with quick():
+            assert [output.get_cloud_fs(repo.config, url=url) for url in urls] == untouched
+            output.get_cloud_fs(repo.config, url="a")[1]["jobs"] = 1
+            assert [output.get_cloud_fs(repo.config, url=url) for url in urls] == untouched
+        repo.config["core"]["checksum_jobs"] = 3
+        with quick():
+            assert output.get_cloud_fs(repo.config, url="a")[1]["checksum_jobs"] == 3
+
+
 def test_same_answers_of_some_stages(project: Path) -> None:
     """By name, by group, by file; and what `dvc commit` then records."""
     from dvc.repo import Repo

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -40,6 +41,7 @@ def quick() -> Iterator[None]:
             ("dvc.dependency.param.read_param_file", _looking_up),
             ("dvc.dependency._get", _copying),
             ("dvc.dvcfile.modify_yaml", _by_stages),
+            ("dvc.output.get_cloud_fs", _knowing_here),
             ("dvc.output.Output.get_hash", _knowing_files),
             ("dvc.repo.stage.StageLoad.load_all", _sharing),
             ("dvc.repo.status._joint_status", _locking_together),
@@ -59,7 +61,7 @@ def _remembering(parse: Callable[..., Any]) -> Callable[..., Any]:
             return parse(text, path, typ)
         known = last.get(path)
         if known is None or known[0] != text:
-            content = dvc_lock.parse(text, path, parse) if Path(path).name == "dvc.lock" else parse(text, path)
+            content = dvc_lock.parse(text, path, parse) if Path(path).name == dvc_lock.LOCK.name else parse(text, path)
             known = last[path] = text, pickle.dumps(content)
         return pickle.loads(known[1])  # a copy for each caller, as before
 
@@ -144,9 +146,24 @@ def _by_stages(modify: Callable[..., Any]) -> Callable[..., Any]:
     """The editor of a YAML file, but of dvc.lock only stages that change are written out anew."""
 
     def modify_yaml(path: str, fs: Any = None) -> Any:
-        return dvc_lock.edited(Path(path)) if Path(path).name == "dvc.lock" else modify(path, fs)
+        return dvc_lock.edited(Path(path)) if Path(path).name == dvc_lock.LOCK.name else modify(path, fs)
 
     return modify_yaml
+
+
+def _knowing_here(find: Callable[..., Any]) -> Callable[..., Any]:
+    """The finder of a path's file system, but that of plain paths is looked for once."""
+    known: dict[int, tuple[Any, Any]] = {}
+
+    def get_cloud_fs(config: Any, **options: Any) -> tuple[Any, dict[str, Any], str]:
+        if options.keys() != {"url"} or not re.fullmatch(r"[\w./@-]+", options["url"]):
+            return find(config, **options)
+        if id(config) not in known:
+            known[id(config)] = find(config, **options), config  # kept beside, so that nothing else gets its number
+        (kind, settings, _), _ = known[id(config)]
+        return kind, dict(settings), options["url"]
+
+    return get_cloud_fs
 
 
 def _knowing_files(get_hash: Callable[..., Any]) -> Callable[..., Any]:
