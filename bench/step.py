@@ -8,17 +8,17 @@ import torch
 
 from bench import studies
 from bench.timing import Point, clock, ratio
-from bench.training import PARTS, WARM_UP, Ours
+from bench.training import PARTS, TURNS, WARM_UP, Ours
 
 METHOD = "kd_ml-v3"
 STEPS_OF_AN_EPOCH = 3929 * 75 // 100 // studies.BATCH
 """Of LGG as the paper has it: how many steps share a checkpoint."""
 
 
-def measure(turns: int = 10) -> Point:
+def measure() -> Point:
     point = Point("Training step")
     rows = []
-    for scale in ("paper", "demo"):
+    for scale, turns in TURNS.items():
         for study in (studies.SEGMENTATION, studies.CLASSIFICATION):
             name = f"{scale} networks, {studies.task(study)} at {studies.SIDES[study]}²"
             ours = Ours(study, scale, METHOD, turns)

@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 
 from bench import studies
 from bench.timing import Point, ratio, spread
-from bench.training import Ours
+from bench.training import TURNS, Ours
 from classroom.data.augment import Augment
 from classroom.data.batches import SplitData
 
@@ -22,10 +22,10 @@ STUDY = studies.CLASSIFICATION
 METHODS = {"fitnet": "FitNet", "kd_off-v1": "KD, two students of a frozen teacher"}
 
 
-def measure(turns: int = 10) -> Point:
+def measure() -> Point:
     point = Point("Throughput")
     rows = []
-    for scale in ("paper", "demo"):
+    for scale, turns in TURNS.items():
         for method, title in METHODS.items():
             ours = Ours(STUDY, scale, method, turns)
             per_image = PerImage(ours.split, ours.augment)
