@@ -30,7 +30,7 @@ slurm: .venv/ready
 		$$($(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['slurm'])")
 	touch $@
 
-# How fast it is, beside the limit and other libraries: bench/results.md. Twenty minutes on two cores.
+# How fast it is, beside the limit and other libraries: bench/results.md. Half an hour on two cores.
 bench: .venv/bench
 	PYTHONPATH=$(CURDIR):$(CURDIR)/.venv/bench python -m bench.run
 
