@@ -24,9 +24,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from conftest import STUDY, shrink
-from engines.conftest import Project, checkout, only
 from ruamel.yaml import YAML
+
+from support.project import Project, checkout, only
+from support.studies import STUDY, shrink
 
 KINDS = ("engine", "job", "everything")
 """What is killed, in turn: Snakemake alone, so that its jobs go on as orphans; one job; every process of the tree."""

@@ -1,0 +1,128 @@
+"""Every command reads the settings and runs the code that its stage declares: no more, or an edit would rerun too
+much; no less, or it would rerun too little."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from support.project import Project
+from support.studies import CLASSES_STUDY, ROOT, STUDY
+
+pytestmark = pytest.mark.engines
+
+# One stage of every kind.
+STAGES = [
+    "fetch@lgg", f"prepare@{STUDY}", f"split@{STUDY}", f"baseline@{STUDY}-student-0", f"train@{STUDY}-kd_ml-v3-0",
+    f"train_offline@{STUDY}-kd_off-v1-0", f"grid@{STUDY}-ml-v3-0.2-0.3-0.5-0", f"choose@{STUDY}",
+    f"evaluate_teacher@{STUDY}", f"evaluate_student@{STUDY}", f"evaluate@{STUDY}-ml-v3",
+    f"evaluate_offline@{STUDY}-kd_off-v1", f"variants_table@{STUDY}", f"fidelity_table@{STUDY}",
+    f"architecture_table@{STUDY}", "baselines_table@table2", "exchange_tables", "cost_table", f"samples@{STUDY}",
+    f"method_masks@{STUDY}-emkd-0", f"tune_masks@{STUDY}-at-0.1-0", f"tuned_masks@{STUDY}", f"compare_masks@{STUDY}",
+    "comparison_table@table10", "pictures@figure9", f"curves@{STUDY}",
+    f"export_teacher@{STUDY}", f"export@{STUDY}-ensemble", f"measure@{STUDY}", "deploy_table@deploy",
+    f"cka@{STUDY}-kd_ml-v3-0", f"cka_offline@{STUDY}-kd_off-v1-0", "cka_figures@figure6", f"cka_table@{STUDY}",
+    "site",
+]  # fmt: skip
+
+CLASSES_STAGES = [
+    "fetch@ham10000", f"prepare@{CLASSES_STUDY}", f"train@{CLASSES_STUDY}-ml-v3-0",
+    f"grid_offline@{CLASSES_STUDY}-kd_off-v1-0.2-0.3-0.5-0", f"evaluate@{CLASSES_STUDY}-ml-v3",
+    f"variants_table@{CLASSES_STUDY}", f"architecture_table@{CLASSES_STUDY}", "twin_table@table14-splits",
+    f"method_classes@{CLASSES_STUDY}-simkd-0", f"tune_classes@{CLASSES_STUDY}-sp-0.1-0",
+    f"curves@{CLASSES_STUDY}",
+]  # fmt: skip
+
+# Settings and messages, not results: see the head of dvc.yaml.
+PLUMBING = {
+    "__init__.py", "cli.py", "errors.py", "files.py", "params.py", "section.py", "method_settings.py",
+    "methods/names.py", "training/progress.py", "training/devices.py",
+}  # fmt: skip
+
+# Of these a stage may declare more than it uses: they serve some of the methods that share it.
+ADVERSARIAL = {"methods/adversary.py", "networks/discriminator.py", "distill/masks.py"}
+
+# Of a process of their own.
+APART = {"export/memory.py"}
+
+CODE_PACKAGES = ("data/readers/__init__.py", "data/phantoms/__init__.py")
+
+RUN = """
+import sys
+from classroom.cli import app
+sys.argv = sys.argv[1:]
+app(standalone_mode=False)
+print("MODULES", *sorted(sys.modules[name].__file__ for name in sys.modules if name.split(".")[0] == "classroom"))
+"""
+
+
+def stripped(project: Project, folder: Path) -> tuple[Project, dict[str, Any]]:
+    """A copy without dvc.yaml, so that each command sees nothing but its params.yaml; and the stages by name."""
+    copy = project.copy(folder / "project")
+    copy.run("classroom", "reconcile")
+    plan = json.loads((copy.root / ".classroom/plan.json").read_text())
+    (copy.root / "dvc.yaml").unlink()
+    return copy, {stage["name"]: stage for stage in plan["stages"]}
+
+
+@pytest.fixture(scope="module")
+def masks_tree(finished_once: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[str, Any]]:
+    return stripped(finished_once, tmp_path_factory.mktemp("stripped"))
+
+
+@pytest.fixture(scope="module")
+def classes_tree(finished_studies: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[str, Any]]:
+    return stripped(finished_studies, tmp_path_factory.mktemp("stripped"))
+
+
+@pytest.mark.parametrize(
+    ("tree", "name"), [*(("masks_tree", name) for name in STAGES), *(("classes_tree", name) for name in CLASSES_STAGES)]
+)
+def test_a_command_uses_what_its_stage_declares(tree: str, name: str, request: pytest.FixtureRequest) -> None:
+    project, stages = request.getfixturevalue(tree)
+    stage, root = stages[name], project.root
+    complete = (root / "params.yaml").read_text()
+    (root / "params.yaml").write_text(declared_only(complete, stage["params"]))
+    try:
+        printed = project.run("python", "-c", RUN, *shlex.split(stage["command"]))
+    finally:
+        (root / "params.yaml").write_text(complete)
+
+    package = root / "src/classroom"
+    used = {str(Path(path).relative_to(package)) for path in printed.split("MODULES ")[1].split()}
+    declared = {dep.removeprefix("src/classroom/") for dep in stage["dependencies"] if dep.endswith(".py")}
+    used = {path for path in used if not path.startswith("engines/") and path not in PLUMBING - declared}
+    used = {path for path in used if not path.endswith("__init__.py") or path in declared_packages(stage)}
+    assert used <= declared
+    spare = {"method_masks": ADVERSARIAL, "tune_masks": ADVERSARIAL, "measure": APART}.get(name.split("@")[0], set())
+    assert declared - used <= spare
+
+
+def declared_packages(stage: dict[str, Any]) -> set[str]:
+    """The packages that hold code of their own and are declared; all others hold a line of documentation."""
+    return {dep.removeprefix("src/classroom/") for dep in stage["dependencies"] if dep.endswith("__init__.py")}
+
+
+def test_packages_hold_no_code_but_the_declared_ones() -> None:
+    """Code in an __init__.py that no stage declares would change results without a rerun."""
+    for path in (ROOT / "src/classroom").rglob("__init__.py"):
+        if path.relative_to(ROOT / "src/classroom").as_posix() not in ("__init__.py", *CODE_PACKAGES):
+            assert len(ast.parse(path.read_text()).body) == 1, path
+
+
+def declared_only(complete: str, keys: list[str]) -> str:
+    whole = YAML(typ="safe").load(complete)
+    kept: dict[str, Any] = {}
+    for key in keys:
+        source, target = whole, kept
+        *above, last = key.split(".")
+        for part in above:
+            source, target = source[part], target.setdefault(part, {})
+        target[last] = source[last]
+    return json.dumps(kept)  # JSON is YAML

@@ -1,0 +1,145 @@
+"""DVC's experiments beside Snakemake: each runs what it changes, none is lost, and any can be taken over."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import subprocess
+import time
+from collections import Counter
+
+import psutil
+import pytest
+
+from support.jobs import ONE_VARIANT, rules
+from support.project import Project
+from support.studies import STUDY
+
+pytestmark = pytest.mark.engines
+
+WEIGHT = f"weights.{STUDY}.kd_ml-v3.S1.alpha"
+
+
+def shown(project: Project) -> dict[str, dict[str, str]]:
+    """`dvc exp show` by the experiments' names."""
+    printed = project.run("dvc", "exp", "show", "--csv", "--only-changed", "--drop", ".*/.*")
+    table = list(csv.DictReader(io.StringIO(printed)))
+    assert len(table[0]) <= 8, f"too many columns to read: {list(table[0])}"
+    return {row["Experiment"] or row["rev"]: row for row in table}
+
+
+def ran(printed: str) -> Counter[str]:
+    return rules(re.findall(r"Running stage '([a-z_]+)", printed))
+
+
+def test_experiments_run_what_they_change(finished: Project) -> None:
+    """T13: in a folder of their own with --temp, or here; `dvc gc` then takes nothing that is needed."""
+    before = {path: (finished.root / path).read_bytes() for path in ("params.yaml", "dvc.lock", "reports/table4.csv")}
+    assert ran(finished.run("dvc", "exp", "run", "--temp", "--name", "aside", "-S", f"{WEIGHT}=0.3")) == ONE_VARIANT
+    assert {path: (finished.root / path).read_bytes() for path in before} == before
+    assert finished.planned() == Counter()
+    aside = shown(finished)["aside"]
+    assert aside[WEIGHT] == "0.3"
+    assert float(aside["iou.kd_ml-v3"]) >= 0
+
+    finished.run("dvc", "exp", "apply", "aside")
+    assert finished.planned() == Counter(), "an applied experiment is fresh for Snakemake"
+    finished.run("git", "checkout", "--quiet", ".")
+    assert finished.planned() == Counter()
+
+    assert ran(finished.run("dvc", "exp", "run", "-S", f"{WEIGHT}=0.4")) == ONE_VARIANT
+    assert finished.planned() == Counter()
+
+    # What the last commit, the experiment aside and the workspace stand on is kept.
+    orphan = finished.root / ".classroom/orphans/runs/kept"
+    orphan.parent.mkdir(parents=True)
+    orphan.write_text("of a seed that left")
+    finished.run("dvc", "gc", "--all-branches", "--all-experiments", "--force")
+    assert finished.planned() == Counter()
+    finished.run("git", "checkout", "--quiet", ".")
+    finished.run("dvc", "exp", "apply", "aside")
+    assert finished.planned() == Counter()
+    finished.run("git", "checkout", "--quiet", ".")
+    finished.run("dvc", "checkout", "--quiet")
+    assert finished.planned() == Counter()
+    assert {path: (finished.root / path).read_bytes() for path in before} == before
+
+    # Kept for the workspace alone, the others cannot come back: they are made again, not mistaken.
+    finished.run("dvc", "gc", "--workspace", "--force")
+    assert finished.status() == "Data and pipelines are up to date."
+    assert finished.planned() == Counter()
+    finished.weigh("kd_ml-v3", 0.4)
+    assert finished.planned() == ONE_VARIANT
+    assert orphan.exists()
+    finished.run("git", "checkout", "--quiet", ".")
+    finished.run("dvc", "push", "--quiet", "--run-cache")
+    clone = finished.clone(finished.root.parent / "clone")
+    assert clone.planned() == Counter()
+
+
+def test_an_experiment_aside_runs_exactly_what_a_change_touches(finished: Project) -> None:
+    """In a folder of its own, for the results of the student alone; what else it needs comes from the cache."""
+    after = Counter(baseline=1, evaluate_baseline=1)
+    images = Counter(fetch=1, prepare=1, split=1)
+    directory = ("-S", "dataset.lgg.source=directory", "-S", f"dataset.lgg.directory={finished.mirror_an_image()}")
+    for arguments, due in {
+        ("-S", "training.epochs=2"): after,
+        ("-S", "seeds=[0,1]"): after,
+        directory: images + after,
+        ("-S", f"{WEIGHT}=0.3"): Counter(),
+    }.items():
+        printed = finished.run("dvc", "exp", "run", "--temp", *arguments, f"evaluate_student@{STUDY}")
+        assert ran(printed) == due, arguments
+    finished.edit("src/classroom/distill/losses.py", "return 1 - 2 * overlap", "return 1 - 2.0 * overlap")
+    printed = finished.run("dvc", "exp", "run", "--temp", f"evaluate_student@{STUDY}")
+    assert ran(printed) == after
+    finished.run("git", "checkout", "--quiet", ".")
+    assert finished.planned() == Counter()
+
+
+def workers(project: Project) -> list[psutil.Process]:
+    """What `dvc queue start` leaves at work in the background."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd().startswith(str(project.root)):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_a_queue_of_three_weights(finished: Project) -> None:
+    """Queued, run in the background, shown side by side, one taken over, and what it changed in numbers."""
+    target = f"variants_table@{STUDY}"
+    finished.run("dvc", "exp", "run", "--queue", "-S", f"{WEIGHT}=0.2,0.3,0.4", target)
+    start = ["dvc", "queue", "start", "--jobs", "1"]
+    subprocess.run(  # its worker holds on to what it is given to print to
+        start, cwd=finished.root, env=finished.environment, check=True, stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 600
+        while (printed := finished.run("dvc", "queue", "status")).count("Success") < 3:
+            assert "Failed" not in printed, finished.run("dvc", "queue", "logs")
+            assert time.monotonic() < deadline, printed
+            time.sleep(1)
+        finished.run("dvc", "queue", "stop", "--kill")
+    finally:
+        _, alive = psutil.wait_procs(workers(finished), timeout=30)
+        for process in alive:
+            process.kill()
+    assert finished.planned() == Counter(), "the tree itself was left alone"
+
+    tried = {row[WEIGHT]: name for name, row in shown(finished).items() if name not in ("workspace", "main", "")}
+    assert tried.keys() == {"0.2", "0.3", "0.4"}
+    finished.run("dvc", "exp", "apply", tried["0.3"])
+    assert finished.planned() == ONE_VARIANT - Counter(train=1, evaluate=1, variants_table=1)
+    file = "reports/table4.json"
+    before = json.loads(finished.run("git", "show", f"HEAD:{file}"))["iou"]
+    now = json.loads((finished.root / file).read_text())["iou"]
+    moved = {f"iou.{name}" for name in now if now[name] != before[name]}
+    assert moved <= {"iou.kd_ml-v3"}
+    assert json.loads(finished.run("dvc", "metrics", "diff", "--json")).get(file, {}).keys() == moved

@@ -1,0 +1,49 @@
+"""How many jobs of which rule a change causes in the tiny configuration."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+# of the variant that stands for ours in Table 10
+ONE_VARIANT = Counter(
+    train=1,
+    evaluate=1,
+    variants_table=1,
+    fidelity_table=1,
+    cost_table=1,
+    compare=1,
+    comparison_table=1,
+    curves=1,
+    picture=1,
+    cka=1,
+    cka_figure=1,
+    cka_table=1,
+    export=2,
+    measure=1,
+    deploy_table=1,
+    site=1,
+)
+TRAININGS = Counter(baseline=2, train=2, train_offline=1, grid=1, method=1, tune_method=1)
+COMPARED = Counter(variants_table=1, fidelity_table=1)
+TABLES = COMPARED + Counter(baselines_table=1, choose=1, tuned=1, comparison_table=1)
+DEPLOYED = Counter(export=3, measure=1, deploy_table=1)  # of the first seed
+AFTER_TRAININGS = (
+    Counter(evaluate_baseline=2, evaluate=3, cost_table=1, samples=1, compare=1, curves=1, picture=1)
+    + Counter(cka=3, cka_figure=1, cka_table=1, site=1)
+    + DEPLOYED
+    + TABLES
+)
+
+
+RULE_OF = {
+    "method_masks": "method", "tune_masks": "tune_method", "tuned_masks": "tuned", "compare_masks": "compare",
+    "evaluate_offline": "evaluate", "evaluate_teacher": "evaluate_baseline", "evaluate_student": "evaluate_baseline",
+    "pictures": "picture", "cka_offline": "cka", "cka_figures": "cka_figure", "export_teacher": "export",
+}  # fmt: skip
+"""DVC's stages whose rule has another name: some have a stage for each task, or for each network."""
+
+
+def rules(stages: Iterable[str]) -> Counter[str]:
+    names = (stage.split("@")[0] for stage in stages)
+    return Counter(RULE_OF.get(name, name) for name in names)

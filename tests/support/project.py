@@ -1,0 +1,217 @@
+"""A project on the smallest configuration, driven by the real Snakemake and DVC."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import reduce
+from operator import getitem
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from filelock import FileLock
+from PIL import Image, ImageOps
+from ruamel.yaml import YAML
+
+from classroom.method_settings import REFERENCE_WEIGHTS
+from support.studies import ROOT, STUDY
+
+VARIANTS = {"joint": ["ml-v3", "kd_ml-v3"], "offline": ["kd_off-v1"]}
+
+
+class Project:
+    """A working tree of Classroom and what a user would type in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        binaries = Path(sys.executable).parent
+        self.environment = os.environ | {
+            "PATH": f"{binaries}:{os.environ['PATH']}",
+            "PYTHONPATH": str(root / "src"),  # the tree's own code, not the installed one
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "DVC_NO_ANALYTICS": "1",
+            "OMP_NUM_THREADS": "1",
+            "GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@example.org",
+            "GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@example.org",
+        }  # fmt: skip
+
+    def run(self, *command: str, expect: int = 0, timeout: float = 1600) -> str:
+        """Runs `command` in the tree and returns what it printed; fails unless it exits with `expect`."""
+        done = subprocess.run(
+            command, cwd=self.root, env=self.environment, text=True, timeout=timeout,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert done.returncode == expect, f"{' '.join(command)}: exit {done.returncode}\n{done.stdout[-6000:]}"
+        return done.stdout
+
+    def snakemake(self, *arguments: str, expect: int = 0) -> str:
+        return self.run("snakemake", "--cores", "2", *arguments, expect=expect)
+
+    def planned(self, target: str = "all") -> Counter[str]:
+        """Jobs by rule that Snakemake would run for `target`."""
+        printed = self.snakemake("-n", "--quiet=rules", "--", target)
+        return Counter({rule: count for rule, count in _jobs(printed).items() if rule not in ("all", "total")})
+
+    def repro(self, *arguments: str) -> list[str]:
+        """The stages that `dvc repro` ran."""
+        return re.findall(r"Running stage '([^']+)'", self.run("dvc", "repro", *arguments))
+
+    def status(self) -> str:
+        return self.run("dvc", "status").strip()
+
+    def copy(self, target: Path) -> Project:
+        """The same tree elsewhere, with results, cache and file times."""
+        shutil.copytree(self.root, target, symlinks=True)
+        return Project(target)
+
+    def clone(self, target: Path) -> Project:
+        """A fresh clone after `dvc pull` from the remote."""
+        self.run("git", "clone", "--quiet", str(self.root), str(target))
+        clone = Project(target)
+        clone.run("dvc", "pull", "--quiet", "--run-cache")
+        return clone
+
+    def edit(self, path: str, old: str, new: str) -> None:
+        text = (self.root / path).read_text()
+        assert text.count(old) == 1, f"{path}: {old!r} stands there {text.count(old)} times"
+        (self.root / path).write_text(text.replace(old, new))
+
+    def params(self) -> dict[str, Any]:
+        return YAML().load((self.root / "params.yaml").read_text())
+
+    def change(self, key: str, value: object) -> None:
+        """Gives a dotted key of params.yaml another value."""
+        params = self.params()
+        *above, last = key.split(".")
+        reduce(getitem, above, params)[last] = value
+        self.set(**params)
+
+    def weigh(self, variant: str, alpha: float) -> None:
+        """Gives S1 of `variant` another alpha."""
+        self.change(f"weights.{STUDY}.{variant}.S1.alpha", alpha)
+
+    def set(self, **sections: object) -> None:
+        """Replaces top-level sections of params.yaml."""
+        params = self.params()
+        params.update(sections)
+        with (self.root / "params.yaml").open("w") as file:
+            YAML().dump(params, file)
+
+    def mirror_an_image(self) -> Path:
+        """A folder with the same images but one, in the layout of the download."""
+        folder = self.root.parent / "images"
+        shutil.copytree(self.root / "data/raw/lgg", folder)
+        image = min(folder.rglob("*_1.tif"))
+        ImageOps.mirror(Image.open(image)).save(image)
+        return folder
+
+    def commit(self, message: str) -> None:
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "--quiet", "--message", message)
+
+
+def trainings(project: Project) -> list[psutil.Process]:
+    """The `classroom train` processes at work in the project's tree."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.cwd() == str(project.root) and {"train", "--seed"} <= set(process.cmdline()):
+                found.append(process)
+    return found
+
+
+def start(project: Project, *command: str) -> subprocess.Popen:
+    """Runs `command` in the tree, in a session of its own; what it prints is appended to the file `printed` there."""
+    with (project.root / "printed").open("a") as printed:
+        return subprocess.Popen(
+            command, cwd=project.root, env=project.environment, start_new_session=True,
+            stdout=printed, stderr=printed, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def _jobs(printed: str) -> dict[str, int]:
+    return {rule: int(count) for rule, count in re.findall(r"^([a-z_]+) +(\d+)$", printed, re.MULTILINE)}
+
+
+def checkout(target: Path) -> Project:
+    """The repository as it stands here, uncommitted changes included, as a repository of its own."""
+    tracked = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    ).stdout.split("\n")  # fmt: skip
+    target.mkdir(parents=True, exist_ok=True)
+    for name in filter(None, tracked):
+        if (ROOT / name).is_file() and not name.startswith(("tests/", "reports/", "dvc.lock")):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, target / name)
+    project = Project(target)
+    project.run("git", "init", "--quiet", "--initial-branch=main")
+    return project
+
+
+def compare(params: dict[str, Any], study: str, method: str, tuned: str) -> None:
+    """A published method beside ours, and a search of another one's weights."""
+    task = params["study"][study]["task"]
+    params["comparison"] |= {"tables": ["table10"], task: {"studies": [study], "methods": [method]}}
+    params["tune"] |= {"factors": [0.1], task: {"studies": [study], "methods": [tuned]}}
+    params["method_weights"] = {study: {method: REFERENCE_WEIGHTS[task][method]}}
+
+
+def only(params: dict[str, Any], *studies: str) -> dict[str, Any]:
+    """These settings with a few studies and variants, one epoch each, and no search."""
+    params["studies"] = list(studies)
+    params["study"] = {name: params["study"][name] for name in studies}
+    params["weights"] = {name: params["weights"][name] for name in studies}
+    used = {study["dataset"] for study in params["study"].values()}
+    params["dataset"] = {name: dataset for name, dataset in params["dataset"].items() if name in used}
+    params["baseline_tables"] = sorted({study["tables"]["baselines"] for study in params["study"].values()})
+    params["variants"] = VARIANTS
+    params["samples"] = {}
+    params["pictures"] = {}
+    params["cka"] = {"studies": [], "figures": {}}
+    params["deploy"] |= {"tables": [], "studies": []}
+    params["grid"]["studies"] = []
+    params["comparison"]["tables"] = []
+    for section in ("comparison", "tune"):
+        for task in ("classification", "segmentation"):
+            params[section][task] = {"studies": [], "methods": []}
+    params["method_weights"] = {}
+    params["training"]["epochs"] = 1
+    return params
+
+
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Project:
+    """A project that the first test process to need it makes, in the empty folder it is given, for all of them."""
+    shared = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder, made = shared / name, shared / f"{name}.made"
+    with FileLock(shared / f"{name}.lock"):
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            made.touch()
+    return Project(folder / "project")
+
+
+def publish(project: Project) -> None:
+    """Commits the results and pushes them to a DVC remote beside the project."""
+    project.run("dvc", "remote", "add", "--quiet", "--default", "store", str(project.root.parent / "store"))
+    project.commit("results")
+    project.run("dvc", "push", "--quiet", "--run-cache")

@@ -1,0 +1,850 @@
+"""CKA: the definition, what it is blind to, batches, hooks; trained networks read back; figures and their table."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from classroom.analysis import similarities as files
+from classroom.analysis.cka import centred_gram, layers_of, shuffled, similarities
+from classroom.analysis.similarities import last_stages
+from classroom.data.batches import SplitData, open_splits
+from classroom.errors import DataError, TrainingError
+from classroom.methods.make import make
+from classroom.networks.build import Network, build
+from classroom.networks.restore import restore
+from classroom.networks.taps import STRIDES
+from classroom.params import Network as NetworkSettings
+from classroom.reporting import cka as reporting
+from support.fabricated import HISTOPATHOLOGIC, LGG
+from support.rendered import check_sources, markdown_rows, one, page_of
+from support.studies import CLASSES_STUDY, STUDY
+
+CLASSES, SIDE = 7, 32
+FEW = settings(max_examples=25, deadline=None)
+
+
+# The definition, literally
+
+
+def hsic(first: np.ndarray, second: np.ndarray) -> float:
+    """HSIC_1 of two Gram matrices (Song et al. 2012, Eq. 5), element by element."""
+    n = len(first)
+    k = [[0.0 if i == j else float(first[i, j]) for j in range(n)] for i in range(n)]
+    other = [[0.0 if i == j else float(second[i, j]) for j in range(n)] for i in range(n)]
+    trace = sum(k[i][j] * other[j][i] for i in range(n) for j in range(n))
+    totals = sum(map(sum, k)) * sum(map(sum, other))
+    through = sum(k[i][j] * other[j][m] for i in range(n) for j in range(n) for m in range(n))
+    return (trace + totals / ((n - 1) * (n - 2)) - 2 * through / (n - 2)) / (n * (n - 3))
+
+
+def literal_cka(batches: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    """Of two layers' features by batch: numerators and denominators summed, each batch by its images."""
+    sums = dict.fromkeys(("ab", "aa", "bb"), 0.0)
+    for a, b in batches:
+        grams = {"a": a @ a.T, "b": b @ b.T}
+        for pair in sums:
+            sums[pair] += len(a) * hsic(grams[pair[0]], grams[pair[1]])
+    return sums["ab"] / math.sqrt(sums["aa"] * sums["bb"])
+
+
+# Networks of one linear layer, in float64, so that what a layer says is known
+
+
+class Linear(nn.Module):
+    def __init__(self, weight: np.ndarray, bias: np.ndarray | None = None) -> None:
+        super().__init__()
+        out, into = weight.shape
+        self.encoder = nn.Linear(into, out)
+        self.encoder.weight.data = torch.from_numpy(weight.copy())
+        self.encoder.bias.data = torch.from_numpy(np.zeros(out) if bias is None else bias.copy())
+        self.classifier = nn.Linear(out, 2).double()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.encoder(images.flatten(1)))
+
+
+def network(body: nn.Module) -> Network:
+    return Network(body, [0.0] * 3, [1.0] * 3, shared="classifier").to(next(body.parameters()).dtype)
+
+
+def linear(weight: np.ndarray, bias: np.ndarray | None = None) -> Network:
+    return network(Linear(weight, bias))
+
+
+ENCODERS = {"A": ["encoder"], "B": ["encoder"]}
+
+
+def images(count: int, seed: int = 0) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=(count, 3, 2, 2)))
+
+
+def compared(first: np.ndarray, second: np.ndarray, *batches: torch.Tensor, bias: np.ndarray | None = None) -> float:
+    """CKA of what two matrices make of the images (12 numbers each)."""
+    table = similarities({"A": linear(first), "B": linear(second, bias)}, batches, ENCODERS)
+    return float(table.cka.item())
+
+
+def drawn(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+@pytest.mark.parametrize("count", [4, 5, 9])
+def test_a_centred_gram_matrix_holds_the_unbiased_hsic(count: int) -> None:
+    a, b = drawn(0, count, 3, 2, 2), drawn(1, count, 5) + 3
+    grams = [features.reshape(count, -1) @ features.reshape(count, -1).T for features in (a, b)]
+    centred = [centred_gram(torch.from_numpy(features)) for features in (a, b)]
+    for i, j in itertools.product(range(2), repeat=2):
+        found = (centred[i] * centred[j]).sum().item() / (count * (count - 3))
+        assert found == pytest.approx(hsic(grams[i], grams[j]), rel=1e-9)
+
+
+def test_features_that_do_not_fit_at_once_are_summed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = torch.from_numpy(drawn(2, 6, 50))
+    whole = centred_gram(features)
+    monkeypatch.setattr("classroom.analysis.cka.AT_ONCE", 7)
+    torch.testing.assert_close(centred_gram(features), whole, rtol=1e-10, atol=1e-10)
+
+
+def test_one_batch_gives_the_definition_of_the_whole() -> None:
+    x, first, second = images(20), drawn(1, 5, 12), drawn(2, 8, 12)
+    flat = x.flatten(1).numpy()
+    assert compared(first, second, x) == pytest.approx(literal_cka([(flat @ first.T, flat @ second.T)]), abs=1e-10)
+
+
+def test_numerators_and_denominators_are_summed_over_batches_of_any_size() -> None:
+    """A mean of each batch's own CKA is something else, and clearly so."""
+    sizes, first, second = (4, 9, 6), drawn(1, 5, 12), drawn(2, 3, 12)
+    batches = [images(size, seed) for seed, size in enumerate(sizes)]
+    parts = [(x.flatten(1).numpy() @ first.T, x.flatten(1).numpy() @ second.T) for x in batches]
+    found = compared(first, second, *batches)
+    assert found == pytest.approx(literal_cka(parts), abs=1e-10)
+    assert abs(found - np.mean([literal_cka([part]) for part in parts])) > 0.01
+
+
+# What it is blind to, and what not
+
+
+@FEW
+@given(st.integers(0, 10**6), st.floats(1e-3, 1e3))
+def test_rotations_reflections_scales_and_shifts_change_nothing(seed: int, scale: float) -> None:
+    first, second, x = drawn(seed, 4, 12), drawn(seed + 1, 6, 12), images(10, seed)
+    rotation, _ = np.linalg.qr(drawn(seed + 2, 6, 6))
+    turned = compared(first, scale * rotation @ second, x, bias=drawn(seed + 3, 6))
+    assert turned == pytest.approx(compared(first, second, x), abs=1e-7)
+
+
+@FEW
+@given(st.integers(0, 10**6))
+def test_a_layer_is_exactly_like_itself(seed: int) -> None:
+    weight = drawn(seed, 5, 12)
+    assert compared(weight, weight, images(6, seed), images(7, seed + 1)) == pytest.approx(1, abs=1e-12)
+
+
+def test_a_general_linear_map_changes_it() -> None:
+    """CCA would not notice: the map is invertible."""
+    weight = drawn(0, 5, 12)
+    stretched = np.diag([10.0, 1, 1, 1, 1]) @ weight
+    assert np.linalg.matrix_rank(stretched) == np.linalg.matrix_rank(weight)
+    assert compared(weight, stretched, images(200)) < 0.9
+
+
+@pytest.mark.parametrize("size", [4, 8, 64])
+def test_the_size_of_batches_changes_the_noise_alone(size: int) -> None:
+    """Each batch's HSIC is unbiased, so sums over many images differ from the whole's by chance alone.
+
+    A batch of n says n (n − 3) / 2 independent things of every layer: of 4096 images, chance is about 0.022, 0.010 and
+    0.003, of which four times are allowed. In layers that have nothing in common, the biased HSIC would find 0.60, 0.43
+    and 0.09.
+    """
+    x, first, second = images(4096), drawn(1, 6, 12), drawn(2, 6, 12)
+    allowed = 4 / math.sqrt(4096 * (size - 3) / 2)
+    assert compared(first, second, *x.split(size)) == pytest.approx(compared(first, second, x), abs=allowed)
+    nothing = compared(np.eye(12)[:6], np.eye(12)[6:], *x.split(size))
+    assert nothing == pytest.approx(0, abs=allowed)
+
+
+def test_order_and_direction_do_not_matter() -> None:
+    first, second, x = linear(drawn(0, 4, 12)), linear(drawn(1, 5, 12)), images(12)
+    there = similarities({"A": first, "B": second}, [x], ENCODERS)
+    back = similarities({"B": second, "A": first}, [x.flip(0)], ENCODERS)
+    assert there.cka.item() == pytest.approx(back.cka.item(), abs=1e-12)
+    assert (there["first"].item(), back["first"].item()) == ("A", "B")
+
+
+# Features that say nothing
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -7.3e4, math.nan, math.inf])
+def test_constant_and_broken_features_have_no_similarity(value: float) -> None:
+    dead = linear(np.zeros((3, 12)), np.full(3, value))
+    table = similarities({"A": linear(drawn(0, 3, 12)), "B": dead}, [images(8)], ENCODERS)
+    assert table.cka.isna().all()
+
+
+def test_rounding_errors_of_float32_count_as_constant() -> None:
+    constant = torch.full((8, 100), 3.3, dtype=torch.float32)
+    noisy = constant * (1 + torch.from_numpy(drawn(0, 8, 100)).float() * 1e-7)
+    assert (noisy != constant).any()
+    assert not centred_gram(noisy).any()
+    slight = constant * (1 + torch.from_numpy(drawn(0, 8, 100)).float() * 1e-4)
+    assert centred_gram(slight).any()
+
+
+def test_images_that_are_all_equally_far_apart_are_alike_to_nothing() -> None:
+    assert not centred_gram(torch.eye(6, dtype=torch.float64)).any()
+
+
+def test_a_layer_that_is_dead_in_one_batch_is_judged_by_the_others() -> None:
+    alive, still, weight = images(8), torch.ones(8, 3, 2, 2).double(), drawn(0, 4, 12)
+    assert compared(weight, 2 * weight, still, alive) == pytest.approx(1)
+
+
+# Layers
+
+
+def built(task: str, encoder: str, seed: int = 0, **options: Any) -> Network:
+    chosen = {"encoder_options": {"channels": [4, 4, 8, 8]}, "weights": "random"} | options
+    if task == "segmentation":
+        chosen["decoder_channels"] = [8, 4, 4, 4, 4]
+    return build(NetworkSettings(encoder=encoder, **chosen), task, CLASSES, seed)
+
+
+def teacher(seed: int = 0) -> Network:
+    return built("classification", "resnet50", seed, conv6_channels=8)
+
+
+def student(seed: int = 1) -> Network:
+    return built("classification", "resnet18", seed)
+
+
+RESNET50 = [f"layer{stage}.{block}" for stage, blocks in enumerate((3, 4, 6, 3), start=1) for block in range(blocks)]
+RESNET18 = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
+MOBILENET = [f"blocks.{stage}.{block}" for stage, blocks in enumerate((1, 2, 2, 6, 2)) for block in range(blocks)]
+DECODER = [f"decoder.blocks.{block}" for block in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("task", "encoder", "options", "expected"),
+    [
+        ("classification", "resnet50", {"conv6_channels": 8}, ["stem", *RESNET50, "conv6", "logits"]),
+        ("classification", "resnet18", {}, ["stem", *RESNET18, "logits"]),
+        ("classification", "mobilenetv1_100", {"encoder_options": {}}, ["stem", *MOBILENET, "logits"]),
+        ("segmentation", "tu-resnet18", {}, ["stem", *RESNET18, *DECODER, "logits"]),
+        ("segmentation", "resnet18", {"encoder_options": {}}, ["stem", *RESNET18, *DECODER, "logits"]),
+        ("segmentation", "tu-mobilenetv1_100", {"encoder_options": {}}, ["stem", *MOBILENET, *DECODER, "logits"]),
+        # squeeze-and-excitation is a part of its block
+        ("classification", "mobilenetv3_small_050", {"encoder_options": {}}, None),
+        # no blocks in a container: the stages
+        ("classification", "regnety_002", {"encoder_options": {}}, [*STRIDES, "logits"]),
+    ],
+)  # fmt: skip
+def test_the_layers_are_stem_blocks_and_heads(
+    task: str, encoder: str, options: dict[str, Any], expected: list[str] | None
+) -> None:
+    layers = layers_of(built(task, encoder, **options).body)
+    if expected is None:
+        assert not any(path.endswith("se") for path in layers)
+        assert sum(name.startswith("blocks.") for name in layers) == 11
+    else:
+        assert list(layers) == expected
+
+
+def test_the_table_names_layers_paths_and_stages() -> None:
+    table = similarities({"T": teacher(), "S1": student()}, [torch.rand(5, 3, SIDE, SIDE)])
+    assert len(table) == 19 * 10
+    assert list(dict.fromkeys(table.first_layer)) == ["stem", *RESNET50, "conv6", "logits"]
+    assert list(dict.fromkeys(table.second_layer)) == ["stem", *RESNET18, "logits"]
+    about = table.attrs["layers"]["T"]
+    assert about["stem"] == {"path": "encoder.act1", "stage": "stem"}
+    assert about["layer3.5"] == {"path": "encoder.layer3.5", "stage": "layer3"}
+    assert [about[name]["stage"] for name in ("layer4.2", "conv6", "logits")] == ["layer4", "conv6", "logits"]
+    assert table.attrs["last"] == {"T": "layer4.2", "S1": "layer4.1"}
+    assert last_stages(table)[["first_layer", "second_layer"]].to_numpy().tolist() == [["layer4.2", "layer4.1"]]
+    expected = table[(table.first_layer == "layer4.2") & (table.second_layer == "layer4.1")].cka.item()
+    assert last_stages(table).cka.item() == expected
+
+
+def test_the_last_stage_of_a_u_net_is_its_encoders_whatever_comes_after() -> None:
+    nets = {
+        "T": built("segmentation", "tu-resnet18"),
+        "S1": built("segmentation", "tu-mobilenetv1_100", encoder_options={}),
+        "S2": built("segmentation", "vgg11", encoder_options={}),
+    }
+    table = similarities(nets, [torch.rand(4, 3, SIDE, SIDE)])
+    assert table.attrs["last"] == {"T": "layer4.1", "S1": "blocks.4.1", "S2": "layer4"}
+    pairs = [("T", "S1"), ("T", "S2"), ("S1", "S2")]
+    assert list(dict.fromkeys(zip(table["first"], table.second, strict=True))) == pairs
+    assert {about["stage"] for about in table.attrs["layers"]["T"].values()} == {
+        "stem", "layer1", "layer2", "layer3", "layer4", "decoder", "logits"
+    }  # fmt: skip
+
+
+def test_the_features_are_those_that_the_layers_put_out() -> None:
+    """Against features taken by another way, of a real network and of every pair."""
+    nets, x = {"T": teacher(3).eval(), "S1": student(4).eval()}, torch.rand(6, 3, SIDE, SIDE)
+    table = similarities(nets, [x])
+    with torch.no_grad():
+        stem = nets["T"].body.encoder
+        first = stem.maxpool(stem.act1(stem.bn1(stem.conv1((x - nets["T"].mean) / nets["T"].std))))
+        block = stem.layer1[0](first).flatten(1).double().numpy()
+        logits = nets["S1"](x).logits.double().numpy()
+    found = one(table, first_layer="layer1.0", second_layer="logits").cka
+    assert found == pytest.approx(literal_cka([(block, logits)]), abs=1e-5)
+
+
+def test_layers_may_be_chosen_by_name_or_path() -> None:
+    nets, x = {"T": teacher(), "S1": student()}, torch.rand(6, 3, SIDE, SIDE)
+    chosen = similarities(nets, [x], {"T": ["layer4.2", "encoder.layer4.1"], "S1": ["logits"]})
+    assert chosen.first_layer.tolist() == ["layer4.2", "encoder.layer4.1"]
+    whole = similarities(nets, [x])
+    for layer, name in (("layer4.2", "layer4.2"), ("encoder.layer4.1", "layer4.1")):
+        own = one(chosen, first_layer=layer).cka
+        assert own == pytest.approx(one(whole, first_layer=name, second_layer="logits").cka, abs=1e-9)
+
+
+def test_an_unknown_layer_is_said_with_those_that_exist() -> None:
+    with pytest.raises(TrainingError, match=r"layer 'layer9' does not exist in S1\. Layers: stem, .*layer4\.1, logits"):
+        similarities({"T": teacher(), "S1": student()}, [], {"S1": ["layer9"]})
+
+
+def test_a_layer_that_never_runs_is_said() -> None:
+    with pytest.raises(TrainingError, match=r"encoder\.global_pool of S1 did not run"):
+        similarities(
+            {"T": teacher(), "S1": student()},
+            [torch.rand(4, 3, SIDE, SIDE)],
+            {"T": ["stem"], "S1": ["encoder.global_pool"]},
+        )
+
+
+def test_a_module_that_returns_no_tensor_is_said() -> None:
+    nets = {"T": built("segmentation", "tu-resnet18"), "S1": built("segmentation", "tu-resnet18")}
+    with pytest.raises(TrainingError, match="encoder of T returns no features"):
+        similarities(nets, [torch.rand(4, 3, SIDE, SIDE)], {"T": ["encoder"], "S1": ["stem"]})
+
+
+# Hooks, modes, gradients
+
+
+class Chain(nn.Module):
+    """Two convolutions, each followed by something that may write over it."""
+
+    def __init__(self, inplace: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.ReLU(inplace=inplace),
+            nn.Conv2d(4, 4, 3),
+            nn.ReLU(inplace=inplace),
+        )
+        self.classifier = nn.Linear(4, CLASSES)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.encoder(images).mean(dim=(2, 3)))
+
+
+def test_layers_that_overwrite_their_input_hide_nothing() -> None:
+    paths = [f"encoder.{number}" for number in range(5)]
+    tables = [
+        similarities(
+            {"A": network(Chain(inplace)), "B": network(Chain(inplace))},
+            [images(9).float().repeat(1, 1, 4, 4)],
+            {"A": paths, "B": paths},
+        )
+        for inplace in (True, False)
+    ]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+    assert one(tables[0], first_layer="encoder.1", second_layer="encoder.1").cka == pytest.approx(1)
+    assert one(tables[0], first_layer="encoder.1", second_layer="encoder.2").cka < 0.99  # the ReLU did change something
+
+
+def state_of(net: Network) -> list[tuple[bool, int, int]]:
+    return [(m.training, len(m._forward_hooks), len(m._forward_pre_hooks)) for m in net.modules()]
+
+
+def broken(x: torch.Tensor) -> Iterator[torch.Tensor]:
+    yield x
+    raise RuntimeError("the disk is gone")
+
+
+@pytest.mark.parametrize("failing", ["not", "in the data", "in a forward pass", "in a choice"])
+def test_networks_come_back_as_they_were(failing: str) -> None:
+    nets, x = {"T": teacher().train(), "S1": student().train()}, torch.rand(6, 3, SIDE, SIDE)
+    nets["S1"].body.encoder.layer2.eval()  # a part that is frozen
+    before = {name: state_of(net) for name, net in nets.items()}
+    statistics = {key: value.clone() for key, value in nets["T"].state_dict().items()}
+    if failing == "not":
+        similarities(nets, [x])
+    elif failing == "in the data":
+        with pytest.raises(RuntimeError, match="the disk is gone"):
+            similarities(nets, broken(x))
+    elif failing == "in a forward pass":
+        with pytest.raises(RuntimeError):
+            similarities(nets, [torch.rand(6, 5, SIDE, SIDE)])
+    else:
+        with pytest.raises(TrainingError):
+            similarities(nets, [x], {"S1": ["nothing"]})
+    assert {name: state_of(net) for name, net in nets.items()} == before
+    assert len(nets["S1"].body.encoder.layer2._forward_hooks) == 0
+    for key, value in nets["T"].state_dict().items():
+        assert torch.equal(value, statistics[key]), key
+
+
+def test_the_batch_s_own_statistics_play_no_part() -> None:
+    """Networks are judged in eval mode even if they come in train mode."""
+    nets, x = {"T": teacher(), "S1": student()}, torch.rand(6, 3, SIDE, SIDE)
+    training = similarities({name: net.train() for name, net in nets.items()}, [x])
+    pd.testing.assert_frame_equal(training, similarities({name: net.eval() for name, net in nets.items()}, [x]))
+
+
+def test_no_graph_is_built() -> None:
+    nets, seen = {"T": teacher(), "S1": student()}, []
+    handle = nets["T"].body.encoder.layer4.register_forward_hook(lambda *call: seen.append(call[-1].requires_grad))
+    similarities(nets, [torch.rand(4, 3, SIDE, SIDE)])
+    handle.remove()
+    assert seen == [False]
+    assert nets["T"](torch.rand(4, 3, SIDE, SIDE)).logits.requires_grad  # as before
+
+
+# Batches
+
+
+def test_a_small_last_batch_is_left_out_and_said() -> None:
+    first, second, x = linear(drawn(0, 4, 12)), linear(drawn(1, 5, 12)), images(11)
+    table = similarities({"A": first, "B": second}, x.split(4), ENCODERS)
+    assert {key: table.attrs[key] for key in ("images", "batches", "dropped")} == {
+        "images": 8, "batches": 2, "dropped": 3
+    }  # fmt: skip
+    without = similarities({"A": first, "B": second}, x[:8].split(4), ENCODERS)
+    assert table.cka.item() == without.cka.item()
+    assert without.attrs["dropped"] == 0
+
+
+@pytest.mark.parametrize(
+    ("sizes", "complaint"),
+    [((3, 8), "3 images came before the last"), ((3,), "3 images are too few"), ((), "no images are too few")],
+)
+def test_too_few_images_are_refused(sizes: tuple[int, ...], complaint: str) -> None:
+    nets = {"A": linear(drawn(0, 4, 12)), "B": linear(drawn(1, 5, 12))}
+    with pytest.raises(TrainingError, match=f"{complaint}.*4 or more"):
+        similarities(nets, [images(size) for size in sizes], ENCODERS)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(64, [64]), (65, [33, 32]), (130, [44, 43, 43]), (5, [5])])
+def test_shuffled_batches_are_equal_and_hold_every_image_once(count: int, expected: list[int]) -> None:
+    stack = np.arange(count, dtype=np.uint8).repeat(12).reshape(count, 2, 2, 3)
+    split = SplitData(stack, np.zeros(count, np.uint8), np.arange(count), [], [])
+    batches = list(shuffled(split, 64))
+    assert [len(batch) for batch in batches] == expected
+    seen = (torch.cat(batches)[:, 0, 0, 0] * 255).round().long().tolist()
+    assert sorted(seen) == list(range(count))
+    assert seen != sorted(seen)
+    again = torch.cat(list(shuffled(split, 64)))
+    assert torch.equal(again, torch.cat(batches))
+
+
+# Networks read back
+
+
+def run_of(
+    method_name: str, raw: dict[str, Any], data: Path, folder: Path, teacher_weights: Path | None = None, seed: int = 0
+) -> dict[str, Network]:
+    """A folder as a finished run leaves it, of untrained networks; returns them."""
+    about = json.loads((data / "prepared" / "dataset.json").read_text())
+    study = {"segmentation": STUDY, "classification": CLASSES_STUDY}[about["task"]]
+    method = make(
+        method_name, study, raw, seed, teacher_weights, about["task"],
+        classes=len(about["labels"]), image_size=about["image_size"],
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name in method.trained:
+            for tensor in method.networks[name].state_dict().values():
+                if tensor.is_floating_point():  # batch statistics too are something to restore
+                    tensor.mul_(1 + 0.2 * torch.rand(tensor.shape, generator=generator))
+    state = {key: value.contiguous() for name in method.trained for key, value in method.state_of(name).items()}
+    folder.mkdir(parents=True)
+    save_file(state, folder / "weights.safetensors")
+    facts = {name: net.facts for name, net in method.networks.items()}
+    metrics = {"study": study, "method": method_name, "seed": seed, "data": about, "networks": facts}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    return {name: net.eval() for name, net in method.networks.items()}
+
+
+def edit(run: Path, **changes: Any) -> None:
+    path = run / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def check_same(restored: Network, original: Network) -> None:
+    x = torch.rand(4, 3, SIDE, SIDE)
+    assert not restored.training
+    assert not any(p.requires_grad for p in restored.parameters())
+    assert restored.facts == original.facts
+    with torch.no_grad():
+        assert torch.equal(restored(x).logits, original(x).logits)
+
+
+@pytest.fixture(params=["tiny_study", "tiny_classes_study"])
+def data(request: pytest.FixtureRequest) -> Path:
+    return request.getfixturevalue(request.param)
+
+
+def test_networks_of_a_run_are_read_back(tiny: dict[str, Any], data: Path, tmp_path: Path) -> None:
+    original = run_of("kd_ml-v3", tiny, data, tmp_path / "run")
+    for name in ("T", "S1", "S2"):
+        check_same(restore(tmp_path / "run", name), original[name])
+    x = torch.rand(4, 3, SIDE, SIDE)
+    assert not torch.equal(restore(tmp_path / "run", "S1")(x).logits, original["S2"](x).logits)
+
+
+@pytest.mark.parametrize("method", ["kd_off-v1", "ml-v2"])
+def test_a_teacher_that_did_not_learn_comes_from_its_own_run(
+    method: str, tiny: dict[str, Any], data: Path, tmp_path: Path
+) -> None:
+    taught = run_of("teacher", tiny, data, tmp_path / "teacher")
+    run_of(method, tiny, data, tmp_path / "run", tmp_path / "teacher" / "weights.safetensors")
+    check_same(restore(tmp_path / "run", "T", tmp_path / "teacher"), taught["T"])
+    with pytest.raises(TrainingError, match="T did not learn there"):
+        restore(tmp_path / "run", "T")
+
+
+def test_the_hub_is_not_asked_whatever_the_run_began_from(
+    tiny: dict[str, Any], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = run_of("student", tiny, data, tmp_path / "run")
+    original["S1"].facts["weights"] = "hub"
+    edit(tmp_path / "run", networks={"S1": original["S1"].facts})
+
+    def hub(*arguments: Any) -> None:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr("classroom.networks.weights._from_hub", hub)
+    monkeypatch.setattr("segmentation_models_pytorch.encoders.hf_hub_download", hub)
+    check_same(restore(tmp_path / "run", "S1"), original["S1"])
+
+
+def test_a_restored_network_is_compared_with_its_own_images(
+    tiny: dict[str, Any], tiny_study: Path, tmp_path: Path
+) -> None:
+    """All pieces together, as the command will use them."""
+    run_of("kd_ml-v3", tiny, tiny_study, tmp_path / "run")
+    nets = {name: restore(tmp_path / "run", name) for name in ("T", "S1", "S2")}
+    test = open_splits(tiny_study / "prepared", tiny_study / "splits.parquet")["test"]
+    table = similarities(nets, shuffled(test, 8))
+    assert table.attrs["images"] == len(test)
+    assert table.cka.between(-1, 1).all()
+    files.write(tmp_path / "seed-0.parquet", table, json.loads((tmp_path / "run" / "metrics.json").read_text()))
+    kept = files.read(tmp_path / "seed-0.parquet")
+    pd.testing.assert_frame_equal(kept, table)
+    assert kept.attrs["method"] == "kd_ml-v3"
+    assert kept.attrs["layers"] == table.attrs["layers"]
+
+
+def of_another_width(run: Path) -> None:
+    facts = json.loads((run / "metrics.json").read_text())["networks"]
+    edit(run, networks={"S1": facts["S1"] | {"encoder_options": {"channels": [4, 4, 8, 16]}}})
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "complaint"),
+    [
+        ("S1", lambda run: (run / "metrics.json").unlink(), r"metrics.json: cannot be read"),
+        ("S1", lambda run: (run / "metrics.json").write_text('{"study":'), r"metrics.json: cannot be read"),
+        ("S1", lambda run: (run / "metrics.json").write_text('{"study": ""}'), r"metrics.json: lacks .*networks"),
+        ("S1", lambda run: edit(run, networks={}), r"does not describe S1"),
+        ("S1", lambda run: edit(run, networks={"S1": {"task": "segmentation"}}), r"does not describe S1"),
+        ("S1", lambda run: (run / "weights.safetensors").unlink(), r"weights.safetensors: cannot be read"),
+        ("S1", lambda run: (run / "weights.safetensors").write_bytes(b"\x08"), r"weights.safetensors: cannot be read"),
+        ("S1", of_another_width, r"another network than metrics.json says"),
+        ("S2", lambda run: None, r"holds no weights of 'S2'. Its networks: S1"),
+    ],
+)
+def test_a_damaged_run_is_said(
+    name: str, damage: Any, complaint: str, tiny: dict[str, Any], tiny_study: Path, tmp_path: Path
+) -> None:
+    run_of("student", tiny, tiny_study, tmp_path / "run")
+    damage(tmp_path / "run")
+    with pytest.raises((DataError, TrainingError), match=complaint):
+        restore(tmp_path / "run", name)
+
+
+def test_weights_that_lack_a_tensor_are_refused(tiny: dict[str, Any], tiny_study: Path, tmp_path: Path) -> None:
+    run_of("student", tiny, tiny_study, tmp_path / "run")
+    path = tmp_path / "run" / "weights.safetensors"
+    state = load_file(path)
+    del state["S1.body.encoder.model.conv1.weight"]
+    save_file(state, path)
+    with pytest.raises(TrainingError, match=r"conv1\.weight"):
+        restore(tmp_path / "run", "S1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"seed": 1}, "other seed"),
+        ({"study": "another"}, "other study"),
+        ({"method": "student"}, "other method"),
+        ({"networks": {"T": {}}}, "other network"),
+    ],
+)
+def test_a_teacher_of_something_else_is_refused(
+    changes: dict[str, Any], complaint: str, tiny: dict[str, Any], tiny_study: Path, tmp_path: Path
+) -> None:
+    run_of("teacher", tiny, tiny_study, tmp_path / "teacher")
+    run_of("kd_off-v1", tiny, tiny_study, tmp_path / "run", tmp_path / "teacher" / "weights.safetensors")
+    edit(tmp_path / "teacher", **changes)
+    with pytest.raises(TrainingError, match=f"not the teacher of .*{complaint}"):
+        restore(tmp_path / "run", "T", tmp_path / "teacher")
+
+
+def test_a_student_with_a_borrowed_head_is_refused(
+    tiny: dict[str, Any], tiny_classes_study: Path, tmp_path: Path
+) -> None:
+    study = tiny["study"][CLASSES_STUDY]
+    assert study["task"] == "classification"
+    tiny["method_weights"][CLASSES_STUDY] = tiny["method_weights"]["histopathologic-resnet18"]
+    taught = run_of("teacher", tiny, tiny_classes_study, tmp_path / "teacher")
+    run_of("simkd", tiny, tiny_classes_study, tmp_path / "run", tmp_path / "teacher" / "weights.safetensors")
+    with pytest.raises(TrainingError, match=r"teacher's classifier \(simkd\)"):
+        restore(tmp_path / "run", "S1")
+    check_same(restore(tmp_path / "run", "T", tmp_path / "teacher"), taught["T"])
+
+
+# Files
+
+
+LAYERS = {
+    "T": ["stem", "layer1.0", "layer4.2", "conv6", "logits"],
+    "S1": ["stem", "layer4.1", "logits"],
+    "S2": ["stem", "layer4.1", "logits"],
+}
+LAST = {"T": "layer4.2", "S1": "layer4.1", "S2": "layer4.1"}
+
+
+def fabricated(variant: str, seed: int, about: dict[str, Any] = HISTOPATHOLOGIC, **changes: Any) -> pd.DataFrame:
+    """What `files.read` returns, of drawn numbers."""
+    rows = [
+        (first, second, a, b)
+        for first, second in itertools.combinations(LAYERS, 2)
+        for a, b in itertools.product(LAYERS[first], LAYERS[second])
+    ]
+    table = pd.DataFrame(rows, columns=files.COLUMNS[:-1])
+    random = np.random.default_rng([seed, *variant.encode()])
+    table["cka"] = random.uniform(0, 1, len(table))
+    table.attrs = {
+        "study": "histopathologic-resnet18", "method": variant, "seed": seed, "data": about, "images": 100,
+        "batches": 2, "dropped": 0, "last": LAST,
+        "layers": {name: {layer: {"path": layer, "stage": layer} for layer in of} for name, of in LAYERS.items()},
+    } | changes  # fmt: skip
+    return table
+
+
+ALL = [f"{technique}-{strategy}" for technique in ("ml", "kd_off", "kd_on", "kd_ml") for strategy in ("v1", "v2", "v3")]
+
+
+def everything(seeds: tuple[int, ...] = (0, 1), **changes: Any) -> dict[str, list[pd.DataFrame]]:
+    return {variant: [fabricated(variant, seed, **changes) for seed in seeds] for variant in ALL}
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda path: path.unlink(), "cannot be read"),
+        (lambda path: path.write_bytes(path.read_bytes()[:200]), "cannot be read"),
+        (lambda path: pd.DataFrame({"first": [1]}).to_parquet(path), "lacks cka, data, first_layer"),
+    ],
+)
+def test_a_damaged_file_is_said(damage: Any, complaint: str, tmp_path: Path) -> None:
+    path = tmp_path / "seed-0.parquet"
+    table = fabricated("kd_ml-v1", 0)
+    files.write(path, table, {**table.attrs, "of no use": 1})
+    assert "of no use" not in files.read(path).attrs
+    damage(path)
+    with pytest.raises(DataError, match=f"{complaint}.*classroom cka"):
+        files.read(path)
+
+
+# Figures
+
+
+@pytest.mark.parametrize(
+    ("name", "panels"),
+    [
+        ("figure6", [f"T–{student}, {v}" for student in ("S1", "S2") for v in ("V1", "V2", "V3")]),
+        ("figure10", [f"T–{student}, {v}" for _ in range(3) for student in ("S1", "S2") for v in ("V1", "V2", "V3")]),
+        ("figure11", [f"S1–S2, {v}" for _ in range(4) for v in ("V1", "V2", "V3")]),
+    ],
+)
+def test_a_figure_names_its_panels_and_every_layer(name: str, panels: list[str], tmp_path: Path) -> None:
+    reporting.cka_figure(name, "demo", everything(), tmp_path / name)
+    told = page_of(tmp_path / name)["drawing"]["alt"]
+    assert ("S1 with S2" if name == "figure11" else "T with S1 and T with S2") in told
+    assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    svg = (tmp_path / f"{name}.svg").read_text()
+    texts = [re.sub(r"<[^>]*>", "", text).strip() for text in re.findall(r"<text.*?</text>", svg, re.DOTALL)]
+    assert [text for text in texts if re.fullmatch(r"\w+–\w+, V\d", text)] == panels
+    shown = LAYERS["S1"] if name == "figure11" else LAYERS["T"]
+    for layer in (*shown, *LAYERS["S2"]):
+        assert layer in texts, layer
+    rows = {"figure6": ["KD + ML"], "figure10": ["KD (on)", "KD (off)", "ML"]}
+    for technique in rows.get(name, ["KD + ML", "KD (on)", "KD (off)", "ML"]):
+        assert technique in texts
+    title = {"figure6": "Figure 6", "figure10": "Figure 10", "figure11": "Figure 11"}[name]
+    assert any(text.startswith(f"{title}: similarity of layers on histopathologic-resnet18") for text in texts)
+
+
+@pytest.fixture
+def drawings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[np.ndarray, dict[str, Any]]]:
+    """What is drawn, panel by panel."""
+    from matplotlib.axes import Axes
+
+    seen, imshow = [], Axes.imshow
+
+    def spy(self: Axes, values: np.ndarray, **options: Any) -> Any:
+        seen.append((np.array(values), options))
+        return imshow(self, values, **options)
+
+    monkeypatch.setattr(Axes, "imshow", spy)
+    return seen
+
+
+def test_a_panel_is_the_mean_over_seeds_in_the_layers_order(drawings: list[Any], tmp_path: Path) -> None:
+    tables = everything()
+    for by_seed in tables.values():  # rows in another order mean the same
+        by_seed[1] = by_seed[1].sample(frac=1, random_state=0)
+    reporting.cka_figure("figure6", "demo", tables, tmp_path / "figure6")
+    values, options = drawings[4]
+    assert values.shape == (5, 3)
+    for (row, first), (column, second) in itertools.product(enumerate(LAYERS["T"]), enumerate(LAYERS["S2"])):
+        keys = {"first": "T", "second": "S2", "first_layer": first, "second_layer": second}
+        expected = [one(table, **keys).cka for table in tables["kd_ml-v2"]]
+        assert values[row, column] == pytest.approx(np.mean(expected))
+    assert (options["vmin"], options["vmax"]) == (0, 1)
+
+
+def test_what_is_no_number_in_one_seed_is_none_in_the_mean(drawings: list[Any], tmp_path: Path) -> None:
+    tables = everything()
+    broken = tables["kd_ml-v1"][0]
+    broken.loc[(broken.first_layer == "layer4.2") & (broken.second_layer == "layer4.1"), "cka"] = np.nan
+    reporting.cka_figure("figure6", "demo", tables, tmp_path / "figure6")
+    assert np.isnan(drawings[0][0]).sum() == 1
+    assert np.isnan(drawings[0][0][2, 1])
+    reporting.cka_table("cka", "demo", tables, tmp_path / "cka.md")
+    techniques = [row[0] for row in markdown_rows(tmp_path / "cka.md")[1:]]
+    assert list(dict.fromkeys(techniques)) == ["ML", "KD (off)", "KD (on)", "KD + ML"], "the order of all tables"
+    row = next(row for row in markdown_rows(tmp_path / "cka.md") if row[:2] == ["KD + ML", "V1"])
+    assert row[2] == "–"
+    assert row[3] == "–"
+    assert "±" in next(row for row in markdown_rows(tmp_path / "cka.md") if row[:2] == ["KD + ML", "V2"])[2]
+
+
+def test_the_same_tables_give_the_same_bytes(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        reporting.cka_figure("figure6", "demo", everything(), tmp_path / folder / "figure6")
+        reporting.cka_table("cka", "demo", everything(), tmp_path / folder / "cka.md")
+    for name in ("figure6.png", "figure6.svg", "cka.md", "cka.csv"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert "<dc:date>" not in (tmp_path / "a" / "figure6.svg").read_text()
+
+
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_synthetic_images_are_said_in_the_picture_and_the_table(synthetic: bool, tmp_path: Path) -> None:
+    tables = everything(about=LGG | {"synthetic": synthetic})
+    reporting.cka_figure("figure6", "paper", tables, tmp_path / "figure6")
+    reporting.cka_table("cka", "paper", tables, tmp_path / "cka.md")
+    for name in ("figure6.svg", "cka.md"):
+        assert ("Synthetic images, not patients" in (tmp_path / name).read_text()) == synthetic
+    assert "**" not in (tmp_path / "figure6.svg").read_text()
+
+
+def test_variants_that_are_not_trained_leave_blanks(tmp_path: Path, drawings: list[Any]) -> None:
+    trained = {name: of for name, of in everything((0,)).items() if name in ("kd_on-v1", "ml-v3", "kd_ml-v1")}
+    assert reporting.variants_of("figure10", list(trained)) == ["ml-v3", "kd_on-v1"]
+    reporting.cka_figure("figure10", "demo", trained, tmp_path / "figure10")
+    svg = (tmp_path / "figure10.svg").read_text()
+    assert len(drawings) == 2 * 4
+    assert svg.count(">not trained<") == 4
+    assert "KD (off)" not in svg
+    assert "V2" not in svg
+    with pytest.raises(DataError, match="figure6: there is no CKA"):
+        reporting.cka_figure("figure6", "demo", {"ml-v1": trained["ml-v3"]}, tmp_path / "figure6")
+
+
+@pytest.mark.parametrize(
+    ("other", "complaint"),
+    [
+        ([fabricated("kd_ml-v2", 0), fabricated("kd_ml-v2", 2)], "seeds"),
+        ([fabricated("kd_ml-v2", 0)], "seeds"),
+        ([fabricated("kd_ml-v2", seed, study="another") for seed in (0, 1)], "study"),
+        ([fabricated("kd_ml-v2", 0), fabricated("kd_ml-v2", 1, images=99)], "images"),
+        ([fabricated("kd_ml-v2", seed, LGG) for seed in (0, 1)], "data"),
+    ],
+)
+def test_tables_that_do_not_belong_together_are_refused(
+    other: list[pd.DataFrame], complaint: str, tmp_path: Path
+) -> None:
+    tables = everything() | {"kd_ml-v2": other}
+    with pytest.raises(
+        DataError, match=rf"kd_ml-v2 has other {complaint} .*classroom cka histopathologic-resnet18 kd_ml-v2"
+    ):
+        reporting.cka_figure("figure6", "demo", tables, tmp_path / "figure6")
+    with pytest.raises(DataError, match=f"kd_ml-v2 has other {complaint}"):
+        reporting.cka_table("cka", "demo", tables, tmp_path / "cka.md")
+
+
+def test_a_missing_pair_is_said(tmp_path: Path) -> None:
+    tables = {"kd_ml-v1": [fabricated("kd_ml-v1", 0)]}
+    tables["kd_ml-v1"][0] = tables["kd_ml-v1"][0].query("second != 'S2'")
+    with pytest.raises(DataError, match=r"kd_ml-v1: lacks T–S2"):
+        reporting.cka_figure("figure6", "demo", tables, tmp_path / "figure6")
+
+
+def test_the_table_has_mean_and_sd_of_the_last_stages(tmp_path: Path) -> None:
+    tables = everything((0, 1, 2))
+    reporting.cka_table("cka-own", "small", tables, tmp_path / "cka.md")
+    found = [
+        one(table, first="T", second="S2", first_layer="layer4.2", second_layer="layer4.1").cka
+        for table in tables["kd_on-v2"]
+    ]
+    row = one(pd.read_csv(tmp_path / "cka.csv"), technique="kd_on", strategy="v2", first="T", second="S2")
+    assert row["mean"] == pytest.approx(np.mean(found), abs=1e-6)
+    assert row["sd"] == pytest.approx(np.std(found, ddof=1), abs=1e-6)
+    assert (row.first_layer, row.second_layer, row.scale) == ("layer4.2", "layer4.1", "small")
+    header, *rows = markdown_rows(tmp_path / "cka.md")
+    assert header == ["technique", "strategy", "T–S1", "T–S2", "S1–S2"]
+    assert len(rows) == 12
+    sources = [source for cell in check_sources(tmp_path / "cka.md") for source in cell["sources"]]
+    runs = [f"runs/histopathologic-resnet18/kd_on-v2/seed-{seed}" for seed in (0, 1, 2)]
+    assert {"what": "CKA of T and S2", "values": dict(zip(runs, found, strict=True))}.items() <= next(
+        source.items() for source in sources if source["what"].endswith("S2") and set(source["values"]) == set(runs)
+    )
+    cell = next(cells[3] for cells in rows if cells[:2] == ["KD (on)", "V2"])
+    assert cell == f"{np.mean(found):.3f} ± {np.std(found, ddof=1):.3f}"
+    text = (tmp_path / "cka.md").read_text()
+    assert "layer4.2 of T, layer4.1 of S1, layer4.1 of S2" in text
+    assert "the study's teacher alone" in text
+
+
+def test_one_seed_has_no_sd_and_dropped_images_are_said(tmp_path: Path) -> None:
+    reporting.cka_table("cka", "demo", {"kd_ml-v1": [fabricated("kd_ml-v1", 0, dropped=3)]}, tmp_path / "cka.md")
+    text = (tmp_path / "cka.md").read_text()
+    assert "± –" in text
+    assert "3 more made a batch too small" in text
+    assert "teacher alone" not in text

@@ -1,0 +1,767 @@
+"""Whatever is wrong with a user's data, settings or folders is said in one paragraph that names it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from PIL import Image
+
+from classroom.data import sources
+from classroom.data.phantoms import PHANTOMS
+from classroom.data.prepare import prepare
+from classroom.errors import DataError
+from classroom.params import Dataset, Phantom
+from support.studies import ROOT
+
+TINY = Phantom(groups=2, images_per_group=3, size=32, seed=0)
+CASE = "kaggle_3m/PHANTOM_0001"
+IMAGE = f"{CASE}/PHANTOM_0001_2.tif"
+MASK = f"{CASE}/PHANTOM_0001_2_mask.tif"
+
+
+@pytest.fixture
+def download(tmp_path: Path) -> Path:
+    """A valid folder of the user's, in the layout of the Kaggle download."""
+    folder = tmp_path / "my downloads"
+    PHANTOMS["lgg"](folder, TINY)
+    return folder
+
+
+def fetch(directory: Path, target: Path, reader: str = "lgg") -> int:
+    settings = Dataset(reader=reader, source="directory", directory=str(directory), full_size=1)
+    return sources.fetch("lgg", settings, target)
+
+
+# --- a folder of the user's that does not fit ---
+
+
+def without(path: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / path).unlink()
+
+
+def rename(before: str, after: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / before).rename(folder / after)
+
+
+def repixel(path: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
+    """Writes the file at `path` anew, with other pixels."""
+
+    def damage(folder: Path) -> None:
+        pixels = change(tifffile.imread(folder / path))
+        photometric = "rgb" if pixels.ndim == 3 and pixels.shape[2] == 3 else "minisblack"
+        tifffile.imwrite(folder / path, pixels, photometric=photometric)
+
+    return damage
+
+
+def cut(path: str, share: float) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        content = (folder / path).read_bytes()
+        (folder / path).write_bytes(content[: int(len(content) * share)])
+
+    return damage
+
+
+def as_png(path: str) -> Callable[[Path], None]:
+    return lambda folder: Image.fromarray(tifffile.imread(folder / path)).save(folder / path, format="PNG")
+
+
+def add_pair(name: str, like: str = "PHANTOM_0000_1", case: str = "PHANTOM_0001") -> Callable[[Path], None]:
+    """Copies an image with its mask to another name."""
+
+    def damage(folder: Path) -> None:
+        origin, target = folder / "kaggle_3m" / like.rsplit("_", 1)[0], folder / "kaggle_3m" / case
+        for ending in (".tif", "_mask.tif"):
+            shutil.copy(origin / f"{like}{ending}", target / f"{name}{ending}")
+
+    return damage
+
+
+def add_case(name: str) -> Callable[[Path], None]:
+    """Adds a patient with one slice."""
+
+    def damage(folder: Path) -> None:
+        (folder / "kaggle_3m" / name).mkdir()
+        add_pair(f"{name}_1", case=name)(folder)
+
+    return damage
+
+
+def both_misnamed(folder: Path) -> None:
+    rename(IMAGE, f"{CASE}/PHANTOM_0001_two.tif")(folder)
+    rename(MASK, f"{CASE}/PHANTOM_0001_two_mask.tif")(folder)
+
+
+def with_value(value: int) -> Callable[[np.ndarray], np.ndarray]:
+    def change(mask: np.ndarray) -> np.ndarray:
+        mask[3, 4] = value
+        return mask
+
+    return change
+
+
+CASES = {
+    # name: (damage, the file that is named, what is said of it)
+    "image without mask": (without(MASK), IMAGE, r"an image without a mask\. Expected PHANTOM_0001_2_mask\.tif beside"),
+    "mask without image": (without(IMAGE), MASK, r"a mask without its image\. Expected the image beside it"),
+    "mask of another size": (
+        repixel(MASK, lambda mask: np.kron(mask, np.ones((1, 2), np.uint8))),
+        MASK,
+        r"the mask is 64×32 pixels, its image 32×32\. Expected the same size",
+    ),
+    "mask turned": (
+        lambda folder: (repixel(IMAGE, lambda a: a[:20])(folder), repixel(MASK, lambda a: a[:, :20])(folder)),
+        MASK,
+        r"the mask is 20×32 pixels, its image 32×20\. Expected the same size",
+    ),
+    "image truncated within its header": (cut(IMAGE, 0.02), IMAGE, r"cannot be read as TIFF .*damaged; fetch it again"),
+    "image truncated within its pixels": (cut(IMAGE, 0.7), IMAGE, r"cannot be read as TIFF .*damaged; fetch it again"),
+    "mask truncated": (cut(MASK, 0.9), MASK, r"cannot be read as TIFF .*damaged; fetch it again"),
+    "image of no bytes": (cut(IMAGE, 0), IMAGE, r"cannot be read as TIFF .*damaged; fetch it again"),
+    "image that is a PNG": (as_png(IMAGE), IMAGE, r"cannot be read as TIFF .*not a TIFF"),
+    "image that is text": (
+        lambda folder: (folder / IMAGE).write_text("<html>Please log in</html>"),
+        IMAGE,
+        r"cannot be read as TIFF .*not a TIFF",
+    ),
+    "grey image": (
+        repixel(IMAGE, lambda image: image[..., 1]),
+        IMAGE,
+        r"expected 8-bit pixels in three channels, found uint8 of shape \(32, 32\)",
+    ),
+    "image with transparency": (
+        repixel(IMAGE, lambda image: np.concatenate([image, image[..., :1]], axis=2)),
+        IMAGE,
+        r"expected 8-bit pixels in three channels, found uint8 of shape \(32, 32, 4\)",
+    ),
+    "16-bit image": (
+        repixel(IMAGE, lambda image: image.astype(np.uint16) * 257),
+        IMAGE,
+        r"expected 8-bit pixels in three channels, found uint16 of shape \(32, 32, 3\)",
+    ),
+    "colour mask": (
+        repixel(MASK, lambda mask: np.stack([mask] * 3, axis=2)),
+        MASK,
+        r"expected an 8-bit mask in one channel, found uint8 of shape \(32, 32, 3\)",
+    ),
+    "16-bit mask": (
+        repixel(MASK, lambda mask: mask.astype(np.uint16)),
+        MASK,
+        r"expected an 8-bit mask in one channel, found uint16 of shape \(32, 32\)",
+    ),
+    "mask of ones": (
+        repixel(MASK, with_value(1)),
+        MASK,
+        r"expected mask values 0 and 255 only, found \[0, 1(, 255)?\]",
+    ),
+    "mask with soft edges": (
+        repixel(MASK, with_value(127)),
+        MASK,
+        r"expected mask values 0 and 255 only, found \[0, 127(, 255)?\]",
+    ),
+    "duplicate in another patient": (
+        add_pair("PHANTOM_0001_9"),
+        f"{CASE}/PHANTOM_0001_9.tif",
+        r"the same image as .*my downloads/kaggle_3m/PHANTOM_0000/PHANTOM_0000_1\.tif\. Each image must occur once",
+    ),
+    "duplicate in the same patient": (
+        add_pair("PHANTOM_0001_9", like="PHANTOM_0001_2"),
+        f"{CASE}/PHANTOM_0001_9.tif",
+        r"the same image as .*my downloads/kaggle_3m/PHANTOM_0001/PHANTOM_0001_2\.tif\. Each image must occur once",
+    ),
+    "name without a number": (
+        both_misnamed,
+        f"{CASE}/PHANTOM_0001_two.tif",
+        r"expected a name of the form PHANTOM_0001_<number>\.tif",
+    ),
+    "name of another patient": (
+        add_pair("PHANTOM_0000_1"),
+        f"{CASE}/PHANTOM_0000_1.tif",
+        r"expected a name of the form PHANTOM_0001_<number>\.tif",
+    ),
+    "link to nowhere": (
+        lambda folder: ((folder / IMAGE).unlink(), (folder / IMAGE).symlink_to("annex/objects/gone")),
+        IMAGE,
+        r"cannot be copied \(No such file or directory\)",
+    ),
+    "pipe in place of an image": (
+        lambda folder: ((folder / IMAGE).unlink(), os.mkfifo(folder / IMAGE)),
+        IMAGE,
+        r"cannot be copied \(.* is a named pipe\)",
+    ),
+    "folder in place of an image": (
+        lambda folder: ((folder / IMAGE).unlink(), (folder / IMAGE).mkdir()),
+        IMAGE,
+        r"cannot be copied \(Is a directory\)",
+    ),
+    "name that a spreadsheet runs": (
+        add_case("=cmd"),
+        "kaggle_3m/=cmd/=cmd_1.tif",
+        r"'=cmd_1' will not do as the name .*none of =\+-@; rename it",
+    ),
+    "name that passes for an option": (
+        add_case("-rf"),
+        "kaggle_3m/-rf/-rf_1.tif",
+        r"'-rf_1' will not do as the name .*; rename it",
+    ),
+    "name with a line break": (
+        add_case("a\nb"),
+        r"kaggle_3m/a\\nb/a\\nb_1.tif",
+        r"'a\\nb_1' will not do as the name .*Expected printable signs",
+    ),
+    "name that steers a terminal": (
+        add_case("a\x1b[2J"),
+        r"kaggle_3m/a\\x1b\[2J/a\\x1b\[2J_1.tif",
+        r"'a\\x1b\[2J_1' will not do as the name",
+    ),
+    "name that is no text": (
+        add_case("a\udcff"),
+        r"kaggle_3m/a\\udcff/a\\udcff_1.tif",
+        r"'a\\udcff_1' will not do as the name",
+    ),
+    "names that differ in case alone": (
+        add_case("phantom_0001"),
+        "kaggle_3m/phantom_0001/phantom_0001_1.tif",
+        r"differs from .*/PHANTOM_0001/PHANTOM_0001_1\.tif in case alone, .*Rename one",
+    ),
+    "mask misnamed": (
+        rename(MASK, f"{CASE}/PHANTOM_0001_2-mask.tif"),
+        f"{CASE}/PHANTOM_0001_2(-mask)?.tif",
+        r"an image without a mask",
+    ),
+}
+
+
+def test_the_undamaged_folder_is_accepted(download, tmp_path):
+    assert fetch(download, tmp_path / "data" / "raw" / "lgg") == 6
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_damaged_folder_is_refused_by_the_name_of_the_users_file(download, tmp_path, case):
+    """The user must find the file: a path of our temporary copy would be gone by then."""
+    damage, named, said = CASES[case]
+    damage(download)
+    target = tmp_path / "data" / "raw" / "lgg"
+    named = named.replace("/=", "/\\=").replace(".tif", r"\.tif")
+    with pytest.raises(DataError, match=rf"^{re.escape(str(download))}/{named}: {said}") as caught:
+        fetch(download, target)
+    print(f"{case}\n    {caught.value}")
+    assert "\n" not in str(caught.value)
+    assert ".tmp" not in str(caught.value)
+    assert list(target.parent.iterdir()) == []
+
+
+def test_a_damaged_folder_leaves_what_was_fetched_before(download, tmp_path):
+    target = tmp_path / "data" / "raw" / "lgg"
+    fetch(download, target)
+    before = {path: path.read_bytes() for path in target.rglob("*.*")}
+    cut(IMAGE, 0.5)(download)
+    with pytest.raises(DataError, match="cannot be read as TIFF"):
+        fetch(download, target)
+    assert {path: path.read_bytes() for path in target.rglob("*.*")} == before
+    assert [path.name for path in target.parent.iterdir()] == ["lgg"]
+
+
+@pytest.mark.parametrize("name", ['O\'Brien "x", y', "Müller–中", "<script>|$x$", "a b;c&d", "%s{0}\\n"])
+def test_a_strange_name_arrives_unchanged(download, tmp_path, name):
+    add_case(name)(download)
+    repixel(f"kaggle_3m/{name}/{name}_1.tif", lambda image: 255 - image)(download)  # another image, with its mask
+    target = tmp_path / "data" / "raw" / "lgg"
+    assert fetch(download, target) == 7
+    prepare("segmentation", 32, target, tmp_path / "prepared")
+    assert name in set(pd.read_parquet(tmp_path / "prepared" / "index.parquet").group)
+
+
+@pytest.mark.parametrize("source", ["directory", "kaggle"])
+def test_a_link_may_lead_out_of_the_users_own_folder_but_not_out_of_a_download(download, tmp_path, monkeypatch, source):
+    """Whoever keeps images elsewhere links them; what was downloaded must not fetch files of this machine."""
+    (download / IMAGE).rename(tmp_path / "secret.tif")
+    (download / IMAGE).symlink_to(tmp_path / "secret.tif")
+    monkeypatch.setattr(sources, "_kaggle", lambda name, handle: download)
+    settings = Dataset(reader="lgg", source=source, directory=str(download), kaggle=("x/y",), full_size=1)
+    target = tmp_path / "data" / "raw" / "lgg"
+    if source == "directory":
+        assert sources.fetch("lgg", settings, target) == 6
+        return
+    said = rf"^{re.escape(str(download))}/{IMAGE}: a link out of the download, to {tmp_path}/secret\.tif\. Do not trust"
+    with pytest.raises(DataError, match=said):
+        sources.fetch("lgg", settings, target)
+    assert list(target.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("inside", [[], ["kaggle_3m"], ["kaggle_3m/PHANTOM_0000"], ["images", "masks"]])
+def test_a_folder_without_the_dataset_is_named_with_the_layout_that_was_expected(tmp_path, inside):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    for name in inside:
+        (folder / name).mkdir(parents=True)
+    target = tmp_path / "data" / "lgg"
+    message = rf"^{re.escape(str(folder))}: no LGG dataset here\. Expected kaggle_3m/<case>/<case>_<n>\.tif beside"
+    with pytest.raises(DataError, match=message):
+        fetch(folder, target)
+    assert list(target.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["missing", "a file"])
+def test_a_missing_folder_is_named_with_its_key(tmp_path, kind):
+    folder = tmp_path / "downloads"
+    if kind == "a file":
+        folder.write_text("an archive, perhaps")
+    target = tmp_path / "data" / "lgg"
+    message = rf"^params\.yaml: dataset\.lgg\.directory: no such folder: {re.escape(str(folder))}\. Expected the folder"
+    with pytest.raises(DataError, match=message):
+        fetch(folder, target)
+    assert list(target.parent.iterdir()) == []
+
+
+# --- the other layouts ---
+
+
+def add_line(path: str, line: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / path).write_text((folder / path).read_text() + line + "\n")
+
+
+def retable(path: str, before: str, after: str) -> Callable[[Path], None]:
+    """Replaces text in a table, once; `before` is a pattern."""
+
+    def damage(folder: Path) -> None:
+        text, count = re.subn(before, after, (folder / path).read_text(), count=1, flags=re.MULTILINE)
+        assert count == 1  # or the case would test nothing
+        (folder / path).write_text(text)
+
+    return damage
+
+
+def with_first(pattern: str, change: Callable[[Path], object]) -> Callable[[Path], None]:
+    """Changes the first file that matches."""
+    return lambda folder: change(sorted(folder.glob(pattern))[0]) and None
+
+
+def saved(mode: str, **options: object) -> Callable[[Path], object]:
+    """Writes the image anew, in another mode of Pillow."""
+    return lambda path: Image.open(path).convert(mode).save(path, **options)
+
+
+def twice(path: Path) -> object:
+    return shutil.copy(path, path.with_suffix(".tiff" if path.suffix == ".tif" else ".jpeg"))
+
+
+def twice_and_different(path: Path) -> None:
+    twice(path)
+    path.write_bytes(path.read_bytes() + b"more")
+
+
+LIMIT = 300 * 300
+"""Pixels, for these tests; Pillow's own limit is 90 million."""
+
+
+def bomb(path: Path) -> None:
+    Image.new("RGB", (310, 310)).save(path)
+
+
+def tiff_bomb(path: Path) -> None:
+    tifffile.imwrite(path, np.zeros((310, 310, 3), np.uint8), photometric="rgb", compression="zlib")
+
+
+LABELS = "train_labels.csv"
+TISSUE = {
+    # name: (damage, what is said)
+    "no table": (
+        without(LABELS),
+        r": no train_labels\.csv here\. Expected train_labels\.csv \(id, label\) beside train/",
+    ),
+    "no images": (
+        lambda folder: shutil.rmtree(folder / "train"),
+        r"/train: no such folder\. Expected train_labels\.csv",
+    ),
+    "row without image": (
+        with_first("train/*", Path.unlink),
+        r"/train_labels\.csv: '\w{40}' has no image in .*/train/\.",
+    ),
+    "two rows without image": (
+        add_line(LABELS, "a,0\nb,1"),
+        r"/train_labels\.csv: 'a' \(and 1 more\) has no image in .*Expected a file for every row",
+    ),
+    "image without row": (
+        retable(LABELS, r"^\w{40},.*\n", ""),
+        r"/train_labels\.csv: '\w{40}' in .*/train/ has no row",
+    ),
+    "label of another kind": (
+        add_line(LABELS, "a,tumour"),
+        r"/train_labels\.csv: 'a': the label is 'tumour'\. Expected 0 or 1",
+    ),
+    "label missing": (retable(LABELS, r"^(\w{40}),.*", r"\1,"), r"/train_labels\.csv: '\w{40}': the label is ''\."),
+    "row twice": (
+        retable(LABELS, r"^(\w{40},.\n)", r"\1\1"),
+        r"/train_labels\.csv: line 3: '\w{40}' occurs a second time",
+    ),
+    "id that climbs out": (
+        add_line(LABELS, "../../etc/passwd,0"),
+        r"/train_labels\.csv: line 8: '\.\./.*' is no name of an",
+    ),
+    "column missing": (
+        retable(LABELS, "^id,label", "id,class"),
+        r"/train_labels\.csv: lacks the column 'label'\. Expected id,",
+    ),
+    "no rows": (retable(LABELS, r"(?s)^(id,label\n).*", r"\1"), r"/train_labels\.csv: has no rows"),
+    "empty table": (cut(LABELS, 0), r"/train_labels\.csv: cannot be read as a CSV table \(No columns"),
+    "broken table": (add_line(LABELS, "a,0,1,2"), r"/train_labels\.csv: cannot be read as a CSV table \(.*line 8"),
+    "table that is no text": (
+        lambda folder: (folder / LABELS).write_bytes(b"id,label\n\xff\xfe\x00,1\n"),
+        r"/train_labels\.csv: cannot be read as a CSV table",
+    ),
+    "index without an image": (
+        retable("source_index.csv", r"^\w{40},.*\n", ""),
+        r"/source_index\.csv: has no row for '\w{40}' \(of 1 images\)",
+    ),
+    "index of other columns": (
+        retable("source_index.csv", "^id,wsi", "id,slide"),
+        r"/source_index\.csv: expected the column wsi",
+    ),
+    "index without places": (
+        lambda folder: (
+            retable("source_index.csv", "^id,wsi", "id,patient,x,y")(folder),
+            retable("source_index.csv", "^(\\w{40}),.*(?s:.*)", r"\1,7,here,1")(folder),
+            (folder / LABELS).write_text("\n".join((folder / LABELS).read_text().splitlines()[:2])),
+            [path.unlink() for path in (folder / "train").iterdir() if path.stem not in (folder / LABELS).read_text()],
+        ),
+        r"/source_index\.csv: '\w{40}': x and y are no numbers",
+    ),
+    "image damaged": (
+        with_first("train/*", lambda p: p.write_bytes(p.read_bytes()[:300])),
+        r"/train/\w{40}\.tif: cannot be read as TIFF",
+    ),
+    "image far too large": (
+        with_first("train/*", tiff_bomb),
+        r"/train/\w{40}\.tif: too large for an image of this kind",
+    ),
+    "image that differs from its namesake": (
+        with_first("train/*", twice_and_different),
+        r"/train/\w{40}\.tiff: another file with the id of .*\.tif\. Each id must occur once",
+    ),
+    "two sets": (
+        lambda folder: (
+            shutil.copytree(folder / "train", folder / "old" / "train"),
+            (folder / "old" / LABELS).write_text("id,label\n"),
+        ),
+        r"/train_labels\.csv: another train_labels\.csv than .*Expected one; remove the wrong one",
+    ),
+}
+METADATA, IMAGES, MASKS = "HAM10000_metadata.csv", "HAM10000_images_part_1", "masks"
+SKIN = {
+    "no table": (without(METADATA), r": no HAM10000_metadata\.csv here\. Expected HAM10000_metadata\.csv beside"),
+    "rows without images": (
+        lambda folder: shutil.rmtree(folder / IMAGES),
+        rf"/{METADATA}: 'PHANTOM_00000_01' \(and \d+ more\) has no image in HAM10000_images_part_1/, _part_2/ or",
+    ),
+    "row without image": (with_first(f"{IMAGES}/*", Path.unlink), rf"/{METADATA}: 'PHANTOM_00000_01' has no image in"),
+    "image without row": (
+        with_first(f"{IMAGES}/*", lambda path: shutil.copy(path, path.with_stem("ISIC_1"))),
+        rf"/{METADATA}: 'ISIC_1' in HAM10000_images_part_1/, _part_2/ or images/ has no row",
+    ),
+    "unknown diagnosis": (
+        retable(METADATA, ",nv,", ",naevus,"),
+        rf"/{METADATA}: '.*': dx is 'naevus'\. Expected one of akiec, bcc",
+    ),
+    "lesion that a spreadsheet runs": (
+        retable(METADATA, "^PHANTOM_00000,", "=cmd,"),
+        r"/PHANTOM_00000_01\.jpg: '=cmd' will not do as the name of an image, patient or lesion",
+    ),
+    "no lesion": (
+        retable(METADATA, "^PHANTOM_00000,", ","),
+        rf"/{METADATA}: 'PHANTOM_00000_01': has no lesion_id\. Expected",
+    ),
+    "mask without image": (
+        with_first(f"{MASKS}/*", lambda path: shutil.copy(path, path.with_name("ISIC_1_segmentation.png"))),
+        r"/masks/ISIC_1_segmentation\.png: a mask without its image \(1 such masks\)",
+    ),
+    "image damaged": (
+        with_first(f"{IMAGES}/*", lambda path: path.write_bytes(path.read_bytes()[:400])),
+        r"/PHANTOM_00000_01\.jpg: cannot be read as JPEG \(.*[Tt]runcated.*damaged; fetch it again",
+    ),
+    "image that is a PNG": (with_first(f"{IMAGES}/*", saved("RGB", format="PNG")), r"01\.jpg: cannot be read as JPEG"),
+    "grey image": (
+        with_first(f"{IMAGES}/*", saved("L")),
+        r"01\.jpg: expected 8-bit pixels in three channels, found uint8 of shape \(32, 32\)",
+    ),
+    "image for printing": (
+        with_first(f"{IMAGES}/*", saved("CMYK")),
+        r"01\.jpg: expected 8-bit pixels .* shape \(32, 32, 4\)",
+    ),
+    "image far too large": (with_first(f"{IMAGES}/*", bomb), r"01\.jpg: too large for an image of this kind"),
+    "two different images of one id": (
+        with_first(f"{IMAGES}/*", twice_and_different),
+        r"01\.jpg: another file with the id of",
+    ),
+    "mask damaged": (
+        with_first(f"{MASKS}/*", lambda path: path.write_bytes(path.read_bytes()[:80])),
+        r"01_segmentation\.png: cannot be read as PNG \(.*damaged; fetch it again",
+    ),
+    "mask in colours of a palette": (
+        with_first(f"{MASKS}/*", saved("P")),
+        r"01_segmentation\.png: expected an 8-bit mask in one channel, found .* \(colours from a palette\)",
+    ),
+    "mask of one bit": (
+        with_first(f"{MASKS}/*", saved("1")),
+        r"01_segmentation\.png: expected an 8-bit mask in one channel, found bool",
+    ),
+    "mask of another size": (
+        with_first(f"{MASKS}/*", lambda path: Image.open(path).resize((64, 32), 0).save(path)),
+        r"01_segmentation\.png: the mask is 64×32 pixels, its image 32×32\. Expected the same size",
+    ),
+    "mask with soft edges": (
+        with_first(f"{MASKS}/*", lambda path: Image.open(path).resize((64, 64)).resize((32, 32), 2).save(path)),
+        r"01_segmentation\.png: expected mask values 0 and 255 only",
+    ),
+    "duplicate": (
+        with_first(
+            f"{IMAGES}/*",
+            lambda path: (
+                shutil.copy(path, path.with_stem("ISIC_1")),
+                add_line(METADATA, "HAM_1,ISIC_1,nv,histo")(path.parents[1]),
+            ),
+        ),
+        r"/PHANTOM_00000_01\.jpg: the same image as .*ISIC_1\.jpg\. Each image must occur once",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("reader", "case"), [("histopathologic", case) for case in TISSUE] + [("ham10000", case) for case in SKIN]
+)
+def test_a_damaged_folder_in_another_layout_is_refused_by_name(tmp_path, monkeypatch, reader, case):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", LIMIT)
+    damage, said = (TISSUE if reader == "histopathologic" else SKIN)[case]
+    folder = tmp_path / "my downloads"
+    PHANTOMS[reader](folder, TINY)
+    assert fetch(folder, tmp_path / "before", reader) > 0
+    damage(folder)
+    target = tmp_path / "data" / "raw" / "lgg"
+    with pytest.raises(DataError, match=rf"^{re.escape(str(folder))}.*{said}") as caught:
+        fetch(folder, target, reader)
+    print(f"{case}\n    {caught.value}")
+    assert "\n" not in str(caught.value)
+    assert ".tmp" not in str(caught.value)
+    assert list(target.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (
+            "a,1.0,1.0",
+            r"'a': melanoma is '1\.0' and seborrheic_keratosis '1\.0'\. Expected 0\.0 or 1\.0, and at most one",
+        ),
+        ("a,,0.0", r"'a': melanoma is ''"),
+        ("a,yes,no", r"'a': melanoma is 'yes'"),
+        ("b,0.0,0.0", r"'b' has no image in .*/images/"),
+    ],
+)
+def test_a_table_of_isic_that_does_not_fit_is_named(tmp_path, row, said):
+    for folder, name in (("images", "a.jpg"), ("masks", "a_segmentation.png")):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB" if folder == "images" else "L", (8, 8)).save(tmp_path / folder / name)
+    (tmp_path / "ground_truth.csv").write_text(f"image_id,melanoma,seborrheic_keratosis\n{row}\n")
+    with pytest.raises(DataError, match=rf"^{tmp_path}/ground_truth\.csv: {said}"):
+        fetch(tmp_path, tmp_path / "raw", "isic2017")
+
+
+def test_an_image_of_isic_without_its_mask_is_named(tmp_path):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "a.jpg")
+    (tmp_path / "ground_truth.csv").write_text("image_id,melanoma,seborrheic_keratosis\na,0.0,0.0\n")
+    with pytest.raises(DataError, match=r"ground_truth\.csv: 'a' has no image in .*/masks/"):
+        fetch(tmp_path, tmp_path / "raw", "isic2017")
+
+
+# --- the command line ---
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project's root with nothing but the committed settings, free to edit."""
+    root = tmp_path / "project"
+    root.mkdir()
+    shutil.copy(ROOT / "params.yaml", root)
+    return root
+
+
+def edit(project: Path, before: str, after: str) -> None:
+    text = (project / "params.yaml").read_text()
+    assert before in text  # or the case would test nothing
+    (project / "params.yaml").write_text(text.replace(before, after, 1))
+
+
+def classroom(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The installed command, as a user runs it."""
+    return subprocess.run(
+        [str(Path(sys.executable).parent / "classroom"), *arguments],
+        cwd=project,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+LGG = "mateuszbuda/lgg-mri-segmentation]\n    "
+"""What stands before the phantoms of LGG in params.yaml, so that those of no other dataset are edited."""
+
+
+def misspelt_key(project: Path) -> None:
+    edit(project, f"{LGG}phantom: {{groups:", f"{LGG}phantom: {{group:")
+
+
+def unknown_source(project: Path) -> None:
+    edit(project, "reader: lgg\n    source: phantom", "reader: lgg\n    source: phantoms")
+
+
+def missing_directory(project: Path) -> None:
+    edit(project, "reader: lgg\n    source: phantom", "reader: lgg\n    source: directory")
+
+
+def damaged_image(project: Path) -> None:
+    missing_directory(project)
+    PHANTOMS["lgg"](project / "data" / "downloads" / "lgg", TINY)
+    cut(IMAGE, 0.5)(project / "data" / "downloads" / "lgg")
+
+
+def unknown_variant(project: Path) -> None:
+    edit(project, "joint: [ml-v1,", "joint: [ml-v11,")
+
+
+def encoder_in_brackets(project: Path) -> None:
+    edit(project, "encoder: tu-resnet50", "encoder: [tu-resnet50]")
+
+
+def file_for_a_folder(project: Path) -> None:
+    (project / "data").write_text("permissions would not stop the superuser")
+
+
+def file_for_the_output(project: Path) -> None:
+    (project / "data" / "raw").mkdir(parents=True)
+    (project / "data" / "raw" / "lgg").write_text("a download that went astray")
+
+
+def no_settings(project: Path) -> None:
+    (project / "params.yaml").unlink()
+
+
+def nothing(project: Path) -> None:
+    pass
+
+
+COMMANDS = {
+    # name: (command, what is done to the project before, what the command says)
+    "misspelt key": (
+        "fetch lgg",
+        misspelt_key,
+        r"params\.yaml: key 'dataset\.lgg\.phantom\.groups' is missing; "
+        r"unknown key 'dataset\.lgg\.phantom\.group'\. Did you mean 'groups'\?",
+    ),
+    "unknown source": (
+        "fetch lgg",
+        unknown_source,
+        r"params\.yaml: dataset\.lgg\.source: should be 'phantom', 'directory', 'kaggle' or 'download', not 'phantoms'",
+    ),
+    "unknown dataset": (
+        "fetch lgq",
+        nothing,
+        r"params\.yaml: key 'dataset\.lgq' is missing at dataset\. Did you mean 'lgg'\?",
+    ),
+    "no params.yaml": (
+        "fetch lgg",
+        no_settings,
+        r"params\.yaml: no such file\. Commands run in the project's root, where params\.yaml lies\.",
+    ),
+    "no such directory": (
+        "fetch lgg",
+        missing_directory,
+        r"params\.yaml: dataset\.lgg\.directory: no such folder: data/downloads/lgg\. Expected .*",
+    ),
+    "damaged image": (
+        "fetch lgg",
+        damaged_image,
+        r"data/downloads/lgg/kaggle_3m/PHANTOM_0001/PHANTOM_0001_2\.tif: cannot be read as TIFF .*",
+    ),
+    "output cannot be written": (
+        "fetch lgg",
+        file_for_a_folder,
+        r"data/raw/lgg: cannot be written \(.*\)\. Mend the folder's permissions or free space\.",
+    ),
+    "nothing fetched": (
+        "prepare lgg-resnet18",
+        nothing,
+        r"data/raw/lgg/about\.json: no such file\. Run `classroom fetch lgg` first\.",
+    ),
+    "file where the output belongs": (
+        "fetch lgg",
+        file_for_the_output,
+        r"data/raw/lgg: a file lies where a folder is needed\. Move it away and run again\.",
+    ),
+    "nothing prepared": (
+        "train lgg-resnet18 ml-v1 --seed 0",
+        nothing,
+        r"data/prepared/lgg-resnet18, data/splits/lgg-resnet18\.parquet: cannot be read .*"
+        r"Run `classroom prepare` and `classroom split` for this study again\.",
+    ),
+    "unknown study": (
+        "prepare lgg-resnet81",
+        nothing,
+        r"params\.yaml: key 'study\.lgg-resnet81\.dataset' is missing at study\. Did you mean 'lgg-resnet18'\?",
+    ),
+    "unknown method": (
+        "train lgg-resnet18 kd_mll-v3 --seed 0",
+        nothing,
+        r"unknown method 'kd_mll-v3'\. Did you mean 'kd_ml-v3'\?",
+    ),
+    "unknown variant": (
+        "check",
+        unknown_variant,
+        r"params\.yaml: variants\.joint: unknown variant 'ml-v11'\. Did you mean 'ml-v1'\?",
+    ),
+    "value of another type": (
+        "check",
+        encoder_in_brackets,
+        r"params\.yaml: study\.lgg-resnet18\.teacher\.encoder: should be a valid string, not \['tu-resnet50'\]",
+    ),
+    "nothing to split": (
+        "split lgg-resnet18",
+        nothing,
+        r"data/prepared/lgg-resnet18/index\.parquet: cannot be read .*Run `classroom prepare` for this study again\.",
+    ),
+    "table of an unknown study": (
+        "table lgg-resnet81 variants",
+        nothing,
+        r"params\.yaml: key 'study\.lgg-resnet81\.tables\.variants' is missing at study\. Did you mean 'lgg-resnet18.*",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", COMMANDS)
+def test_a_command_that_cannot_run_says_why_in_one_paragraph(project, case):
+    """No traceback, and an exit code by which Snakemake and DVC know that the job failed."""
+    command, spoil, said = COMMANDS[case]
+    spoil(project)
+    done = classroom(project, *command.split())
+    print(f"{case}\n    {done.stderr.strip()}")
+    assert re.fullmatch(rf"Error: {said}\n", done.stderr), done.stderr
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_a_command_that_can_run_says_what_it_made(project):
+    edit(project, f"{LGG}phantom: {{groups: 60, images_per_group: 5", f"{LGG}phantom: {{groups: 2, images_per_group: 1")
+    done = classroom(project, "fetch", "lgg")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "data/raw/lgg: 2 images, all valid (phantom)\n"
+    assert len(list((project / "data" / "raw" / "lgg").rglob("*.tif"))) == 4

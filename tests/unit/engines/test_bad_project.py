@@ -1,0 +1,546 @@
+"""Settings, engines' files, artefacts and command lines that are wrong, damaged or hostile: one paragraph, no more.
+
+`pytest tests/unit -k "bad_project or bad_input" -rP` prints what a user reads in each case.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from support import finished
+from support.finished import Done, classroom
+from support.studies import STUDY
+
+Spoil = Callable[[Path], Any]
+PWNED = "pwned"
+"""The file that hostile input would leave in the project, could it run a command."""
+CALL = f"!!python/object/apply:os.system ['touch {PWNED}']"
+PREPARED, RUN = f"data/prepared/{STUDY}", f"runs/{STUDY}/ml-v3/seed-0"
+TEACHER = f"runs/{STUDY}/teacher/seed-0/weights.safetensors"
+CHECKPOINT = f"checkpoints/{RUN}/newest.pt"
+TRAIN, OFFLINE = f"train {STUDY} ml-v3 --seed 0", f"train {STUDY} kd_off-v1 --seed 0"
+VARIANT = f"results/variants/{STUDY}/ml-v3.json"
+
+
+class Evil:
+    """Unpickled, it runs a command."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {PWNED}",)
+
+
+def nothing(root: Path) -> None:
+    pass
+
+
+def put(path: str, content: str | bytes) -> Spoil:
+    def spoil(root: Path) -> None:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).unlink(missing_ok=True)  # DVC's files may be links
+        (root / path).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    return spoil
+
+
+def cut(path: str) -> Spoil:
+    return lambda root: put(path, (root / path).read_bytes()[: (root / path).stat().st_size // 2])(root)
+
+
+def gone(path: str) -> Spoil:
+    return lambda root: shutil.rmtree(root / path) if (root / path).is_dir() else (root / path).unlink()
+
+
+def exchanged(path: str, other: str) -> Spoil:
+    return lambda root: put(path, (root / other).read_bytes())(root)
+
+
+def folder(path: str) -> Spoil:
+    return lambda root: (gone(path)(root), (root / path).mkdir())
+
+
+def file_for(path: str) -> Spoil:
+    """Permissions would not stop the superuser; a file where a folder belongs does."""
+    return lambda root: (shutil.rmtree(root / path, ignore_errors=True), put(path, "in the way")(root))
+
+
+def edited(path: str, before: str, after: str) -> Spoil:
+    def spoil(root: Path) -> None:
+        text = (root / path).read_text()
+        assert before in text, path  # or the case would test nothing
+        put(path, text.replace(before, after, 1))(root)
+
+    return spoil
+
+
+def added(path: str, text: str) -> Spoil:
+    return lambda root: put(path, (root / path).read_text() + text)(root)
+
+
+def array(path: str, change: Callable[[np.ndarray], np.ndarray], pickled: bool = False) -> Spoil:
+    def spoil(root: Path) -> None:
+        changed = change(np.load(root / path))
+        (root / path).unlink()
+        np.save(root / path, changed, allow_pickle=pickled)
+
+    return spoil
+
+
+def table(path: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Spoil:
+    return lambda root: change(pd.read_parquet(root / path)).to_parquet(root / path, index=False)
+
+
+def bomb(kind: str) -> str:
+    """Nine levels of nine aliases each: four hundred million values, or a mapping merged as often."""
+    first, level = {
+        "list": ("[1]", lambda name: "[" + ", ".join([name] * 9) + "]"),
+        "mapping": ("{a: 1}", lambda name: "{" + ", ".join(f"k{i}: {name}" for i in range(9)) + "}"),
+        "merge": ("{a: 1}", lambda name: "{<<: [" + ", ".join([name] * 9) + "]}"),
+    }[kind]
+    lines = [f"  b0: &b0 {first}"] + [f"  b{i}: &b{i} {level(f'*b{i - 1}')}" for i in range(1, 10)]
+    return "\n".join(["twins:", *lines, ""])
+
+
+def made_anew(made: str, path: str) -> str:
+    """What is said of a file that is not as a command left it."""
+    return (
+        rf"{re.escape(path)}: damaged, edited or exchanged since `classroom {re.escape(made)}` made it\. "
+        rf"Run that again, or `dvc checkout {re.escape(path)}`, which brings it back from DVC's cache\."
+    )
+
+
+PREPARE, SPLIT, EVALUATE = f"prepare {STUDY}", f"split {STUDY}", f"evaluate {STUDY} ml-v3"
+TABLE, TEACH = f"table {STUDY} variants", f"train {STUDY} teacher --seed 0"
+NO_JOB = r"`classroom {}` is no job of dvc\.yaml with params\.yaml as it stands\. {}"
+
+PARAMS = {
+    # name: (what is done to the project, what is said of params.yaml)
+    "none": (gone("params.yaml"), r"no such file\. Commands run in the project's root.*"),
+    "a folder": (folder("params.yaml"), r"cannot be read \(Is a directory\)\. Expected.*"),
+    "empty": (put("params.yaml", ""), r"expected a mapping of settings, found none\. Bring .*"),
+    "a list": (put("params.yaml", "- demo\n"), r"expected a mapping .* found a list\..*"),
+    "not UTF-8": (put("params.yaml", b"scale: \xff\n"), r"not UTF-8 text .* byte 7\)\. Save it as UTF-8\."),
+    "a tab": (edited("params.yaml", "  joint:", "\tjoint:"), r"not valid YAML: found character '\\t' .*"),
+    "cut off": (edited("params.yaml", "seeds:\n", "seeds: [\n"), r"not valid YAML: .* in line \d+.*Mend it there\."),
+    "a key twice": (
+        added("params.yaml", "scale: paper\n"), r'not valid YAML: found duplicate key "scale".* line \d+.*',
+    ),
+    "two documents": (added("params.yaml", "---\na: 1\n"), r"not valid YAML: expected a single document .*"),
+    "a NUL": (added("params.yaml", "a: \0\n"), r"not valid YAML: unacceptable character.*"),
+    "Python's tag": (
+        added("params.yaml", f"a: {CALL}\n"),
+        r"not valid YAML: could not determine a constructor for the tag '.*os\.system' in line \d+.*",
+    ),
+    "a tag of one's own": (
+        edited("params.yaml", "scale: demo", "scale: !mine demo"), r"not valid YAML: .*'!mine' in .*",
+    ),
+    "bomb of lists": (put("params.yaml", bomb("list")), r"expected settings, found more .*"),
+    "bomb of mappings": (put("params.yaml", bomb("mapping")), r"expected settings, found more than 100,000 values.*"),
+    "bomb of merges": (put("params.yaml", bomb("merge")), r"expected settings, found more than 100,000 values.*"),
+    "an alias to itself": (put("params.yaml", "twins: &a [*a]\n"), r"expected settings, found more than 100,000 .*"),
+    "nested without end": (put("params.yaml", "a: " + "[" * 5000), r"not valid YAML: brackets nested too deeply\. .*"),
+    "a number of 5000 digits": (put("params.yaml", f"a: {'9' * 5000}\n"), r"not valid YAML: Exceeds the limit .*"),
+    "unknown key": (
+        edited("params.yaml", "  epochs: 1", "  epoch: 1"),
+        r"key 'training\.epochs' is missing; unknown key 'training\.epoch'\. Did you mean 'epochs'\?",
+    ),
+    "a key that breaks the line": (
+        added("params.yaml", '"a\\nb\\e[2J": 1\n'), r"unknown key 'a\\nb\\x1b\[2J'\. Known: .*",
+    ),
+    "a number as a key": (added("params.yaml", "7: 1\n"), r"7: Keys should be strings.*"),
+    "everything missing": (put("params.yaml", "scale: demo\n"), r"key 'seeds' is missing; .*; and \d+ more mistakes"),
+    "wrong type": (edited("params.yaml", "  epochs: 1", "  epochs: many"), r"training\.epochs: .* not 'many'"),
+    "a value without end": (
+        edited("params.yaml", "scale: demo", f"scale: {'x' * 10_000}"), r"scale: should be .{,200}",
+    ),
+    "out of range": (
+        edited("params.yaml", "  learning_rate: 0.001", "  learning_rate: -1"),
+        r"training\.learning_rate: should be greater than 0, not -1",
+    ),
+    "not a number": (
+        edited("params.yaml", "  learning_rate: 0.001", "  learning_rate: .nan"),
+        r"training\.learning_rate: should be .*, not nan",
+    ),
+    "a seed too large": (
+        edited("params.yaml", "seeds:\n- 0", "seeds:\n- 1000000000"),
+        r"seeds\.0: should be less than or equal to 999999999, not 1000000000",
+    ),
+    "a name that climbs out": (
+        edited("params.yaml", "variants: table4", "variants: ../table4"),
+        r"study\..*tables\.variants: a name is lower-case letters.*not '\.\./table4'",
+    ),
+    "a name that is HTML": (
+        edited("params.yaml", "variants: table4", "variants: <script>alert(1)</script>"),
+        r"study\..*tables\.variants: a name is lower-case letters.*",
+    ),
+}  # fmt: skip
+
+SETTINGS = {
+    # name: (what is done to the project, command, what it says)
+    "scale: unknown": (nothing, "scale huge", r"unknown scale 'huge'\. Known: demo, paper, small\."),
+    "scale: cut off": (
+        put("scales/small.yaml", "scale: small\nstudy: {lgg-resnet18: {"), "scale small",
+        r"scales/small\.yaml: not valid .*",
+    ),
+    "scale: sections of a wrong kind": (
+        put("scales/small.yaml", "study: 5\ntune: 4\n"), "scale small",
+        r"scales/small\.yaml: tune: .*; study: .* not 5",
+    ),
+    "overlay: none": (nothing, "overlay nowhere.yaml", r"nowhere\.yaml: no such file\. .*"),
+    "overlay: a folder": (nothing, "overlay docs", r"docs: cannot be read \(Is a directory\)\. .*"),
+    "overlay: Python's tag": (
+        put("o.yaml", f"seeds: {CALL}\n"), "overlay o.yaml", r"o\.yaml: not valid YAML: .*os\.system.*",
+    ),
+    "overlay: bomb": (put("o.yaml", bomb("list")), "overlay o.yaml", r"o\.yaml: expected settings, found more than .*"),
+    "overlay: a study that is a number": (
+        put("o.yaml", "study: {new: 3}\n"), "overlay o.yaml", r"o\.yaml: study\.new: .* not 3",
+    ),
+    "overlay: tables that are a number": (
+        put("o.yaml", f"study: {{{STUDY}: {{tables: 3}}}}\n"), "overlay o.yaml",
+        rf"o\.yaml: study\.{STUDY}\.tables: .* not 3",
+    ),
+    "graph: dvc.yaml cut off": (
+        put("dvc.yaml", "stages: ["), PREPARE,
+        r"dvc\.yaml cannot be resolved: .*corrupted\. Mend it, or .*git checkout.*",
+    ),
+    "graph: dvc.yaml a folder": (
+        folder("dvc.yaml"), PREPARE, r"dvc\.yaml: cannot be read \(Is a directory\)\. Bring .*",
+    ),
+    "graph: dvc.yaml not UTF-8": (
+        put("dvc.yaml", b"\xff"), PREPARE, r"dvc\.yaml cannot be resolved: .*not valid utf-8.*",
+    ),
+    "graph: dvc.yaml names no setting": (
+        edited("dvc.yaml", "${studies}", "${studdies}"), PREPARE,
+        r"dvc\.yaml cannot be resolved: .*Could not find 'studdies'.*",
+    ),
+    "graph: none": (gone("dvc.yaml"), "reconcile", r"dvc\.yaml: no such file\. Run this in the project's root\."),
+    "graph: dvc.lock with a conflict": (
+        put("dvc.lock", "<<<<<<< HEAD\nschema: '2.0'\n=======\n>>>>>>> x\n"), "reconcile",
+        r"DVC cannot judge what is fresh: .*'dvc\.lock', .*corrupted\. Mend dvc\.lock, or remove it: finished .*",
+    ),
+}  # fmt: skip
+
+ARTEFACTS = {
+    "raw data: none": (
+        gone("data/raw/lgg"), PREPARE, r"data/raw/lgg: no such .*needs it\. Run `classroom fetch lgg` first\.",
+    ),
+    "raw data: description cut off": (
+        cut("data/raw/lgg/about.json"), PREPARE, r"data/raw/lgg: cannot be read .*Run `classroom fetch lgg` again\.",
+    ),
+    "raw data: description of another kind": (
+        put("data/raw/lgg/about.json", "[]"), PREPARE,
+        r"data/raw/lgg: cannot be read .*Run `classroom fetch lgg` again\.",
+    ),
+    "raw data: description lacks something": (
+        put("data/raw/lgg/about.json", "{}"), PREPARE, r"data/raw/lgg: cannot be read \(about\.json lacks dataset, .*",
+    ),
+    "raw data: a path that climbs out": (
+        put("data/raw/lgg/samples.csv", "id,group,label,image,mask\na,b,,../../../x.png,../../../x.png\n"), PREPARE,
+        r"data/raw/lgg: cannot be read \(samples\.csv names '\.\./\.\./\.\./x\.png', which lies elsewhere\)\. Run .*",
+    ),
+    "raw data: an absolute path": (
+        put("data/raw/lgg/samples.csv", "id,group,label,image,mask\na,b,,/etc/x.png,/etc/x.png\n"), PREPARE,
+        r"data/raw/lgg: cannot be read \(samples\.csv names '/etc/x\.png', which lies elsewhere\)\. Run .*",
+    ),
+    "images: none": (
+        gone(f"{PREPARED}/images.npy"), TRAIN, rf".*images\.npy: no such .*Run `classroom prepare {STUDY}` first\.",
+    ),
+    "images: cut off": (cut(f"{PREPARED}/images.npy"), TRAIN, made_anew(PREPARE, f"{PREPARED}/images.npy")),
+    "images: of another type": (
+        array(f"{PREPARED}/images.npy", lambda a: a / 2), TRAIN, made_anew(PREPARE, f"{PREPARED}/images.npy"),
+    ),
+    "images: a folder": (
+        folder(f"{PREPARED}/images.npy"), TRAIN,
+        rf"{PREPARED}, data/splits/.*: cannot be read .*Is a directory.*Run `classroom prepare` and .*",
+    ),
+    "targets: other values": (
+        array(f"{PREPARED}/targets.npy", lambda a: a * 255), TRAIN, made_anew(PREPARE, f"{PREPARED}/targets.npy"),
+    ),
+    "targets: of another study": (
+        exchanged(f"{PREPARED}/targets.npy", f"{PREPARED}/images.npy"), TRAIN,
+        made_anew(PREPARE, f"{PREPARED}/targets.npy"),
+    ),
+    "index: cut off": (cut(f"{PREPARED}/index.parquet"), SPLIT, made_anew(PREPARE, f"{PREPARED}/index.parquet")),
+    "description: edited": (
+        edited(f"{PREPARED}/dataset.json", "segmentation", "poetry"), TRAIN,
+        made_anew(PREPARE, f"{PREPARED}/dataset.json"),
+    ),
+    "splits: cut off": (cut(f"data/splits/{STUDY}.parquet"), TRAIN, made_anew(SPLIT, f"data/splits/{STUDY}.parquet")),
+    "splits: test images trained on": (
+        table(f"data/splits/{STUDY}.parquet", lambda t: t.assign(split=t.split.replace("test", "train"))), TRAIN,
+        made_anew(SPLIT, f"data/splits/{STUDY}.parquet"),
+    ),
+    "teacher: none": (
+        gone(TEACHER), OFFLINE, rf"{TEACHER}: no such .*Run `classroom train {STUDY} teacher --seed 0` first\.",
+    ),
+    "teacher: cut off": (cut(TEACHER), OFFLINE, made_anew(TEACH, TEACHER)),
+    "teacher: of another seed": (
+        exchanged(TEACHER, TEACHER.replace("seed-0", "seed-1")), OFFLINE, made_anew(TEACH, TEACHER),
+    ),
+    "teacher: a hostile pickle": (
+        put(TEACHER, f"cposix\nsystem\n(S'touch {PWNED}'\ntR."), OFFLINE, made_anew(TEACH, TEACHER),
+    ),
+    "run: metrics edited": (
+        edited(f"{RUN}/metrics.json", '"test_images"', '"images"'), EVALUATE, made_anew(TRAIN, f"{RUN}/metrics.json"),
+    ),
+    "run: metrics nested without end": (
+        put(f"{RUN}/metrics.json", "[" * 100_000), EVALUATE, made_anew(TRAIN, f"{RUN}/metrics.json"),
+    ),
+    "run: predictions cut off": (
+        cut(f"{RUN}/predictions.parquet"), EVALUATE, made_anew(TRAIN, f"{RUN}/predictions.parquet"),
+    ),
+    "run: predictions of another seed": (
+        exchanged(f"{RUN}/predictions.parquet", f"runs/{STUDY}/ml-v3/seed-1/predictions.parquet"), EVALUATE,
+        made_anew(TRAIN, f"{RUN}/predictions.parquet"),
+    ),
+    "run: history cut off": (cut(f"{RUN}/history.csv"), f"curves {STUDY}", made_anew(TRAIN, f"{RUN}/history.csv")),
+    "run: receipt cut off": (
+        cut(f"{RUN}/receipt.json"), EVALUATE,
+        rf"{RUN}/receipt\.json: cannot be read as a run's receipt .*Train this run again\.",
+    ),
+    "run: receipt of another kind": (
+        edited(f"{RUN}/receipt.json", '"threads": 1,\n "best', '"threads": "all",\n "best'), EVALUATE,
+        rf"{RUN}/receipt\.json: cannot be read as a run's receipt .*'all'.*Train this run again\.",
+    ),
+    "results: none": (gone(VARIANT), TABLE, rf"{VARIANT}: cannot be read .*Run `classroom evaluate` for it again\."),
+    "results: cut off": (cut(VARIANT), TABLE, made_anew(EVALUATE, VARIANT)),
+    "results: a better number": (edited(VARIANT, '"iou": 0.', '"iou": 0.9'), TABLE, made_anew(EVALUATE, VARIANT)),
+    "results: of published methods": (
+        put(f"results/comparison/{STUDY}.json", "{}"), "comparison table10",
+        made_anew(f"compare {STUDY}", f"results/comparison/{STUDY}.json"),
+    ),
+    "results: costs": (
+        cut(f"results/costs/variants/{STUDY}/ml-v3.json"), "cost",
+        made_anew(EVALUATE, f"results/costs/variants/{STUDY}/ml-v3.json"),
+    ),
+    "results: costs of a study that left": (
+        put("results/costs/variants/gone/ml-v3.json", '{"study": "gone", "method": "ml-v3", "seeds": {}}'), "cost",
+        r"results/costs/variants/gone/ml-v3\.json: cannot be read .*'gone'.*or remove it\.",
+    ),
+    "search: metrics edited": (
+        put(f"tune/{STUDY}/at/0.1/seed-0/metrics.json", "{}"), f"tune {STUDY}",
+        made_anew(f"train {STUDY} at --seed 0 --point 0.1", f"tune/{STUDY}/at/0.1/seed-0/metrics.json"),
+    ),
+    "code: none": (gone("src"), TRAIN, r"src/classroom/.*: no such file .*Is this the project's root\?"),
+    "in the way: of reports": (file_for("reports"), TABLE, r"reports: cannot be written .*Mend .*"),
+    "in the way: of results": (file_for("results"), EVALUATE, r"results/.*: cannot be written .*Mend .*"),
+    "in the way: of runs": (file_for(RUN), TRAIN, rf"{RUN}: cannot be written .*Mend .*"),
+    "in the way: of checkpoints": (file_for("checkpoints"), TRAIN, r"checkpoints/.*: cannot be written .*Mend .*"),
+    "in the way: of the engines' notes": (file_for(".classroom"), TRAIN, r"\.classroom: cannot be written .*Mend .*"),
+}  # fmt: skip
+
+ANOTHER_MACHINE = {
+    # Arrays that came without their receipts: they are judged by what is in them.
+    "images: hostile objects": (
+        array(f"{PREPARED}/images.npy", lambda a: np.array([Evil()], dtype=object), pickled=True),
+        rf"{PREPARED}, .*: cannot be read \(.*objects.*\)\. Run `classroom prepare` and `classroom split`.*",
+    ),
+    "images: of floats": (
+        array(f"{PREPARED}/images.npy", lambda a: a / 2),
+        rf"{PREPARED}/images\.npy: expected bytes of shape .*, found float64 .*Run `classroom prepare` .*",
+    ),
+    "images: flat": (
+        array(f"{PREPARED}/images.npy", lambda a: a.reshape(len(a), -1)),
+        rf"{PREPARED}/images\.npy: expected bytes of shape .*, found uint8 of shape \(66, 3072\)\. .*",
+    ),
+    "targets: of another size": (
+        array(f"{PREPARED}/targets.npy", lambda a: a[:, :16, :16]),
+        rf"{PREPARED}/targets\.npy: expected bytes, a mask or a class for .*found uint8 of shape \(66, 16, 16\)\..*",
+    ),
+    "targets: classes": (
+        array(f"{PREPARED}/targets.npy", lambda a: a[:, 0, 0]),
+        rf"{PREPARED}/dataset\.json: not of the arrays beside it\. Run `classroom prepare` .*",
+    ),
+    "description: cut off": (
+        cut(f"{PREPARED}/dataset.json"), rf"{PREPARED}/dataset\.json: cannot be read .*Run `classroom prepare` .*",
+    ),
+    "description: lacks something": (
+        put(f"{PREPARED}/dataset.json", "{}"),
+        rf"{PREPARED}/dataset\.json: lacks dataset, .*Run `classroom prepare` .*",
+    ),
+    "splits: nothing to test": (
+        table(f"data/splits/{STUDY}.parquet", lambda t: t.assign(split="train")),
+        rf"data/splits/{STUDY}\.parquet: has no images for val, test\. Run `classroom split` .*",
+    ),
+    "splits: how is not said": (
+        table(f"data/splits/{STUDY}.parquet", lambda t: t.drop(columns="label")),
+        rf"data/splits/{STUDY}\.parquet: does not say how .*Run `classroom split` .*",
+    ),
+}  # fmt: skip
+
+COMMAND_LINES = {
+    # name: (command, what it says)
+    "method: unknown": (f"train {STUDY} kd_mll-v3 --seed 0", r"unknown method 'kd_mll-v3'\. Did you mean 'kd_ml-v3'\?"),
+    "study: unknown": (
+        "train lgg-resnet81 ml-v3 --seed 0",
+        rf"params\.yaml: key 'study\.lgg-resnet81.*' is missing .*Did you mean '{STUDY}'\?",
+    ),
+    "study: climbs out": (
+        "train ../../etc ml-v3 --seed 0", r"params\.yaml: key 'study\.\.\./\.\./etc.*' is missing .*",
+    ),
+    "study: nothing": ("train '' ml-v3 --seed 0", r"params\.yaml: key 'study\..*' is missing at study\. Known: .*"),
+    "study: breaks the line": ("train 'a\nb' ml-v3 --seed 0", r"params\.yaml: key 'study\.a\\nb.*' is missing .*"),
+    "point: no numbers": (f"{TRAIN} --point 0.1,x", r"--point 0\.1,x: expected three numbers from 0 to 1, such as .*"),
+    "point: not a number": (
+        f"{TRAIN} --point nan,nan,nan", r"--point nan,nan,nan: expected three numbers from 0 to 1.*",
+    ),
+    "point: of a baseline": (
+        f"train {STUDY} teacher --seed 0 --point 0.1,0.1,0.1", r"--point .*: teacher learns from its task alone.*",
+    ),
+    "point: of a published method": (
+        f"train {STUDY} emkd --seed 0 --point -1", r"--point -1: expected a factor of emkd's reference weights.*",
+    ),
+    "device: nonsense": (f"{TRAIN} --device gpu", r"device 'gpu' cannot be used .*Use 'auto' or 'cpu'\."),
+    "device: not there": (f"{TRAIN} --device cuda:9", r"device 'cuda:9' cannot be used .*Use 'auto' or 'cpu'\."),
+    "device: without memory": (f"{TRAIN} --device meta", r"device 'meta' cannot be used .*Use 'auto' or 'cpu'\."),
+    "report: unknown": ("forecast table99", r"unknown report 'table99'\. .*"),
+    "job: unknown study": (
+        "prepare lgg-resnet81", NO_JOB.format("prepare lgg-resnet81", rf"Did you mean '.* {STUDY}'\?"),
+    ),
+    "job: unknown table": ("comparison table11", NO_JOB.format("comparison table11", "Did you mean '.* table10'.*")),
+    "job: unknown baselines": ("baselines table3", NO_JOB.format("baselines table3", "Did you mean '.* table2'.*")),
+    "job: none of its kind": (
+        "picture figure99", NO_JOB.format("picture figure99", "params.yaml asks for none of this.*"),
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def project(finished_project: Path, tmp_path: Path) -> Path:
+    return finished.copy(finished_project, tmp_path / "project")
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """Every file but what the engines note for themselves."""
+    noted = (".dvc/tmp", ".git/", ".classroom/plan.json", ".classroom/networks.json", ".classroom/methods.json",
+             ".classroom/hashes.json", ".classroom/engine.lock")  # fmt: skip
+    paths = (path for path in root.rglob("*") if path.is_file())
+    names = {path.relative_to(root).as_posix(): path for path in paths}
+    return {name: path.read_bytes() for name, path in names.items() if not name.startswith(noted)}
+
+
+def refused(root: Path, command: str, said: str) -> Done:
+    """The command says `said` in one paragraph, fails, and leaves every file as it was."""
+    before = contents(root)
+    done = classroom(f"classroom {command}", root)
+    print(f"classroom {command}\n    {done.error.strip()}")
+    assert re.fullmatch(rf"Error: {said}\n", done.error), done.error
+    assert done.code == 1
+    assert done.out == ""
+    assert contents(root) == before
+    assert not (root / PWNED).exists()
+    return done
+
+
+@pytest.mark.parametrize("case", PARAMS)
+def test_bad_settings_are_named_in_one_paragraph(project: Path, case: str) -> None:
+    spoil, said = PARAMS[case]
+    spoil(project)
+    refused(project, "check", rf"params\.yaml: {said}")
+
+
+@pytest.mark.parametrize("case", [*SETTINGS, *ARTEFACTS])
+def test_bad_input_is_named_in_one_paragraph_and_nothing_is_written(project: Path, case: str) -> None:
+    spoil, command, said = (SETTINGS | ARTEFACTS)[case]
+    spoil(project)
+    refused(project, command, said)
+
+
+@pytest.mark.parametrize("case", ANOTHER_MACHINE)
+def test_arrays_without_receipts_are_judged_by_what_is_in_them(project: Path, case: str) -> None:
+    spoil, said = ANOTHER_MACHINE[case]
+    spoil(project)
+    for stage in ("prepare", "split"):
+        gone(f".classroom/receipts/{stage}@{STUDY}.json")(project)
+    refused(project, TRAIN, said)
+
+
+@pytest.mark.parametrize("case", COMMAND_LINES)
+def test_a_bad_command_line_is_named_in_one_paragraph(project: Path, case: str) -> None:
+    command, said = COMMAND_LINES[case]
+    refused(project, command, said)
+
+
+# What else hostile or damaged input must not do -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content",
+    [f"cposix\nsystem\n(S'touch {PWNED}'\ntR.", "PK\x03\x04", ""],
+    ids=["a hostile pickle", "a damaged archive", "nothing"],
+)
+def test_a_checkpoint_that_is_not_ours_is_said_and_not_used(project: Path, content: str) -> None:
+    """It is not the user's to mend: the training begins anew, and ends as if the file had never been."""
+    before = (project / RUN / "weights.safetensors").read_bytes()
+    put(CHECKPOINT, content)(project)
+    done = classroom(f"classroom {TRAIN}", project)
+    assert done.code == 0
+    assert f"{CHECKPOINT} is damaged or not ours, and not used" in done.error
+    assert not (project / PWNED).exists()
+    assert not (project / CHECKPOINT).exists()
+    assert (project / RUN / "weights.safetensors").read_bytes() == before
+
+
+def test_a_checkpoint_that_torch_would_unpickle_is_not_unpickled(project: Path) -> None:
+    """The format is right and the pickle in it hostile."""
+    import torch
+
+    (project / CHECKPOINT).parent.mkdir(parents=True)
+    torch.save({"identity": Evil()}, project / CHECKPOINT)
+    done = classroom(f"classroom {TRAIN}", project)
+    assert "not used (UnpicklingError)" in done.error
+    assert not (project / PWNED).exists()
+
+
+def test_the_engines_damaged_notes_are_made_anew(project: Path) -> None:
+    """They hold nothing that is not known elsewhere; nor does a lock file, as long as there are receipts."""
+    notes = ("plan.json", "hashes.json", "networks.json", "methods.json")
+    for name, content in zip(notes, ("[]", "[1]", '{"versions": 1}', "{"), strict=True):
+        put(f".classroom/{name}", content)(project)
+    assert classroom("classroom check", project).code == 0
+    assert classroom("classroom reconcile", project).out.endswith("nothing to do\n")
+    recorded = (project / "dvc.lock").read_bytes()
+    gone("dvc.lock")(project)
+    assert classroom("classroom reconcile", project).out.endswith("nothing to do\n")
+    assert (project / "dvc.lock").read_bytes() == recorded
+
+
+def test_what_dvc_brought_back_is_as_good_as_what_a_job_made(project: Path) -> None:
+    """Receipts outside of runs stay behind when DVC checks out another version: then dvc.lock knows better."""
+    assert classroom("classroom reconcile", project).code == 0
+    receipt = f".classroom/receipts/split@{STUDY}.json"
+    said = json.loads((project / receipt).read_text())
+    put(receipt, json.dumps(said | {"outputs": {f"data/splits/{STUDY}.parquet": "of another version"}}))(project)
+    assert classroom(f"classroom {TRAIN}", project).code == 0
+    cut(f"data/splits/{STUDY}.parquet")(project)
+    refused(project, TRAIN, made_anew(SPLIT, f"data/splits/{STUDY}.parquet"))
+
+
+def test_another_seed_may_be_tried_by_hand_and_is_said_to_count_for_nothing(project: Path) -> None:
+    done = classroom(f"classroom train {STUDY} ml-v3 --seed 7", project)
+    assert done.code == 0
+    assert done.out.endswith("; no job of dvc.yaml, so nothing is recorded of it and no report takes it up\n")
+
+
+@pytest.mark.parametrize("place", ["reports", "results", RUN, "data/splits"])
+def test_a_place_that_cannot_be_written_is_named(project: Path, place: str) -> None:
+    """Read-only for the superuser too, for whom permissions are none."""
+    command = {"reports": TABLE, "results": EVALUATE, RUN: TRAIN, "data/splits": SPLIT}[place]
+    mounted = ["mount", "--bind", str(project / place), str(project / place)]
+    if subprocess.run(mounted, capture_output=True, check=False).returncode:
+        pytest.skip("only a superuser who may mount can make a folder read-only for all: this test is not one here")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(project / place)], check=True)
+        refused(project, command, rf"{place}.*: cannot be written \(Read-only file system\)\. Mend .*")
+    finally:
+        subprocess.run(["umount", str(project / place)], check=True)

@@ -1,0 +1,292 @@
+"""`classroom explain`: a number is led back to its runs, and the commands that it prints make it again."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+from classroom.engines.recipe import recipe
+from classroom.errors import ClassroomError
+from classroom.files import content_hash
+from classroom.reporting.explained import text
+from classroom.reporting.numbers import find, numbers
+from classroom.reporting.pages import read_page
+from classroom.reporting.provenance import source
+from support import finished
+from support.fabricated_site import make_reports
+from support.finished import classroom
+from support.studies import STUDY
+
+# From fabricated results: which numbers there are ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reports")
+    make_reports(folder)
+    return folder / "pages"
+
+
+def known(pages: Path, report: str) -> dict[str, dict[str, Any]]:
+    return numbers(read_page(pages / f"{report}.json"))
+
+
+def test_a_table_of_variants_names_every_number_as_its_csv_has_it(pages: Path) -> None:
+    table = pd.read_csv(pages.parent / "table4.csv").set_index(["technique", "strategy", "network", "metric"])
+    named = {tuple(name.split("/")): cell for name, cell in known(pages, "table4").items() if name.count("/") == 3}
+    shown = table[table.index.get_level_values("metric").isin(["iou", "f_score"])]  # the others are in the csv alone
+    assert set(named) == set(shown.index)
+    for place, cell in named.items():
+        assert cell["value"] == pytest.approx(table.loc[place, "mean"], abs=1e-6), place
+    assert named["kd_ml", "v3", "ensemble", "iou"]["paper"] == 80.12
+
+
+@pytest.mark.parametrize(
+    ("report", "name"),
+    [
+        ("table12", "kd_ml/v3/ensemble/iou"),
+        ("table2", f"{STUDY}/student/S1/iou"),
+        ("table2", "lgg-mobilenet/student/S1/iou"),
+        (f"grid-{STUDY}", "kd_ml/v3/0.1-0.4-0.5/ensemble"),
+        ("table4", "student-alone/difference"),
+        ("table4", "kd-ml-v1-ensemble/difference"),
+        ("cost", f"table-4/{STUDY}/kd_ml/runs"),
+    ],
+)
+def test_numbers_of_every_kind_of_report_have_names(pages: Path, report: str, name: str) -> None:
+    assert name in known(pages, report)
+
+
+def test_no_number_is_lost_for_its_name(pages: Path) -> None:
+    """Two cells of one name must be one number, or `--cell` could not tell them apart."""
+    for path in pages.glob("*.json"):
+        page = read_page(path)
+        named = numbers(page)
+        for cell in (cell for part in page["parts"] for row in part["rows"] for cell in row):
+            if isinstance(cell, dict) and cell["sources"]:
+                assert any(cell["sources"] == of["sources"] for of in named.values()), (path, cell["text"])
+
+
+@pytest.mark.parametrize(
+    ("name", "means"),
+    [
+        ("kd_ml-v3/ensemble/iou", "kd_ml/v3/ensemble/iou"),
+        ("/kd_ml/v3/ensemble/iou/", "kd_ml/v3/ensemble/iou"),
+        ("kd_off/v1/T/iou", "kd_off/v1/T/iou"),
+        ("kd_ml-v3/S1/f_score", "kd_ml/v3/S1/f_score"),
+    ],
+)
+def test_a_number_has_more_names_than_one(pages: Path, name: str, means: str) -> None:
+    assert find(known(pages, "table4"), name) == means
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "kd_ml/v3/ensemle/iou",
+            r"--cell kd_ml/v3/ensemle/iou: none of .*\d+ numbers\. Near: kd_ml/v3/ensemble/iou, .* all are listed\.",
+        ),
+        ("kd_ml/v3/iou", r"--cell kd_ml/v3/iou: fits 4 numbers\. Say which: kd_ml/v3/T/iou, .*/ensemble/iou\."),
+        ("zzz", r"--cell zzz: none of .* They are named like ml/v1/S1/iou\. Without --cell, all are listed\."),
+    ],
+)
+def test_a_name_of_none_or_many_is_met_with_those_near(pages: Path, name: str, said: str) -> None:
+    with pytest.raises(ClassroomError, match=f"^{said}$"):
+        find(known(pages, "table4"), name)
+
+
+def test_what_came_from_elsewhere_cannot_add_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Pages and receipts may be pulled from anyone's remote, and what is printed is meant to be typed."""
+    hostile = "\x1b[2Jx\nEND\ntouch pwned\n"
+    monkeypatch.chdir(tmp_path)
+    record = {"params": {"training": {"epochs": hostile, hostile: 1}}, "dependencies": {}, "code_version": hostile}
+    (tmp_path / "params.yaml").write_text("training: {epochs: 1}\n")
+    again = recipe([], [record], ["; touch pwned"])
+    lists = {"changed": {}, "absent": [], "not_on_record": [], "jobs": [], "settings": {}, "sources": []}
+    number = {"report": "reports/table4.md", "cell": hostile, "caution": hostile, "text": hostile, "paper": None}
+    printed = text(number | lists | again | {"instead": []})
+    assert "\x1b" not in printed
+    script = printed[printed.index("AGAIN, from nothing\n") :].partition("\n")[2]
+    script = script.partition("\n\nor, ")[0].replace("classroom overlay", "cat")
+    subprocess.run(["bash"], input=script, text=True, check=True, capture_output=True)
+    assert not (tmp_path / "pwned").exists()
+
+
+# From a project that has run: what is said of a number ----------------------------------------------------------------
+
+CELL = "kd_off/v1/ensemble/iou"
+
+
+@pytest.fixture
+def project(finished_project: Path, tmp_path: Path) -> Path:
+    return finished.copy(finished_project, tmp_path / "project")
+
+
+def explained(project: Path, report: str, *cell: str) -> dict[str, Any]:
+    arguments = " ".join(f"--cell {path}" for path in cell)
+    done = classroom(f"classroom explain {report} {arguments} --json", project)
+    assert done.code == 0, done.error
+    return json.loads(done.out)
+
+
+def test_a_number_is_led_back_to_all_that_it_stands_on(project: Path) -> None:
+    said = explained(project, "reports/table4.md", CELL)
+    csv = pd.read_csv(project / "reports/table4.csv").set_index(["technique", "strategy", "network", "metric"])
+    assert said["value"] == pytest.approx(csv.loc[("kd_off", "v1", "ensemble", "iou"), "mean"], abs=1e-6)
+    assert said["paper"] == 77.28
+    assert (said["changed"], said["absent"], said["not_on_record"]) == ({}, [], [])
+    (of,) = said["sources"]
+    assert of["what"] == "IoU of ensemble on the test split"
+    assert sum(run["value"] for run in of["runs"]) / 2 == pytest.approx(said["value"])
+    for seed, run in enumerate(of["runs"]):
+        folder = project / f"runs/{STUDY}/kd_off-v1/seed-{seed}"
+        receipt = json.loads((folder / "receipt.json").read_text())
+        assert run["run"] == str(folder.relative_to(project))
+        assert (run["code_version"], run["identity"]) == (receipt["code_version"], receipt["identity"])
+        assert (run["device"], run["threads"], run["judged_anew"]) == ("cpu", 1, True)
+        made_from = {f"runs/{STUDY}/teacher/seed-{seed}/weights.safetensors", f"data/splits/{STUDY}.parquet"}
+        made_from |= {
+            f"data/prepared/{STUDY}/{name}" for name in ("images.npy", "targets.npy", "index.parquet", "dataset.json")
+        }
+        assert set(run["made_from"]) == made_from
+        for path, digest in (run["made_from"] | run["made"]).items():
+            assert content_hash(project / path) == digest
+    assert said["settings"]["training"]["epochs"] == 1
+    assert said["settings"][f"weights.{STUDY}.kd_off-v1"]["S1"] == {"alpha": 0.2, "beta": 0.8}
+
+
+@pytest.mark.parametrize("report", ["table4", "table4.csv", "reports/table4.tex", "reports/table4.md"])
+def test_a_report_goes_by_any_of_its_files(project: Path, report: str) -> None:
+    assert explained(project, report, CELL)["report"] == "reports/table4.md"
+
+
+@pytest.mark.parametrize("report", ["table4", "table12", "table2", "table10", "cost", f"tune-{STUDY}"])
+def test_without_a_cell_all_are_listed_and_each_can_be_explained(project: Path, report: str) -> None:
+    listed = explained(project, report)["numbers"]
+    assert listed
+    for one in listed[:: max(1, len(listed) // 5)]:
+        said = explained(project, report, one["cell"])
+        assert {key: said[key] for key in one} == one
+        for run in (run for of in said["sources"] for run in of["runs"]):
+            assert run["judged_anew"] in ((None,) if report in ("cost", f"tune-{STUDY}") else (True,))
+            assert f"classroom train {STUDY} {run['run'].split('/')[2]}" in "\n".join(said["commands"])
+
+
+@pytest.mark.parametrize("report", ["table5", "table7.md", f"agreement-{STUDY}", "index.html"])
+def test_a_report_without_numbers_says_so_in_one_sentence(project: Path, report: str) -> None:
+    done, name = classroom(f"classroom explain {report} --cell x", project), Path(report).stem
+    said = rf"Error: reports/{name}\.\w+: no number in it is led back to runs; `dvc repro .*` makes it again\."
+    assert re.fullmatch(f"{said}\n", done.error), done.error
+    assert done.code == 1
+
+
+def test_what_has_changed_since_is_named_by_key_and_file(project: Path) -> None:
+    settings = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(settings.replace("  epochs: 1", "  epochs: 3"))
+    with (project / "src/classroom/training/loop.py").open("a") as code:
+        code.write("# another thought\n")
+    said = explained(project, "table4", CELL)
+    for job in (f"train_offline@{STUDY}-kd_off-v1-0", f"baseline@{STUDY}-teacher-0"):
+        assert said["changed"][job]["training.epochs"] == [1, 3]
+        assert set(said["changed"][job]) == {"training.epochs", "src/classroom/training/loop.py"}
+    assert not any(job.startswith(("fetch", "prepare", "split", "train@")) for job in said["changed"])
+    assert said["settings"]["training"]["epochs"] == 1, "the settings are those of the run"
+    text = classroom(f"classroom explain table4 --cell {CELL}", project).out
+    assert "stale: training.epochs: was 1, is 3" in text
+
+
+def test_a_number_that_does_not_follow_from_the_predictions_is_said(project: Path) -> None:
+    """Results were edited, and the report made of them."""
+    page = project / "reports/pages/table4.json"
+    content = json.loads(page.read_text())
+    for of in numbers(content)[CELL]["sources"]:
+        of["values"][f"runs/{STUDY}/kd_off-v1/seed-0"] = 99.0
+    page.write_text(json.dumps(content))
+    assert [run["judged_anew"] for run in explained(project, "table4", CELL)["sources"][0]["runs"]] == [False, True]
+    assert "judged anew  NO" in classroom(f"classroom explain table4 --cell {CELL}", project).out
+
+
+def test_a_report_of_other_runs_than_are_evaluated_says_what_to_run(project: Path) -> None:
+    """As reports/index.html does: it is the same check."""
+    costs = project / f"results/costs/variants/{STUDY}/kd_off-v1.json"
+    content = json.loads(costs.read_text())
+    content["seeds"]["0"]["predictions"] = "of another training"
+    costs.write_text(json.dumps(content))
+    anew = f"reports/pages/table4.json: stands on a run that has been trained anew, runs/{STUDY}/kd_off-v1/seed-0. "
+    assert anew in classroom(f"classroom explain table4 --cell {CELL}", project).error
+    costs.unlink()
+    assert (
+        "stands on a run that is not evaluated" in classroom(f"classroom explain table4 --cell {CELL}", project).error
+    )
+    (project / "reports/pages/table4.json").unlink()
+    assert "table4.json: cannot be read" in classroom("classroom explain table4", project).error
+
+
+@pytest.mark.parametrize("recorded", [True, False], ids=["with dvc.lock", "without"])
+def test_without_runs_and_data_it_says_what_it_can(project: Path, recorded: bool) -> None:
+    """A clone into which results and reports alone were pulled; dvc.lock, which git brings, knows the rest."""
+    whole = explained(project, "table4", CELL)
+    if recorded:
+        assert classroom("classroom reconcile", project).code == 0
+    for name in ("runs", "data", "checkpoints", ".classroom"):
+        shutil.rmtree(project / name)
+    said = explained(project, "table4", CELL)
+    assert (said["value"], said["paper"], said["commands"]) == (whole["value"], whole["paper"], whole["commands"])
+    runs, known_runs = said["sources"][0]["runs"], whole["sources"][0]["runs"]
+    for key in ("value", "seconds", "best_epoch", "identity", "code_version"):
+        assert [run[key] for run in runs] == [run[key] for run in known_runs], key
+    assert [run["judged_anew"] for run in runs] == [None, None]
+    if recorded:
+        for key in ("made_from", "made"):
+            assert [run[key] for run in runs] == [run[key] for run in known_runs], key
+        assert said["settings"] == whole["settings"]
+        assert f"data/prepared/{STUDY}/images.npy" in said["absent"]
+    else:
+        assert said["not_on_record"] == said["jobs"]
+        assert "nothing more is on record here" in classroom(f"classroom explain table4 --cell {CELL}", project).out
+
+
+def test_the_commands_make_the_same_number_in_a_fresh_clone(project: Path, tmp_path: Path) -> None:
+    """As typed by hand, though params.yaml was edited for this run and never committed."""
+    yaml = YAML()
+    params = yaml.load((project / "params.yaml").read_text())
+    params["seeds"], params["training"]["epochs"] = [1], 2
+    with (project / "params.yaml").open("w") as file:
+        yaml.dump(params, file)
+    for command in ("train {} teacher --seed 1", "train {} kd_off-v1 --seed 1", "evaluate {} kd_off-v1"):
+        assert classroom("classroom " + command.format(STUDY), project).code == 0
+    results, page = f"results/variants/{STUDY}/kd_off-v1.json", project / "reports/pages/table4.json"
+    value = source(json.loads((project / results).read_text()), "ensemble", "iou")
+    content = json.loads(page.read_text())
+    numbers(content)[CELL]["sources"] = [asdict(value)]  # as its table would have it, made anew with all else in it
+    page.write_text(json.dumps(content))
+    said = explained(project, "table4", CELL)
+    assert said["remarks"] == []
+    assert re.fullmatch(r"git checkout [0-9a-f]{12}", said["commands"][0])
+    assert said["commands"][-6:] == [
+        "classroom fetch lgg", f"classroom prepare {STUDY}", f"classroom split {STUDY}",
+        f"classroom train {STUDY} teacher --seed 1", f"classroom train {STUDY} kd_off-v1 --seed 1",
+        f"classroom evaluate {STUDY} kd_off-v1",
+    ]  # fmt: skip
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(project), str(clone)], check=True)
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(clone / "src"),
+        "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1",
+    }  # fmt: skip
+    script = "\n".join(said["commands"])
+    subprocess.run(["bash", "-e"], input=script, text=True, cwd=clone, env=environment, check=True, capture_output=True)
+    again = json.loads((clone / results).read_text())
+    assert source(again, "ensemble", "iou") == value

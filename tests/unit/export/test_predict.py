@@ -1,0 +1,309 @@
+"""`classroom predict`: every image gets its answer, of its own size, and nothing is lost or half done."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper
+from PIL import Image
+
+from classroom.errors import ClassroomError, DataError, ExportError
+from classroom.export.model import Model
+from classroom.export.predict import Job, find, predict
+from support.exported import SIZE, brightness, facts
+from support.studies import ROOT
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A file whose answer for a pixel is how bright it is."""
+    return brightness(tmp_path / "export" / "model.onnx")
+
+
+def picture(path: Path, height: int = 50, width: int = 90, seed: int = 0) -> np.ndarray:
+    """Writes coloured noise in large patches and returns it."""
+    small = np.random.default_rng(seed).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    pixels = np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, pixels, photometric="rgb")
+    else:
+        Image.fromarray(pixels).save(path)
+    return pixels
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "predictions.csv").read_text().splitlines()))
+
+
+def answer(model: Path, images: list[Path], out: Path, batch_size: int = 8) -> list[dict[str, str]]:
+    predict(Model(model), find(images)[0], out, batch_size)
+    return table(out)
+
+
+# What is written
+
+
+@pytest.mark.parametrize(("height", "width"), [(50, 90), (SIZE, SIZE), (7, 5), (200, 33)])
+def test_masks_and_probabilities_have_the_image_s_size_and_the_model_s_answer(
+    height: int, width: int, model: Path, tmp_path: Path
+) -> None:
+    """Squeezed as for training, asked, and brought back: here worked out with Pillow and numpy alone.
+
+    Pixels whose middle falls between two of the model's may take either.
+    """
+    pixels = picture(tmp_path / "a.png", height, width)
+    (row,) = answer(model, [tmp_path / "a.png"], tmp_path / "out")
+    small = np.asarray(Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+    bright = small.astype(float).mean(axis=2) / 255
+    rows, columns = ((2 * np.arange(n) + 1) * SIZE // (2 * n) for n in (height, width))
+    clear = np.ix_(*((2 * np.arange(n) + 1) * SIZE % (2 * n) != 0 for n in (height, width)))
+    expected = bright[rows][:, columns]
+    probability = np.asarray(Image.open(tmp_path / "out" / row["probability"]))
+    mask = np.asarray(Image.open(tmp_path / "out" / row["mask"]))
+    assert probability.shape == mask.shape == (height, width)
+    assert probability.dtype == mask.dtype == np.uint8
+    assert np.abs(probability / 256 - expected)[clear].max() <= 1 / 256 + 1e-6
+    assert set(np.unique(mask)) <= {0, 255}
+    assert np.array_equal(mask == 255, probability >= 128)
+    assert float(row["lesion_share"]) == pytest.approx((mask == 255).mean(), abs=1e-6)
+    assert 0 < (mask == 255).mean() < 1
+
+
+def test_classes_have_a_row_with_every_probability_and_the_likeliest(tmp_path: Path) -> None:
+    model = brightness(tmp_path / "model.onnx", "classification")
+    for name, value in (("dark", 30), ("bright", 200)):
+        Image.fromarray(np.full((40, 40, 3), value, np.uint8)).save(tmp_path / f"{name}.png")
+    rows = answer(model, [tmp_path / "dark.png", tmp_path / "bright.png"], tmp_path / "out")
+    assert list(rows[0]) == ["image", "label", "dark", "bright"]
+    assert [row["label"] for row in rows] == ["dark", "bright"]
+    assert [float(row["bright"]) for row in rows] == pytest.approx([30 / 255, 200 / 255], abs=2e-6)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.csv"]
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg", ".JPEG"])
+def test_every_kind_of_file_is_read(suffix: str, model: Path, tmp_path: Path) -> None:
+    picture(tmp_path / f"a{suffix}")
+    assert len(answer(model, [tmp_path / f"a{suffix}"], tmp_path / "out")) == 1
+
+
+def test_how_many_at_a_time_changes_nothing(model: Path, tmp_path: Path) -> None:
+    for number in range(5):
+        picture(tmp_path / "images" / f"{number}.png", 30 + number, 40, seed=number)
+    contents = []
+    for batch_size in (1, 2, 5, 64):
+        out = tmp_path / f"out-{batch_size}"
+        answer(model, [tmp_path / "images"], out, batch_size)
+        contents.append({path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()})
+    assert len(contents[0]) == 11
+    assert all(other == contents[0] for other in contents)
+
+
+# Which images, and under which names
+
+
+def test_images_of_one_name_in_several_folders_all_have_their_results(model: Path, tmp_path: Path) -> None:
+    places = ["anna/1.png", "anna/1.jpg", "anna/deep/1.png", "bert/1.png", "bert/1-2.png", "bert/A.png", "cora/a.png"]
+    for seed, place in enumerate(places):
+        picture(tmp_path / place, seed=seed)
+    rows = answer(model, [tmp_path / "anna", tmp_path / "bert", tmp_path / "cora"], tmp_path / "out")
+    assert {row["image"] for row in rows} == {str(tmp_path / place) for place in places}
+    written = [row[kind] for row in rows for kind in ("mask", "probability")]
+    assert len({name.casefold() for name in written}) == 2 * len(places)
+    assert all((tmp_path / "out" / name).is_file() for name in written)
+    assert rows[0]["mask"] == "1_mask.png"
+    assert "deep/1_mask.png" in written
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from(["a", "A", "a-2", "a-3", "b", "b-2", "a-2-2"]), min_size=1, max_size=12))
+def test_no_two_results_have_one_name(names: list[str]) -> None:
+    from classroom.export.predict import _named
+
+    jobs = _named((Path(f"{number}/{name}.png"), Path(f"{name}.png")) for number, name in enumerate(names))
+    assert len({job.name.casefold() for job in jobs}) == len(names)
+    assert [job.image for job in jobs] == [Path(f"{n}/{name}.png") for n, name in enumerate(names)]
+
+
+def test_masks_in_folders_are_left_out_and_counted(tmp_path: Path) -> None:
+    """As the datasets have them beside the images, and as an earlier prediction left them."""
+    for name in ("1.tif", "1_mask.tif", "2.png", "2_segmentation.png", "3.png", "3_probability.png", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    jobs, masks = find([tmp_path])
+    assert [job.name for job in jobs] == ["1", "2", "3"]
+    assert masks == 3
+    assert find([tmp_path / "1_mask.tif"])[0] == [Job(tmp_path / "1_mask.tif", "1_mask")], "named, it is meant"
+
+
+def test_an_image_that_is_named_twice_is_asked_once(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(b"")
+    (tmp_path / "link.png").symlink_to(tmp_path / "1.png")
+    jobs, _ = find([tmp_path / "1.png", tmp_path, tmp_path / "." / "1.png", tmp_path / "link.png"])
+    assert [job.image for job in jobs] == [tmp_path / "1.png"]
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("grey.png", Image.new("L", (40, 40)), "expected 8-bit pixels in three channels, found uint8 of shape .40, 40"),
+        ("clear.png", Image.new("RGBA", (40, 40)), r"expected 8-bit pixels in three channels, found .*40, 40, 4"),
+        ("palette.png", Image.new("P", (40, 40)), "colours from a palette"),
+        ("deep.png", Image.new("I;16", (40, 40)), "expected 8-bit pixels in three channels, found uint16"),
+        ("half.png", b"\x89PNG\r\n\x1a\n\0\0", "cannot be read as PNG"),
+        ("empty.tif", b"", "cannot be read as TIFF"),
+        ("fake.jpg", b"this is text", "cannot be read as JPEG"),
+    ],
+)
+def test_an_image_that_does_not_fit_is_named_before_anything_is_written(
+    name: str, content: Image.Image | bytes, message: str, model: Path, tmp_path: Path
+) -> None:
+    """It is the last of many, so that whoever finds out late would have waited in vain."""
+    folder = tmp_path / "images"
+    for number in range(3):
+        picture(folder / f"{number}.png")
+    if isinstance(content, bytes):
+        (folder / name).write_bytes(content)
+    else:
+        content.save(folder / name)
+    with pytest.raises(DataError, match=rf"{name}: .*{message}"):
+        answer(model, [folder], tmp_path / "out", batch_size=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_where_no_images_are_is_said(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ExportError, match=r"empty: no images here. Expected files that end in \.tif, "):
+        find([tmp_path / "empty"])
+    (tmp_path / "empty" / "1_mask.png").write_bytes(b"")
+    with pytest.raises(ExportError, match="no images here, only 1 masks"):
+        find([tmp_path / "empty"])
+    with pytest.raises(ExportError, match="nowhere: no such file or folder"):
+        find([tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_lies_in_the_results_place_is_not_touched(kind: str, model: Path, tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    out = tmp_path / "out"
+    kept = out if kind == "file" else out / "precious.txt"
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_text("years of work")
+    with pytest.raises(ExportError, match=r"out: holds something already\. Name another folder with --out"):
+        answer(model, [tmp_path / "a.png"], out)
+    assert kept.read_text() == "years of work"
+
+
+def test_an_empty_folder_takes_the_results(model: Path, tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "out").mkdir()
+    assert len(answer(model, [tmp_path / "a.png"], tmp_path / "out")) == 1
+
+
+def test_a_full_disk_leaves_no_half_written_results(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        picture(tmp_path / "images" / f"{number}.png")
+    healthy, saved = Image.Image.save, []
+
+    def save(self: Image.Image, path: Path) -> None:
+        saved.append(path)
+        if len(saved) > 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        healthy(self, path)
+
+    monkeypatch.setattr(Image.Image, "save", save)
+    with pytest.raises(ClassroomError, match=r"out: cannot be written \(No space left on device\)"):
+        answer(model, [tmp_path / "images"], tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["export", "images"]
+
+
+# The model
+
+
+def test_the_folder_of_an_export_is_as_good_as_its_file(model: Path) -> None:
+    assert Model(model.parent).about == Model(model).about == facts()
+
+
+@pytest.mark.parametrize("kept", [0, 10, 0.5, 0.99])
+def test_a_truncated_model_is_named(kept: float, model: Path) -> None:
+    content = model.read_bytes()
+    model.write_bytes(content[: int(kept * len(content)) if kept < 1 else kept])
+    with pytest.raises(ExportError, match=r"model\.onnx: (cannot be read as an ONNX model|is no model that)") as caught:
+        Model(model)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_model_of_others_or_of_another_version_is_refused(model: Path) -> None:
+    """It might take other images in another scale, and answer all the same."""
+    loaded = onnx.load(model)
+    for change in ({}, facts() | {"classroom": 2}, {k: v for k, v in facts().items() if k != "image_size"}):
+        del loaded.metadata_props[:]
+        helper.set_model_props(loaded, {key: str(value).lower() for key, value in change.items()})
+        onnx.save(loaded, model)
+        with pytest.raises(ExportError, match="is no model that this version of Classroom exported"):
+            Model(model)
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
+    for path in (tmp_path / "no.onnx", tmp_path):
+        with pytest.raises(ExportError, match=r"onnx: no such file\. Expected a model that `classroom export` wrote"):
+            Model(path)
+
+
+# The command
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """`classroom predict`, which must never load torch."""
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.argv = ['classroom', 'predict', *sys.argv[1:]]; "
+        "from classroom.cli import main; main()"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=folder, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+    )  # fmt: skip
+
+
+def test_the_command_needs_no_torch_and_draws_no_bar_into_a_log(model: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        picture(tmp_path / "images" / f"{number}.png", seed=number)
+    (tmp_path / "images" / "0_mask.png").write_bytes(b"")
+    done = run(tmp_path, "export", "images", "--batch-size", "2")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "predictions/predictions.csv: 3 images (files that are named as masks, left out: 1)\n"
+    assert done.stderr == "Research only.\n"
+    assert len(table(tmp_path / "predictions")) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no.onnx", "images"], "no.onnx: no such file."),
+        (["export", "nowhere"], "nowhere: no such file or folder."),
+        (["images/a.png", "images"], "images/a.png: cannot be read as an ONNX model"),
+        (["export", "images", "--out", "images"], "images: holds something already."),
+    ],
+)
+def test_errors_are_one_paragraph(arguments: list[str], message: str, model: Path, tmp_path: Path) -> None:
+    picture(tmp_path / "images/a.png")
+    done = run(tmp_path, *arguments)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"Error: {message}")
+    assert len(done.stderr.splitlines()) == 1

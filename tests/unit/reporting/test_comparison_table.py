@@ -1,0 +1,280 @@
+"""Table 10 and the search of the published methods' weights: what is marked, shown and handed back."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+from classroom import params
+from classroom.distill.exchange import EXCHANGE
+from classroom.engines import scales
+from classroom.errors import DataError
+from classroom.evaluation.grid import read_factors
+from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, departures, reference
+from classroom.reporting.comparison import comparison_table
+from classroom.reporting.methods import listing
+from classroom.reporting.results import read_comparison
+from classroom.reporting.tune import tune_report
+from support import fabricated
+from support.rendered import check_sources, check_tex, markdown_tables
+from support.studies import ROOT
+
+SEEDS = (0, 1)
+
+
+def completed(result: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """With what a comparison reads besides: size, remarks, terms of the last epoch, seconds."""
+    terms = {"S1/task": 0.5, **{f"S1/{term}": 0.5 for term in result["settings"].get("weights", {}) if term != "S1"}}
+    for of_seed in result["seeds"].values():
+        of_seed["last_epoch_terms"] = dict(terms)
+    costs = {seed: {"seconds_per_epoch": 2.0 + int(seed)} for seed in result["seeds"]}
+    return result | {"extra_parameters": 0, "remarks": [], "costs": costs} | changes
+
+
+def published(method: str, qualities: list[float], data: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    task = data["task"]
+    result = fabricated.result(method, {"T": [0.9, 0.9], "S1": qualities}, data)
+    result["settings"] |= {
+        "weights": dict(REFERENCE_WEIGHTS[task][method]),
+        "options": reference(task, method).model_dump(mode="json"),
+    }
+    return completed(result, tuned=False) | changes
+
+
+def half(data: dict[str, Any], **methods: dict[str, Any]) -> dict[str, Any]:
+    student = completed(fabricated.alone("student", [0.70, 0.72], data=data))
+    qualities = {"T": [0.9, 0.9], **fabricated.students([0.70, 0.70], [0.71, 0.71], [0.80, 0.82])}
+    ours = completed(fabricated.result("kd_ml-v3", qualities, data))
+    return {"beside": [student, ours], "published": list(methods.values())}
+
+
+@pytest.fixture
+def masks() -> dict[str, Any]:
+    return half(
+        fabricated.LGG,
+        fitnet=published("fitnet", [0.60, 0.62], fabricated.LGG, extra_parameters=65_536),
+        dsd=published("dsd", [0.90, 0.94], fabricated.LGG),
+    )
+
+
+@pytest.fixture
+def classes() -> dict[str, Any]:
+    data = fabricated.HISTOPATHOLOGIC
+    return half(data, simkd=published("simkd", [0.80, 0.80], data, extra_parameters=12_100_000))
+
+
+def rendered(tmp_path: Path, *halves: dict[str, Any], name: str = "table10") -> tuple[str, pd.DataFrame]:
+    target = tmp_path / f"{name}.md"
+    comparison_table(name, "paper", SEEDS, halves, target)
+    check_tex(target.with_suffix(".tex"))
+    return target.read_text(), pd.read_csv(target.with_suffix(".csv"))
+
+
+def rows_of(folder: Path, name: str = "table10") -> dict[str, list[str]]:
+    return {row[0]: row for table in markdown_tables(folder / f"{name}.md") for row in table[1:]}
+
+
+def test_every_method_stands_beside_the_paper_s_value_and_ours(masks: dict[str, Any], tmp_path: Path) -> None:
+    _, table = rendered(tmp_path, masks)
+    rows = rows_of(tmp_path)
+    assert rows["FitNet"][2] == "61.00 ± 1.414<br>paper 75.24, −14.24"
+    assert rows["DSD"][2].startswith("**92.00 ± 2.828**<br>paper 77.47"), "the best of the column"
+    assert rows["student alone"][2] == "71.00 ± 1.414<br>paper 75.06, −4.06", "Table 2's ResNet18"
+    assert rows["ours, KD + ML V3, ensemble"][2] == "81.00 ± 1.414<br>paper 80.12, +0.88"
+    assert "paper" not in rows["ours, KD + ML V3, S1"][2], "the paper's row is its ensemble"
+    of = table[(table.method == "fitnet") & (table.metric == "iou")].iloc[0]
+    assert (of["mean"], of.paper) == (pytest.approx(61.0), 75.24)
+    runs = [next(iter(cell["sources"][0]["values"])) for cell in check_sources(tmp_path / "table10.md")]
+    published = [f"compared/lgg-resnet18/{method}/seed-0" for method in ("fitnet", "dsd")]
+    assert {*published, "runs/lgg-resnet18/student/seed-0", "runs/lgg-resnet18/kd_ml-v3/seed-0"} == set(runs)
+
+
+def test_both_tasks_are_in_one_table(classes: dict[str, Any], masks: dict[str, Any], tmp_path: Path) -> None:
+    page, table = rendered(tmp_path, classes, masks)
+    assert page.index("## histopathologic, classification") < page.index("## lgg, segmentation")
+    assert set(table.method) == {"student", "simkd", "fitnet", "dsd", "kd_ml-v3"}
+    assert rows_of(tmp_path)["SimKD"][2].endswith("paper 84.01, −4.01")
+
+
+def test_sizes_and_times_are_of_what_each_method_needs(masks: dict[str, Any], tmp_path: Path) -> None:
+    """An ensemble costs two students at inference, and ours a teacher in training."""
+    _, table = rendered(tmp_path, masks)
+    of = {(row.method, row.network): row for row in table[table.metric == "iou"].itertuples()}
+    student = of["student", "S1"].inference_parameters
+    assert of["kd_ml-v3", "ensemble"].inference_parameters == 2 * student
+    assert of["fitnet", "S1"].inference_parameters == student
+    assert of["fitnet", "S1"].training_parameters == 65_536
+    teacher = fabricated.TEACHER["parameters"]
+    assert of["kd_ml-v3", "ensemble"].training_parameters == teacher
+    assert of["kd_ml-v3", "S1"].training_parameters == teacher + student, "its peer learns with it"
+    assert of["student", "S1"].training_parameters == 0
+    assert of["fitnet", "S1"].seconds_per_epoch == 2.5, "the median of the seeds' 2 and 3"
+
+
+def test_a_frozen_teacher_is_no_extra_parameter(masks: dict[str, Any], tmp_path: Path) -> None:
+    """`comparison.ours` may be a variant of KD (off), whose teacher has learnt before."""
+    masks["beside"][1]["method"] = "kd_off-v3"
+    _, table = rendered(tmp_path, masks)
+    of = {(row.method, row.network): row for row in table[table.metric == "iou"].itertuples()}
+    assert of["kd_off-v3", "ensemble"].training_parameters == 0
+    assert of["kd_off-v3", "S2"].training_parameters == of["student", "S1"].inference_parameters
+
+
+def test_a_row_says_where_its_settings_are_from(masks: dict[str, Any], tmp_path: Path) -> None:
+    """The paper prints none, so a reader must know which numbers are of untouched defaults."""
+    fitnet, dsd = masks["published"]
+    rendered(tmp_path, masks)
+    assert rows_of(tmp_path)["FitNet"][1] == "reference defaults"
+    fitnet["settings"]["weights"]["feature"] = 30.0
+    fitnet["tuned"] = True
+    dsd["settings"]["options"]["temperature"] = 2.0
+    rendered(tmp_path, masks)
+    rows = rows_of(tmp_path)
+    assert rows["FitNet"][1] == "tuned; weight feature 30"
+    assert rows["DSD"][1] == "own settings; temperature 2"
+
+
+def test_terms_that_do_nothing_and_lesions_that_vanish_are_told(masks: dict[str, Any], tmp_path: Path) -> None:
+    fitnet, dsd = masks["published"]
+    for of_seed in dsd["seeds"].values():
+        of_seed["last_epoch_terms"] = {"S1/task": 0.5, "S1/pixel": 0.5, "S1/category": 1e-9}
+    fitnet["remarks"] = ["at 4×4 nothing is left"]
+    page, _ = rendered(tmp_path, masks)
+    assert "- DSD: the term category stayed negligible in the last epoch (1.0e-09 of 1 in all)" in page
+    assert "- FitNet: at 4×4 nothing is left" in page
+    assert "term pixel" not in page
+
+
+def test_a_table_of_another_name_prints_no_paper_values(masks: dict[str, Any], tmp_path: Path) -> None:
+    page, table = rendered(tmp_path, masks, name="mine")
+    assert page.startswith("# mine: published methods beside ours (not in the paper)")
+    assert "<br>paper" not in page
+    assert "paper" not in table
+
+
+def test_methods_of_other_data_are_not_compared(masks: dict[str, Any], tmp_path: Path) -> None:
+    masks["published"][0]["data"] = fabricated.LGG | {"train": 1}
+    with pytest.raises(DataError, match="other data or training settings"):
+        rendered(tmp_path, masks)
+
+
+@pytest.mark.parametrize(("task", "method"), [(task, method) for task in METHODS for method in METHODS[task]])
+def test_the_committed_settings_are_the_reference_s_but_where_said(task: str, method: str) -> None:
+    """`reference defaults` in the demo's table means those of the code; only IFVD's tap is changed for small images."""
+    settings = params.check(params.load(ROOT / "params.yaml"))
+    options = getattr(getattr(settings.methods, task), method).model_dump(mode="json")
+    for study in getattr(settings.comparison, task).studies:
+        weights = settings.method_weights[study][method].terms
+        expected = ["tap decoder.blocks.2"] if method == "ifvd" else []
+        assert departures(task, method, options, weights) == expected
+
+
+def test_results_that_are_not_of_today_s_runs_are_refused(masks: dict[str, Any], tmp_path: Path) -> None:
+    costs = {group: [{"seeds": r["costs"]} for r in results] for group, results in masks.items()}
+    (tmp_path / "results/costs/comparison").mkdir(parents=True)
+    (tmp_path / "results/comparison").mkdir()
+    (tmp_path / "results/comparison/lgg-resnet18.json").write_text(json.dumps(masks))
+    (tmp_path / "results/costs/comparison/lgg-resnet18.json").write_text(json.dumps(costs))
+    read = read_comparison("lgg-resnet18", tmp_path / "results", tmp_path)
+    assert read["published"][0]["costs"]["1"]["seconds_per_epoch"] == 3.0
+    run = tmp_path / "compared/lgg-resnet18/fitnet/seed-1"
+    run.mkdir(parents=True)
+    (run / "predictions.parquet").write_text("of another run")
+    with pytest.raises(DataError, match=r"was not made from .*fitnet/seed-1/.*`classroom compare lgg-resnet18` again"):
+        read_comparison("lgg-resnet18", tmp_path / "results", tmp_path)
+    with pytest.raises(DataError, match=r"lgg-mobilenet\.json: cannot be read"):
+        read_comparison("lgg-mobilenet", tmp_path / "results", tmp_path)
+
+
+# The list
+
+
+def test_the_list_tells_every_method_with_the_settings_in_force(tmp_path: Path) -> None:
+    """From whatever settings lie here, and without asking a hub or taking a network's memory."""
+    raw = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    raw["methods"]["segmentation"]["skd"]["adversary"]["form"] = "hinge"
+    raw["methods"]["classification"]["fitnet"]["tap"] = "layer1"
+    raw["method_weights"]["lgg-resnet18"]["at"] = {"attention": 100.0, "prediction": 0.01, "tuned": True}
+    for role in ("teacher", "student"):
+        raw["study"]["lgg-resnet18"][role]["weights"] = "hub"
+    (tmp_path / "params.yaml").write_text(json.dumps(raw))
+    text = listing(tmp_path / "params.yaml")
+    assert all(f"  {variant}: " in text for variant in EXCHANGE)
+    _, classes, masks_ = text.split("Published methods of ")
+    found = {}
+    for task, part in (("classification", classes), ("segmentation", masks_)):
+        assert part.startswith(task)
+        for block in part.strip().split("\n\n")[1:]:
+            name, _, about = block.strip().partition(": ")
+            found[task, name] = about.splitlines()
+    assert list(found) == [(task, name) for task in METHODS for name in METHODS[task]]
+    for (task, name), (cited, formula, weights, state) in found.items():
+        assert re.search(r" et al\.| & ", cited), name
+        assert re.search(r"(ICLR|ICCV|CVPR|AAAI|ECCV|IEEE T..) 20\d\d", cited), name
+        assert re.search(r"f_|KL|R_S|G_T", formula), name
+        assert re.search(r"; [\d,]+ extra parameters in training \(", state), name
+        assert all(f"{term} " in weights for term in REFERENCE_WEIGHTS[task][name]), name
+    assert "adversary (form hinge, gradient_penalty 10," in found["segmentation", "skd"][2]
+    assert found["segmentation", "skd"][3].strip().startswith("own settings: adversary form hinge; ")
+    assert found["classification", "fitnet"][3].strip().startswith("own settings: tap layer1; ")
+    assert found["segmentation", "at"][2].strip().startswith("weights attention 100, prediction 0.01; ")
+    assert found["segmentation", "at"][3].strip().startswith("tuned on validation; 0 extra")
+    assert found["classification", "sp"][3].strip().startswith("reference defaults; 0 extra")
+
+
+# The search
+
+
+def points(**values: list[tuple[float, float]]) -> list[dict[str, Any]]:
+    """By method, (factor, validation IoU) pairs."""
+    return [
+        {
+            "method": method,
+            "factor": factor,
+            "weights": {term: factor * weight for term, weight in REFERENCE_WEIGHTS["segmentation"][method].items()},
+            "data": fabricated.LGG,
+            "seeds": {str(seed): {"T": 0.99, "S1": value + seed / 100} for seed in SEEDS},
+            "costs": {str(seed): {"run": f"tune/{method}/{factor}/seed-{seed}"} for seed in SEEDS},
+        }
+        for method, pairs in values.items()
+        for factor, value in pairs
+    ]
+
+
+def test_the_best_student_on_validation_wins_and_goes_back_into_the_settings(tmp_path: Path) -> None:
+    target = tmp_path / "tune-lgg-resnet18.md"
+    found = points(fitnet=[(0.1, 0.5), (1.0, 0.7), (10.0, 0.6)], at=[(0.1, 0.6), (1.0, 0.6)])
+    tune_report("lgg-resnet18", found, "small", SEEDS, target)
+    assert "**70.50 ± 0.707**" in target.read_text()
+    assert len(check_sources(target)) == 5
+    table = pd.read_csv(target.with_suffix(".csv"))
+    assert table[table.best].factor.tolist() == [1.0, 0.1], "of equal ones the first"
+
+    settings = tmp_path / "params.yaml"
+    settings.write_text((ROOT / "params.yaml").read_text())
+    scales.write(target.with_suffix(".yaml"), settings)
+    weights = params.check(params.load(settings)).method_weights["lgg-resnet18"]
+    assert weights["at"].tuned
+    assert weights["at"].terms == pytest.approx({"attention": 1000.0, "prediction": 0.1})
+    assert weights["fitnet"].tuned
+    assert not weights["skd"].tuned
+
+
+def test_the_other_convention_is_one_overlay_away(tmp_path: Path) -> None:
+    settings = tmp_path / "params.yaml"
+    settings.write_text((ROOT / "params.yaml").read_text())
+    scales.write(ROOT / "examples/plus-kl.yaml", settings)
+    methods = params.check(params.load(settings)).methods.classification
+    assert {of.convention for of in (methods.fitnet, methods.srrl, methods.at, methods.sp, methods.vid)} == {"B"}
+    assert YAML(typ="safe").load(settings.read_text())["methods"]["classification"]["at"]["power"] == 2.0
+
+
+def test_a_factor_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"at/0\.1/seed-0/metrics\.json: cannot be read"):
+        read_factors(tmp_path, ["at"], [0.1], [0])

@@ -1,0 +1,174 @@
+"""Pictures of hard test images, training curves and agreement: what is chosen, and that it can be drawn."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from classroom.errors import DataError
+from classroom.evaluation import predictions
+from classroom.params import VARIANTS
+from classroom.reporting import curves, heatmaps
+from support import fabricated
+
+SIZE = 32
+# By image: patient, size of the square lesion, and how much of its height every variant finds.
+IMAGES = {
+    "easy": ("anna", 10, 1.0),
+    "missed": ("anna", 10, 0.0),
+    "half": ("bert", 10, 0.5),
+    "worse than half": ("bert", 10, 0.3),
+    "no lesion": ("cora", 0, 0.0),
+    "a speck": ("dora", 1, 0.0),
+    "most": ("emil", 10, 0.8),
+}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> dict[str, Path]:
+    """Runs of four variants; S1 finds nothing, so an ensemble is S2."""
+    truth = np.zeros((len(IMAGES), SIZE, SIZE), np.uint8)
+    found = np.zeros_like(truth)
+    for number, (_, side, part) in enumerate(IMAGES.values()):
+        truth[number, 4 : 4 + side, 4 : 4 + side] = 255
+        found[number, 4 : 4 + round(side * part), 4 : 4 + side] = 200
+    prepared = tmp_path / "prepared"
+    prepared.mkdir()
+    np.save(prepared / "images.npy", np.zeros((len(IMAGES), SIZE, SIZE, 3), np.uint8))
+    pd.DataFrame({"id": list(IMAGES), "group": [group for group, *_ in IMAGES.values()]}).to_parquet(
+        prepared / "index.parquet"
+    )
+    folders = {}
+    for variant in ("ml-v3", "kd_off-v3", "kd_ml-v1", "kd_ml-v3"):
+        folder = tmp_path / variant
+        folder.mkdir()
+        stacks = {"S1": np.zeros_like(truth), "S2": found, predictions.TRUTH: truth}
+        predictions.write(folder / "predictions.parquet", list(IMAGES), [stacks])
+        data = {"dataset": "lgg", "synthetic": True, "group": "patient"}
+        about = {"study": "lgg-resnet18", "method": variant, "seed": 0, "data": data}
+        (folder / "metrics.json").write_text(json.dumps(about))
+        folders[variant] = folder
+    return folders
+
+
+def test_the_hardest_image_of_each_patient_is_shown_hardest_first(runs: dict[str, Path], tmp_path: Path) -> None:
+    """Anna's easy image is not there, nor what has no lesion that a reader could see."""
+    samples = heatmaps.hardest(runs, tmp_path / "prepared", 4)
+    assert [sample.group for sample in samples] == ["anna", "bert", "emil"]
+    assert [sample.mean_iou for sample in samples] == pytest.approx([0.0, 0.3, 0.8])
+    assert len(heatmaps.hardest(runs, tmp_path / "prepared", 2)) == 2
+
+
+@pytest.mark.parametrize("name", [r"$\frac{$", "<b>|&", "Müller 'x' \"y\"", "中", "a\\b"])
+def test_a_patients_name_is_drawn_as_it_reads(runs: dict[str, Path], tmp_path: Path, name: str) -> None:
+    """A name in dollars is no formula, and not the end of a picture."""
+    index = pd.read_parquet(tmp_path / "prepared" / "index.parquet")
+    index.assign(group=index.group.replace("anna", name)).to_parquet(tmp_path / "prepared" / "index.parquet")
+    drawing = heatmaps.picture("figure9", "kd_ml", runs, tmp_path / "prepared", "demo").drawing
+    assert Image.open(io.BytesIO(drawing.png)).size[0] > 100
+
+
+def test_an_image_that_one_variant_finds_is_less_hard_than_one_that_none_finds(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    """The mean over variants decides, not the first variant's opinion."""
+    path = runs["kd_ml-v3"] / "predictions.parquet"
+    ids, stacks = predictions.read(path)
+    better = {name: stack.copy() for name, stack in stacks.items()}
+    better["S2"][ids.index("worse than half")] = stacks[predictions.TRUTH][ids.index("worse than half")]
+    predictions.write(path, ids, [better])
+    samples = heatmaps.hardest(runs, tmp_path / "prepared", 4)
+    # of Bert's two images 0.5 is now the mean of one, (3 · 0.3 + 1) / 4 of the other
+    assert [sample.mean_iou for sample in samples] == pytest.approx([0.0, 0.475, 0.8])
+
+
+@pytest.mark.parametrize("kind", ["all_variants", "diverse", "ensembles", "kd_ml"])
+def test_every_kind_is_drawn_to_the_same_bytes_twice(kind: str, runs: dict[str, Path], tmp_path: Path) -> None:
+    """A picture that differed at every run would never be fresh for DVC."""
+    first, second = (heatmaps.picture("figure4", kind, runs, tmp_path / "prepared", "demo") for _ in range(2))
+    assert first == second
+    width, height = Image.open(io.BytesIO(first.drawing.png)).size
+    assert width > 600
+    assert first.drawing.alt.endswith("Mean IoU of all ensembles on them: 0, 30, 80 %.")
+    assert height > 300
+
+
+def test_runs_of_other_test_images_are_not_shown_side_by_side(runs: dict[str, Path], tmp_path: Path) -> None:
+    path = runs["ml-v3"] / "predictions.parquet"
+    ids, stacks = predictions.read(path)
+    predictions.write(path, ids[::-1], [stacks])
+    with pytest.raises(DataError, match="tested on other images than its siblings"):
+        heatmaps.hardest(runs, tmp_path / "prepared", 4)
+
+
+def test_a_picture_of_variants_that_are_not_trained_says_so(runs: dict[str, Path], tmp_path: Path) -> None:
+    del runs["kd_ml-v1"], runs["kd_ml-v3"]
+    with pytest.raises(DataError, match=r"pictures\.figure9: none of the variants that 'kd_ml' shows"):
+        heatmaps.picture("figure9", "kd_ml", runs, tmp_path / "prepared", "demo")
+
+
+def test_nothing_to_see_is_said_instead_of_drawn(runs: dict[str, Path], tmp_path: Path) -> None:
+    for folder in runs.values():
+        ids, stacks = predictions.read(folder / "predictions.parquet")
+        empty = {name: np.zeros_like(stack) for name, stack in stacks.items()}
+        predictions.write(folder / "predictions.parquet", ids, [empty])
+    with pytest.raises(DataError, match="no test image has a lesion that can be seen"):
+        heatmaps.hardest(runs, tmp_path / "prepared", 4)
+
+
+# Curves and agreement
+
+
+@pytest.fixture
+def histories(tmp_path: Path) -> dict[str, dict[int, Path]]:
+    """Two seeds of two variants over three epochs."""
+    folders: dict[str, dict[int, Path]] = {}
+    for variant in ("ml-v1", "kd_ml-v3"):
+        for seed in (0, 1):
+            folder = tmp_path / variant / str(seed)
+            folder.mkdir(parents=True)
+            values = {name: [0.1, 0.2 + 0.2 * seed, 0.3] for name in ("S1", "S2", "ensemble")}
+            history = pd.DataFrame(
+                {"epoch": [1, 2, 3], "weighted/S1/task": [3.0, 2.0, 1.0], "weighted/S2/task": [1.0] * 3}
+            )
+            for name, column in values.items():
+                history[f"val/{name}/iou"] = column
+            history.to_csv(folder / "history.csv", index=False)
+            folders.setdefault(variant, {})[seed] = folder
+    return folders
+
+
+def test_what_dvc_plots_is_the_ensemble_s_mean_over_seeds(histories: dict[str, dict[int, Path]]) -> None:
+    table = curves.ensembles(curves.read_curves(histories, "iou"))
+    of = table[table.variant == "kd_ml-v3"]
+    assert of.epoch.tolist() == [1, 2, 3]
+    assert of.ensemble.tolist() == pytest.approx([10.0, 30.0, 30.0])
+    assert of.loss.tolist() == pytest.approx([4.0, 3.0, 2.0])
+
+
+def test_a_missing_or_foreign_history_is_named(histories: dict[str, dict[int, Path]]) -> None:
+    path = histories["ml-v1"][1] / "history.csv"
+    path.write_text("nothing,of,ours\n1,2,3\n")
+    with pytest.raises(DataError, match=r"ml-v1/1/history\.csv: cannot be read"):
+        curves.read_curves(histories, "iou")
+    path.unlink()
+    with pytest.raises(DataError, match=r"ml-v1/1/history\.csv: cannot be read"):
+        curves.read_curves(histories, "iou")
+
+
+def test_curves_and_agreement_are_drawn_to_the_same_bytes_twice(histories: dict[str, dict[int, Path]]) -> None:
+    table = curves.read_curves(histories, "iou")
+    results = fabricated.all_twelve(2)
+    assert {result["method"] for result in results} == set(VARIANTS)
+    for draw in (
+        lambda: curves.curves("lgg-resnet18", table, results, "demo"),
+        lambda: curves.agreement("lgg-resnet18", results, "demo"),
+        lambda: curves.agreement("lgg-resnet18", results[:1], "demo"),  # ML has no teacher to agree with
+    ):
+        assert draw() == draw()

@@ -1,0 +1,832 @@
+"""Tables and pictures: our numbers, the paper's and the difference, and never a word too much about what they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from classroom.errors import DataError
+from classroom.evaluation import predictions
+from classroom.params import VARIANTS
+from classroom.reporting import figures, heading, paper
+from classroom.reporting.baselines import baselines_table
+from classroom.reporting.results import read_results
+from classroom.reporting.variants import variants_table
+from support.fabricated import (
+    CLASSIFYING_TEACHER,
+    HAM10000,
+    HISTOPATHOLOGIC,
+    LGG,
+    MOBILENET,
+    TEACHER,
+    all_twelve,
+    alone,
+    classifier,
+    network,
+    result,
+    students,
+)
+from support.rendered import check_sources, check_tex, markdown_rows, markdown_tables, one
+
+PHANTOMS = LGG | {"source": "phantom", "synthetic": True}
+
+
+def render(
+    results: list[dict[str, Any]],
+    target: Path,
+    scale: str = "small",
+    seeds: list[int] | None = None,
+    name: str = "table4",
+) -> Path:
+    """A table of variants, with a student alone of the same data."""
+    count = len(results[0]["seeds"])
+    student = alone("student", [0.7] * count, data=results[0]["data"])
+    variants_table(name, scale, seeds or list(range(count)), results, student, target)
+    return target
+
+
+# Means of S1: 84, 79, 84.5; sample deviation of 80, 82, 90: the root of (16 + 4 + 36) / 2.
+V1 = result("ml-v1", students([0.80, 0.82, 0.90], [0.70, 0.70, 0.70], [0.85, 0.85, 0.91]))
+V2 = result("ml-v2", students([0.78, 0.79, 0.80], [0.75, 0.75, 0.81], [0.80, 0.80, 0.80]))
+V3 = result("ml-v3", students([0.84, 0.84, 0.855], [0.60, 0.62, 0.64], [0.86, 0.86, 0.86]))
+KD = result("kd_off-v1", {"T": [0.8, 0.8, 0.8], **students([0.7, 0.7, 0.7], [0.6, 0.6, 0.6], [0.7, 0.7, 0.7])})
+
+
+@pytest.fixture
+def table4(tmp_path: Path) -> Path:
+    return render([V1, V2, V3, KD], tmp_path / "table4.md")
+
+
+def row_of(path: Path, technique: str, label: str) -> dict[str, str]:
+    """One row of a table of variants by its column's header; `technique` heads the rows below it."""
+    header, *rows = markdown_rows(path)
+    current = ""
+    for row in rows:
+        current = row[0].strip("*") or current
+        if current == technique and row[1].strip("*") == label:
+            return dict(zip(header, row, strict=True))
+    raise AssertionError(f"no row {technique}, {label}")
+
+
+# The table of variants
+
+
+def test_mean_and_sample_deviation_are_in_percent(table4: Path) -> None:
+    cell = one(
+        pd.read_csv(table4.with_suffix(".csv")), technique="ml", strategy="v1", network="S1", metric="iou", seeds=3
+    )
+    assert cell["mean"] == pytest.approx(84)
+    assert cell["sd"] == pytest.approx(28**0.5, abs=1e-6)  # n - 1; with n it would be 4.32
+    assert cell.last_epoch_mean == pytest.approx(42)
+    assert cell.last_epoch_sd == pytest.approx(7**0.5, abs=1e-6)
+
+
+def test_the_papers_value_and_the_difference_stand_beside_ours(table4: Path) -> None:
+    table = pd.read_csv(table4.with_suffix(".csv"))
+    cell = one(table, technique="ml", strategy="v1", network="S1", metric="iou")
+    assert (cell.paper, cell.paper_sd) == (76.69, 0.989)
+    assert cell.difference == pytest.approx(84 - 76.69)
+    cell = one(table, technique="kd_off", strategy="v1", network="ensemble", metric="f_score")
+    assert cell.paper == 87.56
+    assert cell.difference == pytest.approx(100 * 1.4 / 1.7 - 87.56, abs=1e-6)
+
+
+def test_cells_read_as_the_paper_prints_them(table4: Path) -> None:
+    """Two decimals for the mean, three for the deviation, the paper's mean and the signed difference below."""
+    row = row_of(table4, "ML", "S1")
+    assert row["V1 IoU"] == "84.00 ± 5.292<br>paper 76.69, +7.31"
+    assert row["V2 IoU"] == "79.00 ± 1.000<br>paper 74.08, +4.92"
+    assert row_of(table4, "KD (off)", "T")["V1 IoU"] == "**80.00 ± 0.000**<br>paper 76.86, +3.14"
+    assert row_of(table4, "ML", "S2")["V1 IoU"] == "70.00 ± 0.000<br>paper 75.28, −5.28"
+
+
+def test_the_best_strategy_of_each_row_and_metric_is_bold(table4: Path) -> None:
+    best = {"S1": "V3", "S2": "V2", "Ensemble": "V1"}
+    for label, strategy in best.items():
+        row = row_of(table4, "ML", label)
+        for metric in ("IoU", "F-score"):
+            bold = [name for name in ("V1", "V2", "V3") if row[f"{name} {metric}"].startswith("**")]
+            assert bold == [strategy], label
+    table = pd.read_csv(table4.with_suffix(".csv"))
+    marked = table[table.best & (table.technique == "ml") & (table.metric == "iou")]
+    assert dict(zip(marked.network, marked.strategy, strict=True)) == {"S1": "v3", "S2": "v2", "ensemble": "v1"}
+
+
+def test_equal_best_strategies_are_both_bold(tmp_path: Path) -> None:
+    alike = [result(f"ml-{strategy}", students([0.8], [0.7], [0.8])) for strategy in ("v1", "v2")]
+    render(alike, tmp_path / "table4.md")
+    row = row_of(tmp_path / "table4.md", "ML", "S1")
+    assert row["V1 IoU"].startswith("**80.00")
+    assert row["V2 IoU"].startswith("**80.00")
+
+
+def test_a_cell_that_was_not_trained_prints_a_dash(table4: Path) -> None:
+    row = row_of(table4, "KD (off)", "S1")
+    assert row["V2 IoU"] == row["V3 F-score"] == "–"
+    assert "KD (on)" not in table4.read_text().split("| technique")[1]
+
+
+def test_weights_stand_above_the_numbers_that_they_gave(table4: Path) -> None:
+    row = row_of(table4, "ML", "weights")
+    assert row["V1 IoU"] == "S1: α 0.1, γ 0.9"
+    assert row["V1 F-score"] == "S2: α 0.2, γ 0.8"
+
+
+def test_one_seed_prints_no_deviation(tmp_path: Path) -> None:
+    """0.000 would claim that runs agree; nobody has compared any."""
+    render([result("ml-v1", students([0.8], [0.7], [0.8]))], tmp_path / "table4.md")
+    assert row_of(tmp_path / "table4.md", "ML", "S1")["V1 IoU"].startswith("**80.00 ± –**")
+    assert pd.read_csv(tmp_path / "table4.csv").sd.isna().all()
+    assert "one run, so no standard deviation" in (tmp_path / "table4.md").read_text()
+    assert not re.search(
+        r"± \d|\\pm\$ \d", (tmp_path / "table4.md").read_text() + (tmp_path / "table4.tex").read_text()
+    )
+
+
+def test_seeds_are_averaged_whatever_their_order(tmp_path: Path, table4: Path) -> None:
+    render([KD, V3, V2, V1], tmp_path / "again.md", seeds=[2, 0, 1])
+    assert row_of(tmp_path / "again.md", "ML", "S1") == row_of(table4, "ML", "S1")
+
+
+@pytest.mark.parametrize("seeds", [[0, 1, 2, 3], [0, 1], [0, 1, 5]])
+def test_results_of_other_seeds_are_refused_with_the_command_to_run(seeds: list[int], tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"results of ml-v1 are of seeds 0, 1, 2.*classroom evaluate lgg-resnet18 ml-v1"
+    ):
+        render([V1], tmp_path / "table4.md", seeds=seeds)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_summary_holds_every_variants_ensemble(table4: Path) -> None:
+    """`dvc metrics show` compares experiments by it."""
+    summary = json.loads(table4.with_suffix(".json").read_text())
+    assert summary == {
+        "iou": {"ml-v1": pytest.approx(87), "ml-v2": pytest.approx(80), "ml-v3": pytest.approx(86), "kd_off-v1": 70}
+    }
+
+
+def test_all_twelve_variants_find_the_papers_values(tmp_path: Path) -> None:
+    """Table 4 is printed complete, so no cell may lack its paper value."""
+    results = []
+    for name in VARIANTS:
+        ious = students([0.7], [0.7], [0.7])
+        results.append(result(name, ious if name.startswith("ml-") else {"T": [0.8], **ious}))
+    render(results, tmp_path / "table4.md")
+    table = pd.read_csv(tmp_path / "table4.csv")
+    assert len(table) == 2 * (3 * 3 + 9 * 4)
+    assert table[["paper", "paper_sd", "difference"]].notna().all().all()
+    assert one(table, technique="kd_ml", strategy="v3", network="ensemble", metric="f_score").paper == 89.52
+    assert one(table, technique="kd_on", strategy="v3", network="S2", metric="iou").paper == 78.04
+    assert list(dict.fromkeys(row[0] for row in markdown_rows(tmp_path / "table4.md")[1:])) == [
+        "**ML**", "", "**KD (off)**", "**KD (on)**", "**KD + ML**",
+    ]  # fmt: skip
+
+
+# What a table says of its own origin
+
+
+def test_the_heading_states_everything_a_reader_needs_to_judge(table4: Path) -> None:
+    text = table4.read_text()
+    for fact in (
+        "Table 4", "lgg-resnet18", "scale: small", "images from a local folder", "lgg (segmentation)",
+        "3929 images of 110 patients", "without a lesion 2556, with a lesion 1373",
+        "128×128", "75:10:15", "by patient", "seed 4", "2946 training", "393 validation",
+        "100 test images of 20 patients", "seeds: 0, 1, 2", "12 epochs", "batch 8", "0.0001", "fp32",
+        "teacher resnet50 U-Net, 32.5 M parameters, ImageNet weights",
+        "students resnet18 U-Net, 14.3 M parameters, ImageNet weights",
+    ):  # fmt: skip
+        assert fact in text, fact
+
+
+def test_a_split_by_image_says_that_patients_are_on_both_sides(tmp_path: Path) -> None:
+    data = LGG | {"split": {"percent": [75, 10, 15], "by": "image", "seed": 0}}
+    render([result("ml-v1", students([0.8], [0.7], [0.8]), data)], tmp_path / "t.md")
+    assert "images of one patient fall into different splits" in (tmp_path / "t.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("facts", "text"),
+    [
+        (network(weights="random"), "random weights"),
+        (network(weights="data/weights/mine.safetensors"), "weights of a local file"),
+        (
+            network("tu-resnet18", 900_000, encoder_options={"channels": [4, 8]}),
+            "with channels [4, 8], 0.9 M parameters",
+        ),
+    ],
+)
+def test_networks_are_described_with_options_and_origin_of_weights(facts: dict[str, Any], text: str) -> None:
+    assert text in heading.describe(facts)
+
+
+def headed(scale: str, data: dict[str, Any], folder: Path) -> tuple[str, str, pd.DataFrame]:
+    results = [result("ml-v1", students([0.8], [0.7], [0.8]), data)]
+    render(results, folder / "table4.md", scale)
+    return (
+        (folder / "table4.md").read_text(), (folder / "table4.tex").read_text(), pd.read_csv(folder / "table4.csv"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("scale", ["demo", "small", "paper"])
+def test_synthetic_images_are_cautioned_of_at_every_scale(scale: str, tmp_path: Path) -> None:
+    """A demo must not pass for a reproduction, in whichever file it is found."""
+    markdown, tex, table = headed(scale, PHANTOMS, tmp_path)
+    assert "**Synthetic images, not patients: nothing here reproduces the paper.**" in markdown
+    assert markdown.index("Synthetic images") < markdown.index("| technique")
+    assert "% Synthetic images, not patients" in tex
+    assert table.synthetic.tolist() == [True] * len(table)
+    assert table.scale.tolist() == [scale] * len(table)
+
+
+@pytest.mark.parametrize("scale", ["demo", "small"])
+def test_real_images_at_a_smaller_scale_get_their_own_caution(scale: str, tmp_path: Path) -> None:
+    markdown, tex, table = headed(scale, LGG, tmp_path)
+    assert f"**Real images at scale '{scale}'" in markdown
+    assert "not a reproduction" in markdown
+    assert "ynthetic" not in markdown
+    assert "not a reproduction" in tex
+    assert not table.synthetic.any()
+
+
+def test_real_images_at_the_papers_scale_need_no_caution(tmp_path: Path) -> None:
+    markdown, tex, table = headed("paper", LGG, tmp_path)
+    for text in (markdown, tex):
+        assert "not a reproduction" not in text
+        assert "ynthetic" not in text
+    assert not table.synthetic.any()
+
+
+# LaTeX
+
+
+def test_the_latex_of_variants_is_well_formed(table4: Path) -> None:
+    text = check_tex(table4.with_suffix(".tex"))
+    assert r"84.00 $\pm$ 5.292; paper 76.69, +7.31" in text
+    assert r"\textbf{" in text
+
+
+def test_the_latex_of_baselines_is_well_formed(tmp_path: Path) -> None:
+    """Names with underscores, such as tu-mobilenetv1_100, are the usual trap."""
+    odd = network("tu-mobilenetv1_100", 8_312_465, encoder_options={"drop_rate": 0.1, "block_args": {"a_b": 1}})
+    results = [alone("teacher", [0.8], TEACHER), alone("student", [0.7], odd, study="lgg-mobilenet")]
+    baselines_table("table2", "demo", [0], results, tmp_path / "table2.md")
+    check_tex(tmp_path / "table2.tex")
+    assert r"tu-mobilenetv1\_100" in (tmp_path / "table2.tex").read_text()
+
+
+# The table of baselines
+
+
+@pytest.fixture
+def baselines() -> list[dict[str, Any]]:
+    """Two studies with one teacher, in the order in which the command reads them."""
+    return [
+        alone("teacher", [0.78, 0.80], TEACHER),
+        alone("student", [0.75, 0.76], network()),
+        alone("teacher", [0.78, 0.80], TEACHER, study="lgg-mobilenet"),
+        alone("student", [0.67, 0.69], MOBILENET, study="lgg-mobilenet"),
+    ]
+
+
+HOSTILE = "<script>alert(1)</script>|a\nb\\input{/etc/passwd}<br>"
+
+
+def test_what_results_from_elsewhere_say_is_text_in_every_file(tmp_path: Path) -> None:
+    """Results can be pulled from anyone's remote: no tag, no row or column of its own, no TeX, no formula."""
+    strange = network("=cmd|' /c calc'!A0", encoder_options={HOSTILE: HOSTILE})
+    baselines_table("table2", "demo", [0], [alone("student", [0.8], strange)], tmp_path / "table2.md")
+    page = (tmp_path / "table2.md").read_text()
+    assert "<script" not in page
+    assert "&lt;script>alert(1)&lt;/script>" in page
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {len(re.findall(r"\|", rows[1]))}
+    tex = check_tex(tmp_path / "table2.tex")
+    assert r"\input" not in tex
+    assert r"\textbackslash{}input" in tex
+    name = pd.read_csv(tmp_path / "table2.csv").network.iloc[0]
+    assert name.startswith("'=cmd|")
+
+
+def test_baselines_have_a_row_per_network_and_the_shared_teacher_once(
+    baselines: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    baselines_table("table2", "small", [0, 1], baselines, tmp_path / "table2.md")
+    _, *rows = markdown_rows(tmp_path / "table2.md")
+    assert [row[0] for row in rows] == ["resnet50", "resnet18", "mobilenet"]
+    assert len(check_sources(tmp_path / "table2.md")) == 3 * 2
+    assert rows[0][1].startswith("lgg-resnet18, lgg-mobilenet: resnet50 U-Net")
+
+
+def test_baselines_stand_beside_the_papers_table_2(baselines: list[dict[str, Any]], tmp_path: Path) -> None:
+    baselines_table("table2", "small", [0, 1], baselines, tmp_path / "table2.md")
+    table = pd.read_csv(tmp_path / "table2.csv")
+    papers = {
+        ("resnet50", "iou"): 76.86, ("resnet50", "f_score"): 86.93, ("resnet18", "iou"): 75.06,
+        ("resnet18", "f_score"): 85.13, ("mobilenet", "iou"): 68.15, ("mobilenet", "f_score"): 80.24,
+    }  # fmt: skip
+    assert {(row.network, row.metric): row.paper for row in table.itertuples()} == papers
+    assert len(table) == 6
+    cell = one(table, network="resnet50", metric="iou")
+    assert cell["mean"] == pytest.approx(79)
+    assert cell.sd == pytest.approx(2**0.5, abs=1e-6)
+    assert cell.difference == pytest.approx(79 - 76.86)
+    _, *rows = markdown_rows(tmp_path / "table2.md")
+    assert rows[0][3] == "79.00 ± 1.414<br>paper 76.86, +2.14"
+    assert rows[1][1] == "lgg-resnet18: resnet18 U-Net, 14.3 M parameters, ImageNet weights"
+    assert [row[2] for row in rows] == ["–", "–", "–"]  # nothing of the paper's other dataset was trained
+
+
+def test_thin_stand_ins_are_named_after_what_they_stand_for(tmp_path: Path) -> None:
+    thin = network("tu-resnet50", 2_054_917, encoder_options={"channels": [16, 32, 64, 128]}, weights="random")
+    baselines_table("table2", "demo", [0], [alone("teacher", [0.8], thin, data=PHANTOMS)], tmp_path / "table2.md")
+    _, row = markdown_rows(tmp_path / "table2.md")
+    assert row[0] == "resnet50"
+    assert "with channels [16, 32, 64, 128], 2.1 M parameters, random weights" in row[1]
+    assert "**Synthetic images, not patients" in (tmp_path / "table2.md").read_text()
+    assert pd.read_csv(tmp_path / "table2.csv").synthetic.all()
+
+
+def test_a_network_that_the_paper_has_not_prints_dashes(tmp_path: Path) -> None:
+    own = network("tu-efficientnet_b0", 6_000_000)
+    baselines_table("table2", "small", [0], [alone("student", [0.8], own)], tmp_path / "table2.md")
+    _, row = markdown_rows(tmp_path / "table2.md")
+    assert row[3] == "80.00 ± –<br>paper –, –"
+    assert pd.read_csv(tmp_path / "table2.csv")[["paper", "difference"]].isna().all().all()
+
+
+@pytest.mark.parametrize("seeds", [[0, 1, 2], [0]])
+def test_baselines_of_other_seeds_are_refused_with_the_command_to_run(
+    seeds: list[int], baselines: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"seeds 0, 1.*classroom evaluate lgg-resnet18 teacher"):
+        baselines_table("table2", "small", seeds, baselines, tmp_path / "table2.md")
+    assert not list(tmp_path.iterdir())
+
+
+# Classification, and tables that the paper does not have
+
+
+CLASSES = HAM10000 | {"lacking": {"test": ["df"]}}
+
+
+def classes_result(quality: float, data: dict[str, Any] = CLASSES, method: str = "ml-v1") -> dict[str, Any]:
+    found = result(method, students([quality], [quality], [quality]), data, study="of-classes")
+    found["settings"]["balance"] = "mean"
+    return found
+
+
+def render_classes(name: str, folder: Path, data: dict[str, Any] = CLASSES) -> Path:
+    found = classes_result(0.8, data)
+    student = alone("student", [0.7], data=data, study="of-classes")
+    student["settings"]["balance"] = "mean"
+    variants_table(name, "small", [0], [found], student, folder / f"{name}.md")
+    return folder / f"{name}.md"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "shown"),
+    [
+        ("table14", CLASSES, ["Precision", "Recall", "Accuracy"]),  # the paper's order
+        ("table3", HISTOPATHOLOGIC, ["Accuracy"]),
+        ("table8", HISTOPATHOLOGIC, ["Accuracy"]),
+        ("of-two-classes", HISTOPATHOLOGIC, ["Accuracy"]),
+        ("of-seven-classes", CLASSES, ["Accuracy", "Precision", "Recall"]),
+    ],
+)
+def test_the_page_shows_the_metrics_of_the_paper_and_the_csv_all(
+    name: str, data: dict[str, Any], shown: list[str], tmp_path: Path
+) -> None:
+    target = render_classes(name, tmp_path, data)
+    header = markdown_rows(target)[0]
+    assert header == ["technique", "network", *(f"{v} {metric}" for v in ("V1", "V2", "V3") for metric in shown)]
+    assert set(pd.read_csv(target.with_suffix(".csv")).metric) == {"accuracy", "precision", "recall"}
+    assert list(json.loads(target.with_suffix(".json").read_text())) == ["accuracy"]
+    check_tex(target.with_suffix(".tex"))
+
+
+def test_weights_of_both_students_share_a_cell_where_there_is_one_metric(tmp_path: Path) -> None:
+    row = row_of(render_classes("table3", tmp_path, HISTOPATHOLOGIC), "ML", "weights")
+    assert row["V1 Accuracy"] == "S1: α 0.1, γ 0.9<br>S2: α 0.2, γ 0.8"
+    assert row["V2 Accuracy"] == "–"
+
+
+def test_a_classification_s_heading_names_classes_balancing_and_what_is_lacking(tmp_path: Path) -> None:
+    text = render_classes("table14", tmp_path).read_text()
+    for fact in (
+        "ham10000 (classification)", "10015 images of 7470 lesions", "nv 6705, mel 1113, bkl 1099", "by lesion",
+        "missing from test, too few in the data: df", "class balancing: training draws as many images of each class",
+        "the best on validation (Accuracy)", "students resnet18, 11.2 M parameters",
+    ):  # fmt: skip
+        assert fact in text, fact
+    assert "U-Net" not in text
+    text = render_classes("table3", tmp_path, HISTOPATHOLOGIC | {"image_size": 224}).read_text()
+    assert "20000 images; negative" in text  # every image a group of its own: nothing to say of groups
+    assert "by image, seed 0" in text
+    assert "**100 test images**" in text
+
+
+def test_the_papers_accuracy_stands_beside_ours(tmp_path: Path) -> None:
+    table = pd.read_csv(render_classes("table14", tmp_path).with_suffix(".csv"))
+    cell = one(table, network="ensemble", metric="precision")
+    assert cell.paper == 67.78
+    cell = one(table, network="ensemble", metric="accuracy")
+    assert (cell["mean"], cell.paper) == (80, 83.15)
+    table = pd.read_csv(render_classes("table3", tmp_path, HISTOPATHOLOGIC).with_suffix(".csv"))
+    assert one(table, network="S1", metric="accuracy").paper == 94.25
+    assert np.isnan(one(table, network="S1", metric="recall").paper)
+
+
+@pytest.mark.parametrize("name", ["table4-by-group", "own", "table16", "table04", "table"])
+def test_a_table_that_the_paper_does_not_have_gets_none_of_its_numbers(name: str, tmp_path: Path) -> None:
+    target = render([V1, V2, V3, KD], tmp_path / "own.md", name=name)
+    text = target.read_text()
+    assert text.startswith(f"# {paper.title(name)}: the twelve variants on lgg-resnet18 (not in the paper)")
+    assert row_of(target, "ML", "S1")["V1 IoU"] == "84.00 ± 5.292"
+    assert "paper 7" not in text
+    assert "paper's mean" not in text
+    assert not {"paper", "paper_sd", "difference"} & set(pd.read_csv(target.with_suffix(".csv")).columns)
+    check_tex(target.with_suffix(".tex"))
+
+
+@pytest.mark.parametrize("scale", ["small", "paper"])
+def test_a_dataset_that_the_paper_does_not_have_is_called_a_stand_in(scale: str, tmp_path: Path) -> None:
+    markdown, tex, _ = headed(scale, LGG | {"dataset": "isic2017"}, tmp_path)
+    assert "**A stand-in dataset, not one of the paper's: isic2017.**" in markdown
+    assert "% A stand-in dataset, not one of the paper's: isic2017." in tex
+
+
+# What tells KD + ML V3 from the others
+
+
+def test_below_the_table_stands_whether_v3_is_told_apart(tmp_path: Path) -> None:
+    results = all_twelve()
+    target = render(results, tmp_path / "table4.md")
+    _, (header, *rows) = markdown_tables(target)
+    assert header[-1] == "KD + ML V3 is"
+    assert [row[0] for row in rows] == [
+        "student alone", "ML V1 (ensemble)", "KD (off) V1 (ensemble)", "KD (on) V1 (ensemble)",
+        "KD + ML V1 (ensemble)", "KD + ML V2 (ensemble)",
+    ]  # fmt: skip
+    by_method = {found["method"]: found for found in results}
+
+    def mean(method: str) -> float:
+        return np.mean([100 * run["test"]["ensemble"]["iou"] for run in by_method[method]["seeds"].values()])
+
+    assert float(rows[1][1]) == pytest.approx(mean("kd_ml-v3") - mean("ml-v1"), abs=0.005)
+    assert float(rows[0][1]) == pytest.approx(mean("kd_ml-v3") - 70, abs=0.005)
+    text = target.read_text()
+    assert "Patients of the test split, and seeds, were drawn with replacement 2000 times" in text
+    assert "One seed only" not in text
+    assert "too narrow" not in text
+    assert {row[-1] for row in rows} == {"better"}
+    assert check_tex(target.with_suffix(".tex")).count("tabular}{") == 2
+
+    table = pd.read_csv(target.with_suffix(".csv"))
+    cell = one(table, technique="kd_on", strategy="v1", network="ensemble", metric="iou")
+    assert cell.vs_kd_ml_v3_difference == pytest.approx(mean("kd_ml-v3") - mean("kd_on-v1"))
+    assert cell.vs_kd_ml_v3_low <= cell.vs_kd_ml_v3_difference <= cell.vs_kd_ml_v3_high
+    assert 0 < cell.vs_kd_ml_v3_p <= cell.vs_kd_ml_v3_adjusted_p <= 1
+    compared = table[table.vs_kd_ml_v3_p.notna()]
+    assert set(compared.network + compared.metric) == {"ensembleiou"}
+    assert set(compared.technique + "-" + compared.strategy) == {
+        "ml-v1",
+        "kd_off-v1",
+        "kd_on-v1",
+        "kd_ml-v1",
+        "kd_ml-v2",
+    }
+
+
+def test_one_seed_and_few_groups_are_cautioned_of(tmp_path: Path) -> None:
+    results = all_twelve(1)
+    student = alone("student", [0.7])
+    for found in [*results, student]:
+        tested = found["seeds"]["0"]["test_images"]
+        tested["group"] = [f"patient {index % 9}" for index in range(len(tested["id"]))]
+    variants_table("table4", "small", [0], results, student, tmp_path / "table4.md")
+    text = (tmp_path / "table4.md").read_text()
+    assert "**Only 9 test patients: intervals from so few are too narrow. One seed only" in text
+    assert {row[-1] for row in markdown_tables(tmp_path / "table4.md")[1][1:]} == {"too few patients to tell"}
+
+
+def test_without_v3_nothing_is_compared(table4: Path) -> None:
+    assert "by more than chance" not in table4.read_text()
+    assert not [name for name in pd.read_csv(table4.with_suffix(".csv")).columns if name.startswith("vs_")]
+
+
+def test_a_student_that_was_tested_on_other_images_is_refused(tmp_path: Path) -> None:
+    student = alone("student", [0.7])
+    student["seeds"]["0"]["test_images"]["id"][0] = "another"
+    with pytest.raises(DataError, match=r"results of student, seed 0, are of other test images.*classroom evaluate"):
+        variants_table("table4", "small", [0], all_twelve(1), student, tmp_path / "table4.md")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("what", ["data", "training", "balance"])
+def test_results_that_do_not_belong_together_are_refused(what: str, tmp_path: Path) -> None:
+    odd = result("ml-v2", students([0.8], [0.7], [0.8]))
+    if what == "data":
+        odd["data"] = LGG | {"image_size": 64}
+    else:
+        odd["settings"] = odd["settings"] | {what: "something else"}
+    with pytest.raises(DataError, match=r"ml-v2 and ml-v1 come from other data or training.*lgg-resnet18 ml-v2"):
+        render([result("ml-v1", students([0.8], [0.7], [0.8])), odd], tmp_path / "table4.md")
+
+
+# Baselines of both tasks
+
+
+def both_tasks() -> list[dict[str, Any]]:
+    """Table 2 in full: two tasks, and a teacher that differs between two studies in Conv6 alone."""
+    wide = CLASSIFYING_TEACHER | {"conv6_channels": 1024, "parameters": 25_609_282}
+    classes = {"data": HISTOPATHOLOGIC, "study": "histopathologic-resnet18"}
+    mobile = {"data": HISTOPATHOLOGIC, "study": "histopathologic-mobilenet"}
+    return [
+        alone("teacher", [0.78], TEACHER),
+        alone("student", [0.75], network()),
+        alone("teacher", [0.78], TEACHER, study="lgg-mobilenet"),
+        alone("student", [0.67], MOBILENET, study="lgg-mobilenet"),
+        alone("teacher", [0.95], **classes),
+        alone("student", [0.93], **classes),
+        alone("teacher", [0.96], wide, **mobile),
+        alone("student", [0.91], classifier("mobilenetv1_100", 3_209_026), **mobile),
+    ]
+
+
+def test_table_2_has_both_tasks_in_one_row_and_a_row_more_for_another_conv6(tmp_path: Path) -> None:
+    baselines_table("table2", "small", [0], both_tasks(), tmp_path / "table2.md")
+    header, *rows = markdown_rows(tmp_path / "table2.md")
+    assert header[2:] == ["histopathologic Accuracy", "lgg IoU", "lgg F-score"]
+    assert [row[0] for row in rows] == ["resnet50", "resnet50", "resnet18", "mobilenet"]
+    assert rows[0][2:4] == ["95.00 ± –<br>paper 94.35, +0.65", "78.00 ± –<br>paper 76.86, +1.14"]
+    assert rows[1][2:] == ["96.00 ± –<br>paper 94.35, +1.65", "–", "–"]
+    assert "Conv6 to 1024 channels" in rows[1][1]
+    assert rows[3][2:4] == ["91.00 ± –<br>paper 91.38, −0.38", "67.00 ± –<br>paper 68.15, −1.15"]
+    text = (tmp_path / "table2.md").read_text()
+    assert text.count("- data: lgg (segmentation)") == text.count("- data: histopathologic (classification)") == 1
+    assert "the best on validation (IoU, Accuracy)" in text
+    table = pd.read_csv(tmp_path / "table2.csv")
+    assert set(table[table.task == "classification"].metric) == {"accuracy", "precision", "recall"}
+    check_tex(tmp_path / "table2.tex")
+
+
+def test_table_13_has_both_tasks_of_one_dataset(tmp_path: Path) -> None:
+    masks = HAM10000 | {"task": "segmentation"}
+    results = [
+        found(name, [quality], data=data, study=study)
+        for data, study in ((HAM10000, "ham-classes"), (masks, "ham-masks"))
+        for found, name, quality in ((alone, "teacher", 0.8), (alone, "student", 0.7))
+    ]
+    baselines_table("table13", "paper", [0], results, tmp_path / "table13.md")
+    header, *rows = markdown_rows(tmp_path / "table13.md")
+    assert header[2:] == [f"ham10000 {m}" for m in ("Precision", "Recall", "Accuracy", "IoU", "F-score")]
+    assert rows[0][4:6] == ["80.00 ± –<br>paper 83.63, −3.63", "80.00 ± –<br>paper 87.77, −7.77"]
+    assert [row[0] for row in rows] == ["resnet50", "resnet18"]
+
+
+def test_baselines_that_the_paper_does_not_have_show_what_was_trained(tmp_path: Path) -> None:
+    baselines_table("table2-by-group", "paper", [0], both_tasks(), tmp_path / "own.md")
+    header, *rows = markdown_rows(tmp_path / "own.md")
+    assert header[2:] == ["lgg IoU", "lgg F-score", "histopathologic Accuracy"]
+    assert rows[0][2] == "78.00 ± –"
+    assert "(not in the paper)" in (tmp_path / "own.md").read_text().splitlines()[0]
+    assert "paper" not in pd.read_csv(tmp_path / "own.csv").columns
+
+
+def test_baselines_of_other_training_settings_are_refused(tmp_path: Path) -> None:
+    results = both_tasks()
+    results[-1]["settings"] = results[-1]["settings"] | {"training": {"epochs": 1}}
+    with pytest.raises(
+        DataError, match=r"other data or training.*classroom evaluate histopathologic-mobilenet student"
+    ):
+        baselines_table("table2", "small", [0], results, tmp_path / "table2.md")
+
+
+@pytest.mark.parametrize(
+    ("encoder", "name"),
+    [
+        ("tu-mobilenetv1_100", "mobilenet"), ("mobilenetv1_100.ra4_e3600_r224_in1k", "mobilenet"),
+        ("resnet50.tv_in1k", "resnet50"), ("resnet18", "resnet18"), ("mobilenetv3_small_100", "mobilenetv3_small_100"),
+    ],
+)  # fmt: skip
+def test_networks_have_the_papers_names(encoder: str, name: str) -> None:
+    assert paper.network_name(encoder) == name
+
+
+# The paper's numbers, and results from disk
+
+
+def test_the_papers_printed_numbers_are_there() -> None:
+    """Spot checks against the printed page."""
+    table = paper.variants("table4")
+    assert one(table, technique="ml", strategy="v3", network="ensemble", metric="iou")["mean"] == 78.24
+    assert one(table, technique="kd_off", strategy="v2", network="T", metric="f_score").sd == 0.537
+    assert not table.duplicated(["technique", "strategy", "network", "metric"]).any()
+    assert set(table.technique + "-" + table.strategy) == set(VARIANTS)
+    second = paper.baselines("table2")
+    assert one(second, dataset="lgg", name="mobilenet", metric="iou")["mean"] == 68.15
+
+
+def leave_results(path: Path, method: str, hashes: dict[str, str]) -> Path:
+    """As far as reading looks at them: of which predictions they were made."""
+    seeds = {seed: {"predictions": digest} for seed, digest in hashes.items()}
+    rest = dict.fromkeys(("data", "networks", "extra_parameters", "remarks", "settings"))
+    path.write_text(json.dumps({"study": "lgg-resnet18", "method": method, "seeds": seeds, **rest}))
+    return path
+
+
+def test_results_are_read_in_the_order_asked(tmp_path: Path) -> None:
+    first, second = (leave_results(tmp_path / f"{name}.json", name, {}) for name in ("ml-v1", "ml-v2"))
+    assert [result["method"] for result in read_results([second, first], tmp_path)] == ["ml-v2", "ml-v1"]
+
+
+def test_results_of_runs_that_were_trained_again_are_refused(tmp_path: Path) -> None:
+    """Otherwise a table would print what the runs beside it no longer say."""
+    content = b"predictions of a run"
+    predicted = tmp_path / "runs/lgg-resnet18/ml-v1/seed-7/predictions.parquet"
+    predicted.parent.mkdir(parents=True)
+    predicted.write_bytes(content)
+    path = leave_results(tmp_path / "ml-v1.json", "ml-v1", {"7": hashlib.md5(content).hexdigest()})
+    assert len(read_results([path], tmp_path / "runs")) == 1
+    predicted.write_bytes(b"predictions of another run")
+    with pytest.raises(
+        DataError, match=r"ml-v1\.json: was not made from .*seed-7.*classroom evaluate lgg-resnet18 ml-v1"
+    ):
+        read_results([path], tmp_path / "runs")
+
+
+def test_results_without_their_runs_can_be_read(tmp_path: Path) -> None:
+    """Whoever pulls the results alone can render the tables."""
+    path = leave_results(tmp_path / "ml-v1.json", "ml-v1", {"0": "of a run that is elsewhere"})
+    assert len(read_results([path], tmp_path / "runs")) == 1
+
+
+@pytest.mark.parametrize("content", [None, "", '{"method": "ml-', "[]", '{"study": "lgg-resnet18", "seeds": {}}'])
+def test_missing_or_damaged_results_are_named(content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "ml-v1.json").write_text(content)
+    with pytest.raises(DataError, match=r"ml-v1\.json: (cannot be read|lacks).*classroom evaluate"):
+        read_results([tmp_path / "ml-v1.json"], tmp_path)
+
+
+# Pictures
+
+SIZE = 16
+PATIENTS = ["a", "a", "b", "c", "d", "e", "f"]
+
+
+def leave_pictured_run(folder: Path, synthetic: bool = True, networks: tuple[str, ...] = ("T", "S1", "S2")) -> None:
+    """A run whose students find less of a lesion in every further image, its teacher more, and the prepared images.
+
+    Of a lesion's 8 pixels in a row S1 finds 7 and S2 6 of these, so the ensemble finds 7.
+    """
+    random = np.random.default_rng(0)
+    ids = [f"slice_{index}" for index in range(len(PATIENTS))]
+    truth = np.zeros((len(ids), SIZE, SIZE), bool)
+    truth[:, 4:12, 4:12] = True
+    stacks = {}
+    for shift, name in enumerate(networks):
+        stacks[name] = np.zeros(truth.shape, np.uint8)
+        for index in range(len(ids)):
+            rows = 12 - index if name != "T" else 6 + index
+            stacks[name][index, 4:rows, 4 : 12 - shift] = 200
+    stacks[predictions.TRUTH] = truth.astype(np.uint8) * 255
+    for name in ("run", "prepared"):
+        (folder / name).mkdir(parents=True)
+    predictions.write(folder / "run/predictions.parquet", ids, [stacks])
+    about = {
+        "study": "lgg-resnet18",
+        "method": "kd_ml-v3",
+        "seed": 0,
+        "data": {"dataset": "lgg", "synthetic": synthetic, "group": "patient"},
+    }
+    (folder / "run/metrics.json").write_text(json.dumps(about))
+    # The prepared images hold training images as well, and in another order.
+    order = ["training_1", *reversed(ids)]
+    index = pd.DataFrame({"id": order, "group": ["z", *reversed(PATIENTS)], "label": 1})
+    index.to_parquet(folder / "prepared/index.parquet", index=False)
+    np.save(folder / "prepared/images.npy", random.integers(0, 256, (len(order), SIZE, SIZE, 3), dtype=np.uint8))
+
+
+def draw(folder: Path, name: str = "samples.png") -> Path:
+    figures.samples(folder / "run", folder / "prepared", "demo", folder / name)
+    return folder / name
+
+
+def test_the_picture_is_a_png_with_a_row_per_patient_and_a_column_per_network(tmp_path: Path) -> None:
+    leave_pictured_run(tmp_path)
+    with Image.open(draw(tmp_path)) as picture:
+        picture.verify()
+        assert picture.format == "PNG"
+        width, height = picture.size
+    leave_pictured_run(tmp_path / "alone", networks=("T",))
+    with Image.open(draw(tmp_path / "alone")) as picture:
+        assert width / picture.size[0] == pytest.approx(5 / 2, rel=0.01)  # image, T, S1, S2, ensemble; image, T
+        assert height == picture.size[1]
+    assert 500 < width < 2000
+    assert 500 < height < 2000
+
+
+def test_the_same_run_gives_the_same_picture_to_the_byte(tmp_path: Path) -> None:
+    """Or DVC would take an unchanged figure for a new one."""
+    leave_pictured_run(tmp_path)
+    first = draw(tmp_path, "first.png").read_bytes()
+    assert draw(tmp_path, "second.png").read_bytes() == first
+
+
+def test_another_prediction_gives_another_picture(tmp_path: Path) -> None:
+    leave_pictured_run(tmp_path)
+    before = np.asarray(Image.open(draw(tmp_path, "first.png")))
+    ids, stacks = predictions.read(tmp_path / "run/predictions.parquet")
+    stacks["S2"] = 255 - stacks["S2"]
+    predictions.write(tmp_path / "run/predictions.parquet", ids, [stacks])
+    after = np.asarray(Image.open(draw(tmp_path, "second.png")))
+    assert (before != after).any()
+
+
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_a_picture_of_phantoms_says_so(synthetic: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles = []
+    suptitle = figures.Figure.suptitle
+    monkeypatch.setattr(
+        figures.Figure, "suptitle", lambda self, text, **more: titles.append(text) or suptitle(self, text, **more)
+    )
+    leave_pictured_run(tmp_path, synthetic)
+    draw(tmp_path)
+    assert ("SYNTHETIC" in titles[0]) == synthetic
+    for fact in ("kd_ml-v3", "lgg-resnet18", "scale demo", "seed 0"):
+        assert fact in titles[0]
+
+
+def shown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[dict[str, Any]]]:
+    """What each panel is given, row by row."""
+    panels: list[list[dict[str, Any]]] = []
+    panel = figures._panel
+
+    def spy(axis: Any, image: np.ndarray, truth: np.ndarray, mask: np.ndarray | None, title: str) -> None:
+        if mask is None:
+            panels.append([])
+        panels[-1].append({"image": image, "truth": truth, "mask": mask, "title": title})
+        panel(axis, image, truth, mask, title)
+
+    monkeypatch.setattr(figures, "_panel", spy)
+    draw(folder)
+    return panels
+
+
+def test_the_picture_goes_from_the_worst_patient_to_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the ensemble, each patient once with its worst image; the best results alone would flatter."""
+    leave_pictured_run(tmp_path)
+    rows = shown(tmp_path, monkeypatch)
+    found = [int(row[-1]["mask"].sum()) for row in rows]
+    # Of the slices 0 to 6, 0 is not patient a's worst: of 6 5 4 3 2 1 the steps 0, 1.67, 3.33 and 5.
+    assert found == [7 * (8 - index) for index in (6, 4, 3, 1)]
+    assert [panel["title"] for panel in rows[0]] == ["image, truth", "T", "S1", "S2", "ensemble"]
+
+
+def test_each_prediction_is_drawn_on_its_own_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prepared images are in another order than the test split."""
+    leave_pictured_run(tmp_path)
+    images = np.load(tmp_path / "prepared/images.npy")
+    index = pd.read_parquet(tmp_path / "prepared/index.parquet")
+    for row, slice_number in zip(shown(tmp_path, monkeypatch), (6, 4, 3, 1), strict=True):
+        position = index.index[index.id == f"slice_{slice_number}"][0]
+        for panel in row:
+            assert np.array_equal(panel["image"], images[position])
+
+
+def test_few_patients_make_few_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_pictured_run(tmp_path)
+    index = pd.read_parquet(tmp_path / "prepared/index.parquet")
+    index["group"] = np.where(index.id == "slice_2", "b", "a")
+    index.to_parquet(tmp_path / "prepared/index.parquet", index=False)
+    found = [int(row[-1]["mask"].sum()) for row in shown(tmp_path, monkeypatch)]
+    assert found == [7 * (8 - index) for index in (6, 2)]
+
+
+def test_images_without_lesion_are_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no lesion to find in them, and they are most of the data."""
+    leave_pictured_run(tmp_path)
+    ids, stacks = predictions.read(tmp_path / "run/predictions.parquet")
+    stacks[predictions.TRUTH][[5, 6]] = 0
+    predictions.write(tmp_path / "run/predictions.parquet", ids, [stacks])
+    rows = shown(tmp_path, monkeypatch)
+    assert all(row[0]["truth"].any() for row in rows)
+    assert [int(row[-1]["mask"].sum()) for row in rows] == [7 * (8 - index) for index in (4, 3, 2, 1)]
+
+
+def test_a_run_on_other_images_is_refused(tmp_path: Path) -> None:
+    leave_pictured_run(tmp_path)
+    index = pd.read_parquet(tmp_path / "prepared/index.parquet")
+    index[index.id != "slice_3"].reset_index(drop=True).to_parquet(tmp_path / "prepared/index.parquet", index=False)
+    with pytest.raises(DataError, match=r"prepared: lacks 'slice_3', which was tested\. Train this study again"):
+        draw(tmp_path)
+    assert not (tmp_path / "samples.png").exists()

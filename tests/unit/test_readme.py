@@ -1,0 +1,56 @@
+"""What README promises is there."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatch
+
+import pytest
+
+from classroom import params
+from classroom.cli import app
+from classroom.method_settings import METHODS
+from support.studies import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def reports() -> list[str]:
+    """The names of everything that `snakemake reports/all` makes with the committed settings."""
+    settings = params.check(params.load(ROOT / "params.yaml"))
+    tables = [name for study in settings.study.values() for name in study.tables.model_dump().values()]
+    tuned = [f"tune-{study}" for task in METHODS for study in getattr(settings.tune, task).studies]
+    searches = [*(f"grid-{study}" for study in settings.grid.studies), *tuned]
+    samples = [f"samples-{study}" for study in settings.samples]
+    tables += (*settings.comparison.tables, *settings.deploy.tables)
+    drawn = [*settings.pictures, *settings.cka.figures, *(f"cka-{study}" for study in settings.cka.studies)]
+    drawn += [*(f"{kind}-{study}" for kind in ("curves", "agreement") for study in settings.studies)]
+    return [*params.FIXED_REPORTS, *dict.fromkeys(tables), *searches, *samples, *drawn]
+
+
+@pytest.mark.parametrize("name", reports())
+def test_every_report_is_in_the_list_of_reports(name: str) -> None:
+    """A user finds a table by what it shows, and no report is a secret."""
+    listed = README.split("<!-- reports:begin -->")[1].split("<!-- reports:end -->")[0]
+    patterns = [pattern.replace("…", "*") for pattern in re.findall(r"`([^`]+)`", listed)]
+    assert any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def test_every_listed_report_can_be_made() -> None:
+    listed = README.split("<!-- reports:begin -->")[1].split("<!-- reports:end -->")[0]
+    for pattern in re.findall(r"`([^`]+)`", listed):
+        assert any(fnmatch(name, pattern.replace("…", "*")) for name in reports()), pattern
+
+
+def test_every_command_that_the_documents_type_exists() -> None:
+    """`classroom …` in README and docs, in code or in a block of commands."""
+    known = {command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands}
+    for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*.yaml")):
+        for command in re.findall(r"(?:^|`)classroom ([a-z][a-z-]+)", path.read_text(), re.MULTILINE):
+            assert command in known, f"{path.name}: classroom {command}"
+
+
+def test_every_file_that_the_documents_link_to_exists() -> None:
+    for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
