@@ -21,6 +21,7 @@ from classroom.data.phantoms import PHANTOMS
 from classroom.data.prepare import prepare
 from classroom.errors import DataError
 from classroom.params import Dataset, Phantom
+from support.finished import classroom
 from support.studies import ROOT
 
 TINY = Phantom(groups=2, images_per_group=3, size=32, seed=0)
@@ -29,12 +30,19 @@ IMAGE = f"{CASE}/PHANTOM_0001_2.tif"
 MASK = f"{CASE}/PHANTOM_0001_2_mask.tif"
 
 
-@pytest.fixture
-def download(tmp_path: Path) -> Path:
-    """A valid folder of the user's, in the layout of the Kaggle download."""
-    folder = tmp_path / "my downloads"
-    PHANTOMS["lgg"](folder, TINY)
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """By reader, a valid folder in the layout of the download; read only."""
+    folder = tmp_path_factory.mktemp("drawn")
+    for reader, draw in PHANTOMS.items():
+        draw(folder / reader, TINY)
     return folder
+
+
+@pytest.fixture
+def download(drawn: Path, tmp_path: Path) -> Path:
+    """A folder of the user's, free to damage, in the layout of the Kaggle download of LGG."""
+    return shutil.copytree(drawn / "lgg", tmp_path / "my downloads")
 
 
 def fetch(directory: Path, target: Path, reader: str = "lgg") -> int:
@@ -114,26 +122,14 @@ CASES = {
     # name: (damage, the file that is named, what is said of it)
     "image without mask": (without(MASK), IMAGE, r"an image without a mask\. Expected PHANTOM_0001_2_mask\.tif beside"),
     "mask without image": (without(IMAGE), MASK, r"a mask without its image\. Expected the image beside it"),
-    "mask of another size": (
-        repixel(MASK, lambda mask: np.kron(mask, np.ones((1, 2), np.uint8))),
-        MASK,
-        r"the mask is 64×32 pixels, its image 32×32\. Expected the same size",
-    ),
     "mask turned": (
         lambda folder: (repixel(IMAGE, lambda a: a[:20])(folder), repixel(MASK, lambda a: a[:, :20])(folder)),
         MASK,
         r"the mask is 20×32 pixels, its image 32×20\. Expected the same size",
     ),
-    "image truncated within its header": (cut(IMAGE, 0.02), IMAGE, r"cannot be read as TIFF .*damaged; fetch it again"),
     "image truncated within its pixels": (cut(IMAGE, 0.7), IMAGE, r"cannot be read as TIFF .*damaged; fetch it again"),
-    "mask truncated": (cut(MASK, 0.9), MASK, r"cannot be read as TIFF .*damaged; fetch it again"),
     "image of no bytes": (cut(IMAGE, 0), IMAGE, r"cannot be read as TIFF .*damaged; fetch it again"),
     "image that is a PNG": (as_png(IMAGE), IMAGE, r"cannot be read as TIFF .*not a TIFF"),
-    "image that is text": (
-        lambda folder: (folder / IMAGE).write_text("<html>Please log in</html>"),
-        IMAGE,
-        r"cannot be read as TIFF .*not a TIFF",
-    ),
     "grey image": (
         repixel(IMAGE, lambda image: image[..., 1]),
         IMAGE,
@@ -164,20 +160,10 @@ CASES = {
         MASK,
         r"expected mask values 0 and 255 only, found \[0, 1(, 255)?\]",
     ),
-    "mask with soft edges": (
-        repixel(MASK, with_value(127)),
-        MASK,
-        r"expected mask values 0 and 255 only, found \[0, 127(, 255)?\]",
-    ),
     "duplicate in another patient": (
         add_pair("PHANTOM_0001_9"),
         f"{CASE}/PHANTOM_0001_9.tif",
         r"the same image as .*my downloads/kaggle_3m/PHANTOM_0000/PHANTOM_0000_1\.tif\. Each image must occur once",
-    ),
-    "duplicate in the same patient": (
-        add_pair("PHANTOM_0001_9", like="PHANTOM_0001_2"),
-        f"{CASE}/PHANTOM_0001_9.tif",
-        r"the same image as .*my downloads/kaggle_3m/PHANTOM_0001/PHANTOM_0001_2\.tif\. Each image must occur once",
     ),
     "name without a number": (
         both_misnamed,
@@ -209,20 +195,10 @@ CASES = {
         "kaggle_3m/=cmd/=cmd_1.tif",
         r"'=cmd_1' will not do as the name .*none of =\+-@; rename it",
     ),
-    "name that passes for an option": (
-        add_case("-rf"),
-        "kaggle_3m/-rf/-rf_1.tif",
-        r"'-rf_1' will not do as the name .*; rename it",
-    ),
     "name with a line break": (
         add_case("a\nb"),
         r"kaggle_3m/a\\nb/a\\nb_1.tif",
         r"'a\\nb_1' will not do as the name .*Expected printable signs",
-    ),
-    "name that steers a terminal": (
-        add_case("a\x1b[2J"),
-        r"kaggle_3m/a\\x1b\[2J/a\\x1b\[2J_1.tif",
-        r"'a\\x1b\[2J_1' will not do as the name",
     ),
     "name that is no text": (
         add_case("a\udcff"),
@@ -234,16 +210,12 @@ CASES = {
         "kaggle_3m/phantom_0001/phantom_0001_1.tif",
         r"differs from .*/PHANTOM_0001/PHANTOM_0001_1\.tif in case alone, .*Rename one",
     ),
-    "mask misnamed": (
-        rename(MASK, f"{CASE}/PHANTOM_0001_2-mask.tif"),
-        f"{CASE}/PHANTOM_0001_2(-mask)?.tif",
-        r"an image without a mask",
-    ),
 }
 
 
-def test_the_undamaged_folder_is_accepted(download, tmp_path):
-    assert fetch(download, tmp_path / "data" / "raw" / "lgg") == 6
+def test_the_undamaged_folders_are_accepted(drawn, tmp_path):
+    for reader in PHANTOMS:
+        assert fetch(drawn / reader, tmp_path / reader, reader) > 1
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -272,14 +244,14 @@ def test_a_damaged_folder_leaves_what_was_fetched_before(download, tmp_path):
     assert [path.name for path in target.parent.iterdir()] == ["lgg"]
 
 
-@pytest.mark.parametrize("name", ['O\'Brien "x", y', "Müller–中", "<script>|$x$", "a b;c&d", "%s{0}\\n"])
-def test_a_strange_name_arrives_unchanged(download, tmp_path, name):
-    add_case(name)(download)
-    repixel(f"kaggle_3m/{name}/{name}_1.tif", lambda image: 255 - image)(download)  # another image, with its mask
-    target = tmp_path / "data" / "raw" / "lgg"
-    assert fetch(download, target) == 7
-    prepare("segmentation", 32, target, tmp_path / "prepared")
-    assert name in set(pd.read_parquet(tmp_path / "prepared" / "index.parquet").group)
+def test_strange_names_arrive_unchanged(download, tmp_path):
+    names = ['O\'Brien "x", y', "Müller–中", "<script>|$x$", "a b;c&d", "%s{0}\\n"]
+    for level, name in enumerate(names):
+        add_case(name)(download)
+        repixel(f"kaggle_3m/{name}/{name}_1.tif", lambda image, level=level: image // 2 + level)(download)
+    assert fetch(download, tmp_path / "raw") == 6 + len(names)
+    prepare("segmentation", 32, tmp_path / "raw", tmp_path / "prepared")
+    assert set(names) <= set(pd.read_parquet(tmp_path / "prepared" / "index.parquet").group)
 
 
 @pytest.mark.parametrize("source", ["directory", "kaggle"])
@@ -299,16 +271,13 @@ def test_a_link_may_lead_out_of_the_users_own_folder_but_not_out_of_a_download(d
     assert list(target.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize("inside", [[], ["kaggle_3m"], ["kaggle_3m/PHANTOM_0000"], ["images", "masks"]])
-def test_a_folder_without_the_dataset_is_named_with_the_layout_that_was_expected(tmp_path, inside):
-    folder = tmp_path / "empty"
-    folder.mkdir()
-    for name in inside:
-        (folder / name).mkdir(parents=True)
-    target = tmp_path / "data" / "lgg"
+def test_a_folder_without_the_dataset_is_named_with_the_layout_that_was_expected(tmp_path):
+    folder, target = tmp_path / "empty", tmp_path / "data" / "lgg"
     message = rf"^{re.escape(str(folder))}: no LGG dataset here\. Expected kaggle_3m/<case>/<case>_<n>\.tif beside"
-    with pytest.raises(DataError, match=message):
-        fetch(folder, target)
+    for inside in ("", "kaggle_3m/PHANTOM_0000", "images"):
+        (folder / inside).mkdir(parents=True)
+        with pytest.raises(DataError, match=message):
+            fetch(folder, target)
     assert list(target.parent.iterdir()) == []
 
 
@@ -384,10 +353,6 @@ TISSUE = {
         lambda folder: shutil.rmtree(folder / "train"),
         r"/train: no such folder\. Expected train_labels\.csv",
     ),
-    "row without image": (
-        with_first("train/*", Path.unlink),
-        r"/train_labels\.csv: '\w{40}' has no image in .*/train/\.",
-    ),
     "two rows without image": (
         add_line(LABELS, "a,0\nb,1"),
         r"/train_labels\.csv: 'a' \(and 1 more\) has no image in .*Expected a file for every row",
@@ -400,7 +365,6 @@ TISSUE = {
         add_line(LABELS, "a,tumour"),
         r"/train_labels\.csv: 'a': the label is 'tumour'\. Expected 0 or 1",
     ),
-    "label missing": (retable(LABELS, r"^(\w{40}),.*", r"\1,"), r"/train_labels\.csv: '\w{40}': the label is ''\."),
     "row twice": (
         retable(LABELS, r"^(\w{40},.\n)", r"\1\1"),
         r"/train_labels\.csv: line 3: '\w{40}' occurs a second time",
@@ -414,7 +378,6 @@ TISSUE = {
         r"/train_labels\.csv: lacks the column 'label'\. Expected id,",
     ),
     "no rows": (retable(LABELS, r"(?s)^(id,label\n).*", r"\1"), r"/train_labels\.csv: has no rows"),
-    "empty table": (cut(LABELS, 0), r"/train_labels\.csv: cannot be read as a CSV table \(No columns"),
     "broken table": (add_line(LABELS, "a,0,1,2"), r"/train_labels\.csv: cannot be read as a CSV table \(.*line 8"),
     "table that is no text": (
         lambda folder: (folder / LABELS).write_bytes(b"id,label\n\xff\xfe\x00,1\n"),
@@ -464,7 +427,6 @@ SKIN = {
         lambda folder: shutil.rmtree(folder / IMAGES),
         rf"/{METADATA}: 'PHANTOM_00000_01' \(and \d+ more\) has no image in HAM10000_images_part_1/, _part_2/ or",
     ),
-    "row without image": (with_first(f"{IMAGES}/*", Path.unlink), rf"/{METADATA}: 'PHANTOM_00000_01' has no image in"),
     "image without row": (
         with_first(f"{IMAGES}/*", lambda path: shutil.copy(path, path.with_stem("ISIC_1"))),
         rf"/{METADATA}: 'ISIC_1' in HAM10000_images_part_1/, _part_2/ or images/ has no row",
@@ -499,10 +461,6 @@ SKIN = {
         r"01\.jpg: expected 8-bit pixels .* shape \(32, 32, 4\)",
     ),
     "image far too large": (with_first(f"{IMAGES}/*", bomb), r"01\.jpg: too large for an image of this kind"),
-    "two different images of one id": (
-        with_first(f"{IMAGES}/*", twice_and_different),
-        r"01\.jpg: another file with the id of",
-    ),
     "mask damaged": (
         with_first(f"{MASKS}/*", lambda path: path.write_bytes(path.read_bytes()[:80])),
         r"01_segmentation\.png: cannot be read as PNG \(.*damaged; fetch it again",
@@ -515,36 +473,16 @@ SKIN = {
         with_first(f"{MASKS}/*", saved("1")),
         r"01_segmentation\.png: expected an 8-bit mask in one channel, found bool",
     ),
-    "mask of another size": (
-        with_first(f"{MASKS}/*", lambda path: Image.open(path).resize((64, 32), 0).save(path)),
-        r"01_segmentation\.png: the mask is 64×32 pixels, its image 32×32\. Expected the same size",
-    ),
-    "mask with soft edges": (
-        with_first(f"{MASKS}/*", lambda path: Image.open(path).resize((64, 64)).resize((32, 32), 2).save(path)),
-        r"01_segmentation\.png: expected mask values 0 and 255 only",
-    ),
-    "duplicate": (
-        with_first(
-            f"{IMAGES}/*",
-            lambda path: (
-                shutil.copy(path, path.with_stem("ISIC_1")),
-                add_line(METADATA, "HAM_1,ISIC_1,nv,histo")(path.parents[1]),
-            ),
-        ),
-        r"/PHANTOM_00000_01\.jpg: the same image as .*ISIC_1\.jpg\. Each image must occur once",
-    ),
 }
 
 
 @pytest.mark.parametrize(
     ("reader", "case"), [("histopathologic", case) for case in TISSUE] + [("ham10000", case) for case in SKIN]
 )
-def test_a_damaged_folder_in_another_layout_is_refused_by_name(tmp_path, monkeypatch, reader, case):
+def test_a_damaged_folder_in_another_layout_is_refused_by_name(drawn, tmp_path, monkeypatch, reader, case):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", LIMIT)
     damage, said = (TISSUE if reader == "histopathologic" else SKIN)[case]
-    folder = tmp_path / "my downloads"
-    PHANTOMS[reader](folder, TINY)
-    assert fetch(folder, tmp_path / "before", reader) > 0
+    folder = shutil.copytree(drawn / reader, tmp_path / "my downloads")
     damage(folder)
     target = tmp_path / "data" / "raw" / "lgg"
     with pytest.raises(DataError, match=rf"^{re.escape(str(folder))}.*{said}") as caught:
@@ -562,7 +500,6 @@ def test_a_damaged_folder_in_another_layout_is_refused_by_name(tmp_path, monkeyp
             "a,1.0,1.0",
             r"'a': melanoma is '1\.0' and seborrheic_keratosis '1\.0'\. Expected 0\.0 or 1\.0, and at most one",
         ),
-        ("a,,0.0", r"'a': melanoma is ''"),
         ("a,yes,no", r"'a': melanoma is 'yes'"),
         ("b,0.0,0.0", r"'b' has no image in .*/images/"),
     ],
@@ -596,38 +533,20 @@ def project(tmp_path: Path) -> Path:
     return root
 
 
-def edit(project: Path, before: str, after: str) -> None:
-    text = (project / "params.yaml").read_text()
-    assert before in text  # or the case would test nothing
-    (project / "params.yaml").write_text(text.replace(before, after, 1))
+def edit(before: str, after: str) -> Callable[[Path], None]:
+    """Replaces text in params.yaml, once."""
 
+    def change(project: Path) -> None:
+        text = (project / "params.yaml").read_text()
+        assert before in text  # or the case would test nothing
+        (project / "params.yaml").write_text(text.replace(before, after, 1))
 
-def classroom(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The installed command, as a user runs it."""
-    return subprocess.run(
-        [str(Path(sys.executable).parent / "classroom"), *arguments],
-        cwd=project,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return change
 
 
 LGG = "mateuszbuda/lgg-mri-segmentation]\n    "
-"""What stands before the phantoms of LGG in params.yaml, so that those of no other dataset are edited."""
-
-
-def misspelt_key(project: Path) -> None:
-    edit(project, f"{LGG}phantom: {{groups:", f"{LGG}phantom: {{group:")
-
-
-def unknown_source(project: Path) -> None:
-    edit(project, "reader: lgg\n    source: phantom", "reader: lgg\n    source: phantoms")
-
-
-def missing_directory(project: Path) -> None:
-    edit(project, "reader: lgg\n    source: phantom", "reader: lgg\n    source: directory")
+"""What comes before the phantoms of LGG in params.yaml, so that those of no other dataset are edited."""
+missing_directory = edit("reader: lgg\n    source: phantom", "reader: lgg\n    source: directory")
 
 
 def damaged_image(project: Path) -> None:
@@ -636,25 +555,14 @@ def damaged_image(project: Path) -> None:
     cut(IMAGE, 0.5)(project / "data" / "downloads" / "lgg")
 
 
-def unknown_variant(project: Path) -> None:
-    edit(project, "joint: [ml-v1,", "joint: [ml-v11,")
+def file_for(path: str) -> Callable[[Path], None]:
+    """Permissions would not stop the superuser; a file where a folder belongs does."""
 
+    def spoil(project: Path) -> None:
+        (project / path).parent.mkdir(parents=True, exist_ok=True)
+        (project / path).write_text("in the way")
 
-def encoder_in_brackets(project: Path) -> None:
-    edit(project, "encoder: tu-resnet50", "encoder: [tu-resnet50]")
-
-
-def file_for_a_folder(project: Path) -> None:
-    (project / "data").write_text("permissions would not stop the superuser")
-
-
-def file_for_the_output(project: Path) -> None:
-    (project / "data" / "raw").mkdir(parents=True)
-    (project / "data" / "raw" / "lgg").write_text("a download that went astray")
-
-
-def no_settings(project: Path) -> None:
-    (project / "params.yaml").unlink()
+    return spoil
 
 
 def nothing(project: Path) -> None:
@@ -665,24 +573,14 @@ COMMANDS = {
     # name: (command, what is done to the project before, what the command says)
     "misspelt key": (
         "fetch lgg",
-        misspelt_key,
+        edit(f"{LGG}phantom: {{groups:", f"{LGG}phantom: {{group:"),
         r"params\.yaml: key 'dataset\.lgg\.phantom\.groups' is missing; "
         r"unknown key 'dataset\.lgg\.phantom\.group'\. Did you mean 'groups'\?",
-    ),
-    "unknown source": (
-        "fetch lgg",
-        unknown_source,
-        r"params\.yaml: dataset\.lgg\.source: should be 'phantom', 'directory', 'kaggle' or 'download', not 'phantoms'",
     ),
     "unknown dataset": (
         "fetch lgq",
         nothing,
         r"params\.yaml: key 'dataset\.lgq' is missing at dataset\. Did you mean 'lgg'\?",
-    ),
-    "no params.yaml": (
-        "fetch lgg",
-        no_settings,
-        r"params\.yaml: no such file\. Commands run in the project's root, where params\.yaml lies\.",
     ),
     "no such directory": (
         "fetch lgg",
@@ -696,18 +594,23 @@ COMMANDS = {
     ),
     "output cannot be written": (
         "fetch lgg",
-        file_for_a_folder,
+        file_for("data"),
         r"data/raw/lgg: cannot be written \(.*\)\. Mend the folder's permissions or free space\.",
+    ),
+    "file where the output belongs": (
+        "fetch lgg",
+        file_for("data/raw/lgg"),
+        r"data/raw/lgg: a file lies where a folder is needed\. Move it away and run again\.",
     ),
     "nothing fetched": (
         "prepare lgg-resnet18",
         nothing,
         r"data/raw/lgg/about\.json: no such file\. Run `classroom fetch lgg` first\.",
     ),
-    "file where the output belongs": (
-        "fetch lgg",
-        file_for_the_output,
-        r"data/raw/lgg: a file lies where a folder is needed\. Move it away and run again\.",
+    "nothing to split": (
+        "split lgg-resnet18",
+        nothing,
+        r"data/prepared/lgg-resnet18/index\.parquet: cannot be read .*Run `classroom prepare` for this study again\.",
     ),
     "nothing prepared": (
         "train lgg-resnet18 ml-v1 --seed 0",
@@ -715,30 +618,10 @@ COMMANDS = {
         r"data/prepared/lgg-resnet18, data/splits/lgg-resnet18\.parquet: cannot be read .*"
         r"Run `classroom prepare` and `classroom split` for this study again\.",
     ),
-    "unknown study": (
-        "prepare lgg-resnet81",
-        nothing,
-        r"params\.yaml: key 'study\.lgg-resnet81\.dataset' is missing at study\. Did you mean 'lgg-resnet18'\?",
-    ),
-    "unknown method": (
-        "train lgg-resnet18 kd_mll-v3 --seed 0",
-        nothing,
-        r"unknown method 'kd_mll-v3'\. Did you mean 'kd_ml-v3'\?",
-    ),
-    "unknown variant": (
-        "check",
-        unknown_variant,
-        r"params\.yaml: variants\.joint: unknown variant 'ml-v11'\. Did you mean 'ml-v1'\?",
-    ),
     "value of another type": (
         "check",
-        encoder_in_brackets,
+        edit("encoder: tu-resnet50", "encoder: [tu-resnet50]"),
         r"params\.yaml: study\.lgg-resnet18\.teacher\.encoder: should be a valid string, not \['tu-resnet50'\]",
-    ),
-    "nothing to split": (
-        "split lgg-resnet18",
-        nothing,
-        r"data/prepared/lgg-resnet18/index\.parquet: cannot be read .*Run `classroom prepare` for this study again\.",
     ),
     "table of an unknown study": (
         "table lgg-resnet81 variants",
@@ -749,19 +632,26 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("case", COMMANDS)
-def test_a_command_that_cannot_run_says_why_in_one_paragraph(project, case):
-    """No traceback, and an exit code by which Snakemake and DVC know that the job failed."""
+def test_a_command_that_cannot_run_without_dvc_says_why_in_one_paragraph(project, case):
+    """In a folder that is no project of DVC's; within one see test_bad_project.py."""
     command, spoil, said = COMMANDS[case]
     spoil(project)
-    done = classroom(project, *command.split())
-    print(f"{case}\n    {done.stderr.strip()}")
-    assert re.fullmatch(rf"Error: {said}\n", done.stderr), done.stderr
-    assert (done.returncode, done.stdout) == (1, "")
+    done = classroom(f"classroom {command}", project)
+    print(f"{case}\n    {done.error.strip()}")
+    assert re.fullmatch(rf"Error: {said}\n", done.error), done.error
+    assert (done.code, done.out) == (1, "")
+
+
+def test_the_installed_command_shows_no_traceback_and_fails(project):
+    """By its exit code Snakemake and DVC know that the job failed."""
+    (project / "params.yaml").unlink()
+    command = [str(Path(sys.executable).parent / "classroom"), "fetch", "lgg"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=120, check=False)
+    said = "params.yaml: no such file. Commands run in the project's root, where params.yaml lies."
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"Error: {said}\n")
 
 
 def test_a_command_that_can_run_says_what_it_made(project):
-    edit(project, f"{LGG}phantom: {{groups: 60, images_per_group: 5", f"{LGG}phantom: {{groups: 2, images_per_group: 1")
-    done = classroom(project, "fetch", "lgg")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "data/raw/lgg: 2 images, all valid (phantom)\n"
+    edit(f"{LGG}phantom: {{groups: 60, images_per_group: 5", f"{LGG}phantom: {{groups: 2, images_per_group: 1")(project)
+    assert classroom("classroom fetch lgg", project) == (0, "data/raw/lgg: 2 images, all valid (phantom)\n", "")
     assert len(list((project / "data" / "raw" / "lgg").rglob("*.tif"))) == 4
