@@ -34,65 +34,54 @@ def layer_of(path: Path) -> str:
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
-def test_imports_point_downwards(path: Path) -> None:
-    layer = layer_of(path)
-    if layer == "__init__":
-        return
-    for imported in imports_of(path) - {layer}:
-        assert LAYERS.index(imported) > LAYERS.index(layer), f"{layer} imports {imported}, which stands above it"
+def test_imports_point_downwards() -> None:
+    upwards = [
+        f"{path.relative_to(SOURCE)} imports {imported}, which is above it"
+        for path in sorted(SOURCE.rglob("*.py"))
+        for imported in imports_of(path) - {layer_of(path)}
+        if layer_of(path) in LAYERS and LAYERS.index(imported) < LAYERS.index(layer_of(path))
+    ]
+    assert upwards == []
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "cli",
-        "params",
-        "evaluation.evaluate",
-        "evaluation.grid",
-        "data.prepare",
-        "data.sources",
-        "reporting.tables",
-        "reporting.figures",
-        "reporting.cka",
-        "analysis.similarities",
-        "engines.reconcile",
-        "data.split",
-        "export.predict",
-        "export.measure",
-        "reporting.deploy",
+STARTS = {
+    "what needs no torch": [
+        ("typer.testing; typer.testing.CliRunner().invoke(classroom.cli.app, ['--help'])",
+         "torch pandas numpy pydantic ruamel rich"),
+        ("classroom.engines.receipts, classroom.params", "torch pandas numpy sklearn"),
+        *((f"classroom.{module}", "torch") for module in (
+            "engines.reconcile", "data.split", "data.prepare", "data.sources", "evaluation.evaluate", "evaluation.grid",
+            "reporting.tables", "reporting.figures", "reporting.cka", "reporting.deploy", "analysis.similarities",
+            "export.predict", "export.measure",
+        )),
     ],
-)
-def test_torch_is_not_loaded_where_it_is_not_needed(module: str) -> None:
-    """Evaluation, tables and pictures start in a moment and run where torch is not installed."""
-    code = f"import sys, classroom.{module}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-UNUSED = {
-    "classroom.cli, typer.testing; typer.testing.CliRunner().invoke(classroom.cli.app, ['--help'])": (
-        "torch", "pandas", "numpy", "pydantic", "ruamel", "rich",
-    ),
-    "classroom.cli, classroom.engines.receipts, classroom.params": ("torch", "pandas", "numpy", "sklearn"),
-    "classroom.cli, classroom.engines.receipts, classroom.methods.make, classroom.training.progress, "
-    "classroom.training.run": ("dvc", "snakemake", "sklearn", "scipy", "matplotlib", "onnx", "jinja2"),
+    "a training": [
+        ("classroom.engines.receipts, classroom.methods.make, classroom.training.progress, classroom.training.run",
+         "dvc snakemake sklearn scipy matplotlib onnx jinja2"),
+    ],
 }  # fmt: skip
-"""What has no part in `classroom --help` and in a training; and what the threads of are limited before it is loaded."""
+"""By what starts, what it imports one after the other, and what must not be loaded by then. A job's start follows
+`classroom --help`; evaluation, tables and pictures follow that, and run where torch is not installed."""
 
 
-@pytest.mark.parametrize(("imports", "unused"), UNUSED.items(), ids=["help", "a job's start", "training"])
-def test_what_starts_most_often_loads_nothing_that_it_does_not_use(imports: str, unused: tuple[str, ...]) -> None:
-    """Each of these takes up to a second, and a study has hundreds of jobs."""
-    code = f"import sys, {imports}\nsys.exit(' '.join(name for name in {unused} if name in sys.modules) or 0)"
+@pytest.mark.parametrize("start", STARTS)
+def test_what_starts_often_loads_nothing_that_it_does_not_use(start: str) -> None:
+    """Loading torch or DVC takes up to seconds, and a study has hundreds of jobs."""
+    code = f"""
+import sys, classroom.cli
+for imports, unused in {STARTS[start]}:
+    exec("import " + imports)
+    if loaded := [name for name in unused.split() if name in sys.modules]:
+        sys.exit(f"{{imports}}: loads {{', '.join(loaded)}}")
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert not done.returncode, f"loaded without need: {done.stderr}"
+    assert not done.returncode, done.stderr
 
 
 def test_the_paper_s_numbers_are_in_one_place_only() -> None:
     """No printed number stands in code: 78.94 is a mean of Table 4, 86.93 one of Table 2."""
-    for path in SOURCE.rglob("*.py"):
-        for number in ("78.94", "86.93", "76.86", "80.12"):
-            assert number not in path.read_text(), path
+    numbers = "78.94", "86.93", "76.86", "80.12"
+    assert [path for path in SOURCE.rglob("*.py") if any(number in path.read_text() for number in numbers)] == []
 
 
 def test_the_lock_pins_every_dependency_of_the_project() -> None:
