@@ -18,7 +18,7 @@ from classroom.data.batches import SplitData, kept_on, open_splits, order
 from classroom.params import Augmentation
 
 CPU = torch.device("cpu")
-MANY = settings(max_examples=80, deadline=None)
+FEW = settings(max_examples=20, deadline=None)
 SEEDS, EPOCHS = st.integers(0, 2**32), st.integers(0, 10_000)
 COUNTS = st.lists(st.integers(1, 60), min_size=1, max_size=7)
 
@@ -33,14 +33,14 @@ def split_of(counts: list[int], missing: int = 0) -> SplitData:
     return SplitData(np.empty((len(targets), 1, 1, 3), np.uint8), targets, rows, [str(row) for row in rows], ["g"])
 
 
-@MANY
+@FEW
 @given(COUNTS, SEEDS, EPOCHS)
 def test_without_balance_an_epoch_holds_every_image_once(counts: list[int], seed: int, epoch: int) -> None:
     split = split_of(counts)
     assert sorted(order(split, "none", seed, epoch)) == list(range(sum(counts)))
 
 
-@MANY
+@FEW
 @given(COUNTS, SEEDS, EPOCHS, st.integers(0, 3))
 def test_with_balance_every_class_is_seen_equally_often(counts: list[int], seed: int, epoch: int, missing: int) -> None:
     """As often as an average class occurs (Sec. 4.1); a class that the split lacks is not waited for."""
@@ -50,7 +50,7 @@ def test_with_balance_every_class_is_seen_equally_often(counts: list[int], seed:
     assert np.bincount(split.truth[drawn]).tolist() == [0] * missing + [size] * len(counts)
 
 
-@MANY
+@FEW
 @given(COUNTS, SEEDS, EPOCHS)
 def test_no_image_of_a_class_is_preferred(counts: list[int], seed: int, epoch: int) -> None:
     """A small class's images come as often as one another, give or take one; a large class's at most once."""
@@ -64,7 +64,7 @@ def test_no_image_of_a_class_is_preferred(counts: list[int], seed: int, epoch: i
 
 
 @pytest.mark.parametrize("balance", ["none", "mean"])
-@settings(max_examples=60, deadline=None)
+@FEW
 @given(counts=COUNTS, seed=SEEDS, epoch=EPOCHS)
 def test_an_epoch_depends_on_nothing_but_seed_and_number(
     balance: str, counts: list[int], seed: int, epoch: int
@@ -79,13 +79,14 @@ def test_an_epoch_depends_on_nothing_but_seed_and_number(
 
 
 @pytest.mark.parametrize("balance", ["none", "mean"])
-@settings(max_examples=60, deadline=None)
+@FEW
 @given(counts=st.lists(st.integers(12, 60), min_size=2, max_size=7), seed=SEEDS, epoch=EPOCHS)
 def test_another_epoch_or_seed_has_another_order(balance: str, counts: list[int], seed: int, epoch: int) -> None:
     split = split_of(counts)
     first = order(split, balance, seed, epoch).tolist()
     assert order(split, balance, seed, epoch + 1).tolist() != first
     assert order(split, balance, seed + 1, epoch).tolist() != first
+    assert first != sorted(first), "not shuffled at all"
 
 
 def test_a_large_class_shows_other_images_in_other_epochs() -> None:
@@ -109,7 +110,7 @@ def test_classes_are_mixed_within_an_epoch() -> None:
 
 
 @pytest.mark.parametrize("name", ["val", "test"])
-@pytest.mark.parametrize("batch_size", [1, 8, 1000])
+@pytest.mark.parametrize("batch_size", [8, 1000])
 def test_what_is_judged_is_never_balanced(tiny_classes_study: Path, name: str, batch_size: int) -> None:
     """All images once, in the order of the ids beside which the predictions are written."""
     part = open_splits(tiny_classes_study / "prepared", tiny_classes_study / "splits.parquet")[name]
@@ -201,12 +202,3 @@ def test_the_same_seed_augments_a_classification_alike_whatever_was_drawn_before
     torch.manual_seed(3)
     augment(images, classes, seed=7)
     assert torch.equal(torch.rand(4), expected)
-
-
-def test_flips_and_turns_of_a_classification_change_no_pixel() -> None:
-    images = torch.randint(256, (16, 3, 32, 32), generator=torch.Generator().manual_seed(0)) / 255
-    augment = Augment(Augmentation(flip=0.5, transpose=0.5, affine=0, rotation_degrees=0, shift=0, scale=(1, 1)))
-    moved, _ = augment(images, torch.zeros(16, dtype=torch.int64), seed=4)
-    for before, after in zip(images, moved, strict=True):
-        laid = [torch.rot90(way, turns, (1, 2)) for way in (before, before.flip(-1)) for turns in range(4)]
-        assert sum(torch.allclose(image, after, atol=1e-3, rtol=0) for image in laid) == 1
