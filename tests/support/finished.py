@@ -9,6 +9,7 @@ import shlex
 import shutil
 import sys
 import warnings
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,17 +51,53 @@ def _make(root: Path) -> None:
     with (root / "params.yaml").open("w") as file:
         yaml.dump(params, file)
     project.commit("tiny")
+    run_all(root)
+
+
+def run_all(root: Path) -> None:
+    """Runs the command of every stage of the tree in this process: a fifth of the time that Snakemake's jobs take."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         stages = in_order(plan.load())
     for stage in stages:
         done = classroom(stage.command, root)
-        assert done.code == 0, done.error
+        assert done.code == 0, f"{stage.command}: {done.error}"
 
 
 def copy(root: Path, target: Path) -> Path:
     """A copy free to damage."""
     return shutil.copytree(root, target, symlinks=True)
+
+
+def files(root: Path, without: Container[str] = ()) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Every file and link in `root` by its path there, except in `without`."""
+    waiting = [""]
+    while waiting:
+        with os.scandir(root / (folder := waiting.pop())) as entries:
+            for entry in entries:
+                path = f"{folder}/{entry.name}".lstrip("/")
+                if path not in without:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(path)
+                    else:
+                        yield path, entry
+
+
+def restore(root: Path, target: Path) -> None:
+    """Makes `target`, a `copy` of `root` that was changed, its copy once more."""
+    whole, now = ({path: _stamp(entry) for path, entry in files(tree)} for tree in (root, target))
+    for path in now.keys() - whole.keys():
+        (target / path).unlink()
+    for path in (path for path, stamp in whole.items() if now.get(path) != stamp):
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        if (target / path).is_dir():
+            shutil.rmtree(target / path)
+        shutil.copy2(root / path, target / path, follow_symlinks=False)
+
+
+def _stamp(entry: os.DirEntry[str]) -> tuple[int, int]:
+    status = entry.stat(follow_symlinks=False)
+    return status.st_size, status.st_mtime_ns
 
 
 def classroom(command: str, root: Path | None = None) -> Done:

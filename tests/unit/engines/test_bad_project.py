@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,6 @@ def bomb(kind: str) -> str:
     """Nine levels of nine aliases each: four hundred million values, or a mapping merged as often."""
     first, level = {
         "list": ("[1]", lambda name: "[" + ", ".join([name] * 9) + "]"),
-        "mapping": ("{a: 1}", lambda name: "{" + ", ".join(f"k{i}: {name}" for i in range(9)) + "}"),
         "merge": ("{a: 1}", lambda name: "{<<: [" + ", ".join([name] * 9) + "]}"),
     }[kind]
     lines = [f"  b0: &b0 {first}"] + [f"  b{i}: &b{i} {level(f'*b{i - 1}')}" for i in range(1, 10)]
@@ -127,28 +126,17 @@ PARAMS = {
     # name: (what is done to the project, what is said of params.yaml)
     "none": (gone("params.yaml"), r"no such file\. Commands run in the project's root.*"),
     "a folder": (folder("params.yaml"), r"cannot be read \(Is a directory\)\. Expected.*"),
-    "empty": (put("params.yaml", ""), r"expected a mapping of settings, found none\. Bring .*"),
-    "a list": (put("params.yaml", "- demo\n"), r"expected a mapping .* found a list\..*"),
-    "not UTF-8": (put("params.yaml", b"scale: \xff\n"), r"not UTF-8 text .* byte 7\)\. Save it as UTF-8\."),
     "a tab": (edited("params.yaml", "  joint:", "\tjoint:"), r"not valid YAML: found character '\\t' .*"),
-    "cut off": (edited("params.yaml", "seeds:\n", "seeds: [\n"), r"not valid YAML: .* in line \d+.*Mend it there\."),
-    "a key twice": (
-        added("params.yaml", "scale: paper\n"), r'not valid YAML: found duplicate key "scale".* line \d+.*',
-    ),
     "two documents": (added("params.yaml", "---\na: 1\n"), r"not valid YAML: expected a single document .*"),
     "a NUL": (added("params.yaml", "a: \0\n"), r"not valid YAML: unacceptable character.*"),
     "Python's tag": (
         added("params.yaml", f"a: {CALL}\n"),
         r"not valid YAML: could not determine a constructor for the tag '.*os\.system' in line \d+.*",
     ),
-    "a tag of one's own": (
-        edited("params.yaml", "scale: demo", "scale: !mine demo"), r"not valid YAML: .*'!mine' in .*",
-    ),
     "bomb of lists": (put("params.yaml", bomb("list")), r"expected settings, found more .*"),
-    "bomb of mappings": (put("params.yaml", bomb("mapping")), r"expected settings, found more than 100,000 values.*"),
     "bomb of merges": (put("params.yaml", bomb("merge")), r"expected settings, found more than 100,000 values.*"),
     "an alias to itself": (put("params.yaml", "twins: &a [*a]\n"), r"expected settings, found more than 100,000 .*"),
-    "nested without end": (put("params.yaml", "a: " + "[" * 5000), r"not valid YAML: brackets nested too deeply\. .*"),
+    "nested without end": (put("params.yaml", "a: " + "[" * 1500), r"not valid YAML: brackets nested too deeply\. .*"),
     "a number of 5000 digits": (put("params.yaml", f"a: {'9' * 5000}\n"), r"not valid YAML: Exceeds the limit .*"),
     "unknown key": (
         edited("params.yaml", "  epochs: 1", "  epoch: 1"),
@@ -159,17 +147,12 @@ PARAMS = {
     ),
     "a number as a key": (added("params.yaml", "7: 1\n"), r"7: Keys should be strings.*"),
     "everything missing": (put("params.yaml", "scale: demo\n"), r"key 'seeds' is missing; .*; and \d+ more mistakes"),
-    "wrong type": (edited("params.yaml", "  epochs: 1", "  epochs: many"), r"training\.epochs: .* not 'many'"),
     "a value without end": (
         edited("params.yaml", "scale: demo", f"scale: {'x' * 10_000}"), r"scale: should be .{,200}",
     ),
     "out of range": (
         edited("params.yaml", "  learning_rate: 0.001", "  learning_rate: -1"),
         r"training\.learning_rate: should be greater than 0, not -1",
-    ),
-    "not a number": (
-        edited("params.yaml", "  learning_rate: 0.001", "  learning_rate: .nan"),
-        r"training\.learning_rate: should be .*, not nan",
     ),
     "a seed too large": (
         edited("params.yaml", "seeds:\n- 0", "seeds:\n- 1000000000"),
@@ -256,26 +239,10 @@ ARTEFACTS = {
         gone(f"{PREPARED}/images.npy"), TRAIN, rf".*images\.npy: no such .*Run `classroom prepare {STUDY}` first\.",
     ),
     "images: cut off": (cut(f"{PREPARED}/images.npy"), TRAIN, made_anew(PREPARE, f"{PREPARED}/images.npy")),
-    "images: of another type": (
-        array(f"{PREPARED}/images.npy", lambda a: a / 2), TRAIN, made_anew(PREPARE, f"{PREPARED}/images.npy"),
-    ),
     "images: a folder": (
         folder(f"{PREPARED}/images.npy"), TRAIN,
         rf"{PREPARED}, data/splits/.*: cannot be read .*Is a directory.*Run `classroom prepare` and .*",
     ),
-    "targets: other values": (
-        array(f"{PREPARED}/targets.npy", lambda a: a * 255), TRAIN, made_anew(PREPARE, f"{PREPARED}/targets.npy"),
-    ),
-    "targets: of another study": (
-        exchanged(f"{PREPARED}/targets.npy", f"{PREPARED}/images.npy"), TRAIN,
-        made_anew(PREPARE, f"{PREPARED}/targets.npy"),
-    ),
-    "index: cut off": (cut(f"{PREPARED}/index.parquet"), SPLIT, made_anew(PREPARE, f"{PREPARED}/index.parquet")),
-    "description: edited": (
-        edited(f"{PREPARED}/dataset.json", "segmentation", "poetry"), TRAIN,
-        made_anew(PREPARE, f"{PREPARED}/dataset.json"),
-    ),
-    "splits: cut off": (cut(f"data/splits/{STUDY}.parquet"), TRAIN, made_anew(SPLIT, f"data/splits/{STUDY}.parquet")),
     "splits: test images trained on": (
         table(f"data/splits/{STUDY}.parquet", lambda t: t.assign(split=t.split.replace("test", "train"))), TRAIN,
         made_anew(SPLIT, f"data/splits/{STUDY}.parquet"),
@@ -283,7 +250,6 @@ ARTEFACTS = {
     "teacher: none": (
         gone(TEACHER), OFFLINE, rf"{TEACHER}: no such .*Run `classroom train {STUDY} teacher --seed 0` first\.",
     ),
-    "teacher: cut off": (cut(TEACHER), OFFLINE, made_anew(TEACH, TEACHER)),
     "teacher: of another seed": (
         exchanged(TEACHER, TEACHER.replace("seed-0", "seed-1")), OFFLINE, made_anew(TEACH, TEACHER),
     ),
@@ -293,17 +259,6 @@ ARTEFACTS = {
     "run: metrics edited": (
         edited(f"{RUN}/metrics.json", '"test_images"', '"images"'), EVALUATE, made_anew(TRAIN, f"{RUN}/metrics.json"),
     ),
-    "run: metrics nested without end": (
-        put(f"{RUN}/metrics.json", "[" * 100_000), EVALUATE, made_anew(TRAIN, f"{RUN}/metrics.json"),
-    ),
-    "run: predictions cut off": (
-        cut(f"{RUN}/predictions.parquet"), EVALUATE, made_anew(TRAIN, f"{RUN}/predictions.parquet"),
-    ),
-    "run: predictions of another seed": (
-        exchanged(f"{RUN}/predictions.parquet", f"runs/{STUDY}/ml-v3/seed-1/predictions.parquet"), EVALUATE,
-        made_anew(TRAIN, f"{RUN}/predictions.parquet"),
-    ),
-    "run: history cut off": (cut(f"{RUN}/history.csv"), f"curves {STUDY}", made_anew(TRAIN, f"{RUN}/history.csv")),
     "run: receipt cut off": (
         cut(f"{RUN}/receipt.json"), EVALUATE,
         rf"{RUN}/receipt\.json: cannot be read as a run's receipt .*Train this run again\.",
@@ -313,15 +268,10 @@ ARTEFACTS = {
         rf"{RUN}/receipt\.json: cannot be read as a run's receipt .*'all'.*Train this run again\.",
     ),
     "results: none": (gone(VARIANT), TABLE, rf"{VARIANT}: cannot be read .*Run `classroom evaluate` for it again\."),
-    "results: cut off": (cut(VARIANT), TABLE, made_anew(EVALUATE, VARIANT)),
     "results: a better number": (edited(VARIANT, '"iou": 0.', '"iou": 0.9'), TABLE, made_anew(EVALUATE, VARIANT)),
     "results: of published methods": (
         put(f"results/comparison/{STUDY}.json", "{}"), "comparison table10",
         made_anew(f"compare {STUDY}", f"results/comparison/{STUDY}.json"),
-    ),
-    "results: costs": (
-        cut(f"results/costs/variants/{STUDY}/ml-v3.json"), "cost",
-        made_anew(EVALUATE, f"results/costs/variants/{STUDY}/ml-v3.json"),
     ),
     "results: costs of a study that left": (
         put("results/costs/variants/gone/ml-v3.json", '{"study": "gone", "method": "ml-v3", "seeds": {}}'), "cost",
@@ -415,18 +365,26 @@ COMMAND_LINES = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def tree(finished_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return finished.copy(finished_project, tmp_path_factory.mktemp("bad") / "project")
+
+
 @pytest.fixture
-def project(finished_project: Path, tmp_path: Path) -> Path:
-    return finished.copy(finished_project, tmp_path / "project")
+def project(tree: Path, finished_project: Path) -> Iterator[Path]:
+    """A copy free to damage; the next test finds it whole again, without all of it being copied anew."""
+    yield tree
+    finished.restore(finished_project, tree)
+
+
+NOTES = {".dvc/tmp", ".git"} | {
+    f".classroom/{name}" for name in ("plan.json", "networks.json", "methods.json", "hashes.json", "engine.lock")
+}
+"""What the engines note for themselves."""
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    """Every file but what the engines note for themselves."""
-    noted = (".dvc/tmp", ".git/", ".classroom/plan.json", ".classroom/networks.json", ".classroom/methods.json",
-             ".classroom/hashes.json", ".classroom/engine.lock")  # fmt: skip
-    paths = (path for path in root.rglob("*") if path.is_file())
-    names = {path.relative_to(root).as_posix(): path for path in paths}
-    return {name: path.read_bytes() for name, path in names.items() if not name.startswith(noted)}
+    return {path: Path(entry).read_bytes() for path, entry in finished.files(root, NOTES) if entry.is_file()}
 
 
 def refused(root: Path, command: str, said: str) -> Done:
@@ -475,9 +433,7 @@ def test_a_bad_command_line_is_named_in_one_paragraph(project: Path, case: str) 
 
 
 @pytest.mark.parametrize(
-    "content",
-    [f"cposix\nsystem\n(S'touch {PWNED}'\ntR.", "PK\x03\x04", ""],
-    ids=["a hostile pickle", "a damaged archive", "nothing"],
+    "content", [f"cposix\nsystem\n(S'touch {PWNED}'\ntR.", "PK\x03\x04"], ids=["a hostile pickle", "a damaged archive"]
 )
 def test_a_checkpoint_that_is_not_ours_is_said_and_not_used(project: Path, content: str) -> None:
     """It is not the user's to mend: the training begins anew, and ends as if the file had never been."""
@@ -502,22 +458,30 @@ def test_a_checkpoint_that_torch_would_unpickle_is_not_unpickled(project: Path) 
     assert not (project / PWNED).exists()
 
 
-def test_the_engines_damaged_notes_are_made_anew(project: Path) -> None:
+@pytest.fixture(scope="module")
+def recorded(finished_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same project with everything recorded in dvc.lock; read only."""
+    root = finished.copy(finished_project, tmp_path_factory.mktemp("recorded") / "project")
+    assert classroom("classroom reconcile", root).code == 0
+    return root
+
+
+def test_the_engines_damaged_notes_are_made_anew(recorded: Path, tmp_path: Path) -> None:
     """They hold nothing that is not known elsewhere; nor does a lock file, as long as there are receipts."""
+    project = finished.copy(recorded, tmp_path / "project")
     notes = ("plan.json", "hashes.json", "networks.json", "methods.json")
     for name, content in zip(notes, ("[]", "[1]", '{"versions": 1}', "{"), strict=True):
         put(f".classroom/{name}", content)(project)
     assert classroom("classroom check", project).code == 0
     assert classroom("classroom reconcile", project).out.endswith("nothing to do\n")
-    recorded = (project / "dvc.lock").read_bytes()
     gone("dvc.lock")(project)
     assert classroom("classroom reconcile", project).out.endswith("nothing to do\n")
-    assert (project / "dvc.lock").read_bytes() == recorded
+    assert (project / "dvc.lock").read_bytes() == (recorded / "dvc.lock").read_bytes()
 
 
-def test_what_dvc_brought_back_is_as_good_as_what_a_job_made(project: Path) -> None:
+def test_what_dvc_brought_back_is_as_good_as_what_a_job_made(recorded: Path, tmp_path: Path) -> None:
     """Receipts outside of runs stay behind when DVC checks out another version: then dvc.lock knows better."""
-    assert classroom("classroom reconcile", project).code == 0
+    project = finished.copy(recorded, tmp_path / "project")
     receipt = f".classroom/receipts/split@{STUDY}.json"
     said = json.loads((project / receipt).read_text())
     put(receipt, json.dumps(said | {"outputs": {f"data/splits/{STUDY}.parquet": "of another version"}}))(project)
