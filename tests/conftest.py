@@ -64,6 +64,14 @@ def finished_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return finished.make(tmp_path_factory)
 
 
+@pytest.fixture(scope="session")
+def recorded_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of the same project with everything recorded in dvc.lock; read only."""
+    from support import finished
+
+    return finished.make_recorded(tmp_path_factory)
+
+
 def _made(name: str, folder: Path) -> Path:
     from classroom.data import prepare, sources, split
 

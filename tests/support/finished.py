@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sys
 import warnings
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,11 +34,25 @@ class Done(NamedTuple):
 
 def make(factory: pytest.TempPathFactory) -> Path:
     """The project's root, made once for all processes that run tests. Not to be changed: copy it."""
+    return _once(factory, "finished-project", _make)
+
+
+def make_recorded(factory: pytest.TempPathFactory) -> Path:
+    """The root of the same project with everything recorded in dvc.lock; made once, and not to be changed either."""
+
+    def record(root: Path) -> None:
+        done = classroom("classroom reconcile", copy(make(factory), root))
+        assert done.code == 0, done.error
+
+    return _once(factory, "recorded-project", record)
+
+
+def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
     shared = factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else factory.getbasetemp()
-    root = shared / "finished-project"
-    with FileLock(shared / "finished-project.lock"):
+    root = shared / name
+    with FileLock(shared / f"{name}.lock"):
         if not (root / "reports").exists():
-            _make(root)
+            make(root)
     return root
 
 

@@ -458,17 +458,9 @@ def test_a_checkpoint_that_torch_would_unpickle_is_not_unpickled(project: Path) 
     assert not (project / PWNED).exists()
 
 
-@pytest.fixture(scope="module")
-def recorded(finished_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same project with everything recorded in dvc.lock; read only."""
-    root = finished.copy(finished_project, tmp_path_factory.mktemp("recorded") / "project")
-    assert classroom("classroom reconcile", root).code == 0
-    return root
-
-
-def test_the_engines_damaged_notes_are_made_anew(recorded: Path, tmp_path: Path) -> None:
+def test_the_engines_damaged_notes_are_made_anew(recorded_project: Path, tmp_path: Path) -> None:
     """They hold nothing that is not known elsewhere; nor does a lock file, as long as there are receipts."""
-    project = finished.copy(recorded, tmp_path / "project")
+    project = finished.copy(recorded_project, tmp_path / "project")
     notes = ("plan.json", "hashes.json", "networks.json", "methods.json")
     for name, content in zip(notes, ("[]", "[1]", '{"versions": 1}', "{"), strict=True):
         put(f".classroom/{name}", content)(project)
@@ -476,12 +468,12 @@ def test_the_engines_damaged_notes_are_made_anew(recorded: Path, tmp_path: Path)
     assert classroom("classroom reconcile", project).out.endswith("nothing to do\n")
     gone("dvc.lock")(project)
     assert classroom("classroom reconcile", project).out.endswith("nothing to do\n")
-    assert (project / "dvc.lock").read_bytes() == (recorded / "dvc.lock").read_bytes()
+    assert (project / "dvc.lock").read_bytes() == (recorded_project / "dvc.lock").read_bytes()
 
 
-def test_what_dvc_brought_back_is_as_good_as_what_a_job_made(recorded: Path, tmp_path: Path) -> None:
+def test_what_dvc_brought_back_is_as_good_as_what_a_job_made(recorded_project: Path, tmp_path: Path) -> None:
     """Receipts outside of runs stay behind when DVC checks out another version: then dvc.lock knows better."""
-    project = finished.copy(recorded, tmp_path / "project")
+    project = finished.copy(recorded_project, tmp_path / "project")
     receipt = f".classroom/receipts/split@{STUDY}.json"
     said = json.loads((project / receipt).read_text())
     put(receipt, json.dumps(said | {"outputs": {f"data/splits/{STUDY}.parquet": "of another version"}}))(project)
