@@ -31,6 +31,15 @@ def test_files_appear_with_their_content_in_folders_made_for_them(tmp_path):
     assert everything_in(tmp_path) == ["a", "a/one.txt", "b", "b/two.txt"]
 
 
+def test_a_file_is_replaced_and_not_written_over(tmp_path):
+    """A job that is reading the old one reads it to its end, and a link in DVC's cache keeps it."""
+    (tmp_path / "a.json").write_text("old")
+    with (tmp_path / "a.json").open() as reading:
+        write_text(tmp_path / "a.json", "new")
+        assert reading.read() == "old"
+    assert (tmp_path / "a.json").read_text() == "new"
+
+
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt], ids=lambda kind: kind.__name__)
 def test_an_interrupted_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path, failure):
     target = tmp_path / "weights.bin"
