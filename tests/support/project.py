@@ -211,7 +211,8 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None
 
 
 def publish(project: Project) -> None:
-    """Commits the results and pushes them to a DVC remote beside the project."""
+    """Records and commits the results, and pushes them to a DVC remote next to the project."""
+    project.run("classroom", "reconcile")
     project.run("dvc", "remote", "add", "--quiet", "--default", "store", str(project.root.parent / "store"))
     project.commit("results")
     project.run("dvc", "push", "--quiet", "--run-cache")
