@@ -8,9 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import ROOT
-
 from classroom.engines.reconcile import NESTED
+from support.studies import ROOT
 
 
 def run(*command: str, folder: Path, stdin: str | None = None) -> str:
