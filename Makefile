@@ -16,7 +16,6 @@ test: .venv/ready
 	ruff check .
 	ruff format --check .
 	snakefmt --check workflow
-	snakemake --lint
 	@if command -v slurmctld >/dev/null; then $(MAKE) --no-print-directory .venv/slurm; fi
 	python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
