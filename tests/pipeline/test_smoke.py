@@ -65,7 +65,7 @@ def test_a_table_is_made_and_neither_engine_does_it_again(table: Project) -> Non
 
 def test_a_clone_pulls_and_reruns_exactly_what_one_weight_changes(table: Project, tmp_path: Path) -> None:
     """In a clone Snakemake has no memory at all, and git and DVC give files whatever times they like."""
-    clone = table.clone(tmp_path / "clone")
+    clone = table.clone(tmp_path / "clone", STAGE)
     assert clone.planned(TABLE) == Counter()
     assert clone.repro(STAGE) == []
     clone.weigh("kd_ml-v3", 0.3)
