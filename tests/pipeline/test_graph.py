@@ -45,7 +45,7 @@ def test_snakemake_says_bad_settings_in_one_paragraph(old: str, new: str, messag
     """Before any job, without a traceback, and in the same words as `classroom check`."""
     good = (edited.root / "params.yaml").read_text()
     (edited.root / "params.yaml").write_text(good.replace(old, new, 1))
-    said = classroom("check", edited.root)
+    said = classroom("classroom check", edited.root)
     printed = edited.snakemake("-n", expect=1)
     (edited.root / "params.yaml").write_text(good)
     assert (said.code, message in said.error) == (1, True)
