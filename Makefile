@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: table4 all test bench slurm format lock clean rulegraph
+.PHONY: table4 all test test-all fuzz coverage bench slurm format lock clean rulegraph
 
 table4: .venv/ready
 	snakemake --cores all reports/table4.md
@@ -12,13 +12,34 @@ table4: .venv/ready
 all: .venv/ready
 	snakemake --cores all
 
+PYTEST := python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+SMOKE := tests/pipeline/test_smoke.py
+
+# Linters, unit tests and a smoke test of the pipeline: five minutes on two fast cores.
 test: .venv/ready
 	ruff check .
 	ruff format --check .
 	snakefmt --check workflow
-	snakemake --lint
+	$(PYTEST) $(SMOKE) tests/unit
+
+# And everything else: the pipeline with the real engines, the site in Chromium, a real Slurm.
+test-all: test
 	@if command -v slurmctld >/dev/null; then $(MAKE) --no-print-directory .venv/slurm; fi
-	python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) --ignore $(SMOKE) tests/cluster tests/pipeline tests/browser
+
+# The property tests on many fresh examples. It prints the seed, with which it can be repeated.
+EXAMPLES ?= 1000
+SEED ?= $(shell date +%s)
+fuzz: .venv/ready
+	@echo "To repeat this run: make fuzz SEED=$(SEED) EXAMPLES=$(EXAMPLES)"
+	EXAMPLES=$(EXAMPLES) $(PYTEST) -m hypothesis --hypothesis-profile fuzz --hypothesis-seed $(SEED) tests
+
+# Lines and branches of src/classroom that the tests run, whichever process runs them.
+coverage: .venv/ready
+	coverage erase
+	coverage run -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile tests
+	coverage combine --quiet
+	coverage report
 
 # For a cluster: Snakemake's SLURM plugin, then see docs/clusters.md.
 slurm: .venv/ready

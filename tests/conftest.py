@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 # Before torch is imported: threads of several small trainings fight over the cores.
@@ -18,6 +19,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from classroom import params
 from classroom.params import Dataset, Split, select
 from support.studies import CLASSES_STUDY, ROOT, STUDY, shrink
+
+# The same examples in every run, so that unchanged code never fails by chance; `make fuzz` tries fresh ones.
+hypothesis.settings.register_profile("same", max_examples=25, deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile(
+    "fuzz", max_examples=int(os.environ.get("EXAMPLES", "1000")), deadline=None, database=None, print_blob=True
+)
+hypothesis.settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True)

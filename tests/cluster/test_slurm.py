@@ -22,11 +22,6 @@ from support import slurm
 from support.project import Project, start, trainings, wait_for
 from support.studies import STUDY
 
-pytestmark = [
-    pytest.mark.engines,
-    pytest.mark.slurm,
-]
-
 TARGET = "reports/table4.md"
 PROFILE = (
     "--workflow-profile", "workflow/profiles/slurm",

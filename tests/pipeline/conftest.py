@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from support.finished import run_all
 from support.project import Project, checkout, compare, once, only, publish
 from support.studies import CLASSES_STUDY, STUDY, shrink
 
@@ -31,11 +32,11 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture(scope="session")
 def finished_once(pristine: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Everything run by Snakemake, committed and pushed to a DVC remote. Not to be changed: use `finished`."""
+    """Everything made, recorded, committed and pushed to a DVC remote. Not to be changed: use `finished`."""
 
     def make(folder: Path) -> None:
         project = pristine.copy(folder / "project")
-        project.snakemake("all")
+        run_all(project.root)
         publish(project)
 
     return once(tmp_path_factory, "finished", make)
@@ -59,10 +60,8 @@ def clone(cloned_once: Project, tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def finished_studies(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """All studies, a classification one with its twin and a grid search over an offline variant, run by Snakemake.
-
-    Committed and pushed. Not to be changed: copy it.
-    """
+    """All studies, a classification one with its twin and a grid search over an offline variant: everything made,
+    recorded, committed and pushed. Not to be changed: copy it."""
 
     def make(folder: Path) -> None:
         project = checkout(folder / "project")
@@ -77,7 +76,7 @@ def finished_studies(tmp_path_factory: pytest.TempPathFactory) -> Project:
         project.set(**params)
         project.run("classroom", "add-twin", CLASSES_STUDY)
         project.commit("tiny")
-        project.snakemake("reports/all")
+        run_all(project.root)
         publish(project)
 
     return once(tmp_path_factory, "studies", make)

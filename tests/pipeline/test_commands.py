@@ -4,18 +4,18 @@ much; no less, or it would rerun too little."""
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
-from support.project import Project
+from classroom.engines import plan
 from support.studies import CLASSES_STUDY, ROOT, STUDY
-
-pytestmark = pytest.mark.engines
 
 # One stage of every kind.
 STAGES = [
@@ -53,60 +53,35 @@ APART = {"export/memory.py"}
 
 CODE_PACKAGES = ("data/readers/__init__.py", "data/phantoms/__init__.py")
 
-RUN = """
-import sys
-from classroom.cli import app
-sys.argv = sys.argv[1:]
-app(standalone_mode=False)
-print("MODULES", *sorted(sys.modules[name].__file__ for name in sys.modules if name.split(".")[0] == "classroom"))
-"""
 
-
-def stripped(project: Project, folder: Path) -> tuple[Project, dict[str, Any]]:
-    """A copy without dvc.yaml, so that each command sees nothing but its params.yaml; and the stages by name."""
-    copy = project.copy(folder / "project")
-    copy.run("classroom", "reconcile")
-    plan = json.loads((copy.root / ".classroom/plan.json").read_text())
-    (copy.root / "dvc.yaml").unlink()
-    return copy, {stage["name"]: stage for stage in plan["stages"]}
-
-
-@pytest.fixture(scope="module")
-def masks_tree(finished_once: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[str, Any]]:
-    return stripped(finished_once, tmp_path_factory.mktemp("stripped"))
-
-
-@pytest.fixture(scope="module")
-def classes_tree(finished_studies: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[str, Any]]:
-    return stripped(finished_studies, tmp_path_factory.mktemp("stripped"))
-
-
-@pytest.mark.parametrize(
-    ("tree", "name"), [*(("masks_tree", name) for name in STAGES), *(("classes_tree", name) for name in CLASSES_STAGES)]
-)
-def test_a_command_uses_what_its_stage_declares(tree: str, name: str, request: pytest.FixtureRequest) -> None:
-    project, stages = request.getfixturevalue(tree)
-    stage, root = stages[name], project.root
-    complete = (root / "params.yaml").read_text()
-    (root / "params.yaml").write_text(declared_only(complete, stage["params"]))
-    try:
-        printed = project.run("python", "-c", RUN, *shlex.split(stage["command"]))
-    finally:
-        (root / "params.yaml").write_text(complete)
-
-    package = root / "src/classroom"
-    used = {str(Path(path).relative_to(package)) for path in printed.split("MODULES ")[1].split()}
-    declared = {dep.removeprefix("src/classroom/") for dep in stage["dependencies"] if dep.endswith(".py")}
-    used = {path for path in used if not path.startswith("engines/") and path not in PLUMBING - declared}
-    used = {path for path in used if not path.endswith("__init__.py") or path in declared_packages(stage)}
-    assert used <= declared
-    spare = {"method_masks": ADVERSARIAL, "tune_masks": ADVERSARIAL, "measure": APART}.get(name.split("@")[0], set())
-    assert declared - used <= spare
-
-
-def declared_packages(stage: dict[str, Any]) -> set[str]:
-    """The packages that hold code of their own and are declared; all others hold a line of documentation."""
-    return {dep.removeprefix("src/classroom/") for dep in stage["dependencies"] if dep.endswith("__init__.py")}
+@pytest.mark.parametrize(("tree", "names"), [("finished_once", STAGES), ("finished_studies", CLASSES_STAGES)])
+def test_commands_use_what_their_stages_declare(
+    tree: str, names: list[str], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """In a copy without dvc.yaml, so that each command sees nothing but its params.yaml."""
+    project = request.getfixturevalue(tree).copy(tmp_path / "project")
+    with contextlib.chdir(project.root):
+        stages = plan.load()
+    (project.root / "dvc.yaml").unlink()
+    complete = (project.root / "params.yaml").read_text()
+    commands = tmp_path / "commands.json"
+    given = [(shlex.split(stages[name].command), declared_only(complete, stages[name].params)) for name in names]
+    commands.write_text(json.dumps(given))
+    printed = project.run("python", str(ROOT / "tests/support/declared.py"), str(commands))
+    wrong = {}
+    for name, loaded in zip(names, json.loads(printed.splitlines()[-1]), strict=True):
+        if loaded is None:
+            wrong[name] = "failed: a setting or a file that it reads is not declared"
+            continue
+        stage = stages[name]
+        used = {str(Path(path).relative_to(project.root / "src/classroom")) for path in loaded}
+        declared = {dep.removeprefix("src/classroom/") for dep in stage.dependencies if dep.endswith(".py")}
+        used = {path for path in used if not path.startswith("engines/") and path not in PLUMBING - declared}
+        used = {path for path in used if not path.endswith("__init__.py") or path in declared}
+        spare = {"method_masks": ADVERSARIAL, "tune_masks": ADVERSARIAL, "measure": APART}
+        if used - declared or declared - used - spare.get(name.split("@")[0], set()):
+            wrong[name] = {"not declared": used - declared, "not used": declared - used}
+    assert not wrong
 
 
 def test_packages_hold_no_code_but_the_declared_ones() -> None:
@@ -116,7 +91,7 @@ def test_packages_hold_no_code_but_the_declared_ones() -> None:
             assert len(ast.parse(path.read_text()).body) == 1, path
 
 
-def declared_only(complete: str, keys: list[str]) -> str:
+def declared_only(complete: str, keys: Iterable[str]) -> str:
     whole = YAML(typ="safe").load(complete)
     kept: dict[str, Any] = {}
     for key in keys:

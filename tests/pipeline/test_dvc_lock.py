@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from dvc.utils.serialize import YAMLFileCorruptedError, dumps_yaml, modify_yaml, parse_yaml
-from hypothesis import example, given, settings
+from dvc.utils.serialize import YAMLFileCorruptedError, dumps_yaml, parse_yaml
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from classroom.engines.dvc_lock import edited, parse
@@ -53,7 +53,6 @@ def read(text: str, folder: str | Path, parser: Callable[[str, str], Any] = pars
     return parse(text, str(path), parser)
 
 
-@settings(deadline=None)
 @given(versions=st.lists(STAGES, min_size=1, max_size=3))
 def test_it_says_what_dvc_reads_in_it(versions: list[dict[str, Any]]) -> None:
     """Whatever of it was read before."""
@@ -72,7 +71,6 @@ LINES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(deadline=None)
 @given(stages=STAGES, edits=st.lists(st.tuples(st.integers(0, 40), st.booleans(), LINES), max_size=4))
 @example(stages=TWO, edits=[(3, False, "    a: &a [1]"), (6, False, "    b: *a"), (3, True, "    a: &a [2]")])
 @example(stages=TWO, edits=[(4, True, "  a:"), (5, True, "    cmd: x")])  # twice, and the same
@@ -92,31 +90,31 @@ def test_an_edited_one_is_understood_or_refused_as_by_dvc(
             assert outcome(lambda: read(text, folder)) == theirs  # noqa: B023
 
 
-@settings(max_examples=50, deadline=None)
 @example(before={"train": {"cmd": "x"}}, changes=[{}], gone={"train"})
 @example(
     before=TWO, changes=[{"b": {"params": {"params.yaml": {"of": value}}}} for value in (1, True, 1.0)], gone=set()
 )
+@example(before={"a": {"params": {"params.yaml": {"of": 6.804625110536882e17}}}}, changes=[{"b": {}}], gone=set())
 @example(before={"a": {"x": 1, "y": 2}}, changes=[{"a": {"y": 2, "x": 1}}], gone=set())
 @given(before=st.none() | STAGES, changes=st.lists(STAGES, min_size=1, max_size=3), gone=st.sets(NAMES, max_size=1))
-def test_it_is_written_as_dvc_writes_it(
+def test_what_is_written_is_read_back(
     before: dict[str, Any] | None, changes: list[dict[str, Any]], gone: set[str]
 ) -> None:
-    """To the byte."""
+    """As from a text that DVC writes whole; editing one, DVC spoils digits of large floats that did not change."""
     with TemporaryDirectory() as folder:
-        ours, theirs = Path(folder, "dvc.lock"), Path(folder, "theirs.lock")
-        for path in (ours, theirs):
-            if before is not None:
-                path.write_text(dumps_yaml(content(before)), encoding="utf-8")
+        path, expected = Path(folder, "dvc.lock"), dict(before or {})
+        if before is not None:
+            path.write_text(dumps_yaml(content(before)), encoding="utf-8")
         for stages in changes:
-            for editing in (edited(ours), modify_yaml(theirs)):
-                with editing as now:
-                    now.setdefault("schema", "2.0")
-                    entries = now.setdefault("stages", {})
-                    for name in gone & set(entries):
-                        del entries[name]
-                    entries.update(stages)
-            assert ours.read_bytes() == theirs.read_bytes()
+            with edited(path) as now:
+                now.setdefault("schema", "2.0")
+                entries = now.setdefault("stages", {})
+                for same in (entries, expected):
+                    for name in gone & set(same):
+                        del same[name]
+                    same.update(stages)
+            whole = dumps_yaml(content(expected))
+            assert outcome(lambda: parse_yaml(path.read_text(), path)) == outcome(lambda: parse_yaml(whole, path))  # noqa: B023
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,6 @@ from classroom.files import content_hash
 from support.project import Project, start, trainings, wait_for
 from support.studies import ROOT, STUDY
 
-pytestmark = pytest.mark.engines
-
 PREPARED = f"data/prepared/{STUDY}/images.npy"
 RUN = f"runs/{STUDY}/ml-v3/seed-0"
 YEAR = 365 * 24 * 3600

@@ -18,8 +18,6 @@ import requests
 
 from support.project import Project
 
-pytestmark = pytest.mark.engines
-
 
 @dataclass(frozen=True)
 class Remote:

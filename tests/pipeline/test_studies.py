@@ -13,8 +13,6 @@ from ruamel.yaml import YAML
 from support.project import Project
 from support.studies import CLASSES_STUDY
 
-pytestmark = pytest.mark.engines
-
 
 def test_every_report_is_made_and_both_engines_are_done(finished_studies: Project) -> None:
     """`snakemake reports/all` leaves nothing out, and nothing to do for either engine."""

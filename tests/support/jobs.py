@@ -1,11 +1,17 @@
-"""How many jobs of which rule a change causes in the tiny configuration."""
+"""The jobs of both engines, and how many of which rule a change causes in the tiny configuration."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 
-# of the variant that stands for ours in Table 10
+from support.project import Project
+
+ONE_WEIGHT = Counter(train=1, evaluate=1, variants_table=1)
+"""Of one variant, for its table."""
+# Of the variant that stands for ours in Table 10, for everything.
 ONE_VARIANT = Counter(
     train=1,
     evaluate=1,
@@ -47,3 +53,33 @@ RULE_OF = {
 def rules(stages: Iterable[str]) -> Counter[str]:
     names = (stage.split("@")[0] for stage in stages)
     return Counter(RULE_OF.get(name, name) for name in names)
+
+
+def jobs_of_snakemake(project: Project) -> dict[tuple[str, ...], tuple[str, set[str]]]:
+    """Command and inputs of every job, by its sorted outputs, from what a forced dry run prints."""
+    printed = project.snakemake("-n", "-p", "--forceall", "all")
+    jobs = {}
+    for block in re.split(r"\n(?=(?:local)?rule )", printed):
+        found = {key: value for key, value in re.findall(r"^    (input|output): (.*)$", block, re.MULTILINE)}
+        command = re.search(r"^Shell command: (?:export PATH=.*; )?(classroom .*) 2> \S+$", block, re.MULTILINE)
+        if command:
+            outputs = tuple(sorted(found["output"].split(", ")))
+            jobs[outputs] = (command.group(1), set(found["input"].split(", ")))
+    return jobs
+
+
+def jobs_of_dvc(project: Project) -> dict[tuple[str, ...], tuple[str, set[str]]]:
+    printed = project.run(
+        "python", "-c",
+        "import json; from dataclasses import asdict; from classroom.engines import plan;"
+        "print(json.dumps([asdict(stage) for stage in plan.load().values()]))",
+    )  # fmt: skip
+    stages = json.loads(printed)
+    outputs = [out for stage in stages for out in stage["outputs"]]
+    jobs = {}
+    for stage in stages:
+        inputs = set()
+        for dependency in stage["dependencies"]:
+            inputs |= {out for out in outputs if out.startswith(f"{dependency}/")} or {dependency}
+        jobs[tuple(sorted(stage["outputs"]))] = (stage["command"], inputs)
+    return jobs

@@ -73,11 +73,11 @@ class Project:
         shutil.copytree(self.root, target, symlinks=True)
         return Project(target)
 
-    def clone(self, target: Path) -> Project:
-        """A fresh clone after `dvc pull` from the remote."""
+    def clone(self, target: Path, *stages: str) -> Project:
+        """A fresh clone after `dvc pull` from the remote, of everything or of what these stages need."""
         self.run("git", "clone", "--quiet", str(self.root), str(target))
         clone = Project(target)
-        clone.run("dvc", "pull", "--quiet", "--run-cache")
+        clone.run("dvc", "pull", "--quiet", "--run-cache", *(("--with-deps", *stages) if stages else ()))
         return clone
 
     def edit(self, path: str, old: str, new: str) -> None:
@@ -211,7 +211,8 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None
 
 
 def publish(project: Project) -> None:
-    """Commits the results and pushes them to a DVC remote beside the project."""
+    """Records and commits the results, and pushes them to a DVC remote next to the project."""
+    project.run("classroom", "reconcile")
     project.run("dvc", "remote", "add", "--quiet", "--default", "store", str(project.root.parent / "store"))
     project.commit("results")
     project.run("dvc", "push", "--quiet", "--run-cache")

@@ -9,8 +9,6 @@ rule fetch:
         directory("data/raw/{dataset}"),
     log:
         "logs/fetch/{dataset}.log",
-    conda:
-        "../envs/classroom.yaml"
     shell:
         "classroom fetch {wildcards.dataset} 2> {log}"
 
@@ -24,8 +22,6 @@ rule prepare:
         prepared_files("{study}"),
     log:
         "logs/prepare/{study}.log",
-    conda:
-        "../envs/classroom.yaml"
     shell:
         "classroom prepare {wildcards.study} 2> {log}"
 
@@ -39,7 +35,5 @@ rule split:
         "data/splits/{study}.parquet",
     log:
         "logs/split/{study}.log",
-    conda:
-        "../envs/classroom.yaml"
     shell:
         "classroom split {wildcards.study} 2> {log}"

@@ -23,8 +23,6 @@ rule export:
         study=names(params.deploy.studies),
         exported=names({"teacher", params.deploy.method}),
         part="T|S1|ensemble",
-    conda:
-        "../envs/classroom.yaml"
     shell:
         "classroom export {wildcards.study} {wildcards.exported} --seed {wildcards.seed} --network {wildcards.part} 2> {log}"
 
@@ -43,8 +41,6 @@ rule measure:
         "logs/measure/{study}.log",
     wildcard_constraints:
         study=names(params.deploy.studies),
-    conda:
-        "../envs/classroom.yaml"
     threads: workflow.resource_settings.cores or 1  # all: what ran beside it would be measured too
     params:
         run=f"{params.deploy.method} --seed {params.seeds[0]}",
@@ -71,7 +67,5 @@ rule deploy_table:
         "logs/table/{table}.log",
     wildcard_constraints:
         table=names(params.deploy.tables),
-    conda:
-        "../envs/classroom.yaml"
     shell:
         "classroom deploy-table {wildcards.table} 2> {log}"

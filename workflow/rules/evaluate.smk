@@ -13,8 +13,6 @@ rule evaluate_baseline:
         "logs/evaluate/{table}/{study}/{network}.log",
     wildcard_constraints:
         table=names(params.baseline_tables),
-    conda:
-        "../envs/classroom.yaml"
     shell:
         "classroom evaluate {wildcards.study} {wildcards.network} 2> {log}"
 
@@ -29,8 +27,6 @@ rule evaluate:
         "results/costs/variants/{study}/{variant}.json",
     log:
         "logs/evaluate/{study}/{variant}.log",
-    conda:
-        "../envs/classroom.yaml"
     shell:
         "classroom evaluate {wildcards.study} {wildcards.variant} 2> {log}"
 
@@ -47,8 +43,6 @@ rule compare:
         "logs/compare/{study}.log",
     wildcard_constraints:
         study=names(compared_studies()),
-    conda:
-        "../envs/classroom.yaml"
     shell:
         "classroom compare {wildcards.study} 2> {log}"
 
@@ -72,8 +66,6 @@ rule tuned:
         "logs/tuned/{study}.log",
     wildcard_constraints:
         study=names(tuned_studies()),
-    conda:
-        "../envs/classroom.yaml"
     shell:
         "classroom tune {wildcards.study} 2> {log}"
 
@@ -92,8 +84,6 @@ rule cka:
         "logs/cka/{study}/{variant}/seed-{seed}.log",
     wildcard_constraints:
         study=names(params.cka.studies),
-    conda:
-        "../envs/classroom.yaml"
     threads: params.training.threads
     shell:
         "classroom cka {wildcards.study} {wildcards.variant} --seed {wildcards.seed} 2> {log}"
@@ -119,7 +109,5 @@ rule choose:
         "logs/choose/{study}.log",
     wildcard_constraints:
         study=names(params.grid.studies),
-    conda:
-        "../envs/classroom.yaml"
     shell:
         "classroom choose {wildcards.study} 2> {log}"

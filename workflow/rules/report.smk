@@ -22,8 +22,6 @@ rule variants_table:
         "logs/table/{table}.log",
     wildcard_constraints:
         table=names(report_names("variants")),
-    conda:
-        "../envs/classroom.yaml"
     params:
         study=lambda wildcards: study_of("variants", wildcards.table),
     shell:
@@ -49,8 +47,6 @@ rule fidelity_table:
         "logs/table/{table}.log",
     wildcard_constraints:
         table=names(report_names("fidelity")),
-    conda:
-        "../envs/classroom.yaml"
     params:
         study=lambda wildcards: study_of("fidelity", wildcards.table),
     shell:
@@ -75,8 +71,6 @@ rule architecture_table:
         "logs/table/{table}.log",
     wildcard_constraints:
         table=names(report_names("architecture")),
-    conda:
-        "../envs/classroom.yaml"
     params:
         study=lambda wildcards: study_of("architecture", wildcards.table),
     shell:
@@ -107,8 +101,6 @@ rule baselines_table:
         "logs/table/{table}.log",
     wildcard_constraints:
         table=names(params.baseline_tables),
-    conda:
-        "../envs/classroom.yaml"
     shell:
         "classroom baselines {wildcards.table} 2> {log}"
 
@@ -132,8 +124,6 @@ rule twin_table:
         "logs/table/{table}.log",
     wildcard_constraints:
         table=names(params.twins),
-    conda:
-        "../envs/classroom.yaml"
     shell:
         "classroom twin {wildcards.table} 2> {log}"
 
@@ -158,8 +148,6 @@ rule comparison_table:
         "logs/table/{table}.log",
     wildcard_constraints:
         table=names(params.comparison.tables),
-    conda:
-        "../envs/classroom.yaml"
     shell:
         "classroom comparison {wildcards.table} 2> {log}"
 
@@ -174,8 +162,6 @@ rule exchange_tables:
         multiext("reports/pages/table", "1.json", "5.json"),
     log:
         "logs/table/exchange.log",
-    conda:
-        "../envs/classroom.yaml"
     shell:
         "classroom exchange 2> {log}"
 
@@ -196,8 +182,6 @@ rule cost_table:
         "reports/pages/cost.json",
     log:
         "logs/table/cost.log",
-    conda:
-        "../envs/classroom.yaml"
     shell:
         "classroom cost 2> {log}"
 
@@ -222,8 +206,6 @@ rule picture:
         "logs/pictures/{picture}.log",
     wildcard_constraints:
         picture=names(params.pictures),
-    conda:
-        "../envs/classroom.yaml"
     shell:
         "classroom picture {wildcards.picture} 2> {log}"
 
@@ -246,8 +228,6 @@ rule cka_figure:
         "logs/cka/{figure}.log",
     wildcard_constraints:
         figure=names(params.cka.figures),
-    conda:
-        "../envs/classroom.yaml"
     shell:
         "classroom cka-figure {wildcards.figure} 2> {log}"
 
@@ -270,8 +250,6 @@ rule cka_table:
         "logs/cka/{study}.log",
     wildcard_constraints:
         study=names(params.cka.studies),
-    conda:
-        "../envs/classroom.yaml"
     shell:
         "classroom cka-table {wildcards.study} 2> {log}"
 
@@ -300,8 +278,6 @@ rule curves:
         "reports/pages/agreement-{study}.json",
     log:
         "logs/curves/{study}.log",
-    conda:
-        "../envs/classroom.yaml"
     shell:
         "classroom curves {wildcards.study} 2> {log}"
 
@@ -329,8 +305,6 @@ rule samples:
         "logs/samples/{study}.log",
     wildcard_constraints:
         study=names(params.samples),
-    conda:
-        "../envs/classroom.yaml"
     params:
         run=lambda wildcards: f"{params.samples[wildcards.study]} --seed {params.seeds[0]}",
     shell:
@@ -348,7 +322,5 @@ rule site:
         "reports/index.html",
     log:
         "logs/site.log",
-    conda:
-        "../envs/classroom.yaml"
     shell:
         "classroom site 2> {log}"

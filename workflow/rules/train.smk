@@ -12,8 +12,6 @@ rule baseline:
     log:
         "logs/train/{study}/{network}/seed-{seed}.log",
     priority: 1  # others wait for the teacher
-    conda:
-        "../envs/classroom.yaml"
     threads: params.training.threads
     resources:
         gpu=1,
@@ -31,8 +29,6 @@ rule train:
         run_files("runs/{study}/{joint}/seed-{seed}"),
     log:
         "logs/train/{study}/{joint}/seed-{seed}.log",
-    conda:
-        "../envs/classroom.yaml"
     threads: params.training.threads
     resources:
         gpu=1,
@@ -51,8 +47,6 @@ rule train_offline:
         run_files("runs/{study}/{offline}/seed-{seed}"),
     log:
         "logs/train/{study}/{offline}/seed-{seed}.log",
-    conda:
-        "../envs/classroom.yaml"
     threads: params.training.threads
     resources:
         gpu=1,
@@ -70,8 +64,6 @@ rule grid:
         run_files("grid/{study}/{joint}/{alpha_1}-{alpha_2}-{share}/seed-{seed}"),
     log:
         "logs/grid/{study}/{joint}/{alpha_1}-{alpha_2}-{share}/seed-{seed}.log",
-    conda:
-        "../envs/classroom.yaml"
     threads: params.training.threads
     resources:
         gpu=1,
@@ -90,8 +82,6 @@ rule grid_offline:
         run_files("grid/{study}/{offline}/{alpha_1}-{alpha_2}-{share}/seed-{seed}"),
     log:
         "logs/grid/{study}/{offline}/{alpha_1}-{alpha_2}-{share}/seed-{seed}.log",
-    conda:
-        "../envs/classroom.yaml"
     threads: params.training.threads
     resources:
         gpu=1,
@@ -110,8 +100,6 @@ rule method:
         run_files("compared/{study}/{method}/seed-{seed}"),
     log:
         "logs/compared/{study}/{method}/seed-{seed}.log",
-    conda:
-        "../envs/classroom.yaml"
     threads: params.training.threads
     resources:
         gpu=1,
@@ -130,8 +118,6 @@ rule tune_method:
         run_files("tune/{study}/{method}/{factor}/seed-{seed}"),
     log:
         "logs/tune/{study}/{method}/{factor}/seed-{seed}.log",
-    conda:
-        "../envs/classroom.yaml"
     threads: params.training.threads
     resources:
         gpu=1,

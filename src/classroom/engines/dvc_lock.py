@@ -1,8 +1,8 @@
 """dvc.lock stage by stage: what stayed as it was is neither parsed nor written out anew.
 
 DVC parses all of it at every start, and after every job once more, to write all of it: with 300 trainings these are two
-million characters. Here the same content and, to the byte, the same text come of the stages alone that changed. A text
-that DVC would not have written so itself is left to DVC.
+million characters. Here only the stages that changed are parsed and written; the text of the others stays. A text that
+DVC would not have written so itself is left to DVC.
 """
 
 from __future__ import annotations

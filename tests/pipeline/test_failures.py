@@ -1,0 +1,76 @@
+"""A training that fails or is killed costs its own work at most, and never hides behind an old result."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from support.jobs import ONE_WEIGHT
+from support.project import Project, start, trainings, wait_for
+from support.studies import STUDY
+
+TABLE, STAGE = "reports/table4.md", f"variants_table@{STUDY}"
+
+
+def test_a_failed_training_never_hides_behind_an_old_result(finished: Project) -> None:
+    """T10: Snakemake alone would build the table from the variant's old results (its issue 1978)."""
+    old = (finished.root / "reports/table4.md").read_bytes()
+    obstacle = finished.root / "checkpoints/runs" / STUDY / "kd_ml-v3"
+    obstacle.mkdir(parents=True, exist_ok=True)
+    (obstacle / "seed-0").write_text("a file where the checkpoint's folder should be")
+    finished.weigh("kd_ml-v3", 0.3)
+    finished.weigh("ml-v3", 0.3)
+    printed = finished.snakemake(TABLE, expect=1)
+    assert "seed-0: cannot be written" in printed
+    assert (finished.root / "reports/table4.md").read_bytes() == old
+    assert finished.planned(TABLE) == ONE_WEIGHT, "the sibling that finished is recorded, the failed one is due"
+    (obstacle / "seed-0").unlink()
+    finished.snakemake(TABLE)
+    assert finished.repro(STAGE) == []
+    assert (finished.root / "reports/table4.md").read_bytes() != old
+
+
+def test_a_training_killed_once_is_retried_from_its_checkpoint(finished: Project) -> None:
+    finished.edit("params.yaml", "epochs: 1", "epochs: 80")
+    running = start(finished, "snakemake", "--cores", "1", f"runs/{STUDY}/student/seed-0/metrics.json")
+    checkpoint = finished.root / "checkpoints/runs" / STUDY / "student" / "seed-0" / "newest.pt"
+    wait_for(checkpoint.exists)
+    for training in trainings(finished):
+        training.kill()
+    assert running.wait(timeout=120) == 0
+    assert "resumed from" in (finished.root / f"logs/train/{STUDY}/student/seed-0.log").read_text()
+    assert not checkpoint.exists()
+
+
+@pytest.mark.parametrize("engine", ["snakemake", "dvc"])
+def test_a_killed_engine_loses_nothing_finished(engine: str, pristine: Project, tmp_path: Path) -> None:
+    """T11: after kill -9 of everything, a second start does what is missing, and both engines agree."""
+    project = pristine.copy(tmp_path / "project")
+    result, stage = f"results/variants/{STUDY}/kd_off-v1.json", f"evaluate_offline@{STUDY}-kd_off-v1"
+    command = ("snakemake", "--cores", "2", result) if engine == "snakemake" else ("dvc", "repro", stage)
+    running = start(project, *command)
+    teacher = project.root / f"runs/{STUDY}/teacher/seed-0/receipt.json"
+    wait_for(teacher.exists)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    log = project.root / f"logs/train/{STUDY}/teacher/seed-0.log"
+    trained = log.stat().st_mtime_ns if log.exists() else 0
+    project.run(*command)
+    assert project.repro(stage) == []
+    assert project.planned(result) == Counter()
+    if engine == "snakemake":  # DVC deletes what it has not recorded before it runs a stage
+        assert log.stat().st_mtime_ns == trained, "the finished teacher was trained again"
+
+
+def test_a_table_is_not_rendered_from_results_of_another_run(finished: Project) -> None:
+    """T12: by hand, too. The results remember which predictions they were made from."""
+    run = finished.root / f"runs/{STUDY}"
+    shutil.copyfile(run / "kd_off-v1/seed-0/predictions.parquet", run / "ml-v3/seed-0/predictions.parquet")
+    printed = finished.run("classroom", "table", STUDY, "variants", expect=1)
+    assert printed.startswith("Error: ")
+    assert f"Run `classroom evaluate {STUDY} ml-v3` again" in printed

@@ -1,0 +1,195 @@
+"""Nothing is done twice, and nothing stale passes for fresh, whatever a user does between two starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from support.jobs import AFTER_TRAININGS, COMPARED, DEPLOYED, ONE_VARIANT, ONE_WEIGHT, TABLES, TRAININGS, rules
+from support.project import Project
+from support.studies import STUDY
+
+TABLE, STAGE = "reports/table4.md", f"variants_table@{STUDY}"
+
+
+def test_what_was_made_is_done_for_both_engines(finished: Project) -> None:
+    """T2: every kind of job is recorded as it ended; neither engine has anything left to do."""
+    assert finished.status() == "Data and pipelines are up to date."
+    assert finished.repro() == []
+    assert finished.planned() == Counter()
+
+
+def test_a_fresh_clone_after_pull_has_nothing_to_do(finished_once: Project, tmp_path: Path) -> None:
+    """T3: whatever times git and DVC give the files."""
+    clone = finished_once.clone(tmp_path / "clone")
+    shuffle = random.Random(0)
+    for attempt in range(2):
+        assert clone.planned() == Counter(), f"attempt {attempt}"
+        assert clone.status() == "Data and pipelines are up to date."
+        shutil.rmtree(clone.root / ".snakemake", ignore_errors=True)
+        for path in clone.root.rglob("*"):
+            if path.is_file() and not {".git", ".dvc", ".classroom"} & set(path.relative_to(clone.root).parts):
+                moment = time.time() - shuffle.uniform(0, 10**7)
+                os.utime(path, (moment, moment))
+    assert clone.repro() == []
+
+
+CHANGES = {
+    "weight": (lambda p: p.weigh("kd_ml-v3", 0.3), ONE_VARIANT),
+    "one seed more": (
+        lambda p: p.set(seeds=[0, 1]), TRAININGS + AFTER_TRAININGS - DEPLOYED - Counter(samples=1),
+    ),
+    "epochs": (lambda p: p.edit("params.yaml", "epochs: 1", "epochs: 2"), TRAININGS + AFTER_TRAININGS),
+    "one image": (
+        lambda p: p.change("dataset.lgg", {"reader": "lgg", "source": "directory", "full_size": 3929,
+                                           "directory": str(p.mirror_an_image())}),
+        Counter(fetch=1, prepare=1, split=1) + TRAININGS + AFTER_TRAININGS,
+    ),
+    "loss": (
+        lambda p: p.edit("src/classroom/distill/losses.py", "return 1 - 2 * overlap", "return 1 - 2.0 * overlap"),
+        TRAININGS + AFTER_TRAININGS,
+    ),
+    "touched code": (lambda p: [os.utime(path) for path in (p.root / "src").rglob("*.py")], Counter()),
+    "scale's name": (
+        lambda p: p.set(scale="small"),
+        TABLES + Counter(architecture_table=1, cost_table=1, samples=1, curves=1, picture=1, cka_figure=1)
+        + Counter(cka_table=1, deploy_table=1, site=1),
+    ),
+    "comment in exchange": (
+        lambda p: p.edit("src/classroom/distill/exchange.py", "  # V3 turns", "  # So V3 turns"),
+        Counter(
+            train=2, train_offline=1, grid=1, evaluate=3, cost_table=1, exchange_tables=1, samples=1, choose=1,
+            compare=1, comparison_table=1, picture=1, cka=3, cka_figure=1, cka_table=1, curves=1, site=1,
+            export=2, measure=1, deploy_table=1,
+        )
+        + COMPARED,
+    ),
+    "heading": (
+        lambda p: p.edit("src/classroom/reporting/heading.py", "from a local folder", "of a folder"),
+        COMPARED + DEPLOYED + Counter(baselines_table=1, comparison_table=1, cka_figure=1, cka_table=1, site=1)
+        + Counter(samples=1, picture=1, curves=1),
+    ),
+    "a method's weight": (
+        lambda p: p.set(method_weights={STUDY: {"emkd": {"prediction": 0.2, "importance": 0.9, "affinity": 0.9}}}),
+        Counter(method=1, compare=1, comparison_table=1, cost_table=1, site=1),
+    ),
+    "a method's code": (
+        lambda p: p.edit("src/classroom/methods/emkd.py", "METHOD = E", "METHOD =  E"),
+        Counter(method=1, compare=1, comparison_table=1, cost_table=1, site=1),
+    ),
+    "message": (lambda p: p.edit("src/classroom/errors.py", "The one exception", "One exception"), Counter()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("tree", "names"), [("finished_once", [*CHANGES]), ("cloned_once", ["weight", "one image", "loss"])]
+)
+def test_a_change_reruns_exactly_what_it_touches(
+    tree: str, names: list[str], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """T5, T9: in the tree that made the results and in a fresh clone, in which Snakemake has no memory at all.
+
+    `dvc status` names the first stages of every chain, Snakemake all of them.
+    """
+    project = request.getfixturevalue(tree).copy(tmp_path / "project")
+    wrong = {}
+    for name in names:
+        change, due = CHANGES[name]
+        change(project)
+        planned = project.planned()
+        first = rules(json.loads(project.run("dvc", "status", "--json")))
+        if planned != due or not first <= due or bool(first) != bool(due):
+            wrong[name] = {"planned": planned, "due": due, "dvc status": first}
+        project.run("git", "checkout", "--quiet", ".")
+    assert not wrong
+
+
+def test_a_fetched_image_that_was_spoilt_is_put_back(finished: Project) -> None:
+    """T9: with a file time of long ago, as `cp -p` or an archive would leave it. What fetching brought is a result."""
+    image, other = sorted((finished.root / "data/raw/lgg").rglob("*_1.tif"))[:2]
+    before = image.read_bytes()
+    image.unlink()
+    shutil.copyfile(other, image)
+    os.utime(image, (10**9, 10**9))
+    assert finished.planned() == Counter()
+    assert image.read_bytes() == before
+
+
+def test_what_dvc_ran_is_done_for_snakemake(finished: Project) -> None:
+    """T6, T7: and going back to a setting restores its results instead of training again."""
+    before = (finished.root / "reports/table4.csv").read_bytes()
+    finished.weigh("kd_ml-v3", 0.3)
+    assert rules(finished.repro(STAGE)) == ONE_WEIGHT
+    assert finished.planned(TABLE) == Counter()
+    assert finished.planned() == ONE_VARIANT - ONE_WEIGHT
+    assert (finished.root / "reports/table4.csv").read_bytes() != before
+    finished.weigh("kd_ml-v3", 0.1)
+    assert finished.repro() == []
+    assert finished.planned() == Counter()
+    assert (finished.root / "reports/table4.csv").read_bytes() == before
+
+
+def test_switching_branches_or_weights_has_nothing_to_do(finished: Project) -> None:
+    """T7, T8: there and back with `git switch`, with or without `dvc checkout`, or by editing the setting."""
+    finished.run("git", "switch", "--quiet", "--create", "other")
+    finished.weigh("ml-v3", 0.3)
+    finished.snakemake(TABLE)
+    finished.commit("other weight")
+    table = {"other": (finished.root / "reports/table4.csv").read_bytes()}
+    for branch in ("main", "other"):
+        finished.run("git", "switch", "--quiet", branch)
+        finished.run("dvc", "checkout", "--quiet")
+        assert finished.planned(TABLE) == Counter(), branch
+    finished.run("git", "switch", "--quiet", "main")
+    table["main"] = (finished.root / "reports/table4.csv").read_bytes()
+    assert finished.planned(TABLE) == Counter(), "without dvc checkout"
+    for alpha, branch in ((0.3, "other"), (0.2, "main")):
+        finished.weigh("ml-v3", alpha)
+        printed = finished.snakemake("-n", TABLE)
+        assert f"restored from DVC's cache: train@{STUDY}-ml-v3-0" in printed
+        assert finished.planned(TABLE) == Counter(), branch
+        assert (finished.root / "reports/table4.csv").read_bytes() == table[branch]
+    assert finished.status() == "Data and pipelines are up to date."
+
+
+def test_switching_scale_back_and_forth_trains_once(finished: Project) -> None:
+    """Other images, so everything from fetching on is made again, once; then both scales' results come back."""
+    values = {"demo": "scale: demo\ntraining: {epochs: 1}\ndataset: {lgg: {phantom: {seed: 0}}}\n"}
+    values["small"] = values["demo"].replace("demo", "small").replace(": 1}", ": 2}").replace(": 0}", ": 1}")
+    for scale, text in values.items():
+        (finished.root / "scales" / f"{scale}.yaml").write_text(text)
+    target = f"results/baselines/table2/{STUDY}/student.json"
+    result = {}
+    finished.run("classroom", "scale", "small")
+    due = Counter(fetch=1, prepare=1, split=1, baseline=1, evaluate_baseline=1)
+    assert finished.planned(target) == due
+    finished.snakemake(target)
+    result["small"] = (finished.root / target).read_bytes()
+    for scale in ("demo", "small", "demo"):
+        finished.run("classroom", "scale", scale)
+        assert finished.planned(target) == Counter(), scale
+        result.setdefault(scale, (finished.root / target).read_bytes())
+        assert (finished.root / target).read_bytes() == result[scale]
+    assert result["small"] != result["demo"]
+
+
+def test_a_seed_that_leaves_and_returns_is_not_trained_again(finished: Project) -> None:
+    """Results beyond today's settings step aside, so that a clone agrees, and come back with the setting."""
+    target = f"results/baselines/table2/{STUDY}/student.json"
+    finished.set(seeds=[0, 1])
+    finished.snakemake(target)
+    finished.set(seeds=[0])
+    assert finished.planned() == Counter()
+    finished.commit("one seed again")
+    finished.run("dvc", "push", "--quiet")
+    clone = finished.clone(finished.root.parent / "clone")
+    assert clone.planned() == Counter()
+    finished.set(seeds=[0, 1])
+    assert finished.planned(target) == Counter()

@@ -1,0 +1,71 @@
+"""The graph that both engines read: the same jobs; and what Snakemake says before any job starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support.finished import classroom
+from support.jobs import jobs_of_dvc, jobs_of_snakemake
+from support.project import Project, checkout
+
+
+def test_rules_and_stages_are_the_same_jobs_at_paper_scale(tmp_path: Path) -> None:
+    """T1: same outputs, inputs and commands, job by job; none is left over on either side."""
+    project = checkout(tmp_path)
+    project.run("classroom", "scale", "paper")
+    rules, stages = jobs_of_snakemake(project), jobs_of_dvc(project)
+    assert rules.keys() == stages.keys()
+    for outputs in rules:
+        assert rules[outputs] == stages[outputs], outputs
+    trainings = [command for command, _ in rules.values() if command.startswith("classroom train")]
+    assert len(trainings) == (6 * 14 + 14) * 3
+
+
+@pytest.fixture(scope="module")
+def edited(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The repository as it is here, whose params.yaml each test writes for itself."""
+    return checkout(tmp_path_factory.mktemp("edited"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("  epochs:", "  epoch:", "unknown key 'training.epoch'. Did you mean 'epochs'?"),
+        ("encoder: tu-resnet50", "encoder: tu-resnet51", "unknown encoder 'tu-resnet51'. Did you mean 'tu-resnet"),
+        (
+            "scale: demo",
+            "__use_yte__: true\nscale: ?__import__('os').system('touch pwned')",
+            "unknown key '__use_yte__'",
+        ),
+    ],
+)
+def test_snakemake_says_bad_settings_in_one_paragraph(old: str, new: str, message: str, edited: Project) -> None:
+    """Before any job, without a traceback, and in the same words as `classroom check`."""
+    good = (edited.root / "params.yaml").read_text()
+    (edited.root / "params.yaml").write_text(good.replace(old, new, 1))
+    said = classroom("classroom check", edited.root)
+    printed = edited.snakemake("-n", expect=1)
+    (edited.root / "params.yaml").write_text(good)
+    assert (said.code, message in said.error) == (1, True)
+    assert said.error.strip() in printed
+    assert "Traceback" not in printed
+    assert not (edited.root / "pwned").exists(), "settings are data: nothing in them may run"
+
+
+def test_only_the_folders_that_a_target_needs_are_asked_for(tmp_path: Path) -> None:
+    """At scale small a user has one dataset, not all; the missing one is named before any job of a chain starts."""
+    project = checkout(tmp_path)
+    project.run("classroom", "scale", "small")
+    (project.root / "data/downloads/lgg").mkdir(parents=True)
+    assert project.planned("reports/table4.md")["train"] == 9
+    printed = project.snakemake("-n", "--", "reports/table14.md", expect=1)
+    assert "dataset.ham10000.directory: no such folder: data/downloads/ham10000" in printed
+    assert "Traceback" not in printed
+
+
+def test_a_profile_that_lacks_what_the_engines_rely_on_is_refused(pristine: Project) -> None:
+    printed = pristine.snakemake("--workflow-profile", "none", expect=1)
+    assert "Snakemake runs without the settings that it needs to agree with DVC" in printed
+    assert "Traceback" not in printed

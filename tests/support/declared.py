@@ -1,0 +1,37 @@
+"""Runs commands in forks of one process and prints as JSON which modules of `classroom` each of them loaded.
+
+`python tests/support/declared.py COMMANDS`, in a project: the file holds a list of pairs, the command's words and the
+params.yaml it may read. Other libraries are loaded once, for all forks, as that takes seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import sys
+from pathlib import Path
+
+import segmentation_models_pytorch  # noqa: F401
+import sklearn.metrics  # noqa: F401
+
+
+def run(words: list[str], answer: multiprocessing.SimpleQueue) -> None:
+    from classroom.cli import app
+
+    sys.argv = words
+    app(standalone_mode=False)
+    modules = [module for name, module in sys.modules.items() if name.split(".")[0] == "classroom"]
+    answer.put(sorted(module.__file__ for module in modules))
+
+
+if __name__ == "__main__":
+    loaded = []
+    fork = multiprocessing.get_context("fork")
+    for words, params in json.loads(Path(sys.argv[1]).read_text()):
+        Path("params.yaml").write_text(params)
+        answer = fork.SimpleQueue()
+        child = fork.Process(target=run, args=(words, answer))
+        child.start()
+        child.join()
+        loaded.append(answer.get() if child.exitcode == 0 else None)
+    json.dump(loaded, sys.stdout)
