@@ -10,7 +10,7 @@ import pandas as pd
 import psutil
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from classroom.data.augment import Augment
@@ -18,7 +18,6 @@ from classroom.data.batches import SplitData, kept_on, open_splits, order
 from classroom.params import Augmentation
 
 CPU = torch.device("cpu")
-FEW = settings(max_examples=20, deadline=None)
 SEEDS, EPOCHS = st.integers(0, 2**32), st.integers(0, 10_000)
 COUNTS = st.lists(st.integers(1, 60), min_size=1, max_size=7)
 
@@ -33,14 +32,12 @@ def split_of(counts: list[int], missing: int = 0) -> SplitData:
     return SplitData(np.empty((len(targets), 1, 1, 3), np.uint8), targets, rows, [str(row) for row in rows], ["g"])
 
 
-@FEW
 @given(COUNTS, SEEDS, EPOCHS)
 def test_without_balance_an_epoch_holds_every_image_once(counts: list[int], seed: int, epoch: int) -> None:
     split = split_of(counts)
     assert sorted(order(split, "none", seed, epoch)) == list(range(sum(counts)))
 
 
-@FEW
 @given(COUNTS, SEEDS, EPOCHS, st.integers(0, 3))
 def test_with_balance_every_class_is_seen_equally_often(counts: list[int], seed: int, epoch: int, missing: int) -> None:
     """As often as an average class occurs (Sec. 4.1); a class that the split lacks is not waited for."""
@@ -50,7 +47,6 @@ def test_with_balance_every_class_is_seen_equally_often(counts: list[int], seed:
     assert np.bincount(split.truth[drawn]).tolist() == [0] * missing + [size] * len(counts)
 
 
-@FEW
 @given(COUNTS, SEEDS, EPOCHS)
 def test_no_image_of_a_class_is_preferred(counts: list[int], seed: int, epoch: int) -> None:
     """A small class's images come as often as one another, give or take one; a large class's at most once."""
@@ -64,7 +60,6 @@ def test_no_image_of_a_class_is_preferred(counts: list[int], seed: int, epoch: i
 
 
 @pytest.mark.parametrize("balance", ["none", "mean"])
-@FEW
 @given(counts=COUNTS, seed=SEEDS, epoch=EPOCHS)
 def test_an_epoch_depends_on_nothing_but_seed_and_number(
     balance: str, counts: list[int], seed: int, epoch: int
@@ -79,7 +74,6 @@ def test_an_epoch_depends_on_nothing_but_seed_and_number(
 
 
 @pytest.mark.parametrize("balance", ["none", "mean"])
-@FEW
 @given(counts=st.lists(st.integers(12, 60), min_size=2, max_size=7), seed=SEEDS, epoch=EPOCHS)
 def test_another_epoch_or_seed_has_another_order(balance: str, counts: list[int], seed: int, epoch: int) -> None:
     split = split_of(counts)

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import tifffile
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import binary_dilation
@@ -29,7 +29,6 @@ from classroom.params import Augmentation, Dataset, Phantom
 from support.studies import REAL_IMAGES
 
 CPU = torch.device("cpu")
-FEW = settings(max_examples=20, deadline=None)
 
 
 def drawn(folder: Path, name: str = "lgg", groups: int = 2, images: int = 2, size: int = 32, seed: int = 0) -> Path:
@@ -93,7 +92,6 @@ def test_more_groups_leave_the_earlier_ones_as_they_were(tmp_path, name):
             assert many[path] == content
 
 
-@settings(FEW, max_examples=9)
 @given(
     st.sampled_from(list(phantoms.PHANTOMS)),
     st.integers(1, 4),
@@ -512,7 +510,6 @@ def test_the_second_copy_in_kaggles_archive_does_not_count(tmp_path, copies):
 # --- subsets ---
 
 
-@FEW
 @given(
     st.lists(st.sampled_from("abc"), min_size=3, max_size=60),
     st.integers(2, 30),
@@ -531,7 +528,6 @@ def test_a_subset_has_as_many_of_each_class_or_is_refused_by_the_class_that_lack
     assert drawn == sorted(set(drawn)) == draw(labels, "abc", subset, seed, "mine")
 
 
-@FEW
 @given(st.integers(0, 2**31))
 def test_another_seed_draws_another_subset(seed):
     labels = ["a", "b"] * 200
@@ -883,7 +879,6 @@ geometries = st.fixed_dictionaries(
 )
 
 
-@FEW
 @given(geometries, st.integers(0, 2**63 - 1))
 def test_augmented_masks_stay_binary_and_follow_their_images(geometry, seed):
     """A mask that goes another way than its image teaches the network nonsense."""
