@@ -184,11 +184,12 @@ def test_multiply_accumulates_are_those_worked_out_by_hand() -> None:
     assert graph.Exported([small(), small()]).macs(16) == 2 * by_hand
 
 
-def test_the_same_networks_give_the_same_file(tmp_path: Path) -> None:
+def test_the_same_run_gives_the_same_files(exported_classes: Path, tmp_path: Path) -> None:
     """So that an export that is made again is no new result for DVC."""
-    for name in ("one", "two"):
-        graph.write(graph.Exported([small()]), 16, {"study": "a"}, tmp_path / name)
-    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    study = exported_classes
+    export(study / "run", "T", study / "prepared", study / "splits.parquet", tmp_path, "v1")
+    for name in ("model.onnx", "README.md"):
+        assert (tmp_path / name).read_bytes() == (study / "out" / name).read_bytes()
 
 
 def test_a_network_that_onnx_cannot_express_is_named(tmp_path: Path) -> None:
