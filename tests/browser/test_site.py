@@ -99,21 +99,30 @@ class Site:
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
 
-@pytest.fixture
-def site(chromium: Any, made: Path) -> Iterator[Site]:
-    """Freshly loaded; whatever a test does, the console must have stayed empty."""
+def load(chromium: Any, made: Path, *device: Any) -> Iterator[Site]:
     opened = Site(chromium)
-    opened.device(1280, 900, mobile=False)
+    opened.device(*device)
     opened.scheme("light")
+    chromium.get_log("performance")
     chromium.get(made.as_uri())
     yield opened
     assert opened.messages() == []
 
 
+@pytest.fixture
+def site(chromium: Any, made: Path) -> Iterator[Site]:
+    """Freshly loaded; whatever a test does, the console must have stayed empty."""
+    yield from load(chromium, made, 1280, 900, False)
+
+
+@pytest.fixture
+def phone(chromium: Any, made: Path) -> Iterator[Site]:
+    """The same on a phone, which has fingers."""
+    yield from load(chromium, made, 360, 740, True)
+
+
 def test_it_loads_from_a_file_and_asks_nobody(site: Site, made: Path) -> None:
     """Every request of the load and of whatever else the browser did on this page."""
-    site.driver.get_log("performance")
-    site.driver.refresh()
     events = [json.loads(entry["message"])["message"] for entry in site.driver.get_log("performance")]
     asked = [of["params"]["request"]["url"] for of in events if of["method"] == "Network.requestWillBeSent"]
     assert made.as_uri() in asked
@@ -143,7 +152,7 @@ def test_its_policy_stops_what_a_name_might_smuggle_in(site: Site) -> None:
 # Sorting and choosing -------------------------------------------------------------------------------------------
 
 
-def test_a_column_sorts_by_its_numbers_both_ways_and_back(site: Site) -> None:
+def test_a_column_sorts_by_its_numbers_both_ways_and_back(site: Site, made: Path) -> None:
     before = site.column(5)
     assert before[0] is None, "the first row holds weights"
     numbers = [value for value in before if value is not None]
@@ -159,9 +168,10 @@ def test_a_column_sorts_by_its_numbers_both_ways_and_back(site: Site) -> None:
         assert site.find("#table4 thead th:nth-child(5)").get_attribute("aria-sort") == direction
         assert len(site.texts("[aria-sort]")) == (direction is not None)
     assert len(set(numbers)) > 5
+    check_sorted_rows_keep_their_names_and_all_their_cells(site, made)
 
 
-def test_sorted_rows_keep_their_names_and_all_their_cells(site: Site, made: Path) -> None:
+def check_sorted_rows_keep_their_names_and_all_their_cells(site: Site, made: Path) -> None:
     """In the first order a technique stands once; out of it every row says what it is of."""
     site.find("#table4 thead th:nth-child(3) .sort").click()
     table = pd.read_csv(made.parent / "table4.csv")
@@ -211,7 +221,8 @@ def test_rows_and_strategies_can_be_chosen(site: Site) -> None:
 # Where a number is from -----------------------------------------------------------------------------------------
 
 
-def test_a_number_tells_its_seeds_values_run_time_and_digest(site: Site, made: Path) -> None:
+def test_a_number_leads_to_its_runs_and_a_difference_to_both_sides(site: Site, made: Path) -> None:
+    """The seeds' values, and of every run time, digest and best epochs."""
     cells = site.driver.find_elements("css selector", "#table4 .table:first-of-type tbody tr:last-child .cell")
     cells[4].click()  # the ensemble of KD + ML: V3 IoU
     assert site.find("#provenance").is_displayed()
@@ -231,9 +242,7 @@ def test_a_number_tells_its_seeds_values_run_time_and_digest(site: Site, made: P
         assert row[2:4] == ["1.7 min", digest[:12]]
         assert row[4:] == [f"S1 {5 + seed}, S2 9", "cpu", "0123456789ab"]
         assert digest in site.find("#provenance details").get_attribute("textContent")
-
-
-def test_a_difference_tells_both_sides(site: Site) -> None:
+    site.press("ESCAPE")
     site.find("#at-a-glance tbody td:nth-child(5) .cell").click()
     assert site.texts("#provenance h3") == [
         f"IoU of ensemble on the test split, runs/{STUDY}/kd_ml-v3",
@@ -294,68 +303,66 @@ def wait_for_picture(site: Site) -> None:
     )
 
 
-@pytest.fixture
-def enlarged(site: Site) -> Site:
+def test_a_picture_is_enlarged_and_moved_by_keys_and_by_mouse(site: Site) -> None:
     site.focus(f"#agreement-{STUDY} .enlarge")
     site.press("ENTER")
     wait_for_picture(site)
-    return site
-
-
-def test_a_picture_is_enlarged_and_moved_by_keys(enlarged: Site) -> None:
-    assert enlarged.find("#zoom").is_displayed()
-    assert scale(enlarged) == 1
-    width = enlarged.run("return document.querySelector('#zoom img').getBoundingClientRect().width")
-    enlarged.press("+", "+")
-    assert scale(enlarged) == pytest.approx(2.25)
-    grown = enlarged.run("return document.querySelector('#zoom img').getBoundingClientRect().width")
+    assert site.find("#zoom").is_displayed()
+    assert scale(site) == 1
+    width = site.run("return document.querySelector('#zoom img').getBoundingClientRect().width")
+    site.press("+", "+")
+    assert scale(site) == pytest.approx(2.25)
+    grown = site.run("return document.querySelector('#zoom img').getBoundingClientRect().width")
     assert grown == pytest.approx(2.25 * width)
-    before = place(enlarged)
-    enlarged.press("ARROW_RIGHT", "ARROW_DOWN")
-    assert place(enlarged) == pytest.approx((before[0] - 60, before[1] - 60))
-    enlarged.press("-")
-    assert scale(enlarged) == pytest.approx(1.5)
-    enlarged.press("0")
-    assert scale(enlarged) == 1
-    enlarged.press("ESCAPE")
-    assert not enlarged.find("#zoom").is_displayed()
-    assert enlarged.run("return document.activeElement.matches('.enlarge')")
+    before = place(site)
+    site.press("ARROW_RIGHT", "ARROW_DOWN")
+    assert place(site) == pytest.approx((before[0] - 60, before[1] - 60))
+    site.press("-")
+    assert scale(site) == pytest.approx(1.5)
+    site.press("0")
+    assert scale(site) == 1
+    check_mouse(site)
+    site.press("ESCAPE")
+    assert not site.find("#zoom").is_displayed()
+    assert site.run("return document.activeElement.matches('.enlarge')")
+    site.find(f"#agreement-{STUDY} .enlarge").click()
+    wait_for_picture(site)
+    site.find("#zoom .close").click()
+    assert not site.find("#zoom").is_displayed()
 
 
-def test_a_picture_is_enlarged_and_moved_by_mouse(enlarged: Site) -> None:
+def check_mouse(site: Site) -> None:
+    """In the picture enlarged: buttons, the wheel and dragging."""
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 
-    stage = enlarged.find("#zoom .stage")
-    enlarged.find("[data-zoom='in']").click()
-    assert scale(enlarged) == 1.5
-    ActionChains(enlarged.driver).scroll_from_origin(ScrollOrigin.from_element(stage), 0, -400).perform()
-    assert scale(enlarged) > 2
-    before = place(enlarged)
-    ActionChains(enlarged.driver).move_to_element(stage).click_and_hold().move_by_offset(70, -30).release().perform()
-    assert place(enlarged) == pytest.approx((before[0] + 70, before[1] - 30))
-    ActionChains(enlarged.driver).move_by_offset(20, 20).perform()
-    assert place(enlarged) == pytest.approx((before[0] + 70, before[1] - 30)), "let go is let go"
-    enlarged.find("[data-zoom='fit']").click()
-    assert scale(enlarged) == 1
-    enlarged.find("#zoom .close").click()
-    assert not enlarged.find("#zoom").is_displayed()
+    stage = site.find("#zoom .stage")
+    site.find("[data-zoom='in']").click()
+    assert scale(site) == 1.5
+    ActionChains(site.driver).scroll_from_origin(ScrollOrigin.from_element(stage), 0, -400).perform()
+    assert scale(site) > 2
+    before = place(site)
+    ActionChains(site.driver).move_to_element(stage).click_and_hold().move_by_offset(70, -30).release().perform()
+    assert place(site) == pytest.approx((before[0] + 70, before[1] - 30))
+    ActionChains(site.driver).move_by_offset(20, 20).perform()
+    assert place(site) == pytest.approx((before[0] + 70, before[1] - 30)), "let go is let go"
+    site.find("[data-zoom='fit']").click()
+    assert scale(site) == 1
 
 
-def test_a_picture_is_enlarged_by_two_fingers(site: Site) -> None:
-    site.device(360, 740, mobile=True)
-    site.find(f"#agreement-{STUDY} .enlarge").click()
-    wait_for_picture(site)
+def test_a_picture_is_enlarged_by_two_fingers(phone: Site) -> None:
+    phone.find(f"#agreement-{STUDY} .enlarge").click()
+    wait_for_picture(phone)
 
     def touch(kind: str, *points: tuple[int, int]) -> None:
         at = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]
-        site.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": at})
+        phone.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": at})
 
     touch("touchStart", (160, 400), (200, 400))
     for spread in (30, 40, 60):
         touch("touchMove", (180 - spread, 400), (180 + spread, 400))
     touch("touchEnd")
-    assert scale(site) == pytest.approx(3, abs=0.1), "fingers three times as far apart"
+    assert scale(phone) == pytest.approx(3, abs=0.1), "fingers three times as far apart"
 
 
 # Phones, the dark, and eyes -------------------------------------------------------------------------------------
@@ -385,38 +392,35 @@ return {poor, page: luminance(behind(document.body))};
 """
 
 
-@pytest.mark.parametrize("name", ["light", "dark"])
-def test_text_stands_out_by_day_and_night(site: Site, name: str) -> None:
+def test_text_stands_out_by_day_and_night(site: Site) -> None:
     """WCAG 2.2 AA: 4.5 to 1, with the dialog open too; and dark is dark."""
-    site.scheme(name)
     site.find("#table4 .cell").click()
-    found = site.run(CONTRAST)
-    assert found["poor"] == []
-    assert found["page"] < 0.02 if name == "dark" else found["page"] > 0.9
+    for name in ("light", "dark"):
+        site.scheme(name)
+        found = site.run(CONTRAST)
+        assert found["poor"] == [], name
+        assert found["page"] < 0.02 if name == "dark" else found["page"] > 0.9
 
 
-def test_a_phone_scrolls_tables_and_never_the_page(site: Site) -> None:
-    site.device(360, 740, mobile=True)
-    site.driver.refresh()
-
+def test_a_phone_scrolls_tables_and_never_the_page(phone: Site) -> None:
     def width() -> int:
-        return site.run("return Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)")
+        return phone.run("return Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)")
 
     assert width() == 360
     left = "return document.querySelector(arguments[0]).getBoundingClientRect().left"
     names = [f"#table4 tbody tr:nth-child(3) > th:nth-child({at})" for at in (1, 2)]
-    before = [site.run(left, name) for name in names]
-    site.run("document.querySelector('#table4 .scroll').scrollLeft = 250")
-    assert site.run("return document.querySelector('#table4 .scroll').scrollLeft") == 250
-    assert [site.run(left, name) for name in names] == before, "the names of rows stay in sight"
-    assert site.run(left, "#table4 tbody tr:nth-child(3) > td") < before[0]
-    site.focus("#table4 .cell")
-    boxes = [site.run("return arguments[0].getBoundingClientRect().toJSON()", site.find(of)) for of in
+    before = [phone.run(left, name) for name in names]
+    phone.run("document.querySelector('#table4 .scroll').scrollLeft = 250")
+    assert phone.run("return document.querySelector('#table4 .scroll').scrollLeft") == 250
+    assert [phone.run(left, name) for name in names] == before, "the names of rows stay in sight"
+    assert phone.run(left, "#table4 tbody tr:nth-child(3) > td") < before[0]
+    phone.focus("#table4 .cell")
+    boxes = [phone.run("return arguments[0].getBoundingClientRect().toJSON()", phone.find(of)) for of in
              (names[1], "#table4 .cell")]  # fmt: skip
     assert boxes[1]["left"] >= boxes[0]["right"] - 1, "what has the focus is not hidden behind them"
-    site.find("#table4 .cell").click()
+    phone.find("#table4 .cell").click()
     assert width() == 360
-    assert site.run("return document.querySelector('#provenance').getBoundingClientRect().right") <= 360
+    assert phone.run("return document.querySelector('#provenance').getBoundingClientRect().right") <= 360
 
 
 def test_it_can_be_read_without_its_script(chromium: Any, made: Path) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from classroom.cli import main
 from classroom.data.batches import described, open_splits
 from classroom.methods.make import make
 from classroom.params import Training, select
@@ -127,3 +130,13 @@ def finished_run(raw: dict[str, Any], data: Path, method_name: str, folder: Path
     training.save(method, progress, open_splits(prepared, splits), settings, torch.device("cpu"), folder, record)
     (folder / "receipt.json").write_text('{"device": "cpu"}')
     return folder
+
+
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str, str]:
+    """Exit status, standard output and error of `classroom` with these arguments, in this process."""
+    monkeypatch.setattr("sys.argv", ["classroom", *arguments])
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    printed = capsys.readouterr()
+    return ended.value.code or 0, printed.out, printed.err

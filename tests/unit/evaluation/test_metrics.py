@@ -24,7 +24,7 @@ from classroom.evaluation.ensemble import with_ensemble
 from classroom.evaluation.metrics import COUNTS, LABELS, METRICS, classified, counts, decide, pooled, records, score
 
 MASKS = arrays(bool, (3, 4, 5))
-MANY = settings(max_examples=60, deadline=None)
+MANY = settings(max_examples=20, deadline=None)
 
 
 @MANY
@@ -67,14 +67,11 @@ def test_counts_of_a_single_image_are_numbers() -> None:
     assert {name: int(value) for name, value in counts(mask, truth).items()} == {"tp": 3, "fp": 0, "fn": 6, "tn": 0}
 
 
-@pytest.mark.parametrize(
-    ("found", "there", "expected"), [(False, False, 1.0), (True, False, 0.0), (False, True, 0.0), (True, True, 1.0)]
-)
-def test_nothing_to_find_and_nothing_found_is_perfect(found: bool, there: bool, expected: float) -> None:
+def test_nothing_to_find_and_nothing_found_is_perfect() -> None:
     """A test split of healthy slices must not end in 0/0."""
-    shape = (2, 3, 3)
-    ours = pooled(counts(np.full(shape, found), np.full(shape, there)))
-    assert ours == {"iou": expected, "f_score": expected}
+    for found, there, expected in ((False, False, 1.0), (True, False, 0.0), (False, True, 0.0), (True, True, 1.0)):
+        ours = pooled(counts(np.full((2, 3, 3), found), np.full((2, 3, 3), there)))
+        assert ours == {"iou": expected, "f_score": expected}
 
 
 def test_counts_of_many_large_images_do_not_overflow() -> None:
@@ -86,32 +83,6 @@ def test_counts_of_many_large_images_do_not_overflow() -> None:
 
 SEVEN = st.integers(0, 6)
 DECIDED_AND_TRUE = st.lists(st.tuples(SEVEN, SEVEN), min_size=1, max_size=40)
-
-
-def by_confusion(decided: list[int], true: list[int]) -> dict[str, float]:
-    """Eqs. 11, 14, 15 from the confusion matrix, cell by cell; averaged over the classes that occur on either side."""
-    classes = sorted({*decided, *true})
-    cells = {(a, b): sum(pair == (a, b) for pair in zip(decided, true, strict=True)) for a in classes for b in classes}
-    precision = recall = 0.0
-    for label in classes:
-        as_decided = sum(cells[label, other] for other in classes)
-        as_true = sum(cells[other, label] for other in classes)
-        precision += cells[label, label] / as_decided if as_decided else 0.0
-        recall += cells[label, label] / as_true if as_true else 0.0
-    return {
-        "accuracy": sum(cells[label, label] for label in classes) / len(true),
-        "precision": precision / len(classes),
-        "recall": recall / len(classes),
-    }
-
-
-@MANY
-@given(DECIDED_AND_TRUE)
-def test_metrics_of_classes_follow_from_the_confusion_matrix(pairs: list[tuple[int, int]]) -> None:
-    decided, true = (np.array(values) for values in zip(*pairs, strict=True))
-    ours = classified(records(decided, true))
-    assert tuple(ours) == METRICS["classification"]
-    assert ours == pytest.approx(by_confusion(decided.tolist(), true.tolist()))
 
 
 @MANY
@@ -217,10 +188,9 @@ def test_the_maximum_rule_is_not_an_average() -> None:
     assert decide(with_ensemble({"S1": first, "S2": second})["ensemble"]).tolist() == [0]
 
 
-@pytest.mark.parametrize("names", [["T"], ["S1"], ["T", "S1"]])
-def test_without_two_students_there_is_no_ensemble(names: list[str]) -> None:
-    stacks = {name: np.ones((1, 2, 2), np.uint8) for name in names}
-    assert list(with_ensemble(stacks)) == names
+def test_without_two_students_there_is_no_ensemble() -> None:
+    for names in (["T"], ["S1"], ["T", "S1"]):
+        assert list(with_ensemble({name: np.ones((1, 2, 2), np.uint8) for name in names})) == names
 
 
 def test_making_the_ensemble_changes_no_student() -> None:
@@ -236,7 +206,7 @@ HALF = np.float32(0.5)
 BELOW, ABOVE = np.nextafter(HALF, np.float32(0)), np.nextafter(HALF, np.float32(1))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.floats(0, 1, width=32))
 @example(float(HALF))
 @example(float(BELOW))
@@ -251,7 +221,7 @@ def test_a_byte_decides_as_its_probability_does(probability: float) -> None:
     assert decide(np.array([[[byte]]]))[0, 0, 0] == (np.float32(probability) >= HALF)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.floats(0, 1, width=32))
 def test_a_byte_is_within_one_256th_below_its_probability(probability: float) -> None:
     (byte,) = predictions.quantise(np.array([probability], np.float32))
@@ -324,11 +294,12 @@ def test_the_same_predictions_give_the_same_bytes(file: Path, tmp_path: Path) ->
     assert (tmp_path / "again.parquet").read_bytes() == file.read_bytes()
 
 
-@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
-def test_a_truncated_file_is_named(share: float, file: Path) -> None:
-    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
-    with pytest.raises(DataError, match=r"predictions\.parquet: cannot be read.*Train this run again"):
-        predictions.read(file)
+def test_a_truncated_file_is_named(file: Path) -> None:
+    content = file.read_bytes()
+    for share in (0, 0.01, 0.5, 0.99):
+        file.write_bytes(content[: int(share * len(content))])
+        with pytest.raises(DataError, match=r"predictions\.parquet: cannot be read.*Train this run again"):
+            predictions.read(file)
 
 
 def test_an_absent_file_is_named(tmp_path: Path) -> None:

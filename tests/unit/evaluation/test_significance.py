@@ -119,7 +119,7 @@ def test_scipy_finds_the_same_interval_for_single_images() -> None:
     expected = scipy.stats.bootstrap(
         (ours.astype(float), theirs.astype(float)),
         lambda a, b, axis: a.mean(axis=axis) - b.mean(axis=axis),
-        paired=True, vectorized=True, n_resamples=20_000, method="percentile", rng=np.random.default_rng(0),
+        paired=True, vectorized=True, n_resamples=5_000, method="percentile", rng=np.random.default_rng(0),
     ).confidence_interval  # fmt: skip
     assert found.difference == pytest.approx(ours.mean() - theirs.mean())
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.007)
@@ -193,6 +193,6 @@ def test_a_paper_sized_table_takes_no_time() -> None:
         )
         for method in ("kd_ml-v3", *significance.VERSUS)
     ]
-    started = time.monotonic()
+    started = time.process_time()
     assert len(compare(results, [0, 1, 2])) == 6
-    assert time.monotonic() - started < 5  # half a second where nothing else runs
+    assert time.process_time() - started < 2  # a tenth of it as measured

@@ -21,7 +21,7 @@ from PIL import Image
 from classroom.errors import ClassroomError, DataError, ExportError
 from classroom.export.model import Model
 from classroom.export.predict import Job, find, predict
-from support.exported import SIZE, brightness, facts
+from support.exported import SIZE, brightness, command, facts
 from support.studies import ROOT
 
 
@@ -92,17 +92,17 @@ def test_classes_have_a_row_with_every_probability_and_the_likeliest(tmp_path: P
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.csv"]
 
 
-@pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg", ".JPEG"])
-def test_every_kind_of_file_is_read(suffix: str, model: Path, tmp_path: Path) -> None:
-    picture(tmp_path / f"a{suffix}")
-    assert len(answer(model, [tmp_path / f"a{suffix}"], tmp_path / "out")) == 1
+def test_every_kind_of_file_is_read(model: Path, tmp_path: Path) -> None:
+    for suffix in (".tif", ".png", ".jpg", ".JPEG"):
+        picture(tmp_path / "images" / f"a{suffix}")
+    assert len(answer(model, [tmp_path / "images"], tmp_path / "out")) == 4
 
 
 def test_how_many_at_a_time_changes_nothing(model: Path, tmp_path: Path) -> None:
     for number in range(5):
         picture(tmp_path / "images" / f"{number}.png", 30 + number, 40, seed=number)
     contents = []
-    for batch_size in (1, 2, 5, 64):
+    for batch_size in (1, 2, 64):
         out = tmp_path / f"out-{batch_size}"
         answer(model, [tmp_path / "images"], out, batch_size)
         contents.append({path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()})
@@ -126,7 +126,7 @@ def test_images_of_one_name_in_several_folders_all_have_their_results(model: Pat
     assert "deep/1_mask.png" in written
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.sampled_from(["a", "A", "a-2", "a-3", "b", "b-2", "a-2-2"]), min_size=1, max_size=12))
 def test_no_two_results_have_one_name(names: list[str]) -> None:
     from classroom.export.predict import _named
@@ -239,13 +239,13 @@ def test_the_folder_of_an_export_is_as_good_as_its_file(model: Path) -> None:
     assert Model(model.parent).about == Model(model).about == facts()
 
 
-@pytest.mark.parametrize("kept", [0, 10, 0.5, 0.99])
-def test_a_truncated_model_is_named(kept: float, model: Path) -> None:
+def test_a_truncated_model_is_named(model: Path) -> None:
     content = model.read_bytes()
-    model.write_bytes(content[: int(kept * len(content)) if kept < 1 else kept])
-    with pytest.raises(ExportError, match=r"model\.onnx: (cannot be read as an ONNX model|is no model that)") as caught:
-        Model(model)
-    assert len(str(caught.value).splitlines()) == 1
+    for kept in (0, 10, len(content) // 2, len(content) - 10):
+        model.write_bytes(content[:kept])
+        with pytest.raises(ExportError, match=r"model\.onnx: (cannot be read as an ONNX|is no model that)") as caught:
+            Model(model)
+        assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_model_of_others_or_of_another_version_is_refused(model: Path) -> None:
@@ -268,42 +268,36 @@ def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
 # The command
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """`classroom predict`, which must never load torch."""
-    code = (
-        "import sys; sys.modules['torch'] = None; sys.argv = ['classroom', 'predict', *sys.argv[1:]]; "
-        "from classroom.cli import main; main()"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=folder, capture_output=True, text=True, check=False,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
-    )  # fmt: skip
-
-
 def test_the_command_needs_no_torch_and_draws_no_bar_into_a_log(model: Path, tmp_path: Path) -> None:
     for number in range(3):
         picture(tmp_path / "images" / f"{number}.png", seed=number)
     (tmp_path / "images" / "0_mask.png").write_bytes(b"")
-    done = run(tmp_path, "export", "images", "--batch-size", "2")
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.argv = ['classroom', 'predict', *sys.argv[1:]]; "
+        "from classroom.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "export", "images", "--batch-size", "2"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout == "predictions/predictions.csv: 3 images (files that are named as masks, left out: 1)\n"
     assert done.stderr == "Research only.\n"
     assert len(table(tmp_path / "predictions")) == 3
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["no.onnx", "images"], "no.onnx: no such file."),
-        (["export", "nowhere"], "nowhere: no such file or folder."),
-        (["images/a.png", "images"], "images/a.png: cannot be read as an ONNX model"),
-        (["export", "images", "--out", "images"], "images: holds something already."),
-    ],
-)
-def test_errors_are_one_paragraph(arguments: list[str], message: str, model: Path, tmp_path: Path) -> None:
+def test_errors_are_one_paragraph(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     picture(tmp_path / "images/a.png")
-    done = run(tmp_path, *arguments)
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr.startswith(f"Error: {message}")
-    assert len(done.stderr.splitlines()) == 1
+    monkeypatch.chdir(tmp_path)
+    for arguments, message in (
+        ("no.onnx images", "no.onnx: no such file."),
+        ("export nowhere", "nowhere: no such file or folder."),
+        ("images/a.png images", "images/a.png: cannot be read as an ONNX model"),
+        ("export images --out images", "images: holds something already."),
+    ):
+        code, out, err = command(monkeypatch, capsys, "predict", *arguments.split())
+        assert (code, out) == (1, "")
+        assert err.startswith(f"Error: {message}")
+        assert len(err.splitlines()) == 1

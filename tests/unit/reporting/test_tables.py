@@ -5,12 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from PIL import Image
 
 from classroom.errors import DataError
@@ -18,6 +23,7 @@ from classroom.evaluation import predictions
 from classroom.params import VARIANTS
 from classroom.reporting import figures, heading, paper
 from classroom.reporting.baselines import baselines_table
+from classroom.reporting.drawing import PREDICTION_COLOUR, TRUTH_COLOUR
 from classroom.reporting.results import read_results
 from classroom.reporting.variants import variants_table
 from support.fabricated import (
@@ -60,9 +66,9 @@ V3 = result("ml-v3", students([0.84, 0.84, 0.855], [0.60, 0.62, 0.64], [0.86, 0.
 KD = result("kd_off-v1", {"T": [0.8, 0.8, 0.8], **students([0.7, 0.7, 0.7], [0.6, 0.6, 0.6], [0.7, 0.7, 0.7])})
 
 
-@pytest.fixture
-def table4(tmp_path: Path) -> Path:
-    return render([V1, V2, V3, KD], tmp_path / "table4.md")
+@pytest.fixture(scope="module")
+def table4(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return render([V1, V2, V3, KD], tmp_path_factory.mktemp("table4") / "table4.md")
 
 
 def row_of(path: Path, technique: str, label: str) -> dict[str, str]:
@@ -156,12 +162,12 @@ def test_seeds_are_averaged_whatever_their_order(tmp_path: Path, table4: Path) -
     assert row_of(tmp_path / "again.md", "ML", "S1") == row_of(table4, "ML", "S1")
 
 
-@pytest.mark.parametrize("seeds", [[0, 1, 2, 3], [0, 1], [0, 1, 5]])
-def test_results_of_other_seeds_are_refused_with_the_command_to_run(seeds: list[int], tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"results of ml-v1 are of seeds 0, 1, 2.*classroom evaluate lgg-resnet18 ml-v1"
-    ):
-        render([V1], tmp_path / "table4.md", seeds=seeds)
+def test_results_of_other_seeds_are_refused_with_the_command_to_run(tmp_path: Path) -> None:
+    for seeds in ([0, 1, 2, 3], [0, 1], [0, 1, 5]):
+        with pytest.raises(
+            DataError, match=r"results of ml-v1 are of seeds 0, 1, 2.*classroom evaluate lgg-resnet18 ml-v1"
+        ):
+            render([V1], tmp_path / "table4.md", seeds=seeds)
     assert not list(tmp_path.iterdir())
 
 
@@ -212,19 +218,10 @@ def test_a_split_by_image_says_that_patients_are_on_both_sides(tmp_path: Path) -
     assert "images of one patient fall into different splits" in (tmp_path / "t.md").read_text()
 
 
-@pytest.mark.parametrize(
-    ("facts", "text"),
-    [
-        (network(weights="random"), "random weights"),
-        (network(weights="data/weights/mine.safetensors"), "weights of a local file"),
-        (
-            network("tu-resnet18", 900_000, encoder_options={"channels": [4, 8]}),
-            "with channels [4, 8], 0.9 M parameters",
-        ),
-    ],
-)
-def test_networks_are_described_with_options_and_origin_of_weights(facts: dict[str, Any], text: str) -> None:
-    assert text in heading.describe(facts)
+def test_networks_are_described_with_options_and_origin_of_weights() -> None:
+    thin = network("tu-resnet18", 900_000, encoder_options={"channels": [4, 8]}, weights="random")
+    assert heading.describe(thin) == "tu-resnet18 U-Net with channels [4, 8], 0.9 M parameters, random weights"
+    assert "weights of a local file" in heading.describe(network(weights="data/weights/mine.safetensors"))
 
 
 def headed(scale: str, data: dict[str, Any], folder: Path) -> tuple[str, str, pd.DataFrame]:
@@ -235,25 +232,25 @@ def headed(scale: str, data: dict[str, Any], folder: Path) -> tuple[str, str, pd
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("scale", ["demo", "small", "paper"])
-def test_synthetic_images_are_cautioned_of_at_every_scale(scale: str, tmp_path: Path) -> None:
+def test_synthetic_images_are_cautioned_of_at_every_scale(tmp_path: Path) -> None:
     """A demo must not pass for a reproduction, in whichever file it is found."""
-    markdown, tex, table = headed(scale, PHANTOMS, tmp_path)
-    assert "**Synthetic images, not patients: nothing here reproduces the paper.**" in markdown
-    assert markdown.index("Synthetic images") < markdown.index("| technique")
-    assert "% Synthetic images, not patients" in tex
-    assert table.synthetic.tolist() == [True] * len(table)
-    assert table.scale.tolist() == [scale] * len(table)
+    for scale in ("demo", "small", "paper"):
+        markdown, tex, table = headed(scale, PHANTOMS, tmp_path)
+        assert "**Synthetic images, not patients: nothing here reproduces the paper.**" in markdown
+        assert markdown.index("Synthetic images") < markdown.index("| technique")
+        assert "% Synthetic images, not patients" in tex
+        assert table.synthetic.tolist() == [True] * len(table)
+        assert table.scale.tolist() == [scale] * len(table)
 
 
-@pytest.mark.parametrize("scale", ["demo", "small"])
-def test_real_images_at_a_smaller_scale_get_their_own_caution(scale: str, tmp_path: Path) -> None:
-    markdown, tex, table = headed(scale, LGG, tmp_path)
-    assert f"**Real images at scale '{scale}'" in markdown
-    assert "not a reproduction" in markdown
-    assert "ynthetic" not in markdown
-    assert "not a reproduction" in tex
-    assert not table.synthetic.any()
+def test_real_images_at_a_smaller_scale_get_their_own_caution(tmp_path: Path) -> None:
+    for scale in ("demo", "small"):
+        markdown, tex, table = headed(scale, LGG, tmp_path)
+        assert f"**Real images at scale '{scale}'" in markdown
+        assert "not a reproduction" in markdown
+        assert "ynthetic" not in markdown
+        assert "not a reproduction" in tex
+        assert not table.synthetic.any()
 
 
 def test_real_images_at_the_papers_scale_need_no_caution(tmp_path: Path) -> None:
@@ -362,12 +359,11 @@ def test_a_network_that_the_paper_has_not_prints_dashes(tmp_path: Path) -> None:
     assert pd.read_csv(tmp_path / "table2.csv")[["paper", "difference"]].isna().all().all()
 
 
-@pytest.mark.parametrize("seeds", [[0, 1, 2], [0]])
 def test_baselines_of_other_seeds_are_refused_with_the_command_to_run(
-    seeds: list[int], baselines: list[dict[str, Any]], tmp_path: Path
+    baselines: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=r"seeds 0, 1.*classroom evaluate lgg-resnet18 teacher"):
-        baselines_table("table2", "small", seeds, baselines, tmp_path / "table2.md")
+        baselines_table("table2", "small", [0], baselines, tmp_path / "table2.md")
     assert not list(tmp_path.iterdir())
 
 
@@ -444,23 +440,23 @@ def test_the_papers_accuracy_stands_beside_ours(tmp_path: Path) -> None:
     assert np.isnan(one(table, network="S1", metric="recall").paper)
 
 
-@pytest.mark.parametrize("name", ["table4-by-group", "own", "table16", "table04", "table"])
-def test_a_table_that_the_paper_does_not_have_gets_none_of_its_numbers(name: str, tmp_path: Path) -> None:
-    target = render([V1, V2, V3, KD], tmp_path / "own.md", name=name)
-    text = target.read_text()
-    assert text.startswith(f"# {paper.title(name)}: the twelve variants on lgg-resnet18 (not in the paper)")
-    assert row_of(target, "ML", "S1")["V1 IoU"] == "84.00 ± 5.292"
-    assert "paper 7" not in text
-    assert "paper's mean" not in text
-    assert not {"paper", "paper_sd", "difference"} & set(pd.read_csv(target.with_suffix(".csv")).columns)
-    check_tex(target.with_suffix(".tex"))
+def test_a_table_that_the_paper_does_not_have_gets_none_of_its_numbers(tmp_path: Path) -> None:
+    for name in ("table4-by-group", "own", "table16", "table04", "table"):
+        target = render([V1, V2, V3, KD], tmp_path / "own.md", name=name)
+        text = target.read_text()
+        assert text.startswith(f"# {paper.title(name)}: the twelve variants on lgg-resnet18 (not in the paper)")
+        assert row_of(target, "ML", "S1")["V1 IoU"] == "84.00 ± 5.292"
+        assert "paper 7" not in text
+        assert "paper's mean" not in text
+        assert not {"paper", "paper_sd", "difference"} & set(pd.read_csv(target.with_suffix(".csv")).columns)
+        check_tex(target.with_suffix(".tex"))
 
 
-@pytest.mark.parametrize("scale", ["small", "paper"])
-def test_a_dataset_that_the_paper_does_not_have_is_called_a_stand_in(scale: str, tmp_path: Path) -> None:
-    markdown, tex, _ = headed(scale, LGG | {"dataset": "isic2017"}, tmp_path)
-    assert "**A stand-in dataset, not one of the paper's: isic2017.**" in markdown
-    assert "% A stand-in dataset, not one of the paper's: isic2017." in tex
+def test_a_dataset_that_the_paper_does_not_have_is_called_a_stand_in(tmp_path: Path) -> None:
+    for scale in ("small", "paper"):
+        markdown, tex, _ = headed(scale, LGG | {"dataset": "isic2017"}, tmp_path)
+        assert "**A stand-in dataset, not one of the paper's: isic2017.**" in markdown
+        assert "% A stand-in dataset, not one of the paper's: isic2017." in tex
 
 
 # What tells KD + ML V3 from the others
@@ -530,15 +526,16 @@ def test_a_student_that_was_tested_on_other_images_is_refused(tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("what", ["data", "training", "balance"])
-def test_results_that_do_not_belong_together_are_refused(what: str, tmp_path: Path) -> None:
-    odd = result("ml-v2", students([0.8], [0.7], [0.8]))
-    if what == "data":
-        odd["data"] = LGG | {"image_size": 64}
-    else:
-        odd["settings"] = odd["settings"] | {what: "something else"}
-    with pytest.raises(DataError, match=r"ml-v2 and ml-v1 come from other data or training.*lgg-resnet18 ml-v2"):
-        render([result("ml-v1", students([0.8], [0.7], [0.8])), odd], tmp_path / "table4.md")
+def test_results_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
+    fine = result("ml-v1", students([0.8], [0.7], [0.8]))
+    for what in ("data", "training", "balance"):
+        odd = result("ml-v2", students([0.8], [0.7], [0.8]))
+        if what == "data":
+            odd["data"] = LGG | {"image_size": 64}
+        else:
+            odd["settings"] = odd["settings"] | {what: "something else"}
+        with pytest.raises(DataError, match=r"ml-v2 and ml-v1 come from other data or training.*lgg-resnet18 ml-v2"):
+            render([fine, odd], tmp_path / "table4.md")
 
 
 # Baselines of both tasks
@@ -610,15 +607,12 @@ def test_baselines_of_other_training_settings_are_refused(tmp_path: Path) -> Non
         baselines_table("table2", "small", [0], results, tmp_path / "table2.md")
 
 
-@pytest.mark.parametrize(
-    ("encoder", "name"),
-    [
-        ("tu-mobilenetv1_100", "mobilenet"), ("mobilenetv1_100.ra4_e3600_r224_in1k", "mobilenet"),
-        ("resnet50.tv_in1k", "resnet50"), ("resnet18", "resnet18"), ("mobilenetv3_small_100", "mobilenetv3_small_100"),
-    ],
-)  # fmt: skip
-def test_networks_have_the_papers_names(encoder: str, name: str) -> None:
-    assert paper.network_name(encoder) == name
+def test_networks_have_the_papers_names() -> None:
+    encoders = {
+        "tu-mobilenetv1_100": "mobilenet", "mobilenetv1_100.ra4_e3600_r224_in1k": "mobilenet",
+        "resnet50.tv_in1k": "resnet50", "resnet18": "resnet18", "mobilenetv3_small_100": "mobilenetv3_small_100",
+    }  # fmt: skip
+    assert {encoder: paper.network_name(encoder) for encoder in encoders} == encoders
 
 
 # The paper's numbers, and results from disk
@@ -669,12 +663,13 @@ def test_results_without_their_runs_can_be_read(tmp_path: Path) -> None:
     assert len(read_results([path], tmp_path / "runs")) == 1
 
 
-@pytest.mark.parametrize("content", [None, "", '{"method": "ml-', "[]", '{"study": "lgg-resnet18", "seeds": {}}'])
-def test_missing_or_damaged_results_are_named(content: str | None, tmp_path: Path) -> None:
-    if content is not None:
-        (tmp_path / "ml-v1.json").write_text(content)
-    with pytest.raises(DataError, match=r"ml-v1\.json: (cannot be read|lacks).*classroom evaluate"):
-        read_results([tmp_path / "ml-v1.json"], tmp_path)
+def test_missing_or_damaged_results_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "ml-v1.json"
+    for content in (None, "", '{"method": "ml-', "[]", '{"study": "lgg-resnet18", "seeds": {}}'):
+        if content is not None:
+            path.write_text(content)
+        with pytest.raises(DataError, match=r"ml-v1\.json: (cannot be read|lacks).*classroom evaluate"):
+            read_results([path], tmp_path)
 
 
 # Pictures
@@ -721,106 +716,104 @@ def draw(folder: Path, name: str = "samples.png") -> Path:
     return folder / name
 
 
-def test_the_picture_is_a_png_with_a_row_per_patient_and_a_column_per_network(tmp_path: Path) -> None:
-    leave_pictured_run(tmp_path)
-    with Image.open(draw(tmp_path)) as picture:
-        picture.verify()
-        assert picture.format == "PNG"
-        width, height = picture.size
-    leave_pictured_run(tmp_path / "alone", networks=("T",))
-    with Image.open(draw(tmp_path / "alone")) as picture:
-        assert width / picture.size[0] == pytest.approx(5 / 2, rel=0.01)  # image, T, S1, S2, ensemble; image, T
-        assert height == picture.size[1]
-    assert 500 < width < 2000
-    assert 500 < height < 2000
-
-
-def test_the_same_run_gives_the_same_picture_to_the_byte(tmp_path: Path) -> None:
+def test_the_same_run_gives_the_same_png_to_the_byte(tmp_path: Path) -> None:
     """Or DVC would take an unchanged figure for a new one."""
     leave_pictured_run(tmp_path)
-    first = draw(tmp_path, "first.png").read_bytes()
-    assert draw(tmp_path, "second.png").read_bytes() == first
+    first = draw(tmp_path, "first.png")
+    assert draw(tmp_path, "second.png").read_bytes() == first.read_bytes()
+    with Image.open(first) as picture:
+        picture.verify()
+        assert picture.format == "PNG"
+        assert all(500 < side < 2000 for side in picture.size)
 
 
-def test_another_prediction_gives_another_picture(tmp_path: Path) -> None:
-    leave_pictured_run(tmp_path)
-    before = np.asarray(Image.open(draw(tmp_path, "first.png")))
-    ids, stacks = predictions.read(tmp_path / "run/predictions.parquet")
-    stacks["S2"] = 255 - stacks["S2"]
-    predictions.write(tmp_path / "run/predictions.parquet", ids, [stacks])
-    after = np.asarray(Image.open(draw(tmp_path, "second.png")))
-    assert (before != after).any()
+@pytest.fixture
+def figure(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Figure]:
+    """The figure of the run in a folder, which is not made into pixels."""
+
+    def drawn(folder: Path) -> Figure:
+        kept: list[Figure] = []
+        monkeypatch.setattr(figures, "png", lambda figure: kept.append(figure) or b"")
+        draw(folder)
+        return kept[0]
+
+    return drawn
 
 
-@pytest.mark.parametrize("synthetic", [True, False])
-def test_a_picture_of_phantoms_says_so(synthetic: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    titles = []
-    suptitle = figures.Figure.suptitle
-    monkeypatch.setattr(
-        figures.Figure, "suptitle", lambda self, text, **more: titles.append(text) or suptitle(self, text, **more)
-    )
-    leave_pictured_run(tmp_path, synthetic)
-    draw(tmp_path)
-    assert ("SYNTHETIC" in titles[0]) == synthetic
-    for fact in ("kd_ml-v3", "lgg-resnet18", "scale demo", "seed 0"):
-        assert fact in titles[0]
+def rows_of(figure: Figure) -> list[list[Axes]]:
+    """Its panels, row by row."""
+    rows = groupby(figure.axes, key=lambda axis: axis.get_subplotspec().rowspan.start)
+    return [list(panels) for _, panels in rows]
 
 
-def shown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[dict[str, Any]]]:
-    """What each panel is given, row by row."""
-    panels: list[list[dict[str, Any]]] = []
-    panel = figures._panel
-
-    def spy(axis: Any, image: np.ndarray, truth: np.ndarray, mask: np.ndarray | None, title: str) -> None:
-        if mask is None:
-            panels.append([])
-        panels[-1].append({"image": image, "truth": truth, "mask": mask, "title": title})
-        panel(axis, image, truth, mask, title)
-
-    monkeypatch.setattr(figures, "_panel", spy)
-    draw(folder)
-    return panels
+def ious_of(figure: Figure) -> list[str]:
+    """What stands below the ensembles."""
+    return [row[-1].get_xlabel() for row in rows_of(figure)]
 
 
-def test_the_picture_goes_from_the_worst_patient_to_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def expected_ious(*slices: int) -> list[str]:
+    """Of a lesion's 64 pixels the ensemble finds 7 in each of its rows."""
+    return [f"IoU {100 * 7 * (8 - index) / 64:.0f}" for index in slices]
+
+
+def test_a_picture_says_what_it_shows_and_of_phantoms_that_they_are(
+    tmp_path: Path, figure: Callable[[Path], Figure]
+) -> None:
+    for synthetic in (True, False):
+        leave_pictured_run(tmp_path / str(synthetic), synthetic)
+        title = figure(tmp_path / str(synthetic)).get_suptitle()
+        assert ("SYNTHETIC" in title) == synthetic
+        for fact in ("kd_ml-v3", "lgg-resnet18", "scale demo", "seed 0"):
+            assert fact in title
+
+
+def test_the_picture_goes_from_the_worst_patient_to_the_best(tmp_path: Path, figure: Callable[[Path], Figure]) -> None:
     """By the ensemble, each patient once with its worst image; the best results alone would flatter."""
     leave_pictured_run(tmp_path)
-    rows = shown(tmp_path, monkeypatch)
-    found = [int(row[-1]["mask"].sum()) for row in rows]
+    drawn = figure(tmp_path)
     # Of the slices 0 to 6, 0 is not patient a's worst: of 6 5 4 3 2 1 the steps 0, 1.67, 3.33 and 5.
-    assert found == [7 * (8 - index) for index in (6, 4, 3, 1)]
-    assert [panel["title"] for panel in rows[0]] == ["image, truth", "T", "S1", "S2", "ensemble"]
+    assert ious_of(drawn) == expected_ious(6, 4, 3, 1)
+    assert [panel.get_title() for panel in rows_of(drawn)[0]] == ["image, truth", "T", "S1", "S2", "ensemble"]
 
 
-def test_each_prediction_is_drawn_on_its_own_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_alone_has_one_column(tmp_path: Path, figure: Callable[[Path], Figure]) -> None:
+    leave_pictured_run(tmp_path, networks=("T",))
+    assert [panel.get_title() for panel in rows_of(figure(tmp_path))[0]] == ["image, truth", "T"]
+
+
+def test_each_prediction_is_drawn_on_its_own_image(tmp_path: Path, figure: Callable[[Path], Figure]) -> None:
     """The prepared images are in another order than the test split."""
     leave_pictured_run(tmp_path)
     images = np.load(tmp_path / "prepared/images.npy")
     index = pd.read_parquet(tmp_path / "prepared/index.parquet")
-    for row, slice_number in zip(shown(tmp_path, monkeypatch), (6, 4, 3, 1), strict=True):
+    for row, slice_number in zip(rows_of(figure(tmp_path)), (6, 4, 3, 1), strict=True):
         position = index.index[index.id == f"slice_{slice_number}"][0]
         for panel in row:
-            assert np.array_equal(panel["image"], images[position])
+            assert np.array_equal(panel.images[0].get_array(), images[position])
+        outlines = [[to_hex(outline.get_edgecolor()[0]).upper() for outline in panel.collections] for panel in row]
+        assert outlines == [[TRUTH_COLOUR], *[[TRUTH_COLOUR, PREDICTION_COLOUR]] * 4]
 
 
-def test_few_patients_make_few_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_patients_make_few_rows(tmp_path: Path, figure: Callable[[Path], Figure]) -> None:
     leave_pictured_run(tmp_path)
     index = pd.read_parquet(tmp_path / "prepared/index.parquet")
     index["group"] = np.where(index.id == "slice_2", "b", "a")
     index.to_parquet(tmp_path / "prepared/index.parquet", index=False)
-    found = [int(row[-1]["mask"].sum()) for row in shown(tmp_path, monkeypatch)]
-    assert found == [7 * (8 - index) for index in (6, 2)]
+    assert ious_of(figure(tmp_path)) == expected_ious(6, 2)
 
 
-def test_images_without_lesion_are_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_without_lesion_are_not_shown(tmp_path: Path, figure: Callable[[Path], Figure]) -> None:
     """There is no lesion to find in them, and they are most of the data."""
     leave_pictured_run(tmp_path)
-    ids, stacks = predictions.read(tmp_path / "run/predictions.parquet")
+    path = tmp_path / "run/predictions.parquet"
+    ids, stacks = predictions.read(path)
     stacks[predictions.TRUTH][[5, 6]] = 0
-    predictions.write(tmp_path / "run/predictions.parquet", ids, [stacks])
-    rows = shown(tmp_path, monkeypatch)
-    assert all(row[0]["truth"].any() for row in rows)
-    assert [int(row[-1]["mask"].sum()) for row in rows] == [7 * (8 - index) for index in (4, 3, 2, 1)]
+    predictions.write(path, ids, [stacks])
+    assert ious_of(figure(tmp_path)) == expected_ious(4, 3, 2, 1)
+    stacks[predictions.TRUTH][:] = 0
+    predictions.write(path, ids, [stacks])
+    with pytest.raises(DataError, match="no test image has a lesion, so there is nothing to show"):
+        draw(tmp_path)
 
 
 def test_a_run_on_other_images_is_refused(tmp_path: Path) -> None:
