@@ -659,11 +659,10 @@ def bits(folder: Path) -> dict[str, bytes]:
     return {name: (folder / "run" / name).read_bytes() for name in run.FILES}
 
 
-def killed_twice(data: Path, folder: Path, name: str, task: str, **options: Any) -> list[str]:
-    """Killed in the middle of both epochs, between a step and its checkpoint."""
-    for moment in ((0, 3), (1, 2)):
-        with pytest.raises(KeyboardInterrupt):
-            train(data, folder, name, task, Killed(*moment), **options)
+def killed_once(data: Path, folder: Path, name: str, task: str, **options: Any) -> list[str]:
+    """In the middle of the second epoch, between a step and its checkpoint; what the second life says."""
+    with pytest.raises(KeyboardInterrupt):
+        train(data, folder, name, task, Killed(1, 2), **options)
     return train(data, folder, name, task, **options).lines
 
 
@@ -678,7 +677,7 @@ def test_killed_in_the_middle_an_adversarial_training_ends_in_the_same_bits(
     data: Path, skd_run: Path, tmp_path: Path
 ) -> None:
     """Of the discriminator too: weights, batch statistics, spectral norms, Adam's moments, random places between."""
-    lines = killed_twice(data, tmp_path, "skd", SEG)
+    lines = killed_once(data, tmp_path, "skd", SEG)
     assert any("resumed from" in line for line in lines)
     assert bits(tmp_path) == bits(skd_run)
 
@@ -687,7 +686,7 @@ def test_killed_in_the_middle_a_training_of_two_stages_ends_in_the_same_bits(
     classes_data: Path, tmp_path: Path
 ) -> None:
     train(classes_data, tmp_path / "undisturbed", "fitnet", CLS, two_stage=True)
-    killed_twice(classes_data, tmp_path / "killed", "fitnet", CLS, two_stage=True)
+    killed_once(classes_data, tmp_path / "killed", "fitnet", CLS, two_stage=True)
     assert bits(tmp_path / "killed") == bits(tmp_path / "undisturbed")
     history = pd.read_csv(tmp_path / "killed/run/history.csv")
     assert history["loss/S1/feature"].notna().tolist() == [True, False]
