@@ -30,10 +30,8 @@ from classroom.training import run
 from support.comparisons import (
     BATCH,
     CLASSES,
-    CLASSES_STUDY,
     COMMITTED,
     SETTINGS,
-    STUDY,
     STUDY_OF,
     batch_of,
     distances,
@@ -43,6 +41,7 @@ from support.comparisons import (
     output,
     shared,
 )
+from support.studies import CLASSES_STUDY, STUDY
 
 CLS, SEG = "classification", "segmentation"
 
@@ -289,16 +288,12 @@ def test_variances_start_at_five_learn_and_may_make_the_loss_negative() -> None:
 
 
 def test_other_initial_variances_are_met_exactly() -> None:
-    method = made(CLS, "vid", initial_variance=0.3, least_variance=0.1)
-    assert all(torch.allclose(p.variance, torch.tensor(0.3), rtol=1e-5) for p in method.predictors)
-    nn.init.constant_(method.predictors[0].raw_variance, -100.0)
-    assert method.predictors[0].variance.min() >= 0.1
-
-
-def test_a_large_initial_variance_is_no_overflow() -> None:
-    """Its exponential is none that a float can hold; the softplus of a thousand is a thousand."""
-    method = made(CLS, "vid", initial_variance=1000.0)
-    assert torch.allclose(method.predictors[0].variance, torch.tensor(1000.0))
+    """Also one whose exponential no float can hold: the softplus of a thousand is a thousand."""
+    for initial in (0.3, 1000.0):
+        predictor = made(CLS, "vid", initial_variance=initial, least_variance=0.1).predictors[0]
+        assert torch.allclose(predictor.variance, torch.tensor(initial), rtol=1e-5)
+    nn.init.constant_(predictor.raw_variance, -100.0)
+    assert predictor.variance.min() >= 0.1
 
 
 def test_simkd_predicts_with_the_teachers_head_on_projected_features() -> None:
@@ -429,13 +424,13 @@ def test_settings_that_cannot_be_are_said(task: str, name: str, options: dict[st
         made(task, name, **options)
 
 
-@pytest.mark.parametrize("weights", [{"featur": 1.0}, {}, {"feature": 1.0, "prediction": 1.0}])
-def test_weights_of_other_terms_are_said_when_a_method_is_made(weights: dict[str, float]) -> None:
+def test_weights_of_other_terms_are_said_when_a_method_is_made() -> None:
     """`classroom train` reads its own share of params.yaml; nobody need have run `classroom check`."""
     raw = copy.deepcopy(SETTINGS)
-    raw["method_weights"][CLASSES_STUDY]["sp"] = weights
-    with pytest.raises(ParamsError, match="similarity"):
-        made(CLS, "sp", raw)
+    for weights, given in (({"featur": 1.0}, "featur"), ({}, "none"), ({"similarity": 1.0, "b": 1.0}, "similarity, b")):
+        raw["method_weights"][CLASSES_STUDY]["sp"] = weights
+        with pytest.raises(ParamsError, match=f"expected weights of similarity, not of {given}"):
+            made(CLS, "sp", raw)
 
 
 def test_a_method_of_the_other_task_is_refused_with_those_there_are() -> None:
@@ -500,35 +495,23 @@ def change(raw: dict[str, Any], path: str, value: Any) -> None:
     raw[last] = value
 
 
+COMPARISON = "comparison/segmentation"
+AT_WEIGHTS = f"method_weights/{STUDY}/at"
+
+
 @pytest.mark.parametrize(
     ("path", "value", "match"),
     [
-        (
-            "comparison/segmentation/methods",
-            ["fitnett"],
-            r"comparison\.segmentation\.methods: unknown method 'fitnett'.*fitnet",
-        ),
-        ("comparison/segmentation/methods", ["simkd"], r"comparison\.segmentation\.methods.*'simkd'.*other task"),
-        ("comparison/classification/methods", ["sp", "sp"], r"comparison\.classification\.methods: each once"),
-        ("comparison/segmentation/studies", [CLASSES_STUDY], r"'ham10000-classification' is a study of classification"),
-        ("comparison/segmentation/studies", ["lgg-resnet81"], r"unknown study 'lgg-resnet81'.*lgg-resnet18"),
+        (f"{COMPARISON}/methods", ["fitnett"], r"comparison\.segmentation\.methods: unknown method 'fitnett'.*fitnet"),
+        (f"{COMPARISON}/methods", ["simkd"], r"comparison\.segmentation\.methods.*'simkd'.*other task"),
+        (f"{COMPARISON}/methods", ["at", "at"], r"comparison\.segmentation\.methods: each once"),
+        (f"{COMPARISON}/studies", [CLASSES_STUDY], r"'ham10000-classification' is a study of classification"),
+        (f"{COMPARISON}/studies", ["lgg-resnet81"], r"unknown study 'lgg-resnet81'.*lgg-resnet18"),
         ("comparison/ours", "kd_ml-v4", r"comparison\.ours: 'kd_ml-v4' is not in variants.*kd_ml-v"),
-        (
-            "tune/segmentation",
-            {"studies": [STUDY], "methods": ["vid"]},
-            r"tune\.segmentation\.methods.*'vid'.*other task",
-        ),
+        ("tune/segmentation", {"studies": [STUDY], "methods": ["vid"]}, r"tune\.segmentation\.meth.*'vid'.*other task"),
         (f"method_weights/{STUDY}", {}, rf"method_weights\.{STUDY} lacks 'fitnet'"),
-        (
-            f"method_weights/{STUDY}/at",
-            {"attention": 1.0},
-            rf"method_weights\.{STUDY}\.at: expected weights of attention, prediction",
-        ),
-        (
-            f"method_weights/{STUDY}/at",
-            {"attention": -1.0, "prediction": 1.0},
-            r"attention.*greater than or equal to 0",
-        ),
+        (AT_WEIGHTS, {"attention": 1.0}, rf"method_weights\.{STUDY}\.at: expected weights of attention, prediction"),
+        (AT_WEIGHTS, {"attention": -1.0, "prediction": 1.0}, r"attention.*greater than or equal to 0"),
         (f"method_weights/{STUDY}/simkd", {"feature": 1.0}, r"'simkd' is no method of segmentation"),
         ("method_weights/nowhere", {}, r"method_weights: unknown study 'nowhere'"),
         ("training/batch_size", 4, r"training\.batch_size: 4 is too small for semckd"),
@@ -540,14 +523,15 @@ def change(raw: dict[str, Any], path: str, value: Any) -> None:
 )
 def test_a_comparison_that_cannot_be_is_said(path: str, value: Any, match: str) -> None:
     raw = committed()
-    params.check(raw)  # sound before
     change(raw, path, value)
     with pytest.raises(ParamsError, match=match):
         params.check(raw)
 
 
-def test_a_small_batch_is_nobodys_trouble_without_semckd() -> None:
+def test_a_comparison_that_can_be_is_sound() -> None:
+    """A small batch too, where there is no SemCKD."""
     raw = committed()
+    params.check(raw)
     raw["training"]["batch_size"] = 4
     raw["comparison"][CLS]["methods"].remove("semckd")
     params.check(raw)
@@ -571,22 +555,16 @@ def test_departures_from_the_reference_are_named() -> None:
 # Resuming, and what a run leaves
 
 
-@pytest.mark.parametrize(("epochs", "stages"), [(2, [1, 0]), (4, [1, 1, 0, 0]), (5, [1, 1, 0, 0, 0])])
 @pytest.mark.parametrize("convention", ["A", "B"])
-def test_the_hint_comes_first_and_alone(epochs: int, stages: list[int], convention: str) -> None:
+def test_the_hint_comes_first_and_alone(convention: str) -> None:
+    """By the epoch alone, so that a training that goes on in its second half does not begin with the hint."""
     method = made(CLS, "fitnet", two_stage=True, convention=convention)
     second = {"task", "prediction"} if convention == "B" else {"task"}
-    for epoch, hint in enumerate(stages):
-        method.begin_epoch(epoch, epochs)
-        names = {term.name for term in method.losses(*batch_of(CLS))}
-        assert names == ({"feature"} if hint else second)
-
-
-def test_a_resumed_method_knows_its_stage() -> None:
-    """A training that goes on in its third of four epochs begins there, not with the hint."""
-    method = made(CLS, "fitnet", two_stage=True)
-    method.begin_epoch(2, 4)
-    assert [term.name for term in method.losses(*batch_of(CLS))] == ["task"]
+    for epochs, stages in ((4, [1, 1, 0, 0]), (2, [1, 0]), (5, [1, 1, 0, 0, 0])):
+        for epoch, hint in enumerate(stages):
+            method.begin_epoch(epoch, epochs)
+            names = {term.name for term in method.losses(*batch_of(CLS))}
+            assert names == ({"feature"} if hint else second), (epoch, epochs)
 
 
 class Silent:

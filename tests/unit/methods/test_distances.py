@@ -29,7 +29,6 @@ from support.comparisons import (
     BATCH,
     BLOCK,
     CLASSES,
-    CLASSES_STUDY,
     SETTINGS,
     STAGES,
     STUDY_OF,
@@ -48,6 +47,7 @@ from support.comparisons import (
     with_feature,
     without_learning,
 )
+from support.studies import CLASSES_STUDY
 
 CLS, SEG = "classification", "segmentation"
 FEW = settings(max_examples=5, deadline=None)
