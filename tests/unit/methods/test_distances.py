@@ -411,9 +411,9 @@ def test_attention_by_hand() -> None:
 
 
 def test_the_power_of_attention_by_hand() -> None:
-    """|1|³ and |−2|³ are (1, 8)/√65; (1, 0) is that far from it: 2 − 2/√65, over two positions."""
+    """|−1|³ and |2|³ are (1, 8)/√65; (1, 0) is that far from it: 2 − 2/√65, over two positions."""
     method = shared(SEG, "at", power=3.0)
-    maps = torch.tensor([[[[1.0, -2.0]]]]), torch.tensor([[[[2.0, 0.0]]]])
+    maps = torch.tensor([[[[-1.0, 2.0]]]]), torch.tensor([[[[2.0, 0.0]]]])
     assert distances(method, *with_one_feature(*maps, BLOCK))["attention"] == near(1 - 1 / math.sqrt(65))
 
 
