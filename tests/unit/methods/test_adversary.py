@@ -195,6 +195,8 @@ def test_the_adversarial_term_is_what_the_discriminator_thinks_of_the_student() 
             maps = torch.where(maps > 0, maps, 0.1 * maps)
         else:
             nn.init.constant_(layer.gamma, 0.5)
+            for one in (layer.query, layer.key):  # as drawn, a place attends to all others alike
+                nn.init.normal_(one.weight)
             query, key, value = (
                 F.conv2d(maps, one.weight.double(), one.bias.double()).flatten(2)
                 for one in (layer.query, layer.key, layer.value)
