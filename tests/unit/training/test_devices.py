@@ -16,7 +16,7 @@ from classroom.errors import TrainingError
 from classroom.training import devices
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["classroom.training.devices"])
+processes.set_forkserver_preload(["classroom.training.run"])  # as in test_training.py: one server serves both
 
 
 def training(number: int, gpus: list[str], locks: Path, said: Any) -> None:
@@ -76,7 +76,7 @@ def test_one_training_too_many_waits_until_another_is_killed(host: Host) -> None
     assert (number, what) == (2, "log")
     assert "every GPU here (2) is held by another training; waiting for one" in line
     with pytest.raises(queue.Empty):
-        host.said.get(timeout=2.5)
+        host.said.get(timeout=1.5)
     second.kill()
     assert host.hear() == (2, "device", "GPU-b")
 
