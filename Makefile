@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: table4 all test test-all fuzz coverage bench slurm format lock clean rulegraph
+.PHONY: table4 all test test-all test-lowest fuzz coverage bench slurm format lock clean rulegraph
 
 table4: .venv/ready
 	snakemake --cores all reports/table4.md
@@ -26,6 +26,18 @@ test: .venv/ready
 test-all: test
 	@if command -v slurmctld >/dev/null; then $(MAKE) --no-print-directory .venv/slurm; fi
 	$(PYTEST) --ignore $(SMOKE) tests/cluster tests/pipeline tests/browser
+
+# The unit tests with the oldest versions that pyproject.toml allows: Python 3.11 or 3.12, 8 GB of disk.
+test-lowest: .venv/lowest/ready
+	PATH="$(CURDIR)/.venv/lowest/bin:$$PATH" $(PYTEST) tests/unit
+
+# An environment of its own. Without --no-config, uv would take the torch that is pinned for the lock.
+.venv/lowest/ready: pyproject.toml
+	$(PYTHON) -m venv --clear .venv/lowest
+	.venv/lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv/lowest/bin/uv pip install --quiet --no-config --resolution lowest-direct --python .venv/lowest/bin/python \
+		--editable '.[dev]'
+	touch $@
 
 # The property tests on many fresh examples. It prints the seed, with which it can be repeated.
 EXAMPLES ?= 1000
