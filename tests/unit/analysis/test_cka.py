@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -40,7 +40,6 @@ from support.rendered import check_sources, markdown_rows, one, page_of
 from support.studies import CLASSES_STUDY, ROOT, STUDY, shrink
 
 CLASSES, SIDE = 7, 32
-FEW = settings(max_examples=10, deadline=None)
 
 
 # The definition, literally
@@ -144,7 +143,6 @@ def test_numerators_and_denominators_are_summed_over_batches_of_any_size() -> No
 # What it is blind to, and what not
 
 
-@FEW
 @given(st.integers(0, 10**6), st.floats(1e-3, 1e3))
 def test_rotations_reflections_scales_and_shifts_change_nothing(seed: int, scale: float) -> None:
     first, second, x = drawn(seed, 4, 12), drawn(seed + 1, 6, 12), images(10, seed)
@@ -153,7 +151,6 @@ def test_rotations_reflections_scales_and_shifts_change_nothing(seed: int, scale
     assert turned == pytest.approx(compared(first, second, x), abs=1e-7)
 
 
-@FEW
 @given(st.integers(0, 10**6))
 def test_a_layer_is_exactly_like_itself(seed: int) -> None:
     weight = drawn(seed, 5, 12)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch.distributions import Bernoulli, Categorical, kl_divergence
@@ -20,7 +20,6 @@ from classroom.distill.losses import dice_loss, feature_loss, focal_loss, predic
 from classroom.errors import TrainingError
 from classroom.params import PredictionLoss, TaskLoss
 
-FEW = settings(max_examples=15, deadline=None)
 NUMBERS = st.floats(-12, 12, width=32)
 SHAPE = (2, 1, 3, 4)
 LOGITS = arrays(np.float32, SHAPE, elements=NUMBERS).map(torch.from_numpy)
@@ -76,7 +75,6 @@ def near(expected: torch.Tensor, rel: float = 1e-4, abs: float = 1e-5) -> Any:
 # The task's loss
 
 
-@FEW
 @given(LOGITS, MASKS, st.sampled_from([0.0, 0.5, 1.0, 2.0, 5.0]), st.sampled_from(FORMS))
 def test_the_task_loss_of_masks_is_torchvisions_focal_loss_and_dice(
     logits: torch.Tensor, masks: torch.Tensor, gamma: float, form: str
@@ -121,7 +119,6 @@ def test_dice_loss_without_foreground_is_one() -> None:
         assert dice_loss(torch.full(SHAPE, logit), torch.zeros(SHAPE)).item() == pytest.approx(1), logit
 
 
-@FEW
 @given(CLASS_LOGITS, st.lists(st.integers(0, 4), min_size=4, max_size=4).map(torch.tensor))
 def test_the_task_loss_of_classes_is_the_cross_entropy(logits: torch.Tensor, classes: torch.Tensor) -> None:
     """Eq. 2: minus the log of the true class's probability, mean over the batch."""
@@ -144,7 +141,6 @@ def test_the_focal_losss_settings_do_not_reach_a_classification() -> None:
 # Predictions
 
 
-@FEW
 @given(
     st.sampled_from([LOGITS, CLASS_LOGITS]).flatmap(lambda logits: st.tuples(logits, logits)),
     st.builds(prediction_settings, st.sampled_from([1.0, 2.0, 4.0]), st.sampled_from(DIRECTIONS), st.booleans()),
@@ -178,7 +174,6 @@ def test_prediction_loss_by_hand(direction: str, expected: float) -> None:
         assert prediction_loss(*classes, options).item() == pytest.approx(factor * expected / 2)
 
 
-@FEW
 @given(st.floats(-20, 20, width=32), st.floats(0.125, 20, width=32), st.sampled_from([-1, 1]))
 def test_a_student_that_disagrees_is_pulled_towards_its_target(logit: float, apart: float, sign: int) -> None:
     """A softmax over the single channel would give a loss of 0, and no gradient, for ever."""
@@ -187,7 +182,6 @@ def test_a_student_that_disagrees_is_pulled_towards_its_target(logit: float, apa
     assert student.grad.item() * sign < 0
 
 
-@FEW
 @given(CLASS_LOGITS, CLASS_LOGITS, st.floats(-30, 30), st.sampled_from(DIRECTIONS))
 def test_adding_the_same_to_all_logits_of_an_image_changes_no_prediction(
     student: torch.Tensor, target: torch.Tensor, constant: float, direction: str

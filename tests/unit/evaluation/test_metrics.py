@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import torchmetrics.functional.classification as torchmetrics
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import confusion_matrix, f1_score, jaccard_score
@@ -24,10 +24,8 @@ from classroom.evaluation.ensemble import with_ensemble
 from classroom.evaluation.metrics import COUNTS, LABELS, METRICS, classified, counts, decide, pooled, records, score
 
 MASKS = arrays(bool, (3, 4, 5))
-MANY = settings(max_examples=20, deadline=None)
 
 
-@MANY
 @given(MASKS, MASKS)
 def test_counts_are_scikit_learns_of_every_image(mask: Any, truth: Any) -> None:
     ours = counts(mask, truth)
@@ -37,7 +35,6 @@ def test_counts_are_scikit_learns_of_every_image(mask: Any, truth: Any) -> None:
         assert {name: ours[name][image] for name in COUNTS} == {"tp": tp, "fp": fp, "fn": fn, "tn": tn}
 
 
-@MANY
 @given(MASKS, MASKS)
 def test_metrics_are_scikit_learns_over_the_pixels_of_all_images_together(mask: Any, truth: Any) -> None:
     """Pooled over the split, as the paper's printed pairs suggest; a mean over images would be another number."""
@@ -54,7 +51,6 @@ def test_metrics_by_hand() -> None:
     assert pooled(counts(mask, truth)) == {"iou": pytest.approx(1 / 2), "f_score": pytest.approx(2 / 3)}
 
 
-@MANY
 @given(MASKS, MASKS)
 def test_f_score_follows_from_iou(mask: Any, truth: Any) -> None:
     """F = 2 IoU / (1 + IoU) is exact for pooled counts; that the paper's pairs come close is why we pool."""
@@ -85,7 +81,6 @@ SEVEN = st.integers(0, 6)
 DECIDED_AND_TRUE = st.lists(st.tuples(SEVEN, SEVEN), min_size=1, max_size=40)
 
 
-@MANY
 @given(DECIDED_AND_TRUE)
 def test_metrics_of_classes_are_torchmetrics(pairs: list[tuple[int, int]]) -> None:
     decided, true = (np.array(values) for values in zip(*pairs, strict=True))
@@ -156,7 +151,6 @@ def test_a_pixel_of_one_half_is_lesion() -> None:
 BYTES = arrays(np.uint8, (3, 4, 5))
 
 
-@MANY
 @given(BYTES, BYTES, BYTES)
 def test_the_ensemble_is_the_union_of_the_students(teacher: Any, first: Any, second: Any) -> None:
     """A pixel is lesion if either student says so; the teacher has no vote."""
@@ -168,7 +162,6 @@ def test_the_ensemble_is_the_union_of_the_students(teacher: Any, first: Any, sec
     assert np.array_equal(together["T"], teacher)
 
 
-@MANY
 @given(
     arrays(np.float32, (4, 7), elements=st.floats(0, 1, width=32)),
     arrays(np.float32, (4, 7), elements=st.floats(0, 1, width=32)),
@@ -206,7 +199,6 @@ HALF = np.float32(0.5)
 BELOW, ABOVE = np.nextafter(HALF, np.float32(0)), np.nextafter(HALF, np.float32(1))
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.floats(0, 1, width=32))
 @example(float(HALF))
 @example(float(BELOW))
@@ -221,7 +213,6 @@ def test_a_byte_decides_as_its_probability_does(probability: float) -> None:
     assert decide(np.array([[[byte]]]))[0, 0, 0] == (np.float32(probability) >= HALF)
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.floats(0, 1, width=32))
 def test_a_byte_is_within_one_256th_below_its_probability(probability: float) -> None:
     (byte,) = predictions.quantise(np.array([probability], np.float32))
@@ -243,7 +234,6 @@ def test_the_numbers_next_to_one_half_decide_differently() -> None:
 # The file
 
 
-@MANY
 @given(st.data(), st.booleans())
 def test_predictions_come_back_as_they_were(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, of_classes: bool

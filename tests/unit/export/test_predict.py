@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import tifffile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
 from PIL import Image
@@ -126,7 +126,6 @@ def test_images_of_one_name_in_several_folders_all_have_their_results(model: Pat
     assert "deep/1_mask.png" in written
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.lists(st.sampled_from(["a", "A", "a-2", "a-3", "b", "b-2", "a-2-2"]), min_size=1, max_size=12))
 def test_no_two_results_have_one_name(names: list[str]) -> None:
     from classroom.export.predict import _named

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torchdistill.losses import mid_level
@@ -50,7 +50,6 @@ from support.comparisons import (
 from support.studies import CLASSES_STUDY
 
 CLS, SEG = "classification", "segmentation"
-FEW = settings(max_examples=5, deadline=None)
 SEEDS = st.integers(0, 2**31)
 LN3 = math.log(3)  # the sigmoid of ln 3 is 3/4
 KL_BY_HAND = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)  # of (3/4, 1/4) and (1/2, 1/2)
@@ -524,7 +523,6 @@ def test_two_channels_are_the_softmaxs_form_of_the_sigmoid() -> None:
 # Whatever the input
 
 
-@FEW
 @given(SEEDS, st.floats(0.05, 20), st.sampled_from([("at", "attention"), ("emkd", "importance")]))
 def test_attention_ignores_scale_and_the_order_of_channels(number: int, factor: float, which: tuple[str, str]) -> None:
     name, term = which
@@ -535,7 +533,6 @@ def test_attention_ignores_scale_and_the_order_of_channels(number: int, factor: 
     assert after == near(before)
 
 
-@FEW
 @given(SEEDS, st.floats(0.05, 20))
 def test_similarity_ignores_rotation_scale_and_the_order_of_images(number: int, factor: float) -> None:
     """And notices if the order of one side's images alone changes."""
@@ -551,7 +548,6 @@ def test_similarity_ignores_rotation_scale_and_the_order_of_images(number: int, 
     assert distances(method, one_sided, teacher)["similarity"] != near(before, 1e-3)
 
 
-@FEW
 @given(SEEDS)
 def test_channel_wise_divergence_ignores_a_constant_of_every_channel(number: int) -> None:
     """And notices one that differs by position."""
@@ -568,7 +564,6 @@ def test_channel_wise_divergence_ignores_a_constant_of_every_channel(number: int
     assert distances(method, tilted, teacher)["feature"] != near(before["feature"], 1e-3)
 
 
-@FEW
 @given(SEEDS)
 def test_pairs_ignore_the_length_of_a_pixels_feature(number: int) -> None:
     """Of a pooled pixel: all that falls into its window gets the same factor."""
@@ -580,7 +575,6 @@ def test_pairs_ignore_the_length_of_a_pixels_feature(number: int) -> None:
     assert after == near(before, 1e-3)
 
 
-@FEW
 @given(SEEDS, st.floats(0.01, 100))
 def test_distances_stay_within_their_bounds(number: int, scale: float) -> None:
     """Attention on different pixels is as far apart as it can be: 2 as a sum, 2 / (H·W) as a mean."""

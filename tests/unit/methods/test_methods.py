@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
@@ -396,7 +396,6 @@ def test_a_point_of_a_grid_takes_the_place_of_the_settings_weights() -> None:
 SHARES = st.integers(0, 1000).map(lambda thousandths: thousandths / 1000)
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.sampled_from(VARIANTS), SHARES, SHARES, SHARES)
 def test_the_weights_at_a_point_sum_to_one_and_give_nothing_to_what_is_not_received(
     name: str, alpha_1: float, alpha_2: float, teacher_share: float
