@@ -227,10 +227,6 @@ def test_bytes_by_hand() -> None:
     assert ours.tolist() == [0, 1, 127, 128, 128, 192, 255, 255]
 
 
-def test_the_numbers_next_to_one_half_decide_differently() -> None:
-    assert decide(predictions.quantise(np.array([[[BELOW, HALF, ABOVE]]]))).tolist() == [[[False, True, True]]]
-
-
 # The file
 
 
@@ -292,17 +288,6 @@ def test_a_truncated_file_is_named(file: Path) -> None:
             predictions.read(file)
 
 
-def test_an_absent_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"absent\.parquet: cannot be read"):
-        predictions.read(tmp_path / "absent.parquet")
-
-
-def test_another_programs_table_is_refused(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"a": [1, 2]}), tmp_path / "other.parquet")
-    with pytest.raises(DataError, match=r"other\.parquet: cannot be read as a run's predictions"):
-        predictions.read(tmp_path / "other.parquet")
-
-
 def test_an_image_of_another_size_than_the_file_says_is_refused(file: Path) -> None:
     table = pq.read_table(file)
     wrong = {"16×16": "16×15", "7": "6"}[table.schema.metadata[b"shape"].decode()]
@@ -311,9 +296,12 @@ def test_an_image_of_another_size_than_the_file_says_is_refused(file: Path) -> N
         predictions.read(file)
 
 
-def test_predictions_of_an_older_version_are_refused(tmp_path: Path) -> None:
-    """Its files said height and width."""
+def test_an_absent_file_and_another_program_s_are_named(tmp_path: Path) -> None:
+    """Or one of an older version, whose files said height and width."""
+    pq.write_table(pa.table({"a": [1, 2]}), tmp_path / "other.parquet")
     table = pa.table({"network": ["S1", "truth"], "id": ["a", "a"], "probability": [b"\0", b"\0"]})
     pq.write_table(table.replace_schema_metadata({"height": "1", "width": "1"}), tmp_path / "old.parquet")
-    with pytest.raises(DataError, match=r"old\.parquet: cannot be read.*Train this run again"):
-        predictions.read(tmp_path / "old.parquet")
+    for name in ("absent", "other", "old"):
+        message = rf"{name}\.parquet: cannot be read as a run's predictions.*Train this run again"
+        with pytest.raises(DataError, match=message):
+            predictions.read(tmp_path / f"{name}.parquet")

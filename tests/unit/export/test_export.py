@@ -132,12 +132,15 @@ def unseen(count: int, networks: list[Network]) -> tuple[np.ndarray, list[np.nda
 
 
 def test_the_ensemble_of_classes_is_the_larger_probability_of_each_class(exported_classes: Path) -> None:
-    """What is translated, in PyTorch; the translation of an ensemble is that of masks."""
+    """What is translated, in PyTorch, and what the card says of it; the translation of an ensemble is that of masks."""
     students = [restore(exported_classes / "run", name) for name in ("S1", "S2")]
     images, alone = unseen(4, students)
     with torch.no_grad():
         found = graph.Exported(students)(torch.from_numpy(images)).numpy()
     assert np.abs(found - np.maximum(*alone)).max() <= 1e-6
+    run = json.loads((exported_classes / "run/metrics.json").read_text())
+    facts = Model(exported_classes / "out").about | {"network": "ensemble"}
+    assert "so they may sum to more than 1" in card.text(run, facts, Difference(1e-6, 0.0, 100))
 
 
 @both

@@ -177,12 +177,10 @@ def test_what_dvc_plots_is_the_ensemble_s_mean_over_seeds(histories: dict[str, d
 
 def test_a_missing_or_foreign_history_is_named(histories: dict[str, dict[int, Path]]) -> None:
     path = histories["ml-v1"][1] / "history.csv"
-    path.write_text("nothing,of,ours\n1,2,3\n")
-    with pytest.raises(DataError, match=r"ml-v1/1/history\.csv: cannot be read"):
-        curves.read_curves(histories, "iou")
-    path.unlink()
-    with pytest.raises(DataError, match=r"ml-v1/1/history\.csv: cannot be read"):
-        curves.read_curves(histories, "iou")
+    for damage in (lambda: path.write_text("nothing,of,ours\n1,2,3\n"), path.unlink):
+        damage()
+        with pytest.raises(DataError, match=r"ml-v1/1/history\.csv: cannot be read"):
+            curves.read_curves(histories, "iou")
 
 
 def test_curves_have_a_line_for_each_seed_and_a_dot_at_its_best_epoch(
