@@ -15,6 +15,7 @@ all: .venv/ready
 test: .venv/ready
 	ruff check .
 	ruff format --check .
+	mypy
 	snakefmt --check workflow
 	snakemake --lint
 	@if command -v slurmctld >/dev/null; then $(MAKE) --no-print-directory .venv/slurm; fi
