@@ -19,6 +19,7 @@ SMOKE := tests/pipeline/test_smoke.py
 test: .venv/ready
 	ruff check .
 	ruff format --check .
+	mypy
 	snakefmt --check workflow
 	$(PYTEST) $(SMOKE) tests/unit
 

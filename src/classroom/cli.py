@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from classroom.artifacts import Result
 from classroom.errors import ClassroomError
 
 app = typer.Typer(
@@ -677,7 +678,7 @@ def _point(text: str, method: str) -> tuple[float, ...] | None:
     return numbers
 
 
-def _variant_results(raw: dict[str, Any], study: str) -> list[dict[str, Any]]:
+def _variant_results(raw: dict[str, Any], study: str) -> list[Result]:
     from classroom.params import Variants, select
     from classroom.reporting.results import read_results
 

@@ -101,8 +101,8 @@ class Adversary(Section):
 
     form: Literal["wgan-gp", "hinge"] = "wgan-gp"
     gradient_penalty: Weight = 10.0
-    weight: Positive = Field(0.1, description="of its own loss")
-    learning_rate: Positive = Field(4e-4, description="of its Adam, betas 0.9 and 0.99")
+    weight: Positive = Field(default=0.1, description="of its own loss")
+    learning_rate: Positive = Field(default=4e-4, description="of its Adam, betas 0.9 and 0.99")
 
 
 class FitNetMasks(ForMasks):
@@ -208,8 +208,14 @@ REFERENCE_WEIGHTS: dict[str, dict[str, dict[str, float]]] = {
     },
 }
 
+
+def _section_of(section: type[Section], key: str) -> Any:
+    """The type of the section below `key`."""
+    return section.model_fields[key].annotation
+
+
 METHODS: dict[str, tuple[str, ...]] = {
-    task: tuple(section.annotation.model_fields) for task, section in Methods.model_fields.items()
+    task: tuple(_section_of(Methods, task).model_fields) for task in Methods.model_fields
 }
 """The methods of every task, in the order of Table 10."""
 COMPARISON_METHODS = tuple(dict.fromkeys(name for names in METHODS.values() for name in names))
@@ -217,7 +223,7 @@ COMPARISON_METHODS = tuple(dict.fromkeys(name for names in METHODS.values() for 
 
 def settings_type(task: str, method: str) -> type[MethodSettings]:
     """The section of `methods.<task>.<method>`."""
-    return Methods.model_fields[task].annotation.model_fields[method].annotation
+    return _section_of(_section_of(Methods, task), method)
 
 
 def reference(task: str, method: str) -> MethodSettings:
@@ -252,7 +258,7 @@ def in_words(value: Any) -> str:
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     """`{a: {b: 1}}` as `{"a b": 1}`."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in settings.items():
         flat |= {f"{key} {part}": v for part, v in _flat(value).items()} if isinstance(value, dict) else {key: value}
     return flat

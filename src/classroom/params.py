@@ -12,7 +12,7 @@ import reprlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import (
     Field,
@@ -21,8 +21,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from ruamel.yaml import YAML, YAMLError
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from classroom.errors import ParamsError, suggestion
@@ -35,6 +35,8 @@ from classroom.method_settings import (
     wrong_terms,
 )
 from classroom.section import Section
+
+T = TypeVar("T")
 
 Technique = Literal["ml", "kd_off", "kd_on", "kd_ml"]
 Strategy = Literal["v1", "v2", "v3"]
@@ -167,7 +169,9 @@ class Study(Section):
             if self.task == "classification" and network.decoder_channels is not None:
                 raise ValueError(f"a classification {role} has no decoder: remove its decoder_channels")
         if self.task == "segmentation":
-            first, second = self.teacher.decoder_channels[0], self.student.decoder_channels[0]
+            first, second = (
+                network.decoder_channels[0] for network in (self.teacher, self.student) if network.decoder_channels
+            )
             if first != second:
                 raise ValueError(
                     "teacher and student share the first decoder block's feature map, so decoder_channels must start "
@@ -610,7 +614,7 @@ def warn_of_sum(weights: VariantWeights, where: str, path: Path = Path("params.y
             )
 
 
-def select(raw: Mapping[str, Any], key: str, kind: Any, path: Path = Path("params.yaml")) -> Any:
+def select(raw: Mapping[str, Any], key: str, kind: type[T], path: Path = Path("params.yaml")) -> T:
     """The value at dotted `key`, validated as `kind` (a Section or any type pydantic knows).
 
     Raises ParamsError if the key is absent (with a suggestion) or its value does not fit.
@@ -625,7 +629,7 @@ def select(raw: Mapping[str, Any], key: str, kind: Any, path: Path = Path("param
     return _validated(kind, value, key, path)
 
 
-def _validated(kind: Any, value: Any, prefix: str, path: Path) -> Any:
+def _validated(kind: type[T], value: Any, prefix: str, path: Path) -> T:
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:

@@ -39,9 +39,9 @@ CLASSES_STAGES = [
     f"curves@{CLASSES_STUDY}",
 ]  # fmt: skip
 
-# Settings and messages, not results: see the head of dvc.yaml.
+# Settings, types and messages, not results: see the head of dvc.yaml.
 PLUMBING = {
-    "__init__.py", "cli.py", "errors.py", "files.py", "params.py", "section.py", "method_settings.py",
+    "__init__.py", "artifacts.py", "cli.py", "errors.py", "files.py", "params.py", "section.py", "method_settings.py",
     "methods/names.py", "training/progress.py", "training/devices.py",
 }  # fmt: skip
 

@@ -46,7 +46,7 @@ def layers_of(body: nn.Module) -> dict[str, str]:
     modules = dict(body.named_modules())
     blocks = _blocks(body)
     stem = _stem(modules, blocks)
-    layers = {"stem": stem} if stem else {name: name for name in stages_of(body.encoder)}
+    layers = {"stem": stem} if stem else {name: name for name in stages_of(body.get_submodule("encoder"))}
     layers |= {path.removeprefix("encoder.").removeprefix("model."): path for path in blocks}
     if "conv6" in modules and not isinstance(modules["conv6"], nn.Identity):
         layers["conv6"] = "conv6"

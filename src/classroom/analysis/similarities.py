@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import pandas as pd
 
+from classroom.artifacts import RunFacts
 from classroom.errors import DataError
 from classroom.files import written_whole
 
 COLUMNS = ["first", "second", "first_layer", "second_layer", "cka"]
-ABOUT = ("study", "method", "seed", "data")
+ABOUT: tuple[Literal["study", "method", "seed", "data"], ...] = ("study", "method", "seed", "data")
 """What a file says of its run, as metrics.json has it."""
 
 
-def write(path: Path, table: pd.DataFrame, about: Mapping[str, Any]) -> None:
+def write(path: Path, table: pd.DataFrame, about: RunFacts) -> None:
     """Writes what `analysis.cka.similarities` returned as Parquet; `about`: the run's metrics.json."""
     kept = table.copy()
     kept.attrs = table.attrs | {key: about[key] for key in ABOUT}

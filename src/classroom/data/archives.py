@@ -74,7 +74,9 @@ def _untar(archive: Path, folder: Path) -> None:
                 path.mkdir(parents=True, exist_ok=True)
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
-            with file.extractfile(entry) as packed, path.open("wb") as copy:  # neither owner nor permissions
+            packed = file.extractfile(entry)
+            assert packed is not None  # what is neither file nor folder was refused above
+            with packed, path.open("wb") as copy:  # neither owner nor permissions
                 shutil.copyfileobj(packed, copy)
 
 

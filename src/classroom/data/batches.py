@@ -7,20 +7,19 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import pandas as pd
 import torch
 
+from classroom.artifacts import Data, Dataset, Splits
 from classroom.errors import DataError
 from classroom.files import read_json
 
 NAMES = ("train", "val", "test")
 COPIED_AT_ONCE = 256
 """Images, from the disk to a device that keeps them."""
-FACTS = {"dataset", "source", "synthetic", "task", "group", "images", "groups", "labels", "image_size"}
-"""What a study's dataset.json holds."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +75,12 @@ def kept_on(device: torch.device, data: dict[str, SplitData], free: int) -> dict
     arrays = (data["train"].images, data["train"].targets)  # of all splits
     if sum(array.nbytes for array in arrays) > free // 4:
         return data
-    copies = tuple(torch.empty(array.shape, dtype=torch.uint8, device=device) for array in arrays)
+    copies = [torch.empty(array.shape, dtype=torch.uint8, device=device) for array in arrays]
     for array, copy in zip(arrays, copies, strict=True):
         for start in range(0, len(array), COPIED_AT_ONCE):
             part = slice(start, start + COPIED_AT_ONCE)
             copy[part] = torch.from_numpy(_read(array, part))
-    return {name: replace(part, resident=copies) for name, part in data.items()}
+    return {name: replace(part, resident=(copies[0], copies[1])) for name, part in data.items()}
 
 
 def _read(array: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
@@ -131,20 +130,20 @@ def open_splits(prepared: Path, splits: Path) -> dict[str, SplitData]:
     }
 
 
-def about(prepared: Path, splits: Path, data: dict[str, SplitData]) -> dict[str, Any]:
+def about(prepared: Path, splits: Path, data: dict[str, SplitData]) -> Data:
     """What is known of a study's data: dataset.json in `prepared`, and how they were split.
 
     Raises DataError if a file is damaged, or if dataset.json is not of the arrays that `data` are of.
     """
     path, train = prepared / "dataset.json", data["train"]
-    facts = read_json(path, FACTS, "Run `classroom prepare` for this study again.")
+    facts = cast(Dataset, read_json(path, Dataset.__required_keys__, "Run `classroom prepare` for this study again."))
     task = "segmentation" if train.targets.ndim == 3 else "classification"
     if (facts["task"], facts["image_size"]) != (task, train.images.shape[1]):
         raise DataError(f"{path}: not of the arrays beside it. Run `classroom prepare` for this study again.")
     return {**facts, **described(splits)}
 
 
-def described(splits: Path) -> dict[str, Any]:
+def described(splits: Path) -> Splits:
     """How the data were split, the number of images in each split, and the labels that a split lacks.
 
     Raises DataError if the file lacks something.
@@ -155,9 +154,12 @@ def described(splits: Path) -> dict[str, Any]:
     labels = sorted(table.label.unique().tolist())
     found = {name: set(table.label[table.split == name]) for name in NAMES}
     lacking = {name: [label for label in labels if label not in found[name]] for name in NAMES}
+    train, val, test = (int((table.split == name).sum()) for name in NAMES)
     return {
         "split": table.attrs["split"],
-        **{name: int((table.split == name).sum()) for name in NAMES},
+        "train": train,
+        "val": val,
+        "test": test,
         "lacking": {name: missing for name, missing in lacking.items() if missing},
     }
 

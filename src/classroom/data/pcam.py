@@ -84,7 +84,8 @@ def _parts(files: Sequence[Path]) -> list[_Part]:
         raise DataError(f"{files[0]}: expected PCam's files, camelyonpatch_level_2_split_train_x.h5 among them.")
     parts = []
     for stem in stems:
-        images, labels, meta = (by_name.get(f"{stem}{ending}") for ending in ("_x.h5", "_y.h5", "_meta.csv"))
+        images = by_name[f"{stem}_x.h5"]
+        labels, meta = (by_name.get(f"{stem}{ending}") for ending in ("_y.h5", "_meta.csv"))
         if labels is None:
             raise DataError(f"{images}: no {stem}_y.h5 with its labels. Download that, too.")
         slides = None

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from classroom.artifacts import Dataset
 from classroom.data.pixels import digest, read_image, read_mask
 from classroom.errors import DataError
 from classroom.files import written_whole
@@ -59,7 +60,7 @@ def prepare(task: str, image_size: int, raw: Path, target: Path) -> int:
         index.to_parquet(index_file, index=False)
         counts = index.label.value_counts()
         labels = [label for label in LESION if label in counts] if masks else about["labels"]
-        description = {
+        description: Dataset = {
             "dataset": about["dataset"],
             "source": about["source"],
             "synthetic": about["synthetic"],

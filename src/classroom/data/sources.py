@@ -62,6 +62,7 @@ def _folders(name: str, dataset: Dataset, downloads: Path, stack: ExitStack) -> 
                 f"params.yaml: dataset.{name}.source: the reader '{dataset.reader}' has no phantoms; "
                 f"{', '.join(PHANTOMS)} have. Set source to 'directory', 'kaggle' or 'download'."
             )
+        assert dataset.phantom is not None  # Dataset checks it
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="classroom-")))
         PHANTOMS[dataset.reader](folder, dataset.phantom)
         return [folder]

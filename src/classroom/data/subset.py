@@ -10,7 +10,7 @@ from classroom.errors import DataError
 
 
 def draw(
-    labels: Sequence[str],
+    labels: Sequence[str | None],
     classes: Sequence[str],
     subset: int,
     seed: int,
@@ -22,11 +22,11 @@ def draw(
     `accept` may refuse a position, e.g. of a duplicate, which is then replaced by another of its class. Raises
     DataError naming the dataset `name` and the class if one has too few.
     """
-    labels = np.asarray(labels)
+    label_of = np.asarray(labels)
     share, rest = divmod(subset, len(classes))
     drawn = []
     for number, label in enumerate(classes):
-        members = np.random.default_rng([seed, number]).permutation(np.flatnonzero(labels == label))
+        members = np.random.default_rng([seed, number]).permutation(np.flatnonzero(label_of == label))
         wanted, found, tried = share + (number < rest), 0, 0
         if len(members) < wanted:
             raise _too_few(name, subset, len(classes), label, len(members), wanted)

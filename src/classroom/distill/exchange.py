@@ -31,9 +31,12 @@ class Variant(NamedTuple):
     @property
     def teacher(self) -> Literal["none", "frozen", "trained"]:
         """No teacher; a pre-trained one in eval mode; or one that trains in the same step."""
-        return {"ml": "none", "kd_off": "frozen", "kd_on": "trained", "kd_ml": "trained"}[self.technique]
+        return _TEACHER[self.technique]
 
 
+_TEACHER: dict[str, Literal["none", "frozen", "trained"]] = {
+    "ml": "none", "kd_off": "frozen", "kd_on": "trained", "kd_ml": "trained",
+}  # fmt: skip
 _P: Kind = "prediction"
 _F: Kind = "feature"
 

@@ -71,7 +71,7 @@ def _explained(
         }
         for source, runs in zip(number["sources"], runs_of, strict=True)
     ]
-    versions = [of["code_version"] for runs in runs_of for of in runs.values() if of.get("code_version")]
+    versions = [version for runs in runs_of for of in runs.values() if (version := of.get("code_version"))]
     again = recipe(needed, [record for record in on_record.values() if record], versions)
     if unknown := [run for run, training in trainings.items() if training is None]:
         again["remarks"].append(f"params.yaml does not ask for {', '.join(unknown)} today: not among these commands")

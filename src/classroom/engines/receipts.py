@@ -12,7 +12,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -35,7 +35,7 @@ class Job:
         self.stage = stage
         self.command = command
         self.raw = raw
-        self.facts: dict[str, Any] = {}
+        self.facts: Mapping[str, Any] = {}
         self.params = {key: select(raw, key, Any) for key in stage.params} if stage else raw
         self.dependencies = hashes(stage.dependencies) if stage else {}
         self.started = time.monotonic()

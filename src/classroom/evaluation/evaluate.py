@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 
+from classroom.artifacts import ImageRecords, MethodCosts, Metrics, Result, Scores, SeedResult
 from classroom.errors import DataError
 from classroom.evaluation import predictions
 from classroom.evaluation.costs import costs
@@ -15,14 +16,8 @@ from classroom.evaluation.ensemble import with_ensemble
 from classroom.evaluation.metrics import decide, records, score
 from classroom.files import content_hash, read_json
 
-REQUIRED = {
-    "study", "method", "data", "networks", "extra_parameters", "remarks", "settings", "best", "last", "terms",
-    "test_images",
-}  # fmt: skip
-"""What a run's metrics.json holds."""
 
-
-def evaluate(folders: dict[int, Path]) -> dict[str, Any]:
+def evaluate(folders: dict[int, Path]) -> Result:
     """Results of one method from its run's folder by seed.
 
     Per seed: the test metrics of every network and of the students' ensemble, from the saved predictions alone; with
@@ -32,28 +27,35 @@ def evaluate(folders: dict[int, Path]) -> dict[str, Any]:
     """
     runs = {seed: read_run(folder) for seed, folder in folders.items()}
     first_seed, first = next(iter(runs.items()))
+    facts: tuple[Literal["data", "networks", "settings"], ...] = ("data", "networks", "settings")
     for seed, run in runs.items():
-        for fact in ("data", "networks", "settings"):
+        for fact in facts:
             if run[fact] != first[fact]:
                 raise DataError(
                     f"{folders[seed]}: other {fact} than seed {first_seed}'s run, so they cannot be averaged. "
                     "Train this method again with all its seeds."
                 )
-    shared = {
-        key: first[key] for key in ("study", "method", "data", "networks", "extra_parameters", "remarks", "settings")
+    return {
+        "study": first["study"],
+        "method": first["method"],
+        "data": first["data"],
+        "networks": first["networks"],
+        "extra_parameters": first["extra_parameters"],
+        "remarks": first["remarks"],
+        "settings": first["settings"],
+        "seeds": {str(seed): _seed(run, folders[seed]) for seed, run in runs.items()},
     }
-    return shared | {"seeds": {str(seed): _seed(run, folders[seed]) for seed, run in runs.items()}}
 
 
 def compare(
     runs: Mapping[str, Mapping[str, dict[int, Path]]],
-) -> tuple[dict[str, list[dict[str, Any]]], dict[str, list[dict[str, Any]]]]:
+) -> tuple[dict[str, list[Result]], dict[str, list[MethodCosts]]]:
     """Results and costs of several methods of a study, by group; `runs`: by group and method, a run's folder by seed.
 
     Raises DataError as `evaluate` and `costs` do.
     """
     results = {group: [evaluate(folders) for folders in of.values()] for group, of in runs.items()}
-    taken = {
+    taken: dict[str, list[MethodCosts]] = {
         group: [
             {"study": result["study"], "method": method, "seeds": costs(folders)}
             for result, (method, folders) in zip(results[group], of.items(), strict=True)
@@ -63,9 +65,9 @@ def compare(
     return results, taken
 
 
-def read_run(folder: Path) -> dict[str, Any]:
+def read_run(folder: Path) -> Metrics:
     """What a run says of itself in its metrics.json. Raises DataError if that is missing, damaged or incomplete."""
-    return read_json(folder / "metrics.json", REQUIRED, "Train this run again.")
+    return cast(Metrics, read_json(folder / "metrics.json", Metrics.__required_keys__, "Train this run again."))
 
 
 class Judged(NamedTuple):
@@ -74,9 +76,9 @@ class Judged(NamedTuple):
     ids: list[str]
     per_image: dict[str, dict[str, np.ndarray]]
     """By network, what `records` keeps of every test image."""
-    test: dict[str, dict[str, float]]
+    test: Scores
     """By network and metric, with the truth."""
-    fidelity: dict[str, dict[str, float]]
+    fidelity: Scores
     """The same with the teacher's decisions in the truth's place; of students that have one."""
 
 
@@ -91,13 +93,14 @@ def judge(path: Path) -> Judged:
     return Judged(ids, per_image, {name: score(of) for name, of in per_image.items()}, fidelity)
 
 
-def _seed(run: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _seed(run: Metrics, folder: Path) -> SeedResult:
     path = folder / "predictions.parquet"
     ids, per_image, tested, fidelity = judge(path)
     if ids != run["test_images"]["id"]:
         raise DataError(f"{path}: not of the same run as metrics.json beside it. Train this run again.")
     if tested != run["best"]["test"]:
         raise DataError(f"{path}: does not give the metrics in metrics.json beside it. Train this run again.")
+    decided = {name: {key: value.tolist() for key, value in per_image[name].items()} for name in per_image}
     return {
         "predictions": content_hash(path),
         "best_epoch": run["best"]["epochs"],
@@ -106,9 +109,5 @@ def _seed(run: dict[str, Any], folder: Path) -> dict[str, Any]:
         "fidelity": fidelity,
         "last_epoch_test": run["last"]["test"],
         "last_epoch_terms": run["terms"],
-        "test_images": {
-            "id": ids,
-            "group": run["test_images"]["group"],
-            **{name: {key: value.tolist() for key, value in per_image[name].items()} for name in per_image},
-        },
+        "test_images": cast(ImageRecords, {"id": ids, "group": run["test_images"]["group"], **decided}),
     }

@@ -5,29 +5,32 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
+from classroom.artifacts import FactorPoint, GridPoint, Metrics, Scores
 from classroom.evaluation.costs import costs
 from classroom.files import read_json
 from classroom.params import Grid
 
 
-def read_points(folder: Path, grid: Grid, seeds: Sequence[int]) -> list[dict[str, Any]]:
+def read_points(folder: Path, grid: Grid, seeds: Sequence[int]) -> list[GridPoint]:
     """Every point of the grid with the validation metric that chooses (fraction), by seed and network.
 
     With each what its runs took, by seed. `folder` holds the run folders <variant>/<alpha_1>-<alpha_2>-<teacher_share>/
     seed-<n>. Raises DataError if a file in one is missing or damaged.
     """
-    points = []
-    for variant, *point in itertools.product(
+    points: list[GridPoint] = []
+    for variant, alpha_1, alpha_2, share in itertools.product(
         (*grid.joint, *grid.offline), grid.alpha_1, grid.alpha_2, grid.teacher_share
     ):
-        folders = {seed: folder / variant / "-".join(map(str, point)) / f"seed-{seed}" for seed in seeds}
+        folders = {seed: folder / variant / f"{alpha_1}-{alpha_2}-{share}" / f"seed-{seed}" for seed in seeds}
         runs = {seed: _read(place / "metrics.json") for seed, place in folders.items()}
         points.append(
             {
                 "variant": variant,
-                **dict(zip(("alpha_1", "alpha_2", "teacher_share"), point, strict=True)),
+                "alpha_1": alpha_1,
+                "alpha_2": alpha_2,
+                "teacher_share": share,
                 "weights": runs[seeds[0]]["settings"]["weights"],
                 "synthetic": runs[seeds[0]]["data"]["synthetic"],
                 "seeds": _chosen_by(runs),
@@ -39,12 +42,12 @@ def read_points(folder: Path, grid: Grid, seeds: Sequence[int]) -> list[dict[str
 
 def read_factors(
     folder: Path, methods: Sequence[str], factors: Sequence[float], seeds: Sequence[int]
-) -> list[dict[str, Any]]:
+) -> list[FactorPoint]:
     """Every factor of a published method's reference weights, with the metric that chooses, as `read_points`.
 
     `folder` holds the run folders <method>/<factor>/seed-<n>. Raises DataError as `read_points`.
     """
-    points = []
+    points: list[FactorPoint] = []
     for method, factor in itertools.product(methods, factors):
         folders = {seed: folder / method / str(factor) / f"seed-{seed}" for seed in seeds}
         runs = {seed: _read(place / "metrics.json") for seed, place in folders.items()}
@@ -62,7 +65,7 @@ def read_factors(
     return points
 
 
-def _chosen_by(runs: dict[int, dict[str, Any]]) -> dict[str, dict[str, float]]:
+def _chosen_by(runs: dict[int, Metrics]) -> Scores:
     """By seed and network: the validation metric by which epochs are chosen."""
     return {
         str(seed): {name: next(iter(scores.values())) for name, scores in run["best"]["val"].items()}
@@ -70,5 +73,5 @@ def _chosen_by(runs: dict[int, dict[str, Any]]) -> dict[str, dict[str, float]]:
     }
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return read_json(path, {"best", "settings", "data"}, "Train this point of the grid again.")
+def _read(path: Path) -> Metrics:
+    return cast(Metrics, read_json(path, {"best", "settings", "data"}, "Train this point of the grid again."))

@@ -7,16 +7,20 @@ times how often each was drawn, one matrix product.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from classroom.artifacts import NetworkName, Result
 from classroom.errors import DataError
 from classroom.evaluation.metrics import METRICS
 
 SUBJECT = "kd_ml-v3"
-VERSUS = {"student": "S1"} | dict.fromkeys(("ml-v1", "kd_off-v1", "kd_on-v1", "kd_ml-v1", "kd_ml-v2"), "ensemble")
+VERSUS: dict[str, NetworkName] = {
+    "student": "S1",
+    **dict.fromkeys(("ml-v1", "kd_off-v1", "kd_on-v1", "kd_ml-v1", "kd_ml-v2"), "ensemble"),
+}
 """Methods that KD + ML V3's ensemble is compared with, and which of their networks."""
 REPLICATES = 2000
 LEVEL = 0.05
@@ -41,7 +45,7 @@ class Comparison(NamedTuple):
         return "better" if self.difference > 0 else "worse"
 
 
-def compare(results: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[Comparison]:
+def compare(results: Sequence[Result], seeds: Sequence[int]) -> list[Comparison]:
     """KD + ML V3's ensemble against every method of VERSUS among `results`, averaged over `seeds`.
 
     Percentile intervals of 95 %, two-sided bootstrap p, and p adjusted for the number of comparisons (Holm). Empty
@@ -61,9 +65,9 @@ def compare(results: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[
                     f"cannot be compared. Train and evaluate both again: `classroom evaluate {result['study']} "
                     f"{result['method']}`."
                 )
-    _, group_of = np.unique(groups, return_inverse=True)
+    distinct, group_of = np.unique(groups, return_inverse=True)
     ours = _sums(subject, "ensemble", seeds, group_of)
-    group_draws, seed_draws = _draws(int(group_of.max()) + 1, len(seeds))
+    group_draws, seed_draws = _draws(len(distinct), len(seeds))
     found = []
     for method in others:
         theirs = _sums(by_method[method], VERSUS[method], seeds, group_of)
@@ -71,13 +75,11 @@ def compare(results: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[
         per_seed = _ratio(group_draws @ ours) - _ratio(group_draws @ theirs)
         found.append((method, observed, (per_seed * seed_draws).sum(axis=1)))
     adjusted = holm([_p(replicates) for _, _, replicates in found])
-    return [
-        Comparison(
-            method, observed, *map(float, np.percentile(replicates, [100 * LEVEL / 2, 100 - 100 * LEVEL / 2])),
-            _p(replicates), adjusted_p,
-        )
-        for (method, observed, replicates), adjusted_p in zip(found, adjusted, strict=True)
-    ]  # fmt: skip
+    compared = []
+    for (method, observed, replicates), adjusted_p in zip(found, adjusted, strict=True):
+        low, high = map(float, np.percentile(replicates, [100 * LEVEL / 2, 100 - 100 * LEVEL / 2]))
+        compared.append(Comparison(method, observed, low, high, _p(replicates), adjusted_p))
+    return compared
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -93,23 +95,24 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def group_count(result: Mapping[str, Any]) -> int:
+def group_count(result: Result) -> int:
     """How many groups (patients, lesions) a result was tested on."""
     return len(set(next(iter(result["seeds"].values()))["test_images"]["group"]))
 
 
-def _images(result: Mapping[str, Any], seed: int) -> tuple[list[str], list[str]]:
+def _images(result: Result, seed: int) -> tuple[list[str], list[str]]:
     tested = result["seeds"][str(seed)]["test_images"]
     return tested["id"], tested["group"]
 
 
-def _sums(result: Mapping[str, Any], network: str, seeds: Sequence[int], group_of: np.ndarray) -> np.ndarray:
+def _sums(result: Result, network: NetworkName, seeds: Sequence[int], group_of: np.ndarray) -> np.ndarray:
     """(2, groups, seeds): per group the two numbers whose ratio is the metric.
 
     Correct images and images give accuracy; pixels of the intersection and of the union give pooled IoU.
     """
     task = result["data"]["task"]
     columns = []
+    parts: tuple[np.ndarray, np.ndarray]
     for seed in seeds:
         kept = {key: np.asarray(value) for key, value in result["seeds"][str(seed)]["test_images"][network].items()}
         if METRICS[task][0] == "iou":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
+from classroom.artifacts import Data, Metrics, Result
 from classroom.evaluation.ensemble import STUDENTS
 from classroom.evaluation.metrics import LABELS, METRICS
 from classroom.export.compare import Difference
@@ -45,7 +46,7 @@ pixels = np.asarray(image.resize(({size}, {size}), Image.Resampling.BILINEAR))
 print(labels[probabilities[0].argmax()], probabilities[0])"""
 
 
-def text(run: Mapping[str, Any], facts: Mapping[str, Any], difference: Difference) -> str:
+def text(run: Metrics, facts: Mapping[str, Any], difference: Difference) -> str:
     """The card in Markdown, with the fields that Hugging Face reads above it.
 
     `run`: the metrics.json of the run; `facts`: the model's metadata; `difference`: how exact the model is.
@@ -74,7 +75,7 @@ def _part(title: str, above: Sequence[str]) -> Part:
     return Part([], [], title, above)
 
 
-def _fields(facts: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+def _fields(facts: Mapping[str, Any], data: Data) -> str:
     known = origin(data)
     licence_id = "mit" if data["synthetic"] else known.licence_id if known else "unknown"
     kind = {"segmentation": "image-segmentation", "classification": "image-classification"}[facts["task"]]
@@ -90,7 +91,7 @@ def _kind(facts: Mapping[str, Any]) -> str:
     return f"two networks in one graph, {each}; of every probability the larger one counts"
 
 
-def _limits(data: Mapping[str, Any]) -> str:
+def _limits(data: Data) -> str:
     return (
         f"Meant for research on knowledge distillation: to look at, to compare and to build on. It was tested on "
         f"{data['test']} images of the same source as those that it was trained on, and on nothing else: other "
@@ -140,9 +141,9 @@ def _command() -> str:
     )
 
 
-def _data(run: Mapping[str, Any]) -> list[str]:
+def _data(run: Metrics) -> list[str]:
     data = run["data"]
-    lines = heading.data_lines({**run, "seeds": {str(run["seed"]): run}})
+    lines = heading.data_lines(cast(Result, {**run, "seeds": {str(run["seed"]): run}}))
     known = origin(data)
     if known:
         part = "" if data["images"] >= known.images else f"; these are {data['images']} of its {known.images} images"
@@ -150,7 +151,7 @@ def _data(run: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _training(run: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+def _training(run: Metrics, facts: Mapping[str, Any]) -> list[str]:
     settings = run["settings"]
     chosen_by = LABELS[METRICS[run["data"]["task"]][0]]
     parts = STUDENTS if facts["network"] == "ensemble" else (facts["network"],)
@@ -168,7 +169,7 @@ def _weights(weights: Mapping[str, Any]) -> str:
     return ", ".join(f"{GREEK.get(name, name)} {value:g}" for name, value in weights.items() if value)
 
 
-def _metrics(run: Mapping[str, Any], facts: Mapping[str, Any]) -> Part:
+def _metrics(run: Metrics, facts: Mapping[str, Any]) -> Part:
     """Of every network of the run, so that one sees what this one is chosen from; the exported one in bold."""
     columns = [(split, metric) for split in ("val", "test") for metric in METRICS[run["data"]["task"]]]
     header = ["network", *(f"{heading.SPLIT_NAMES[split]} {LABELS[metric]}" for split, metric in columns)]
@@ -196,7 +197,7 @@ def _exact(difference: Difference) -> str:
     )
 
 
-def _licence(data: Mapping[str, Any]) -> str:
+def _licence(data: Data) -> str:
     if data["synthetic"]:
         return f"Images, weights and program: {licence(data)}."
     return (

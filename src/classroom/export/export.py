@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from classroom.artifacts import Metrics
 from classroom.data.batches import SplitData, open_splits
 from classroom.errors import ExportError
 from classroom.evaluation.ensemble import STUDENTS
@@ -43,7 +44,7 @@ def export(run: Path, network: str, prepared: Path, splits: Path, target: Path, 
     return difference
 
 
-def _parts(run: Path, about: dict[str, Any], network: str) -> tuple[str, ...]:
+def _parts(run: Path, about: Metrics, network: str) -> tuple[str, ...]:
     """The networks of the run that are exported."""
     learnt = list(about["best"]["epochs"])
     parts = STUDENTS if network == ENSEMBLE else (network,)
@@ -54,7 +55,7 @@ def _parts(run: Path, about: dict[str, Any], network: str) -> tuple[str, ...]:
     return parts
 
 
-def _tested(run: Path, about: dict[str, Any], prepared: Path, splits: Path) -> SplitData:
+def _tested(run: Path, about: Metrics, prepared: Path, splits: Path) -> SplitData:
     test = open_splits(prepared, splits)["test"]
     size = about["data"]["image_size"]
     if test.ids != about["test_images"]["id"] or test.images.shape[1] != size:
@@ -65,7 +66,7 @@ def _tested(run: Path, about: dict[str, Any], prepared: Path, splits: Path) -> S
     return test
 
 
-def _facts(about: dict[str, Any], network: str, module: graph.Exported, code_version: str) -> dict[str, Any]:
+def _facts(about: Metrics, network: str, module: graph.Exported, code_version: str) -> dict[str, Any]:
     data = about["data"]
     masks = data["task"] == "segmentation"
     return {

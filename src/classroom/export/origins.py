@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from classroom.artifacts import Data
 
 SYNTHETIC = "MIT, as the program that drew the images"
 UNKNOWN = "not known to this program; ask where the images are from"
@@ -24,12 +25,12 @@ class Origin(NamedTuple):
     cite: str
 
 
-def origin(data: Mapping[str, Any]) -> Origin | None:
+def origin(data: Data) -> Origin | None:
     """Of the images that a run's `data` describe; None for synthetic ones and for a dataset that is not the paper's."""
     return None if data["synthetic"] else _known().get(data["dataset"])
 
 
-def licence(data: Mapping[str, Any]) -> str:
+def licence(data: Data) -> str:
     """Of the images that a run's `data` describe, in words."""
     if data["synthetic"]:
         return SYNTHETIC

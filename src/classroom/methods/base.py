@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import ItemsView, Iterable, Sequence, ValuesView
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
 
+from classroom.artifacts import LossSettings
 from classroom.networks.build import Network
 
 
@@ -22,6 +25,16 @@ class Term(NamedTuple):
     value: torch.Tensor
 
 
+class Networks(nn.ModuleDict):
+    """Networks by name."""
+
+    if TYPE_CHECKING:  # torch's own types forget of what class the modules are
+
+        def __getitem__(self, key: str) -> Network: ...
+        def items(self) -> ItemsView[str, Network]: ...
+        def values(self) -> ValuesView[Network]: ...
+
+
 class Method(nn.Module, ABC):
     """Networks that are trained together, with whatever modules the method needs besides.
 
@@ -30,12 +43,12 @@ class Method(nn.Module, ABC):
     """
 
     frozen: Sequence[str] = ()
-    settings: dict[str, Any]
+    settings: LossSettings
     """What the method was told, for the record: losses and weights."""
 
     def __init__(self, networks: dict[str, Network]) -> None:
         super().__init__()
-        self.networks = nn.ModuleDict(networks)
+        self.networks = Networks(networks)
         for name in self.frozen:
             self.networks[name].requires_grad_(False)
 
@@ -90,6 +103,11 @@ class Method(nn.Module, ABC):
         for name in self.trained:
             own = {key.removeprefix(f"{name}."): v for key, v in state.items() if key.startswith(f"{name}.")}
             self.networks[name].load_state_dict(own)
+
+
+def total(values: Iterable[torch.Tensor]) -> torch.Tensor:
+    """The sum of one value or more."""
+    return functools.reduce(operator.add, values)
 
 
 def network_seed(seed: int, network: str) -> int:

@@ -12,7 +12,7 @@ from torch import nn
 
 from classroom.distill.losses import prediction_loss, task_loss
 from classroom.errors import TrainingError
-from classroom.method_settings import MethodSettings
+from classroom.method_settings import ForClasses, MethodSettings
 from classroom.methods.base import Method, Term
 from classroom.networks.build import Network, Output
 from classroom.params import PredictionLoss, TaskLoss
@@ -33,6 +33,8 @@ class Comparison(Method):
     paper: ClassVar[str]
     equation: ClassVar[str]
     uses_labels: ClassVar[bool] = True
+    options: MethodSettings
+    """Each subclass names its own."""
 
     frozen = ("T",)
     taught_until: str | None = None
@@ -92,7 +94,7 @@ class Comparison(Method):
             terms = []
             if self.uses_labels:
                 terms.append(Term("S1", "task", 1.0, task_loss(student.logits, targets, self.task_settings)))
-            if getattr(self.options, "convention", "A") == "B":
+            if isinstance(self.options, ForClasses) and self.options.convention == "B":
                 value = softened_divergence(student.logits, teacher.logits, self.options.temperature)
                 terms.append(Term("S1", "prediction", CONVENTION_B, value))
             distances = self.distances(student, teacher, targets)
@@ -104,7 +106,8 @@ class Comparison(Method):
         if self.taught_until is None:
             return _exact(self.networks["T"](images))
         features = self.networks["T"].features_until(self.taught_until, images)
-        return Output(None, {name: feature.float() for name, feature in features.items()}, None)
+        exact = {name: feature.float() for name, feature in features.items()}
+        return Output(None, exact, None)  # type: ignore[arg-type] # such a method asks for features alone
 
     def _check_tap(self, tap: str) -> None:
         for role, shapes in (("student", self.student_shapes), ("teacher", self.teacher_shapes)):
@@ -145,13 +148,18 @@ def same_size(student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tenso
 
     Raises TrainingError if one is higher and the other wider.
     """
-    ours, theirs = tuple(student.shape[2:]), tuple(teacher.shape[2:])
+    ours, theirs = _size(student), _size(teacher)
     check_sizes(ours, theirs)
     if ours > theirs:
         return F.adaptive_avg_pool2d(student, theirs), teacher
     if ours < theirs:
         return student, F.adaptive_avg_pool2d(teacher, ours)
     return student, teacher
+
+
+def _size(feature: torch.Tensor) -> tuple[int, int]:
+    _, _, height, width = feature.shape
+    return height, width
 
 
 def check_sizes(student: tuple[int, int], teacher: tuple[int, int]) -> None:

@@ -7,6 +7,8 @@ import itertools
 import torch
 import torch.nn.functional as F
 
+from classroom.method_settings import DSDMasks
+from classroom.methods.base import total
 from classroom.methods.comparison import Comparison, two_channels
 from classroom.networks.build import Output
 
@@ -16,14 +18,18 @@ class DoubleSimilarity(Comparison):
 
     paper = "Feng et al., IEEE TIP 2021, arXiv 2107.08591"
     equation = "2/(L(L−1)) Σ_{m<n} mean (R_S − R_T)², R_mn = n(A_n − A_m) + mean (G_S − G_T)², G = P Pᵀ of categories"
+    options: DSDMasks
 
     def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
         taps = self.options.taps
         size = max((teacher.features[tap].shape[2:] for tap in taps), key=lambda shape: shape.numel())
         own, other = ([_attention(output.features[tap], size) for tap in taps] for output in (student, teacher))
         pairs = list(itertools.combinations(range(len(taps)), 2))
-        pixel = sum(F.mse_loss(_residual(own[m], own[n]), _residual(other[m], other[n])) for m, n in pairs) / len(pairs)
-        return {"pixel": pixel, "category": F.mse_loss(self._categories(student), self._categories(teacher))}
+        pixel = total(F.mse_loss(_residual(own[m], own[n]), _residual(other[m], other[n])) for m, n in pairs)
+        return {
+            "pixel": pixel / len(pairs),
+            "category": F.mse_loss(self._categories(student), self._categories(teacher)),
+        }
 
     def _categories(self, output: Output) -> torch.Tensor:
         """(B, 2, 2): how alike the categories' distributions over positions are."""

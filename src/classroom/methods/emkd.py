@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from classroom.distill.masks import lost_lesions, resized
+from classroom.method_settings import EMKDMasks
 from classroom.methods.comparison import Comparison, attention, softened_divergence
 from classroom.networks.build import Output
 
@@ -16,6 +17,7 @@ from classroom.networks.build import Output
 class EfficientMedical(Comparison):
     paper = "Qin et al., IEEE TMI 2021, arXiv 2108.09987"
     equation = "KL per pixel + Σ_p (I_S − I_T)², I = mean_c f⁴ of length 1 + (c_S − c_T)², c = cos of region means"
+    options: EMKDMasks
 
     @staticmethod
     def taps(options: Any) -> Sequence[str]:
@@ -50,8 +52,8 @@ def _affinity_distance(student: torch.Tensor, teacher: torch.Tensor, mask: torch
 
 def _contrast(feature: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """(B,): the cosine between the mean features of lesion and background."""
-    means = [(feature * region).sum(dim=(2, 3)) / region.sum(dim=(2, 3)) for region in (mask, 1 - mask)]
-    return F.cosine_similarity(*means, dim=1)
+    lesion, background = ((feature * region).sum(dim=(2, 3)) / region.sum(dim=(2, 3)) for region in (mask, 1 - mask))
+    return F.cosine_similarity(lesion, background, dim=1)
 
 
 METHOD = EfficientMedical

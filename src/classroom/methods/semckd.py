@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from classroom.method_settings import SemCKDClasses
 from classroom.methods.comparison import Comparison, block, same_size
 from classroom.networks.build import Output
 
@@ -16,6 +17,7 @@ class SemanticCalibration(Comparison):
 
     paper = "Chen et al., AAAI 2021, arXiv 2012.03236"
     equation = "1/(B·L) Σ_b Σ_i Σ_j α_bij mean (R_ij(f_S^i)_b − f_T^j_b)²"
+    options: SemCKDClasses
 
     def build_extras(self, image_size: int) -> None:
         taps, ratio = self.options.taps, self.options.mid_ratio
@@ -41,7 +43,8 @@ class SemanticCalibration(Comparison):
         for i, ours in enumerate(taps):
             for j, theirs in enumerate(taps):
                 own, other = same_size(student.features[ours], teacher.features[theirs])
-                difference = (self.regressors[i][j](own) - other).square().mean(dim=(1, 2, 3))
+                regressor = self.regressors.get_submodule(f"{i}.{j}")
+                difference = (regressor(own) - other).square().mean(dim=(1, 2, 3))
                 total = total + (alpha[:, i, j] * difference).mean()
         return {"feature": total / len(taps)}
 

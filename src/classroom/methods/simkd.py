@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from classroom.distill.losses import feature_loss
+from classroom.method_settings import SimKDClasses
 from classroom.methods.comparison import LAST_MAP, Comparison, block, same_size
 from classroom.networks.build import Network, Output
+from classroom.networks.classifier import Classifier
 
 
 class SimKD(Comparison):
@@ -18,12 +21,13 @@ class SimKD(Comparison):
 
     paper = "Chen et al., CVPR 2022, arXiv 2203.14001"
     equation = "mean (P(f_S) − f_T)²; prediction: T's classifier on P(f_S)"
+    options: SimKDClasses
     uses_labels = False
 
     def build_extras(self, image_size: int) -> None:
         student, teacher = self.networks["S1"], self.networks["T"]
         projector = _projector(*self.channels(LAST_MAP), self.options.reduction)
-        body = BorrowedHead(student.body.encoder, projector, teacher.body)
+        body = BorrowedHead(student.body.get_submodule("encoder"), projector, cast(Classifier, teacher.body))
         self.networks["S1"] = borrowed = Network(body, *student.normalisation, shared="projector")
         student.untap()
         borrowed.facts = student.facts | {"parameters": borrowed.parameter_count}
@@ -31,7 +35,7 @@ class SimKD(Comparison):
     @property
     def extra_parameters(self) -> int:
         """Of the projector, which stays with the student."""
-        return sum(p.numel() for p in self.networks["S1"].body.projector.parameters())
+        return sum(p.numel() for p in self.networks["S1"].body.get_submodule("projector").parameters())
 
     def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
         own, other = same_size(student.features["projector"], teacher.features[LAST_MAP])
@@ -41,7 +45,7 @@ class SimKD(Comparison):
 class BorrowedHead(nn.Module):
     """A student's encoder, a projector, and a frozen copy of the teacher's Conv6 (if any) and classifier."""
 
-    def __init__(self, encoder: nn.Module, projector: nn.Module, teacher: nn.Module) -> None:
+    def __init__(self, encoder: Any, projector: nn.Module, teacher: Classifier) -> None:
         super().__init__()
         self.encoder, self.projector = encoder, projector
         self.conv6 = copy.deepcopy(teacher.conv6).requires_grad_(False)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from classroom.method_settings import SRRLClasses
 from classroom.methods.comparison import LAST_MAP, Comparison, block, same_size
 from classroom.networks.build import Output
+from classroom.networks.classifier import Classifier
 
 
 class SoftmaxRegression(Comparison):
@@ -18,18 +21,21 @@ class SoftmaxRegression(Comparison):
 
     paper = "Yang et al., ICLR 2021"
     equation = "mean (g_S − g_T)² + mean (h_T(c(f_S)) − z_T)², g pooled features, h_T the teacher's classifier"
+    options: SRRLClasses
 
     def build_extras(self, image_size: int) -> None:
         self.connector = block(*self.channels(LAST_MAP))
-        convolution: nn.Conv2d = self.connector[0]
+        convolution = self.connector[0]
+        assert isinstance(convolution, nn.Conv2d)
         nn.init.normal_(convolution.weight, std=math.sqrt(2 / convolution.out_channels))
 
     def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
         own, other = same_size(student.features[LAST_MAP], teacher.features[LAST_MAP])
         own = self.connector(own)
+        taught = cast(Classifier, self.networks["T"].body)
         return {
             "feature": F.mse_loss(own.mean(dim=(2, 3)), other.mean(dim=(2, 3))),
-            "regression": F.mse_loss(self.networks["T"].body.head(own), teacher.logits),
+            "regression": F.mse_loss(taught.head(own), teacher.logits),
         }
 
 

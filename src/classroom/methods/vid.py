@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from classroom.method_settings import VIDClasses
+from classroom.methods.base import total
 from classroom.methods.comparison import Comparison, same_size
 from classroom.networks.build import Output
 
@@ -17,6 +19,7 @@ class VariationalInformation(Comparison):
 
     paper = "Ahn et al., CVPR 2019"
     equation = "Σ_l mean ½ ((μ(f_S) − f_T)² / v_c + log v_c)"
+    options: VIDClasses
 
     def build_extras(self, image_size: int) -> None:
         # The last "." of a path would nest modules, so taps stand in a list in their order.
@@ -24,13 +27,13 @@ class VariationalInformation(Comparison):
 
     def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
         pairs = zip(self.predictors, self.options.taps, strict=True)
-        return {"information": sum(of(*same_size(student.features[tap], teacher.features[tap])) for of, tap in pairs)}
+        return {"information": total(of(*same_size(student.features[tap], teacher.features[tap])) for of, tap in pairs)}
 
 
 class _Gaussian(nn.Module):
     """A mean per pixel from the student's map and a variance per channel of the teacher's."""
 
-    def __init__(self, student: int, teacher: int, options: object) -> None:
+    def __init__(self, student: int, teacher: int, options: VIDClasses) -> None:
         super().__init__()
         self.mean = nn.Sequential(
             nn.Conv2d(student, teacher, 1, bias=False),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import segmentation_models_pytorch as smp
 import torch
 from torch import nn
 
+from classroom.artifacts import NetworkFacts
 from classroom.errors import ParamsError, suggestion
 from classroom.networks.classifier import Classifier
 from classroom.networks.taps import find
@@ -48,8 +49,10 @@ class _Enough(Exception):
 class Network(nn.Module):
     """A U-Net or classifier that normalises its own input and hands out the output of tapped modules."""
 
-    facts: dict[str, Any]
+    facts: NetworkFacts
     """What is recorded of it: encoder, weights, number of parameters, normalisation of images."""
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(
         self, body: nn.Module, mean: Sequence[float], std: Sequence[float], shared: str, taps: Sequence[str] = ()
@@ -106,7 +109,9 @@ class Network(nn.Module):
         for hook in self._hooks:
             hook.remove()
 
-    def _keep(self, name: str, pick: Callable[[Any], torch.Tensor]):  # noqa: ANN202 - the hook's type is torch's
+    def _keep(
+        self, name: str, pick: Callable[[Any], torch.Tensor]
+    ) -> Callable[[nn.Module, tuple[torch.Tensor, ...], Any], Any]:
         def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: Any) -> Any:
             self._features[name] = pick(output)
             if name == self._last:
@@ -129,16 +134,17 @@ def build(settings: NetworkSettings, task: str, classes: int, seed: int, taps: S
     check_encoder(settings.encoder, task)
     with seeded(seed):
         body = _body(settings, task, classes)
-        load_encoder(body.encoder, settings, task)
+        load_encoder(body.get_submodule("encoder"), settings, task)
     _pick_pixels_first(body)
     normalised = normalisation(settings, task)
     network = Network(body, *normalised, FEATURE_TAP[task], taps)
-    network.facts = {
+    facts = {
         "task": task,
         **settings.model_dump(mode="json", exclude_none=True),
         "parameters": network.parameter_count,
         "normalisation": {name: list(values) for name, values in zip(("mean", "std"), normalised, strict=True)},
     }
+    network.facts = cast(NetworkFacts, facts)
     return network.to(memory_format=torch.channels_last)
 
 
@@ -169,10 +175,10 @@ def feature_channels(settings: NetworkSettings, task: str, image_size: int) -> i
     Raises ParamsError as `build` does, and for a classifier whose last features are no map of channels first.
     """
     check_encoder(settings.encoder, task)
-    if task == "segmentation":
+    if settings.decoder_channels:  # a U-Net
         return settings.decoder_channels[0]
     with torch.device("meta"):
-        body = _body(settings, task, classes=2).eval()
+        body = cast(Classifier, _body(settings, task, classes=2)).eval()
         try:
             shape = body.encoder.forward_features(torch.zeros(1, 3, image_size, image_size)).shape
         except (AssertionError, RuntimeError, ValueError) as error:

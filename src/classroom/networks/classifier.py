@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import timm
 import torch
 from torch import nn
@@ -40,7 +42,7 @@ class Classifier(nn.Module):
         return self.classifier(self.conv6(features).mean(dim=(2, 3)))
 
 
-def timm_encoder(settings: NetworkSettings, pretrained: bool) -> nn.Module:
+def timm_encoder(settings: NetworkSettings, pretrained: bool) -> Any:  # a module with more than nn.Module declares
     """The model of timm without its classifier; `pretrained` asks the hub for its ImageNet weights."""
     name = settings.encoder.removeprefix("tu-")
     return timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="", **settings.encoder_options)

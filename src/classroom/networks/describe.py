@@ -51,7 +51,7 @@ class _Call(NamedTuple):
     """One call of a convolution or pooling."""
 
     path: str
-    module: nn.Module
+    module: nn.Conv2d | nn.MaxPool2d
     input: torch.Tensor
     shape: tuple[int, ...]
 
@@ -129,7 +129,7 @@ def _stage(path: str, shape: tuple[int, ...], image_size: int) -> str:
     return "Conv1" if halvings == 1 else f"Conv{halvings}.x"
 
 
-def _text(module: nn.Module, alone: bool = False) -> str:
+def _text(module: nn.Conv2d | nn.MaxPool2d, alone: bool = False) -> str:
     """`3×3, 64`; a depthwise convolution and a stride outside of a block are said."""
     height, width = module.kernel_size if isinstance(module.kernel_size, tuple) else (module.kernel_size,) * 2
     kernel = f"{height}×{width}"

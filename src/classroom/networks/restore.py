@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Literal, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 
+from classroom.artifacts import Metrics, NetworkFacts
 from classroom.errors import TrainingError
 from classroom.files import read_json
 from classroom.networks.build import Network, build
@@ -15,7 +16,7 @@ from classroom.params import Network as NetworkSettings
 
 PROJECTOR = "body.projector."
 """What tells a student that thinks with its teacher's head (SimKD)."""
-OF_ONE_TRAINING = ("study", "seed", "data")
+OF_ONE_TRAINING: tuple[Literal["study", "seed", "data"], ...] = ("study", "seed", "data")
 """What a run and the run of its teacher have in common."""
 
 
@@ -38,7 +39,7 @@ def restore(run: Path, name: str, teacher_run: Path | None = None) -> Network:
         )
     facts = _facts(run, about, name)
     try:
-        known = {key: facts[key] for key in NetworkSettings.model_fields if key in facts}
+        known = {key: value for key, value in facts.items() if key in NetworkSettings.model_fields}
         settings = NetworkSettings.model_validate(known | {"weights": "random"})
         network = build(settings, facts["task"], classes=len(about["data"]["labels"]), seed=0)
         network.normalise(facts["normalisation"]["mean"], facts["normalisation"]["std"])
@@ -57,13 +58,13 @@ def restore(run: Path, name: str, teacher_run: Path | None = None) -> Network:
     return network.requires_grad_(False).eval()
 
 
-def _from_teacher(run: Path, about: dict[str, Any], name: str, teacher_run: Path | None) -> Network:
+def _from_teacher(run: Path, about: Metrics, name: str, teacher_run: Path | None) -> Network:
     if name != "T" or about["method"] == "teacher":
         raise TrainingError(f"{run}: holds no weights of '{name}'. Its networks: {', '.join(about['networks'])}.")
     if teacher_run is None:
         raise TrainingError(f"{run}: T did not learn there. Name the run of the study's teacher with the same seed.")
     teacher = _about(teacher_run)
-    other = [fact for fact in OF_ONE_TRAINING if teacher[fact] != about[fact]]
+    other: list[str] = [fact for fact in OF_ONE_TRAINING if teacher[fact] != about[fact]]
     if "T" in about["networks"] and teacher["networks"].get("T") != about["networks"]["T"]:
         other.append("network")
     if teacher["method"] != "teacher":
@@ -76,11 +77,12 @@ def _from_teacher(run: Path, about: dict[str, Any], name: str, teacher_run: Path
     return restore(teacher_run, "T")
 
 
-def _about(run: Path) -> dict[str, Any]:
-    return read_json(run / "metrics.json", {"method", "networks", *OF_ONE_TRAINING}, "Train this run again.")
+def _about(run: Path) -> Metrics:
+    needed = {"method", "networks", *OF_ONE_TRAINING}
+    return cast(Metrics, read_json(run / "metrics.json", needed, "Train this run again."))
 
 
-def _facts(run: Path, about: dict[str, Any], name: str) -> dict[str, Any]:
+def _facts(run: Path, about: Metrics, name: str) -> NetworkFacts:
     try:
         return about["networks"][name]
     except (KeyError, TypeError):

@@ -25,9 +25,9 @@ def find(body: nn.Module, name: str) -> Tap:
 
     Raises ParamsError, with the taps that exist, for one that does not.
     """
-    stages = stages_of(body.encoder) if hasattr(body, "encoder") else {}
+    stages = stages_of(body.get_submodule("encoder")) if hasattr(body, "encoder") else {}
     if hasattr(body, "last"):  # of a classifier: what is pooled, or what Conv6 takes
-        stages["layer4"] = Tap(body.last, _whole)
+        stages["layer4"] = Tap(body.get_submodule("last"), _whole)
     if name in stages:
         return stages[name]
     try:
@@ -44,8 +44,8 @@ def find(body: nn.Module, name: str) -> Tap:
 
 def stages_of(encoder: nn.Module) -> dict[str, Tap]:
     """Those of `STRIDES` that the encoder has."""
-    if hasattr(encoder, "feature_info"):  # timm's own: modules by stride
-        modules = {info["reduction"]: info["module"] for info in encoder.feature_info}
+    if (infos := getattr(encoder, "feature_info", None)) is not None:  # timm's own: modules by stride
+        modules = {info["reduction"]: info["module"] for info in infos}
         return {
             name: Tap(encoder.get_submodule(modules[stride]), _whole)
             for name, stride in STRIDES.items()

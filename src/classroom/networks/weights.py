@@ -62,13 +62,13 @@ def normalisation(settings: Network, task: str) -> tuple[Sequence[float], Sequen
     only when the weights come from there too.
     """
     if task == "classification" or settings.encoder.startswith("tu-"):
-        published = timm.get_pretrained_cfg(settings.encoder.removeprefix("tu-"))
-        return published.mean, published.std
-    if settings.weights == "hub":
+        if published := timm.get_pretrained_cfg(settings.encoder.removeprefix("tu-")):
+            return published.mean, published.std
+    elif settings.weights == "hub":
         import segmentation_models_pytorch as smp
 
-        published = smp.encoders.get_preprocessing_params(settings.encoder)
-        return published["mean"], published["std"]
+        expected = smp.encoders.get_preprocessing_params(settings.encoder)
+        return expected["mean"], expected["std"]
     return timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from classroom.artifacts import NetworkFacts, Result
 from classroom.evaluation.metrics import LABELS, METRICS
 from classroom.reporting import heading, paper
 from classroom.reporting.pages import Page, write_table
@@ -18,7 +19,7 @@ from classroom.reporting.results import check_alike
 from classroom.reporting.tables import Cell, Part, beside_paper, mean_cell, mean_sd, shown_metrics
 
 
-def baselines_table(name: str, scale: str, seeds: Sequence[int], results: list[dict[str, Any]], target: Path) -> None:
+def baselines_table(name: str, scale: str, seeds: Sequence[int], results: list[Result], target: Path) -> None:
     """Writes `target`.md, .csv and .tex: a row per network, columns for each dataset and task.
 
     A network that two studies share stands once; two that the paper calls the same but that differ (in Conv6, in their
@@ -82,26 +83,26 @@ class _Row:
     cells: dict[tuple[str, str], dict[str, Cell]] = field(default_factory=dict)
 
 
-def _network(result: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _network(result: Result) -> tuple[str, NetworkFacts]:
     """The only network of a baseline: its role and its facts."""
     ((role, facts),) = result["networks"].items()
     return role, facts
 
 
-def _name(result: dict[str, Any]) -> str:
+def _name(result: Result) -> str:
     return paper.network_name(_network(result)[1]["encoder"])
 
 
-def _merged(results: list[dict[str, Any]]) -> list[tuple[dict[str, Any], list[str]]]:
+def _merged(results: list[Result]) -> list[tuple[Result, list[str]]]:
     """Each network once, with the studies that share it: the same data, class balancing and settings."""
-    found: dict[str, tuple[dict[str, Any], list[str]]] = {}
+    found: dict[str, tuple[Result, list[str]]] = {}
     for result in results:
         facts = [*_network(result), result["data"], result["settings"]["balance"]]
         found.setdefault(json.dumps(facts, sort_keys=True), (result, []))[1].append(result["study"])
     return list(found.values())
 
 
-def _columns(results: list[dict[str, Any]], printed: pd.DataFrame) -> list[tuple[tuple[str, str], str]]:
+def _columns(results: list[Result], printed: pd.DataFrame) -> list[tuple[tuple[str, str], str]]:
     """(dataset, task) and metric of every column: the paper's in its order, then what only we have."""
     paper_columns = [((row.dataset, row.task), row.metric) for row in printed.itertuples()]
     ours = [

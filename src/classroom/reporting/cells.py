@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from classroom.artifacts import Result
 from classroom.distill.exchange import EXCHANGE
 from classroom.evaluation.metrics import LABELS, METRICS
 from classroom.params import STRATEGIES, TECHNIQUES
@@ -28,7 +29,7 @@ UNCERTAIN = "†"
 
 
 def cells(
-    results: Sequence[dict[str, Any]], seeds: Sequence[int], kind: Literal["test", "fidelity"], printed: pd.DataFrame
+    results: Sequence[Result], seeds: Sequence[int], kind: Literal["test", "fidelity"], printed: pd.DataFrame
 ) -> pd.DataFrame:
     """A row per technique, strategy, network and metric: mean, sd (percent), whether the best strategy.
 
@@ -42,8 +43,8 @@ def cells(
         for network in runs[0][kind]:
             for metric in METRICS[result["data"]["task"]]:
                 mean, sd = mean_sd([run[kind][network][metric] for run in runs])
-                record = dict(zip(KEYS, (variant.technique, variant.strategy, network, metric), strict=True))
-                record |= {"mean": mean, "sd": sd}
+                place = (variant.technique, variant.strategy, network, metric)
+                record: dict[str, Any] = {**dict(zip(KEYS, place, strict=True)), "mean": mean, "sd": sd}
                 if kind == "test":
                     last_mean, last_sd = mean_sd([run["last_epoch_test"][network][metric] for run in runs])
                     record |= {"last_epoch_mean": last_mean, "last_epoch_sd": last_sd}
@@ -60,7 +61,7 @@ def cells(
 
 
 def by_place(
-    results: Sequence[dict[str, Any]], kind: Literal["test", "fidelity"], table: pd.DataFrame
+    results: Sequence[Result], kind: Literal["test", "fidelity"], table: pd.DataFrame
 ) -> dict[tuple[str, str, str, str], Cell]:
     """Every cell by technique, strategy, network and metric; `table`: as `cells` returns it for these results."""
     of_variant = {result["method"]: result for result in results}
@@ -71,7 +72,7 @@ def by_place(
 
 
 def layout(
-    results: Sequence[dict[str, Any]], kind: Literal["test", "fidelity"], table: pd.DataFrame, metrics: Sequence[str]
+    results: Sequence[Result], kind: Literal["test", "fidelity"], table: pd.DataFrame, metrics: Sequence[str]
 ) -> Part:
     """The grid to read: per technique its weights, then a row per network; per strategy a column for each metric."""
     columns = [(strategy, metric) for strategy in STRATEGIES for metric in metrics]
@@ -93,7 +94,7 @@ def layout(
     return Part(header, rows, grouped=True)
 
 
-def _cell(cell: Any, result: dict[str, Any], kind: Literal["test", "fidelity"]) -> Cell:
+def _cell(cell: Any, result: Result, kind: Literal["test", "fidelity"]) -> Cell:
     ours = mean_cell(cell.mean, cell.sd, source(result, cell.network, cell.metric, kind), best=cell.best)
     if not hasattr(cell, "paper"):
         return ours

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from classroom.artifacts import ComparedResult, ComparedResults, Cost
 from classroom.distill.exchange import EXCHANGE
 from classroom.evaluation.metrics import LABELS, METRICS
 from classroom.method_settings import departures, in_words
@@ -37,7 +38,7 @@ NEGLIGIBLE = 1e-3
 
 
 def comparison_table(
-    name: str, scale: str, seeds: Sequence[int], compared: Sequence[dict[str, Any]], target: Path
+    name: str, scale: str, seeds: Sequence[int], compared: Sequence[ComparedResults], target: Path
 ) -> None:
     """Writes `target`.md, .csv and .tex: a part for each study, a row for each method.
 
@@ -74,7 +75,7 @@ def comparison_table(
     write_table(target, Page("comparison", title, caution, facts, parts), table)
 
 
-def _rows(of_study: dict[str, Any], seeds: Sequence[int], printed: pd.DataFrame) -> list[dict[str, Any]]:
+def _rows(of_study: ComparedResults, seeds: Sequence[int], printed: pd.DataFrame) -> list[dict[str, Any]]:
     """The student alone, the published methods, our students and our ensemble: labels, texts and records."""
     student, ours = of_study["beside"]
     found = [(student, "S1", "student alone", "task loss only")]
@@ -88,7 +89,7 @@ def _rows(of_study: dict[str, Any], seeds: Sequence[int], printed: pd.DataFrame)
 
 
 def _row(
-    result: dict[str, Any], network: str, label: str, told: str, seeds: Sequence[int], printed: pd.DataFrame
+    result: ComparedResult, network: str, label: str, told: str, seeds: Sequence[int], printed: pd.DataFrame
 ) -> dict[str, Any]:
     data, method = result["data"], result["method"]
     facts = {
@@ -105,7 +106,7 @@ def _row(
     records = []
     for metric in METRICS[data["task"]]:
         ours, sd = mean_sd([result["seeds"][str(seed)]["test"][network][metric] for seed in seeds])
-        record = {**facts, "metric": metric, "mean": ours, "sd": sd}
+        record: dict[str, Any] = {**facts, "metric": metric, "mean": ours, "sd": sd}
         if len(printed):
             record["paper"] = of_paper.get(metric, float("nan"))
             record["difference"] = ours - record["paper"]
@@ -113,7 +114,7 @@ def _row(
     return {"label": label, "told": told, "records": records, "facts": facts, "result": result}
 
 
-def _of_paper(result: dict[str, Any], network: str, printed: pd.DataFrame) -> dict[str, float]:
+def _of_paper(result: ComparedResult, network: str, printed: pd.DataFrame) -> dict[str, float]:
     """The paper's means by metric: its row for us is the ensemble, its student alone stands in Table 2."""
     name = result["method"]
     if name == "student":
@@ -125,7 +126,7 @@ def _of_paper(result: dict[str, Any], network: str, printed: pd.DataFrame) -> di
     return dict(zip(rows.metric, rows["mean"], strict=True))
 
 
-def _part(rows: list[dict[str, Any]], of_study: dict[str, Any], printed: pd.DataFrame) -> Part:
+def _part(rows: list[dict[str, Any]], of_study: ComparedResults, printed: pd.DataFrame) -> Part:
     result = of_study["beside"][0]
     data = result["data"]
     here = printed[(printed.dataset == data["dataset"]) & (printed.task == data["task"])]
@@ -153,7 +154,7 @@ def _part(rows: list[dict[str, Any]], of_study: dict[str, Any], printed: pd.Data
     return Part(header, grid, f"{data['dataset']}, {data['task']} ({result['study']})", [networks], _remarks(of_study))
 
 
-def _told(result: dict[str, Any]) -> str:
+def _told(result: ComparedResult) -> str:
     """How a method's settings came about, what differs from the reference, and what is worth knowing in any case."""
     settings, task = result["settings"], result["data"]["task"]
     differs = departures(task, result["method"], settings["options"], settings["weights"])
@@ -162,7 +163,7 @@ def _told(result: dict[str, Any]) -> str:
     return "; ".join(dict.fromkeys([origin, *differs, *telling]))
 
 
-def _extra_parameters(result: dict[str, Any], network: str) -> int:
+def _extra_parameters(result: ComparedResult, network: str) -> int:
     """What learns besides the network or ensemble of the row: of ours, the other student and a teacher on-line."""
     if result["method"] not in EXCHANGE:
         return result["extra_parameters"]
@@ -171,13 +172,13 @@ def _extra_parameters(result: dict[str, Any], network: str) -> int:
     return learning - _inference_parameters(result, network)
 
 
-def _inference_parameters(result: dict[str, Any], network: str) -> int:
+def _inference_parameters(result: ComparedResult, network: str) -> int:
     networks = result["networks"]
     students = ("S1", "S2") if network == "ensemble" else (network,)
     return sum(networks[name]["parameters"] for name in students)
 
 
-def _seconds(costs: dict[str, dict[str, Any]]) -> float:
+def _seconds(costs: dict[str, Cost]) -> float:
     taken = [cost["seconds_per_epoch"] for cost in costs.values() if cost["seconds_per_epoch"] is not None]
     return float(pd.Series(taken, dtype=float).median())
 
@@ -188,7 +189,7 @@ def _millions(count: int) -> str:
     return f"{count / 1e6:.2f}" if count >= 10_000 else "<0.01"
 
 
-def _remarks(of_study: dict[str, Any]) -> list[str]:
+def _remarks(of_study: ComparedResults) -> list[str]:
     """What a reader should know of single methods: lesions lost to their features, terms that hardly count."""
     lines = []
     for result in of_study["published"]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from classroom.artifacts import TableCosts
 from classroom.distill.exchange import EXCHANGE
 from classroom.errors import DataError
 from classroom.method_settings import COMPARISON_METHODS
@@ -21,19 +22,19 @@ from classroom.reporting.tables import TECHNIQUE_LABELS, Cell, Part, csv, markdo
 BASELINES, PUBLISHED = "baselines", "published"
 
 
-def read_costs(folder: Path, tables: Mapping[str, str]) -> list[dict[str, Any]]:
+def read_costs(folder: Path, tables: Mapping[str, str]) -> list[TableCosts]:
     """What every method in `folder` cost, with its `table`: by study, the name of its table of variants.
 
     Of a comparison only the published methods: what stands beside them is counted where it belongs. Raises DataError
     if a file is damaged or of another study.
     """
-    costs = []
+    costs: list[TableCosts] = []
     for path in sorted(folder.rglob("*.json")):
         try:
             of_file = json.loads(path.read_text())
             of_file = of_file.get("published", [of_file])
             costs += [
-                {**one, "table": tables[one["study"]], "method": one["method"], "seeds": one["seeds"]}
+                {"study": one["study"], "table": tables[one["study"]], "method": one["method"], "seeds": one["seeds"]}
                 for one in of_file
             ]
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -42,7 +43,7 @@ def read_costs(folder: Path, tables: Mapping[str, str]) -> list[dict[str, Any]]:
     return costs
 
 
-def cost_table(scale: str, costs: Sequence[dict[str, Any]], target: Path) -> None:
+def cost_table(scale: str, costs: Sequence[TableCosts], target: Path) -> None:
     """Writes `target`.md and .csv: a row per table and technique, and their totals.
 
     `costs`: per study and method its `table` and, by seed, seconds, peak_memory_mb, device, threads and bytes. Raises

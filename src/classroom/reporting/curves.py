@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from classroom.artifacts import Data, Result
 from classroom.errors import DataError
 from classroom.evaluation.metrics import LABELS, METRICS
 from classroom.params import STRATEGIES, TECHNIQUES
@@ -59,7 +60,7 @@ def ensembles(table: pd.DataFrame) -> pd.DataFrame:
     return of[[metric, "loss"]].mean().rename(columns={metric: "ensemble"}).reset_index()
 
 
-def curves(study: str, table: pd.DataFrame, results: Sequence[Mapping[str, Any]], scale: str) -> Page:
+def curves(study: str, table: pd.DataFrame, results: Sequence[Result], scale: str) -> Page:
     """A panel per variant: each network's validation metric over the epochs, a line per seed; a dot at the best."""
     data = results[0]["data"]
     metric = METRICS[data["task"]][0]
@@ -88,7 +89,7 @@ def curves(study: str, table: pd.DataFrame, results: Sequence[Mapping[str, Any]]
     return Page("curves", title, _caution(scale, data), drawing=Drawing(png(figure), alt), study=study)
 
 
-def agreement(study: str, results: Sequence[Mapping[str, Any]], scale: str) -> Page:
+def agreement(study: str, results: Sequence[Result], scale: str) -> Page:
     """A panel per technique and strategy with a teacher: how far students decide as the teacher, and as the truth.
 
     Bars are means over seeds, whiskers the sample standard deviation.
@@ -128,7 +129,7 @@ def agreement(study: str, results: Sequence[Mapping[str, Any]], scale: str) -> P
     return Page("agreement", title, _caution(scale, data), drawing=Drawing(png(figure), alt), study=study)
 
 
-def _agreeing(results: Sequence[Mapping[str, Any]], metric: str) -> str:
+def _agreeing(results: Sequence[Result], metric: str) -> str:
     """How far the ensembles agree, in words."""
     means = {
         kind: [
@@ -144,7 +145,7 @@ def _agreeing(results: Sequence[Mapping[str, Any]], metric: str) -> str:
     return f"The ensembles agree with the truth at {truth}, with their teacher at {teacher}."
 
 
-def _caution(scale: str, data: Mapping[str, Any]) -> str:
+def _caution(scale: str, data: Data) -> str:
     return heading.caution(scale, [data], beside_paper=False)
 
 
@@ -182,5 +183,5 @@ def _labelled(figure: Figure, panels: Mapping[tuple[str, str], Any], across: str
     figure.supylabel(up, fontsize=8)
 
 
-def _synthetic(data: Mapping[str, Any]) -> str:
+def _synthetic(data: Data) -> str:
     return " – SYNTHETIC phantoms" if data["synthetic"] else ""

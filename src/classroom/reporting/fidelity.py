@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from classroom.artifacts import Result
 from classroom.evaluation.metrics import LABELS
 from classroom.reporting import heading, paper
 from classroom.reporting.cells import UNCERTAIN, cells, layout
@@ -14,7 +14,7 @@ from classroom.reporting.results import check_alike
 from classroom.reporting.tables import Part, shown_metrics
 
 
-def fidelity_table(name: str, scale: str, seeds: Sequence[int], results: list[dict[str, Any]], target: Path) -> None:
+def fidelity_table(name: str, scale: str, seeds: Sequence[int], results: list[Result], target: Path) -> None:
     """Writes `target`.md, .csv and .tex: the metrics of the task with the teacher's decisions as the truth.
 
     One row per technique with a teacher and student or ensemble, for each strategy the metrics in percent, as in the

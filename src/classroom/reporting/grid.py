@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from classroom.artifacts import GridPoint
 from classroom.distill.exchange import EXCHANGE
 from classroom.evaluation.ensemble import STUDENTS
 from classroom.reporting.drawing import png
@@ -21,7 +22,7 @@ from classroom.reporting.tables import GREEK, Cell, Part, csv, markdown, mean_ce
 POINT = ("alpha_1", "alpha_2", "teacher_share")
 
 
-def grid_report(study: str, points: Sequence[dict[str, Any]], scale: str, seeds: Sequence[int], target: Path) -> None:
+def grid_report(study: str, points: Sequence[GridPoint], scale: str, seeds: Sequence[int], target: Path) -> None:
     """Writes `target`.md, .csv, .png (a map of every variant) and .yaml (the best weights, for `classroom overlay`).
 
     `points`: as `evaluation.grid.read_points` returns them. The best point of a variant has the largest validation
@@ -66,7 +67,7 @@ def grid_report(study: str, points: Sequence[dict[str, Any]], scale: str, seeds:
     write(target, contents, page)
 
 
-def _table(points: Sequence[dict[str, Any]], seeds: Sequence[int]) -> pd.DataFrame:
+def _table(points: Sequence[GridPoint], seeds: Sequence[int]) -> pd.DataFrame:
     """A row per point: its weights, the ensemble's mean and sd and the students' means, in percent."""
     records = []
     for point in points:
@@ -78,7 +79,7 @@ def _table(points: Sequence[dict[str, Any]], seeds: Sequence[int]) -> pd.DataFra
     return pd.DataFrame(records)
 
 
-def _cells(row: Any, point: Mapping[str, Any]) -> list[Cell]:
+def _cells(row: Any, point: GridPoint) -> list[Cell]:
     """The ensemble and both students."""
     of = {name: searched(point, name, "the metric that chooses") for name in ("ensemble", *STUDENTS)}
     students = [Cell(f"{value:.2f}", value, sources=(of[n],)) for n in STUDENTS for value in [getattr(row, n)]]
@@ -104,7 +105,7 @@ def _weights(row: Any) -> list[str]:
     ]
 
 
-def _fragment(study: str, best: dict[str, dict[str, Any]], scale: str, seeds: Sequence[int]) -> str:
+def _fragment(study: str, best: dict[str, GridPoint], scale: str, seeds: Sequence[int]) -> str:
     """The best weights in the form of params.yaml: of every student those that its variant uses."""
     lines = [
         f"# chosen by `classroom choose {study}`: the best ensemble on validation, scale {scale}, mean over "

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
 
+from classroom.artifacts import Data, NetworkFacts, Result, TrainingSettings
 from classroom.evaluation.metrics import LABELS, METRICS
 
 SOURCES = {
@@ -19,7 +19,7 @@ ROLES = {"T": "teacher", "S1": "students", "S2": "students"}
 SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
-def caution(scale: str, data: Iterable[dict[str, Any]], beside_paper: bool = True) -> str:
+def caution(scale: str, data: Iterable[Data], beside_paper: bool = True) -> str:
     """Bold sentences: what these numbers are not. Empty at paper scale on the paper's images.
 
     `beside_paper`: the paper's values are printed too.
@@ -46,7 +46,7 @@ def caution(scale: str, data: Iterable[dict[str, Any]], beside_paper: bool = Tru
     return " ".join(sentences)
 
 
-def lines(scale: str, seeds: Sequence[int], results: Sequence[dict[str, Any]]) -> list[str]:
+def lines(scale: str, seeds: Sequence[int], results: Sequence[Result]) -> list[str]:
     """The facts behind a table, one a line, taken from what the runs recorded; each dataset's once."""
     facts = [f"- scale: {scale}"]
     distinct = {json.dumps([r["data"], r["settings"]["balance"]], sort_keys=True): r for r in reversed(results)}
@@ -60,7 +60,7 @@ def lines(scale: str, seeds: Sequence[int], results: Sequence[dict[str, Any]]) -
     ]
 
 
-def training_line(training: dict[str, Any], chosen_by: Sequence[str]) -> str:
+def training_line(training: TrainingSettings, chosen_by: Sequence[str]) -> str:
     """How networks were trained, and by which metrics each one's epoch was chosen."""
     epochs = training["epochs"]
     return (
@@ -70,7 +70,7 @@ def training_line(training: dict[str, Any], chosen_by: Sequence[str]) -> str:
     )
 
 
-def data_lines(result: dict[str, Any]) -> list[str]:
+def data_lines(result: Result) -> list[str]:
     """Where the images of a result come from, what is on them, and how they were split."""
     data = result["data"]
     size, group = data["image_size"], data["group"]
@@ -98,7 +98,7 @@ def data_lines(result: dict[str, Any]) -> list[str]:
     return facts
 
 
-def split_by(data: dict[str, Any]) -> str:
+def split_by(data: Data) -> str:
     """What keeps a group's images together, if anything does, in words."""
     group = data["group"]
     if group == "image":
@@ -108,7 +108,7 @@ def split_by(data: dict[str, Any]) -> str:
     return f"by image, as in the paper (images of one {group} fall into different splits)"
 
 
-def networks(results: Sequence[dict[str, Any]]) -> str:
+def networks(results: Sequence[Result]) -> str:
     """Each role's network once: encoder, options, parameters, where its weights come from."""
     described: dict[str, str] = {}
     for result in results:
@@ -117,7 +117,7 @@ def networks(results: Sequence[dict[str, Any]]) -> str:
     return "- networks: " + "; ".join(f"{role} {text}" for role, text in sorted(described.items(), reverse=True))
 
 
-def describe(facts: dict[str, Any]) -> str:
+def describe(facts: NetworkFacts) -> str:
     """`resnet50 U-Net, 32.5 M parameters, ImageNet weights`."""
     kind = " U-Net" if facts["task"] == "segmentation" else ""
     options = "".join(f" with {name} {value}" for name, value in facts["encoder_options"].items())

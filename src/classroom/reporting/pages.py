@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from classroom.artifacts import Cost
 from classroom.files import read_json, written_whole
 from classroom.reporting.tables import Cell, Part, csv, latex, markdown
 
@@ -37,7 +38,7 @@ class Page(NamedTuple):
     """Where it is of one alone."""
     headline: Sequence[str | Cell] = ()
     """Of the twelve variants, what stands at the top of the site: see `reporting.site.HEADLINE`."""
-    runs: Mapping[str, dict[str, Any]] = {}
+    runs: Mapping[str, Cost] = {}
     """What the runs of a search took, by folder, as `evaluation.costs` has it; all others are in results/costs."""
 
     @property

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from classroom.artifacts import Cost, Result, Searched
 from classroom.errors import DataError
 from classroom.evaluation.metrics import LABELS
 from classroom.methods.names import run_folder
@@ -35,7 +36,7 @@ class Source:
     kind: Literal["test", "fidelity"] = "test"
 
 
-def source(result: Mapping[str, Any], network: str, metric: str, kind: Literal["test", "fidelity"] = "test") -> Source:
+def source(result: Result, network: str, metric: str, kind: Literal["test", "fidelity"] = "test") -> Source:
     """Where the mean of a `metric` (percent) of a result as `classroom evaluate` writes it is from."""
     runs = {run_folder(result["study"], result["method"], seed).as_posix(): of for seed, of in result["seeds"].items()}
     return Source(
@@ -48,18 +49,18 @@ def source(result: Mapping[str, Any], network: str, metric: str, kind: Literal["
     )
 
 
-def searched(point: Mapping[str, Any], network: str, metric: str) -> Source:
+def searched(point: Searched, network: str, metric: str) -> Source:
     """Where a cell of a search is from; `point`: as `evaluation.grid` reads it."""
     values = {point["costs"][seed]["run"]: 100 * of[network] for seed, of in point["seeds"].items()}
     return Source(f"{metric} of {network} on validation", values, network)
 
 
-def runs_of(points: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def runs_of(points: Iterable[Searched]) -> dict[str, Cost]:
     """What the runs of a search took, by folder."""
     return {taken["run"]: taken for point in points for taken in point["costs"].values()}
 
 
-def taken(source: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]], page: str) -> dict[str, Mapping[str, Any]]:
+def taken(source: Mapping[str, Any], runs: Mapping[str, Cost], page: str) -> dict[str, Cost]:
     """Of the runs behind a source of a page, by folder, what `runs` say that they took and were made from.
 
     Raises DataError if a run is not known, or not the one that the page was made from.
@@ -75,12 +76,12 @@ def taken(source: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]], page
     return {run: runs[run] for run in source["values"]}
 
 
-def read_runs(folder: Path = Path("results/costs")) -> dict[str, dict[str, Any]]:
+def read_runs(folder: Path = Path("results/costs")) -> dict[str, Cost]:
     """Of every evaluated run, by its folder, what it took and was made from: see `evaluation.costs`.
 
     Raises DataError for a damaged file.
     """
-    runs = {}
+    runs: dict[str, Cost] = {}
     for path in sorted(folder.rglob("*.json")):
         try:
             content = json.loads(path.read_text())

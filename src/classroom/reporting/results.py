@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
+from classroom.artifacts import ComparedResults, Result
 from classroom.errors import DataError
 from classroom.files import content_hash, read_json
 
-RESULT = {"study", "method", "data", "networks", "extra_parameters", "remarks", "settings", "seeds"}
-"""What the results of a method hold."""
 PLACES = (("published", "compared"), ("beside", "runs"))
 """Of a comparison's methods: the group, and the folder of their runs."""
 
 
-def read_results(paths: Sequence[Path], runs: Path = Path("runs")) -> list[dict[str, Any]]:
+def read_results(paths: Sequence[Path], runs: Path = Path("runs")) -> list[Result]:
     """The results in `paths`.
 
     Raises DataError if a file is missing or damaged, or was made from other predictions than those that lie
@@ -24,7 +23,7 @@ def read_results(paths: Sequence[Path], runs: Path = Path("runs")) -> list[dict[
     """
     results = []
     for path in paths:
-        result = read_json(path, RESULT, "Run `classroom evaluate` for it again.")
+        result = cast(Result, read_json(path, Result.__required_keys__, "Run `classroom evaluate` for it again."))
         study, method = result["study"], result["method"]
         for seed, of_seed in result["seeds"].items():
             predicted = runs / study / method / f"seed-{seed}" / "predictions.parquet"
@@ -37,7 +36,7 @@ def read_results(paths: Sequence[Path], runs: Path = Path("runs")) -> list[dict[
     return results
 
 
-def read_comparison(study: str, folder: Path = Path("results"), root: Path = Path()) -> dict[str, Any]:
+def read_comparison(study: str, folder: Path = Path("results"), root: Path = Path()) -> ComparedResults:
     """A study's published methods and what stands beside them, each with its `costs` by seed.
 
     Raises DataError if a file is missing or damaged, or was made from other predictions than lie there today.
@@ -60,7 +59,7 @@ def read_comparison(study: str, folder: Path = Path("results"), root: Path = Pat
     return results
 
 
-def check_alike(results: Sequence[dict[str, Any]], seeds: Sequence[int], same_data: bool = True) -> None:
+def check_alike(results: Sequence[Result], seeds: Sequence[int], same_data: bool = True) -> None:
     """One heading describes all rows, so they must come from the same seeds, training and, usually, data.
 
     Raises DataError, with the command to run, for results that do not.

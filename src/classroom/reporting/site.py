@@ -16,6 +16,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
+from classroom.artifacts import Cost
 from classroom.errors import DataError
 from classroom.files import write_text
 from classroom.reporting import paper
@@ -48,9 +49,7 @@ LONG = 6
 NOTHING_ELSE = {"title": "", "above": (), "below": (), "grouped": False}
 
 
-def site(
-    pages: Path, runs: Mapping[str, Mapping[str, Any]], captions: Path, scale: str, seeds: Sequence[int], target: Path
-) -> int:
+def site(pages: Path, runs: Mapping[str, Cost], captions: Path, scale: str, seeds: Sequence[int], target: Path) -> int:
     """Writes `target` from every page in the folder `pages`; returns how many there are.
 
     `runs`: as `provenance.read_runs` returns them. `captions`: the folder of those that Snakemake's own report shows
@@ -90,7 +89,7 @@ def number_in(text: str) -> float | None:
 class _Known:
     """Where the numbers of all pages are from, each source and each run once."""
 
-    def __init__(self, runs: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(self, runs: Mapping[str, Cost]) -> None:
         self.runs = dict(runs)
         self.data: dict[str, Any] = {"sources": [], "runs": {}}
         self.places: dict[str, int] = {}

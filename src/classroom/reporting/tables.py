@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 from tabulate import tabulate
 
+from classroom.artifacts import Data
 from classroom.evaluation.metrics import METRICS
 from classroom.reporting.provenance import Source
 
@@ -75,7 +76,7 @@ def mean_sd(fractions: Sequence[float]) -> tuple[float, float]:
     return float(values.mean()), float(values.std(ddof=1))
 
 
-def shown_metrics(data: Mapping[str, Any], printed: pd.DataFrame) -> list[str]:
+def shown_metrics(data: Data, printed: pd.DataFrame) -> list[str]:
     """The metrics of a table to read: those that the paper prints, in its order; else all of the task.
 
     Of two classes the accuracy is enough: precision and recall are for many (Sec. A.6.1).

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from classroom.artifacts import FactorPoint
 from classroom.evaluation.metrics import LABELS, METRICS
 from classroom.reporting.pages import Page, write
 from classroom.reporting.provenance import runs_of, searched
 from classroom.reporting.tables import Part, csv, markdown, mean_cell, mean_sd
 
 
-def tune_report(study: str, points: Sequence[dict[str, Any]], scale: str, seeds: Sequence[int], target: Path) -> None:
+def tune_report(study: str, points: Sequence[FactorPoint], scale: str, seeds: Sequence[int], target: Path) -> None:
     """Writes `target`.md, .csv and .yaml (the best weights, for `classroom overlay`).
 
     `points`: as `evaluation.grid.read_factors` returns them. The best factor of a method has the student's largest

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from classroom.artifacts import Result
 from classroom.errors import DataError
 from classroom.evaluation.metrics import LABELS, METRICS
 from classroom.params import STRATEGIES, TECHNIQUES
@@ -20,8 +20,8 @@ from classroom.reporting.tables import NETWORKS, TECHNIQUE_LABELS, Cell, Part, m
 
 
 def twin_table(
-    name: str, scale: str, seeds: Sequence[int], first_results: list[dict[str, Any]],
-    second_results: list[dict[str, Any]], target: Path, number_name: str | None = None,
+    name: str, scale: str, seeds: Sequence[int], first_results: list[Result],
+    second_results: list[Result], target: Path, number_name: str | None = None,
 ) -> None:  # fmt: skip
     """Writes `target`.md, .csv and .tex: the first metric of both studies, second minus first, for every network.
 
@@ -78,8 +78,8 @@ def twin_table(
 
 
 def _joined(
-    first: list[dict[str, Any]],
-    second: list[dict[str, Any]],
+    first: list[Result],
+    second: list[Result],
     seeds: Sequence[int],
     metric: str,
     number_name: str | None,
@@ -102,7 +102,7 @@ def _joined(
     )  # fmt: skip
 
 
-def _summary(table: pd.DataFrame, first: dict[str, Any], second: dict[str, Any]) -> list[str]:
+def _summary(table: pd.DataFrame, first: Result, second: Result) -> list[str]:
     """The mean difference over variants, and what it means where only one split keeps groups together."""
     both = table[table.difference.notna()]
     if not len(both):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from classroom.artifacts import Result
 from classroom.distill.exchange import EXCHANGE
 from classroom.evaluation import significance
 from classroom.evaluation.metrics import LABELS, METRICS
@@ -33,7 +33,7 @@ SUBJECT = (*significance.SUBJECT.split("-"), "ensemble")
 
 
 def variants_table(
-    name: str, scale: str, seeds: Sequence[int], results: list[dict[str, Any]], student: dict[str, Any], target: Path
+    name: str, scale: str, seeds: Sequence[int], results: list[Result], student: Result, target: Path
 ) -> None:
     """Writes `target`.md, .csv, .tex and .json (the ensembles' first metric, for `dvc exp show`).
 
@@ -89,7 +89,7 @@ def _names(metrics: Sequence[str]) -> str:
 
 
 def _significance(
-    compared: list[significance.Comparison], metric: str, seeds: Sequence[int], results: Sequence[dict[str, Any]]
+    compared: list[significance.Comparison], metric: str, seeds: Sequence[int], results: Sequence[Result]
 ) -> Part:
     group, groups = results[0]["data"]["group"], significance.group_count(results[0])
     of_method = {result["method"]: result for result in results}
@@ -124,14 +124,14 @@ def _significance(
     )
 
 
-def _against_student(student: dict[str, Any], metric: str, seeds: Sequence[int], part: Part) -> list[str | Cell]:
+def _against_student(student: Result, metric: str, seeds: Sequence[int], part: Part) -> list[str | Cell]:
     """What the student alone reaches, and what tells KD + ML V3 from it: difference, interval, verdict."""
     mean, sd = mean_sd([student["seeds"][str(seed)]["test"]["S1"][metric] for seed in seeds])
     (row,) = (row for row in part.rows if row[0] == BASELINE_LABELS["student"])
     return [mean_cell(mean, sd, source(student, "S1", metric)), row[1], row[2], row[-1]]
 
 
-def _difference(one: significance.Comparison, metric: str, of_method: dict[str, dict[str, Any]]) -> Cell:
+def _difference(one: significance.Comparison, metric: str, of_method: dict[str, Result]) -> Cell:
     ours = source(of_method[significance.SUBJECT], "ensemble", metric)
     theirs = source(of_method[one.versus], significance.VERSUS[one.versus], metric)
     return Cell(number(100 * one.difference, "+.2f"), 100 * one.difference, sources=(ours, theirs))

@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ class Checkpoints:
             ) from None
         self.saved_at = time.monotonic()
 
-    def restore(self, log: Any) -> Progress:
+    def restore(self, log: Callable[[str], None]) -> Progress:
         """Sets method, optimiser and random state as saved and returns the progress; a fresh one if none fits."""
         found = [path for path in (self.newest, self.previous) if path.exists()]
         for path in found:

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
+from classroom.artifacts import Scores
 from classroom.data.augment import Augment
 from classroom.data.batches import SplitData, order
 from classroom.errors import TrainingError
 from classroom.evaluation.ensemble import with_ensemble
 from classroom.evaluation.metrics import decide, records, score
 from classroom.evaluation.predictions import quantise
-from classroom.methods.base import Method, Term
+from classroom.methods.base import Method, Term, total
 from classroom.params import Training
 from classroom.training.checkpoint import Checkpoints, Progress
 
@@ -62,7 +63,7 @@ def fit(
                 with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
                     terms = method.losses(images, targets)
                 optimiser.zero_grad(set_to_none=True)
-                sum(term.weight * term.value for term in terms).backward()
+                total(term.weight * term.value for term in terms).backward()
                 optimiser.step()
                 method.after_step()
                 values = _values(terms)
@@ -101,7 +102,7 @@ class Judgement:
         }
 
     @property
-    def scores(self) -> dict[str, dict[str, float]]:
+    def scores(self) -> Scores:
         """All metrics by network, and of the students' ensemble where there are two."""
         return {name: score(of_network) for name, of_network in self.per_image.items()}
 

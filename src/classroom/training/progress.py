@@ -31,7 +31,8 @@ class Show:
             if self.console.is_terminal
             else None
         )
-        self.task = self.bar.add_task(title, loss="–", total=None) if self.bar else None
+        if self.bar:
+            self.task = self.bar.add_task(title, loss="–", total=None)
 
     def __enter__(self) -> Show:
         if self.bar:

@@ -8,13 +8,14 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import save as serialised
 
+from classroom.artifacts import ImageRecords, Metrics, RunFacts, TrainingReceipt, TrainingSettings
 from classroom.data.augment import Augment
 from classroom.data.batches import SplitData, kept_on, open_splits
 from classroom.data.batches import about as about_data
@@ -27,6 +28,9 @@ from classroom.params import Augmentation, Training, select
 from classroom.training.checkpoint import Checkpoints, Progress
 from classroom.training.devices import claim_device, free_memory
 from classroom.training.loop import Judgement, fit, judge, predict
+
+if TYPE_CHECKING:
+    from classroom.training.progress import Show
 
 JUDGED = ("val", "test")
 FILES = ("weights.safetensors", "predictions.parquet", "metrics.json", "history.csv")
@@ -45,9 +49,9 @@ def train(
     identity: str,
     device: str,
     checkpoint_minutes: float,
-    show: Any,
+    show: Show,
     point: Sequence[float] | None = None,
-) -> dict[str, Any]:
+) -> TrainingReceipt:
     """Trains one run and leaves `FILES` in `target`; returns what the receipt should say of it.
 
     Resumes from `checkpoint_folder` if a checkpoint of the same `identity` lies there; the caller removes it
@@ -56,8 +60,8 @@ def train(
     training for settings, data or weights that do not fit, or if a folder cannot be written.
     """
     started = time.monotonic()
-    settings: Training = select(raw, "training", Training)
-    balance: str = select(raw, f"study.{study}.balance", str)
+    settings = select(raw, "training", Training)
+    balance = select(raw, f"study.{study}.balance", str)
     augment = Augment(select(raw, "augmentation", Augmentation))
     for folder in (target, checkpoint_folder):
         _check_writable(folder)
@@ -86,14 +90,18 @@ def train(
         method, data, augment, settings, balance, seed, where, checkpoints,
         clock, show.log,
     )  # fmt: skip
-    facts = {
+    facts: RunFacts = {
         "study": study,
         "method": method_name,
         "seed": seed,
         "data": about,
         "extra_parameters": method.extra_parameters,
         "remarks": remarks,
-        "settings": method.settings | {"training": settings.model_dump(mode="json"), "balance": balance},
+        "settings": {
+            **method.settings,
+            "training": cast(TrainingSettings, settings.model_dump(mode="json")),
+            "balance": balance,
+        },
     }
     save(method, progress, data, settings, where, target, facts)
     return {
@@ -114,7 +122,7 @@ def save(
     settings: Training,
     device: torch.device,
     target: Path,
-    facts: dict[str, Any],
+    facts: RunFacts,
 ) -> None:
     """Writes the run's files: weights and test predictions of each network's best epoch, metrics of best and last."""
     last = {name: judge(method, data[name], settings.batch_size, device).scores for name in JUDGED}
@@ -128,11 +136,11 @@ def save(
 
     with written_whole(*(target / name for name in FILES)) as (weights, parquet, metrics_file, history):
         predictions.write(parquet, data["test"].ids, kept())
-        metrics = {
+        metrics: Metrics = {
             **facts,
             "networks": {name: network.facts for name, network in method.networks.items()},
             "best": {"epochs": progress.best_epoch, "val": val.scores, "test": test.scores},
-            "last": {"epoch": progress.epoch, **last},
+            "last": {"epoch": progress.epoch, "val": last["val"], "test": last["test"]},
             "terms": {
                 key.removeprefix("weighted/"): value
                 for key, value in progress.history[-1].items()
@@ -146,10 +154,10 @@ def save(
         pd.DataFrame(progress.history).to_csv(history, index=False)
 
 
-def _images(split: SplitData, judgement: Judgement, networks: list[str]) -> dict[str, Any]:
+def _images(split: SplitData, judgement: Judgement, networks: list[str]) -> ImageRecords:
     per_image = judgement.per_image
     records = {name: {key: value.tolist() for key, value in per_image[name].items()} for name in networks}
-    return {"id": split.ids, "group": split.groups, **records}
+    return cast(ImageRecords, {"id": split.ids, "group": split.groups, **records})
 
 
 def peak_memory_mb(device: torch.device) -> dict[str, int]:
@@ -164,7 +172,7 @@ def peak_memory_mb(device: torch.device) -> dict[str, int]:
 class Clock:
     """Passes progress on and takes the time, of this session's steps alone, first one aside."""
 
-    def __init__(self, show: Any, epochs: int) -> None:
+    def __init__(self, show: Show, epochs: int) -> None:
         self.show, self.epochs = show, epochs
         self.began: tuple[float, float] | None = None
         self.seconds_per_epoch: float | None = None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from classroom.data.augment import Augment
+from classroom.methods.base import total
 from classroom.methods.make import make
 from classroom.networks.reproducible import make_deterministic
 from classroom.params import Augmentation, Training, select
@@ -37,7 +39,7 @@ def measure(method_name: str, study: str, raw: dict[str, Any], classes: int, dev
     task, size = raw["study"][study]["task"], raw["study"][study]["image_size"]
     for role in ("teacher", "student"):
         raw["study"][study][role]["weights"] = "random"
-    settings: Training = select(raw, "training", Training)
+    settings = select(raw, "training", Training)
     make_deterministic(settings.threads)
     where = choose_device(device)
     method = make(method_name, study, raw, 0, None, task, classes, size).to(where)
@@ -58,7 +60,7 @@ def measure(method_name: str, study: str, raw: dict[str, Any], classes: int, dev
         with torch.autocast(where.type, torch.bfloat16, enabled=settings.precision == "bf16"):
             terms = method.losses(augmented, moved)
         optimiser.zero_grad(set_to_none=True)
-        sum(term.weight * term.value for term in terms).backward()
+        total(term.weight * term.value for term in terms).backward()
         optimiser.step()
         method.after_step()
 
@@ -71,7 +73,7 @@ def measure(method_name: str, study: str, raw: dict[str, Any], classes: int, dev
     return Speed(_seconds(step, where), _seconds(predict, where), sum(v.numel() * v.element_size() for v in states))
 
 
-def _seconds(action: Any, device: torch.device) -> float:
+def _seconds(action: Callable[[], None], device: torch.device) -> float:
     taken = []
     for _ in range(STEPS + 1):
         started = time.perf_counter()

@@ -345,6 +345,16 @@ def test_a_truncated_record_is_named(runs: dict[int, Path]) -> None:
             evaluate(runs)
 
 
+@pytest.mark.parametrize("key", ["seed", "networks", "test_images"])
+def test_a_record_that_lacks_something_is_named(key: str, runs: dict[int, Path]) -> None:
+    path = runs[7] / "metrics.json"
+    metrics = json.loads(path.read_text())
+    del metrics[key]
+    path.write_text(json.dumps(metrics))
+    with pytest.raises(DataError, match=rf"seed-7.metrics\.json: lacks {key}\. Train this run again"):
+        evaluate(runs)
+
+
 def test_a_run_without_predictions_is_named(runs: dict[int, Path]) -> None:
     (runs[7] / "predictions.parquet").unlink()
     with pytest.raises(DataError, match=r"seed-7.predictions\.parquet: cannot be read"):

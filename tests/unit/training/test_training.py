@@ -16,7 +16,7 @@ import sys
 import time
 import types
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints, is_typeddict
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, precision_score, recall_score
 
 from classroom import params
+from classroom.artifacts import Metrics, Result
 from classroom.data.batches import open_splits, order
 from classroom.distill.losses import task_loss
 from classroom.errors import ClassroomError, TrainingError
@@ -113,6 +114,29 @@ def undisturbed(data: Path, classes_run: Path, tmp_path_factory: pytest.TempPath
 @pytest.fixture(scope="module")
 def metrics(undisturbed: Path) -> dict[str, Any]:
     return json.loads((undisturbed / "metrics.json").read_text())
+
+
+def misfits(value: Any, kind: Any, place: str) -> list[str]:
+    """Where in `value` something is missing, not foreseen or of another type than `kind` says."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if is_typeddict(kind):
+        kinds = get_type_hints(kind)
+        keys = [f"{place}.{key}" for key in (kind.__required_keys__ - value.keys()) | (value.keys() - kinds.keys())]
+        return keys + [at for key in value.keys() & kinds for at in misfits(value[key], kinds[key], f"{place}.{key}")]
+    if origin is dict:
+        return [at for key, part in value.items() for at in misfits(part, parts[1], f"{place}.{key}")]
+    if origin is list:
+        return [at for number, part in enumerate(value) for at in misfits(part, parts[0], f"{place}.{number}")]
+    return [] if kind is Any or isinstance(value, (float, int) if kind is float else kind) else [place]
+
+
+def test_what_a_run_leaves_and_what_is_made_of_it_have_the_declared_types(
+    undisturbed: Path, metrics: dict[str, Any]
+) -> None:
+    assert misfits(metrics, Metrics, "metrics") == []
+    assert misfits(json.loads(json.dumps(evaluate({0: undisturbed}))), Result, "result") == []
+    damaged = metrics | {"seed": "0", "best": {"epochs": {"T": None}, "val": {}}, "more": 1}
+    assert set(misfits(damaged, Metrics, "m")) == {"m.seed", "m.best.epochs.T", "m.best.test", "m.more"}
 
 
 def test_an_epoch_is_the_plain_loop_that_one_would_write(tiny: dict, data: Path, tmp_path: Path) -> None:

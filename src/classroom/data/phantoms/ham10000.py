@@ -95,8 +95,9 @@ def _look(label: str, random: np.random.Generator) -> Look:
     def between(a: float, b: float) -> float:
         return (1 - foreign) * a + foreign * b
 
+    red, green, blue = (between(a, b) for a, b in zip(own.colour, other.colour, strict=True))
     return Look(
-        colour=tuple(between(a, b) for a, b in zip(own.colour, other.colour, strict=True)),
+        colour=(red, green, blue),
         size=between(own.size, other.size),
         border=between(own.border, other.border),
         edge=between(own.edge, other.edge),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -137,7 +138,7 @@ def _nucleus(
     np.maximum(window, shape * darkness * (0.85 + rim + clumps), out=window)
 
 
-def _table(path: Path, columns: list[str], rows: list[tuple]) -> None:
+def _table(path: Path, columns: list[str], rows: Sequence[tuple[object, ...]]) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)

@@ -25,7 +25,7 @@ def find(folders: Sequence[Path]) -> Found:
     check_complete(images, rows.index, table, f"{table.parent / 'images'}/")
     check_complete(masks, rows.index, table, f"{table.parent / 'masks'}/")
     melanoma, keratosis, neither = LABELS["isic2017"]
-    names = {(0, 0): neither, (1, 0): melanoma, (0, 1): keratosis}
+    names: dict[tuple[float, float], str] = {(0, 0): neither, (1, 0): melanoma, (0, 1): keratosis}
     samples = []
     for row in rows.itertuples():
         try:

@@ -1,0 +1,255 @@
+"""What the JSON files of runs and results hold, as types: metrics.json, results/ and results/costs/."""
+
+# Annotations are evaluated here, for `__required_keys__` to leave out what is NotRequired.
+from typing import Any, Literal, NotRequired, TypedDict
+
+NetworkName = Literal["T", "S1", "S2", "ensemble"]
+Scores = dict[str, dict[str, float]]
+"""By network and metric, as fractions."""
+
+
+class Dataset(TypedDict):
+    """A study's dataset.json."""
+
+    dataset: str
+    source: str
+    synthetic: bool
+    task: str
+    group: str
+    """What images are grouped by, such as `patient`; `image` where each is a group of its own."""
+    images: int
+    groups: int
+    labels: dict[str, int]
+    """Images by label."""
+    image_size: int
+
+
+class SplitSettings(TypedDict):
+    """`study.*.split` of params.yaml."""
+
+    percent: list[int]
+    by: str
+    seed: int
+
+
+class Splits(TypedDict):
+    """How the data were split."""
+
+    split: SplitSettings
+    train: int
+    val: int
+    test: int
+    lacking: dict[str, list[str]]
+    """By split, labels that it lacks."""
+
+
+class Data(Dataset, Splits):
+    """What a run says of its data."""
+
+
+class Normalisation(TypedDict):
+    """Per channel, for images in [0, 1]."""
+
+    mean: list[float]
+    std: list[float]
+
+
+class NetworkFacts(TypedDict):
+    """What is recorded of a network."""
+
+    task: str
+    encoder: str
+    encoder_options: dict[str, Any]
+    decoder_channels: NotRequired[list[int]]
+    conv6_channels: NotRequired[int]
+    weights: str
+    """`hub`, `random` or a path."""
+    parameters: int
+    normalisation: Normalisation
+
+
+class TrainingSettings(TypedDict):
+    """`training` of params.yaml."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    precision: str
+    threads: int
+    compile: bool
+
+
+class LossSettings(TypedDict):
+    """What a method minimises."""
+
+    losses: dict[str, Any]
+    weights: NotRequired[dict[str, Any]]
+    """Of a variant by student and Greek letter, of a published method by term."""
+    options: NotRequired[dict[str, Any]]
+    """Of a published method."""
+
+
+class RunSettings(LossSettings):
+    training: TrainingSettings
+    balance: str
+
+
+class ImageRecords(TypedDict):
+    """Of every test image, in one order, its id, its group and by network what `evaluation.metrics.records` keeps."""
+
+    id: list[str]
+    group: list[str]
+    T: NotRequired[dict[str, list[int]]]
+    S1: NotRequired[dict[str, list[int]]]
+    S2: NotRequired[dict[str, list[int]]]
+    ensemble: NotRequired[dict[str, list[int]]]
+
+
+class MethodFacts(TypedDict):
+    """What is the same for all seeds of a method."""
+
+    study: str
+    method: str
+    data: Data
+    extra_parameters: int
+    remarks: list[str]
+    settings: RunSettings
+
+
+class RunFacts(MethodFacts):
+    """What a run knows of itself before it trains."""
+
+    seed: int
+
+
+class BestEpochs(TypedDict):
+    epochs: dict[str, int]
+    """By network that learned."""
+    val: Scores
+    test: Scores
+
+
+class LastEpoch(TypedDict):
+    epoch: int
+    val: Scores
+    test: Scores
+
+
+class Metrics(RunFacts):
+    """A run's metrics.json."""
+
+    networks: dict[str, NetworkFacts]
+    best: BestEpochs
+    last: LastEpoch
+    terms: dict[str, float]
+    """Mean of every weighted loss term in the last epoch, by network and term."""
+    test_images: ImageRecords
+
+
+class SeedResult(TypedDict):
+    """A run in a method's results."""
+
+    predictions: str
+    """MD5 of predictions.parquet."""
+    best_epoch: dict[str, int]
+    validation: Scores
+    test: Scores
+    fidelity: Scores
+    """With the teacher's decisions as the ground truth; empty without a teacher."""
+    last_epoch_test: Scores
+    last_epoch_terms: dict[str, float]
+    test_images: ImageRecords
+
+
+class Result(MethodFacts):
+    """A method's results, as `classroom evaluate` writes them."""
+
+    networks: dict[str, NetworkFacts]
+    seeds: dict[str, SeedResult]
+    tuned: NotRequired[bool]
+    """Of a published method in results/comparison/: whether its weights were chosen on validation."""
+
+
+class Taken(TypedDict):
+    """What a training took."""
+
+    device: str
+    seconds: float
+    seconds_per_epoch: float | None
+    """None where no epoch was timed."""
+    peak_memory_mb: dict[str, int]
+    """`process`, and `device` for an accelerator."""
+    threads: int
+
+
+class TrainingReceipt(Taken):
+    """What a training adds to its receipt.json."""
+
+    best_epoch: dict[str, int]
+    versions: dict[str, str]
+
+
+class Cost(Taken):
+    """What a run took and what it was made from. None stands for what an older receipt does not say."""
+
+    run: str
+    bytes: int
+    identity: str | None
+    """Digest of all that decided the run."""
+    code_version: str | None
+    command: str | None
+    best_epoch: dict[str, int] | None
+    predictions: str
+    """MD5 of predictions.parquet."""
+
+
+class MethodCosts(TypedDict):
+    """A method's file in results/costs/."""
+
+    study: str
+    method: str
+    seeds: dict[str, Cost]
+
+
+class TableCosts(MethodCosts):
+    table: str
+    """The study's table of variants."""
+
+
+class ComparedResult(Result):
+    """A method of results/comparison/ with what its runs took, by seed, from results/costs/comparison/."""
+
+    costs: dict[str, Cost]
+
+
+class ComparedResults(TypedDict):
+    """A study's published methods, and its student alone and ours."""
+
+    published: list[ComparedResult]
+    beside: list[ComparedResult]
+
+
+class Searched(TypedDict):
+    """A point of a search: what chooses, by seed and network, and what it took, by seed."""
+
+    weights: dict[str, Any]
+    seeds: Scores
+    costs: dict[str, Cost]
+
+
+class GridPoint(Searched):
+    """A variant with the weights of one point of the grid."""
+
+    variant: str
+    alpha_1: float
+    alpha_2: float
+    teacher_share: float
+    synthetic: bool
+
+
+class FactorPoint(Searched):
+    """A published method with its reference weights times a factor."""
+
+    method: str
+    factor: float
+    data: Data
