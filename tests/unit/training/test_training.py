@@ -430,6 +430,9 @@ def test_the_first_metric_of_the_task_chooses_the_epoch_and_no_other(
     tiny["training"]["epochs"] = 3
     train(tiny, tiny_classes_study, tmp_path, method="student")
     assert json.loads((tmp_path / "run/metrics.json").read_text())["best"]["epochs"] == {"S1": 2}
+    saved = load_file(tmp_path / "run/weights.safetensors")["S1.body.classifier.weight"]
+    last = torch.load(tmp_path / "checkpoints/newest.pt", weights_only=True)["method"]
+    assert not torch.equal(saved, last["networks.S1.body.classifier.weight"]), "those of the last epoch"
 
 
 # Classification alone
