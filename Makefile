@@ -20,7 +20,7 @@ test: .venv/ready
 	ruff check .
 	ruff format --check .
 	mypy
-	snakefmt --check workflow
+	snakefmt --check Snakefile workflow
 	$(PYTEST) $(SMOKE) tests/unit
 
 # And everything else: the pipeline with the real engines, the site in Chromium, a real Slurm.
@@ -77,7 +77,7 @@ bench: .venv/bench
 format: .venv/ready
 	ruff check --fix .
 	ruff format .
-	snakefmt workflow
+	snakefmt Snakefile workflow
 
 # A stamp, so that set-up is skipped when the lock has not changed and repeated when it broke half-way.
 .venv/ready: requirements.lock pyproject.toml

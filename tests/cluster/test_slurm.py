@@ -24,7 +24,7 @@ from support.studies import STUDY
 
 TARGET = "reports/table4.md"
 PROFILE = (
-    "--workflow-profile", "workflow/profiles/slurm",
+    "--workflow-profile", "profiles/slurm",
     # What a real cluster is spared, a test can afford: asking Slurm every few seconds.
     "--slurm-init-seconds-before-status-checks", "2", "--slurm-keep-successful-logs",
 )  # fmt: skip

@@ -31,7 +31,7 @@ def check_profile() -> None:
     if {trigger.name for trigger in settings.rerun_triggers} != {"MTIME"} or settings.max_checksum_file_size != 0:
         raise WorkflowError(
             "Snakemake runs without the settings that it needs to agree with DVC. Expected in the workflow profile: "
-            "rerun-triggers: [mtime] and max-checksum-file-size: 0, as in workflow/profiles/default/config.yaml. "
+            "rerun-triggers: [mtime] and max-checksum-file-size: 0, as in profiles/default/config.yaml. "
             "Add them to your profile, or leave --workflow-profile out."
         )
 

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from classroom.engines.slurm import jobs_of
 from support.studies import ROOT
 
-PROFILES = {path.parent.name: path for path in (ROOT / "workflow/profiles").glob("*/config.yaml")}
+PROFILES = {path.parent.name: path for path in (ROOT / "profiles").glob("*/config.yaml")}
 RULES = dict(
     part
     for path in (ROOT / "workflow/rules").glob("*.smk")
@@ -21,7 +21,7 @@ RULES = dict(
 )
 """The text of every rule, by name."""
 TRAININGS = {name for name, text in RULES.items() if "classroom train " in text}
-SNAKEFILE = (ROOT / "workflow/Snakefile").read_text()
+SNAKEFILE = (ROOT / "Snakefile").read_text()
 LOCAL = set(re.findall(r"^    (\w+),$", SNAKEFILE.split("localrules:\n")[1].split("\n\n")[0], re.MULTILINE))
 
 

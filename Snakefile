@@ -1,16 +1,16 @@
 # Every table and figure of the paper: `snakemake --cores 8 reports/table4.md`, `snakemake --cores all reports/all`.
-# The same graph as dvc.yaml; settings are in params.yaml, rules in rules/.
-include: "rules/common.smk"
+# The same graph as dvc.yaml; settings are in params.yaml, rules in workflow/rules/.
+include: "workflow/rules/common.smk"
 
 
 configfile: "params.yaml"  # only now that it is checked: Snakemake runs code that a file with __use_yte__ holds
 
 
-include: "rules/data.smk"
-include: "rules/train.smk"
-include: "rules/evaluate.smk"
-include: "rules/deploy.smk"
-include: "rules/report.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/deploy.smk"
+include: "workflow/rules/report.smk"
 
 
 rule all:
