@@ -489,6 +489,7 @@ BAD_ARCHIVES = {
     "tar.gz with a device": ("a.tgz", tarred({"null": b""}, change=as_device), "'null' is a link or a device"),
     "tar.gz cut off": ("a.tar.gz", tarred({"a": CONTENT})[:-5000], "cannot be unpacked .*damaged"),
     "gz cut off": ("a.h5.gz", gzip.compress(CONTENT)[:-5000], "cannot be unpacked .*damaged"),
+    "gz that is none": ("a.h5.gz", CONTENT, "cannot be unpacked .*damaged"),  # an OSError of gzip's, not of the disk
 }
 
 
