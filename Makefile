@@ -47,10 +47,10 @@ fuzz: .venv/ready
 	@echo "To repeat this run: make fuzz SEED=$(SEED) EXAMPLES=$(EXAMPLES)"
 	EXAMPLES=$(EXAMPLES) $(PYTEST) -m hypothesis --hypothesis-profile fuzz --hypothesis-seed $(SEED) tests
 
-# Lines and branches of src/classroom that the tests run, whichever process runs them.
+# Lines and branches of src/classroom that the tests of `make test` run, in whichever process.
 coverage: .venv/ready
 	coverage erase
-	coverage run -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile tests
+	coverage run -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile $(SMOKE) tests/unit
 	coverage combine --quiet
 	coverage report
 

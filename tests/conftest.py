@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -19,6 +19,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from classroom import params
 from classroom.params import Dataset, Split, select
 from support.studies import CLASSES_STUDY, ROOT, STUDY, shrink
+
+if TYPE_CHECKING:
+    from support.project import Project
 
 # The same examples in every run, so that unchanged code never fails by chance; `make fuzz` tries fresh ones.
 hypothesis.settings.register_profile("same", max_examples=25, deadline=None, derandomize=True, database=None)
@@ -78,6 +81,19 @@ def recorded_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from support import finished
 
     return finished.make_recorded(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def three_variants(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """One study with three variants, one epoch each, committed, nothing run yet. Not to be changed: copy it."""
+    from support.project import checkout, once, only
+
+    def make(folder: Path) -> None:
+        project = checkout(folder / "project")
+        project.set(**only(shrink(project.params()), STUDY))
+        project.commit("tiny")
+
+    return once(tmp_path_factory, "three-variants", make)
 
 
 def _made(name: str, folder: Path) -> Path:

@@ -72,9 +72,9 @@ def slurm_can_start() -> None:
 
 
 @pytest.fixture(scope="module")
-def reference(pristine: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def reference(three_variants: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The same table made here without Slurm, while the cluster's jobs wait for their time limit."""
-    return longer(pristine.copy(tmp_path_factory.mktemp("reference") / "project"))
+    return longer(three_variants.copy(tmp_path_factory.mktemp("reference") / "project"))
 
 
 @pytest.fixture(scope="module")

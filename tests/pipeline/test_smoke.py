@@ -15,30 +15,18 @@ import pandas as pd
 import pytest
 
 from support.jobs import ONE_WEIGHT, jobs_of_dvc, jobs_of_snakemake
-from support.project import Project, checkout, once, only, publish, start, trainings, wait_for
-from support.studies import STUDY, shrink
+from support.project import Project, checkout, once, publish, start, trainings, wait_for
+from support.studies import STUDY
 
 TABLE, STAGE = "reports/table4.md", f"variants_table@{STUDY}"
 
 
 @pytest.fixture(scope="session")
-def committed(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """One study with three variants, one epoch each, nothing run yet. Not to be changed: copy it."""
-
-    def make(folder: Path) -> None:
-        project = checkout(folder / "project")
-        project.set(**only(shrink(project.params()), STUDY))
-        project.commit("tiny")
-
-    return once(tmp_path_factory, "smoke", make)
-
-
-@pytest.fixture(scope="session")
-def table(committed: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def table(three_variants: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Table 4 made by Snakemake, committed and pushed. Not to be changed: copy it."""
 
     def make(folder: Path) -> None:
-        project = committed.copy(folder / "project")
+        project = three_variants.copy(folder / "project")
         project.snakemake(TABLE)
         publish(project)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from scipy import sparse
+from scipy.optimize import Bounds, LinearConstraint, milp
 
 from classroom.errors import DataError
 from classroom.files import written_whole
@@ -20,52 +20,97 @@ NAMES = ("train", "val", "test")
 def assign(index: pd.DataFrame, split: Split) -> pd.Series:
     """The split's name for every row of `index` (columns id, group, label).
 
-    The data are cut into equal stratified folds, as many as the percentages need (20 for 75:10:15), and the
-    folds are dealt out. Raises DataError if there are fewer groups or images than folds, or if a split lacks a label
-    that is frequent enough to be in all; a rarer one may be missing from validation or test, never from training.
+    Each unit (an image, or a group) is assigned to a split at random. Then units are moved so that
+
+    - each split differs from its percentage of the images by less than the largest unit; by image, it is the
+      percentage rounded up or down;
+    - each label is in training, and in all three splits if it is frequent: if it has an image for each of the equal
+      parts that the percentages need (20 for 75:10:15);
+    - as few rare labels as possible are missing from validation and test, and each label's shares are near the
+      percentages.
+
+    Raises DataError if there are fewer groups or images than equal parts, or if no assignment meets the first two
+    conditions. The same seed gives the same split; another version of SciPy may give another.
     """
-    unit = math.gcd(*split.percent)
-    folds = 100 // unit
-    _check(index, split, folds)
-    if split.by == "group":
-        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=split.seed)
-    else:
-        splitter = StratifiedKFold(folds, shuffle=True, random_state=split.seed)
-    fold_of = np.empty(len(index), dtype=int)
-    groups = index.group if split.by == "group" else None
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The least populated class")  # `_deal` looks after those
-        for fold, (_, rows) in enumerate(splitter.split(index, index.label, groups)):
-            fold_of[rows] = fold
-    split_of_fold = np.repeat(NAMES, [percent // unit for percent in split.percent])
-    counts = pd.crosstab(fold_of, index.label).reindex(range(folds), fill_value=0).to_numpy()
-    assigned = pd.Series(_deal(counts, split_of_fold, split)[fold_of], index=index.index, name="split")
+    parts = 100 // math.gcd(*split.percent)
+    _check(index, split, parts)
+    unit_of = pd.factorize(index.group, sort=True)[0] if split.by == "group" else np.arange(len(index))
+    label_of, labels = pd.factorize(index.label, sort=True)
+    counts = np.zeros((unit_of.max() + 1, len(labels)), dtype=int)
+    np.add.at(counts, (unit_of, label_of), 1)
+
+    random = np.random.default_rng(split.seed)
+    drawn = random.choice(len(NAMES), size=len(counts), p=np.array(split.percent) / 100)
+    # Units with the same counts and the same draw are interchangeable: 220,000 images of two labels are six kinds.
+    kinds, kind_of, units = np.unique(np.column_stack([counts, drawn]), axis=0, return_inverse=True, return_counts=True)
+    moved = _move(kinds[:, :-1], kinds[:, -1], units, np.array(split.percent), parts)
+    by_kind = np.lexsort((random.random(len(counts)), kind_of))
+    split_of = np.empty(len(counts), dtype=int)
+    split_of[by_kind] = np.repeat(np.tile(np.arange(len(NAMES)), len(kinds)), moved.ravel())
+    assigned = pd.Series(np.array(NAMES)[split_of[unit_of]], index=index.index, name="split")
     for label, count in index.label.value_counts().items():
-        for name in NAMES if count >= folds else ("train",):
+        for name in NAMES if count >= parts else ("train",):
             if not (index.label[assigned == name] == label).any():
                 raise DataError(
                     f"split by {split.by}: no image '{label}' fell into '{name}'. There are too few; "
-                    "use more data, another split.seed, or split by image."
+                    "use more data, other percentages, or split by image."
                 )
     return assigned
 
 
-def _deal(counts: np.ndarray, split_of_fold: np.ndarray, split: Split) -> np.ndarray:
-    """Which fold goes to which split; `counts` of images by fold and label.
+def _move(counts: np.ndarray, drawn: np.ndarray, units: np.ndarray, percent: np.ndarray, parts: int) -> np.ndarray:
+    """How many units of each kind go to each split, by integer programming.
 
-    Folds are alike but for rare labels: of many deals, the first that keeps every label's shares nearest to the wanted
-    ones.
+    Parameters
+    ----------
+    counts : (kinds, labels) images of each label in one unit
+    drawn : (kinds,) the split that the units were assigned to at random
+    units : (kinds,) number of units
+    percent : (splits,)
+    parts : a label with at least this many images must be in every split
+
+    Returns
+    -------
+    (kinds, splits)
     """
-    wanted = np.array(split.percent) / 100
-    shuffle = np.random.default_rng(split.seed)
-    best, best_error = split_of_fold, np.inf
-    for attempt in range(200):
-        dealt = split_of_fold if attempt == 0 else shuffle.permutation(split_of_fold)
-        shares = np.stack([counts[dealt == name].sum(axis=0) for name in NAMES]) / counts.sum(axis=0)
-        error = np.abs(shares - wanted[:, None]).sum() + 10 * (shares[0] == 0).sum() + (shares[1:] == 0).sum()
-        if error < best_error - 1e-9:
-            best, best_error = dealt, error
-    return best
+    (kinds, labels), splits = counts.shape, len(percent)
+    size, images = counts.sum(axis=1), units @ counts
+    wanted = np.append(images, images.sum())[:, None] * percent  # in hundredths of an image; the last row: of any label
+    low, high = wanted // 100, -(-wanted // 100)
+    # Always possible: put all units in a row, cut it at the percentages, move each cut to the nearer end of its unit.
+    slack = size.max() - 1
+    pairs = labels * splits
+    zero, one, infinite = np.zeros(pairs), np.ones(pairs), np.full(pairs, np.inf)
+
+    # Variables: units by kind and split; by label and split: 1 if missing, images too few, images too many.
+    each_split, each_pair = sparse.eye_array(splits), sparse.eye_array(pairs)
+    rows = [
+        [sparse.kron(sparse.eye_array(kinds), np.ones((1, splits))), None, None, None],  # units by kind
+        [sparse.kron(size[None], each_split), None, None, None],  # images by split
+        [sparse.kron(counts.T > 0, each_split), each_pair, None, None],  # units with the label, by label and split
+        [sparse.kron(counts.T, each_split), None, each_pair, -each_pair],  # images by label and split
+    ]
+    constraints = LinearConstraint(
+        sparse.block_array(rows),
+        np.concatenate([units, low[-1] - slack, one, low[:-1].ravel()]),
+        np.concatenate([units, high[-1] + slack, infinite, high[:-1].ravel()]),
+    )
+    at_most = np.concatenate([np.repeat(units, splits), one, infinite, infinite])
+    is_units = np.arange(len(at_most)) < kinds * splits
+
+    # A label missing where it must be costs more than all that may be missing, and missing from training costs most.
+    must = np.column_stack([np.full(labels, True), images >= parts, images >= parts])
+    missing = np.where(must, pairs, 1) * [2, 1, 1]
+    missing = np.concatenate([np.zeros(kinds * splits), missing.ravel(), zero, zero])
+    # An image too few or too many costs more than an image moved; otherwise the shares would stay as they were drawn.
+    moved = size[:, None] * (drawn[:, None] != np.arange(splits))
+    moved = np.concatenate([moved.ravel(), zero, 3 * one, 3 * one])
+    # The first is solved exactly. To prove that no fewer moves suffice could take hours and would change little.
+    for cost, gap in ((missing, 0), (moved, 0.3)):
+        options = {"mip_rel_gap": gap}
+        solved = milp(cost, integrality=is_units, bounds=Bounds(0, at_most), constraints=constraints, options=options)
+        at_most = np.where(missing > 0, solved.x.round(), at_most)
+    return solved.x[is_units].round().astype(int).reshape(kinds, splits)
 
 
 def write(prepared: Path, split: Split, target: Path) -> dict[str, int]:
@@ -84,16 +129,16 @@ def write(prepared: Path, split: Split, target: Path) -> dict[str, int]:
     return {name: int((index.split == name).sum()) for name in NAMES}
 
 
-def _check(index: pd.DataFrame, split: Split, folds: int) -> None:
+def _check(index: pd.DataFrame, split: Split, parts: int) -> None:
     percent = ":".join(map(str, split.percent))
-    if (commonest := index.label.value_counts().max()) < folds:
+    if (commonest := index.label.value_counts().max()) < parts:
         raise DataError(
-            f"split {percent}: only {commonest} images of the most frequent label; at least {folds} are needed to "
+            f"split {percent}: only {commonest} images of the most frequent label; at least {parts} are needed to "
             "stratify. Use more data or rounder percentages (70:10:20 needs 10)."
         )
     groups = index.group.nunique()
-    if split.by == "group" and groups < folds:
+    if split.by == "group" and groups < parts:
         raise DataError(
-            f"split {percent} by group: only {groups} groups (patients, slides, lesions); at least {folds} are needed. "
+            f"split {percent} by group: only {groups} groups (patients, slides, lesions); at least {parts} are needed. "
             "Use more data, rounder percentages (70:10:20 needs 10), or split by image."
         )
