@@ -304,7 +304,7 @@ def twin(name: Annotated[str, typer.Argument(help="A key of `twins` in params.ya
 
     with _job(f"classroom twin {name}") as job:
         scale, seeds = select(job.raw, "scale", str), select(job.raw, "seeds", list[int])
-        first, second = select(job.raw, f"twins.{name}", tuple[str, str])
+        first, second = select(job.raw, f"twins.{name}", list[str])
         number = select(job.raw, f"study.{first}.tables.variants", str)
         target = Path("reports", f"{name}.md")
         results = [_variant_results(job.raw, study) for study in (first, second)]

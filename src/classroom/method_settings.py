@@ -1,7 +1,7 @@
 """The settings of the published methods that stand beside ours in Table 10, with their reference defaults.
 
-The paper prints none of them. The defaults are those of each method's public reference code, on one scale: a
-prediction loss is a mean over the batch or the pixels, times T². Where they are from is in docs/methods.md.
+The paper prints none of them. The defaults are those of public reference code, the authors' or CIRKD's, on one scale:
+a prediction loss is a mean over the batch or the pixels, times T². Which code, and what differs, is in docs/methods.md.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from classroom.section import Section
 
@@ -79,6 +79,13 @@ class VIDClasses(ForClasses):
 
 class SimKDClasses(MethodSettings):
     reduction: Literal[2, 4, 8] = Field(2, description="the projector's bottleneck is so many times narrower")
+
+    @field_validator("reduction", mode="before")
+    @classmethod
+    def _whole(cls, reduction: Any) -> Any:
+        if isinstance(reduction, float):  # a Literal takes 2.0 for 2, even if strict
+            raise ValueError(f"should be 2, 4 or 8, not {reduction}")
+        return reduction
 
 
 class SRRLClasses(ForClasses):

@@ -12,12 +12,14 @@ import reprlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeGuard, TypeVar, get_args, get_origin
 
 from pydantic import (
+    ConfigDict,
     Field,
     TypeAdapter,
     ValidationError,
+    WrapValidator,
     field_validator,
     model_validator,
 )
@@ -54,6 +56,11 @@ Scale = Literal["demo", "small", "paper"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Inside = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, le=999_999_999)]
+Factor = Annotated[
+    float, Field(gt=0, allow_inf_nan=False), WrapValidator(lambda value, check: (check(value), value)[1])
+]
+"""As it is written, 10 or 10.0: both engines name a folder by it."""
+Pair = Annotated[tuple[str, str], Field(strict=False)]  # in a mapping, where `Section` does not see the list
 
 NAME = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
 
@@ -202,7 +209,7 @@ class TaskLoss(Section):
 
     focal_gamma: float = Field(ge=0, allow_inf_nan=False, description="the focusing parameter, τ in Eq. 8")
     focal_form: Literal["binary", "printed"] = Field(
-        description="`binary`: all pixels, mean; `printed`: foreground pixels only, as Eq. 8 is printed"
+        description="`binary`: mean over all pixels; `printed`: sum over the foreground pixels, Eq. 8 as printed"
     )
 
 
@@ -324,9 +331,16 @@ class Comparison(Section):
 class Tune(Section):
     """Search of the published methods' weights, chosen on validation: each factor multiplies the reference weights."""
 
-    factors: Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=1)]
+    factors: Annotated[tuple[Factor, ...], Field(min_length=1)]
     classification: Compared
     segmentation: Compared
+
+    @field_validator("factors")
+    @classmethod
+    def _once(cls, factors: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(factors)) != len(factors):
+            raise ValueError(f"each value once, not {list(factors)}")
+        return factors
 
 
 class Cka(Section):
@@ -354,7 +368,7 @@ class Params(Section):
     variants: Variants
     samples: dict[str, str] = Field(description="pictures of predictions: a study and the variant that is shown")
     pictures: dict[str, Picture] = Field(description="pictures of the hardest test images, by name")
-    twins: dict[str, tuple[str, str]] = Field(
+    twins: dict[str, Pair] = Field(
         description="reports with two studies side by side, e.g. split by image and by group"
     )
     grid: Grid
@@ -603,7 +617,7 @@ def check(raw: Mapping[str, Any], path: Path = Path("params.yaml")) -> Params:
 
 
 def warn_of_sum(weights: VariantWeights, where: str, path: Path = Path("params.yaml")) -> None:
-    """Warns of a student whose alpha, beta and gamma do not sum to 1 (the paper's do, but for Table 9 ML V3)."""
+    """Warns of a student whose alpha, beta and gamma do not sum to 1 (all of the paper's do)."""
     for student in ("S1", "S2"):
         w: StudentWeights = getattr(weights, student)
         total = w.alpha + w.beta + w.gamma
@@ -630,11 +644,15 @@ def select(raw: Mapping[str, Any], key: str, kind: type[T], path: Path = Path("p
 
 
 def _validated(kind: type[T], value: Any, prefix: str, path: Path) -> T:
+    strict = None if _is_section(kind) else ConfigDict(strict=True)  # a Section has its own
     try:
-        return TypeAdapter(kind).validate_python(value)
+        return TypeAdapter(kind, config=strict).validate_python(value)
     except ValidationError as error:
-        mistakes = [_sentence(mistake, kind, prefix) for mistake in error.errors()[:MOST_MISTAKES]]
-        if (more := error.error_count() - len(mistakes)) > 0:
+        errors = error.errors()
+        within = {mistake["loc"][:-1] for mistake in errors}  # a list with a wrong item counts as too short as well
+        errors = [mistake for mistake in errors if mistake["type"] != "too_short" or mistake["loc"] not in within]
+        mistakes = [_sentence(mistake, kind, prefix) for mistake in errors[:MOST_MISTAKES]]
+        if (more := len(errors) - len(mistakes)) > 0:
             mistakes.append(f"and {more} more mistake{'s' if more > 1 else ''}")
         raise ParamsError(f"{path}: " + "; ".join(mistakes)) from None
 
@@ -649,12 +667,24 @@ def _sentence(error: Any, kind: Any, prefix: str) -> str:
     if error["type"] == "value_error":
         message = error["msg"].removeprefix("Value error, ")
         return f"{key}: {message}" if key else message
-    expected = "should be a mapping" if error["type"] in NO_MAPPING else error["msg"].removeprefix("Input ")
-    return f"{key}: {expected}, not {_SHORT.repr(error['input'])}"
+    found = list(error["input"]) if isinstance(error["input"], tuple) else error["input"]
+    if worded := EXPECTED.get(error["type"]):
+        expected = worded.format(**error.get("ctx", {}))
+    else:
+        expected = error["msg"].removeprefix("Input ")
+    return f"{key}: {expected}, not {_SHORT.repr(found)}"
 
 
-NO_MAPPING = ("dict_type", "model_type", "model_attributes_type")
-"""Pydantic's errors for something else where a mapping belongs, which it words for programmers."""
+EXPECTED = {
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "should be a mapping"),
+    **dict.fromkeys(("tuple_type", "list_type"), "should be a list"),
+    "int_type": "should be a valid integer without a decimal point or exponent, such as 1",
+    "float_type": "should be a valid number without quotes, such as 0.5",
+    "bool_type": "should be true or false",
+    "too_short": "should have at least {min_length} item(s)",
+    "too_long": "should have at most {max_length} item(s)",
+}
+"""Pydantic's errors that it words for programmers."""
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 100
@@ -664,16 +694,20 @@ def _fields_at(kind: Any, location: tuple[Any, ...]) -> list[str]:
     """The keys that are known where an unknown one was found."""
     for part in location:
         kind = _section_in(kind)
-        if isinstance(kind, type) and issubclass(kind, Section):
+        if _is_section(kind):
             kind = kind.model_fields[part].annotation
         elif not isinstance(part, int):  # dict[str, X]; of a tuple[X, ...] `kind` is X already
             kind = get_args(kind)[-1]
     kind = _section_in(kind)
-    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, Section) else []
+    return list(kind.model_fields) if _is_section(kind) else []
 
 
 def _section_in(kind: Any) -> Any:
     """The Section in `Section | None` and in `tuple[Section, ...]`; anything else as it is."""
     if get_origin(kind) is dict:
         return kind
-    return next((part for part in get_args(kind) if isinstance(part, type) and issubclass(part, Section)), kind)
+    return next((part for part in get_args(kind) if _is_section(part)), kind)
+
+
+def _is_section(kind: Any) -> TypeGuard[type[Section]]:
+    return isinstance(kind, type) and issubclass(kind, Section)

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, field_validator
 
 
 class Section(BaseModel):
-    """A block of params.yaml: unknown keys are errors, values never change after reading."""
+    """A block of params.yaml: unknown keys are errors, values never change after reading.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    Types are strict. DVC takes `[1.0]` or `[true]` from the file as it is, into commands and the names of folders, so
+    a value that is converted here would be another one there. A whole number where a float is expected is accepted.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _list_as_tuple(cls, value: Any) -> Any:
+        """YAML has lists only."""
+        return tuple(value) if isinstance(value, list) else value

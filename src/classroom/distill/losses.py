@@ -22,15 +22,15 @@ def task_loss(logits: torch.Tensor, targets: torch.Tensor, settings: TaskLoss) -
 
 
 def focal_loss(logits: torch.Tensor, masks: torch.Tensor, settings: TaskLoss) -> torch.Tensor:
-    """The first term of Eq. 8, mean over all pixels.
+    """The first term of Eq. 8, over the batch's pixels together.
 
-    `binary` is Lin et al.'s focal loss over all pixels; `printed` keeps the foreground pixels' terms only.
+    `binary` is Lin et al.'s focal loss, mean over all pixels; `printed` is the sum over the foreground pixels.
     """
     right, wrong = _log_probabilities(logits * (2 * masks - 1))  # of the logit of the pixel's true class
     # (1 − p)^τ as an exponential: the power's gradient is not finite where 1 − p vanishes and τ < 1.
     terms = -torch.exp(settings.focal_gamma * wrong) * right
     if settings.focal_form == "printed":
-        terms = terms * masks
+        return (terms * masks).sum()
     return terms.mean()
 
 

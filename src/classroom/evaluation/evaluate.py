@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
@@ -13,7 +14,7 @@ from classroom.errors import DataError
 from classroom.evaluation import predictions
 from classroom.evaluation.costs import costs
 from classroom.evaluation.ensemble import with_ensemble
-from classroom.evaluation.metrics import decide, records, score
+from classroom.evaluation.metrics import decide, nothing_to_find, records, score
 from classroom.files import content_hash, read_json
 
 
@@ -100,6 +101,12 @@ def _seed(run: Metrics, folder: Path) -> SeedResult:
         raise DataError(f"{path}: not of the same run as metrics.json beside it. Train this run again.")
     if tested != run["best"]["test"]:
         raise DataError(f"{path}: does not give the metrics in metrics.json beside it. Train this run again.")
+    if nothing_to_find(next(iter(per_image.values()))):
+        warnings.warn(
+            f"{path}: there was nothing to find: the mask of every test image is empty, so IoU and F-score are 0 for a "
+            "network that marks a pixel and 1 for one that marks none. Use data that have lesions in every split.",
+            stacklevel=2,
+        )
     decided = {name: {key: value.tolist() for key, value in per_image[name].items()} for name in per_image}
     return {
         "predictions": content_hash(path),

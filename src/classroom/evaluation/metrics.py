@@ -45,10 +45,15 @@ def score(per_image: Mapping[str, Any]) -> dict[str, float]:
 def pooled(per_image: Mapping[str, Any]) -> dict[str, float]:
     """IoU and F-score from counts summed over all images (Eqs. 12, 13).
 
-    Where there is nothing to find and nothing was found, both are 1.
+    Where there is nothing to find (`nothing_to_find`), both are 1 if nothing was found and 0 otherwise.
     """
     tp, fp, fn = (int(sum(per_image[name])) for name in ("tp", "fp", "fn"))
     return {"iou": _ratio(tp, tp + fp + fn), "f_score": _ratio(2 * tp, 2 * tp + fp + fn)}
+
+
+def nothing_to_find(per_image: Mapping[str, Any]) -> bool:
+    """Whether these are pixel counts of masks that are all empty."""
+    return "tp" in per_image and not sum(per_image["tp"]) + sum(per_image["fn"])
 
 
 def classified(per_image: Mapping[str, Any]) -> dict[str, float]:

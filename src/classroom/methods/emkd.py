@@ -43,7 +43,10 @@ class EfficientMedical(Comparison):
 
 
 def _affinity_distance(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean squared difference of the contrasts, over images that show both regions; 0 if none does."""
+    """Mean squared difference of the contrasts, over images that show both regions; 0 if none does.
+
+    The authors divide by the whole batch.
+    """
     both = mask.flatten(1).any(dim=1) & (1 - mask).flatten(1).any(dim=1)
     if not both.any():
         return student.sum() * 0

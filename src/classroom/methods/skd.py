@@ -12,7 +12,10 @@ from classroom.networks.build import Output
 
 
 class StructuredDistillation(AdversarialComparison):
-    """The pixel term is a divergence where the authors take the cross-entropy, which has the same gradient."""
+    """The pixel term is a divergence where the authors take the cross-entropy, which has the same gradient.
+
+    In the pair term the authors detach the length by which a pixel is divided; here its gradient flows.
+    """
 
     paper = "Liu et al., CVPR 2019, arXiv 1903.04197"
     equation = "KL per pixel + mean (a_S − a_T)², a_ij = ⟨u_i, u_j⟩ of pooled pixels of length 1 − mean D(z_S)"

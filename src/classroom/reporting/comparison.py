@@ -63,9 +63,9 @@ def comparison_table(
         "- each cell: the metric in percent on the test split, mean ± sample standard deviation over seeds"
         + ("; below it the paper's mean and ours minus the paper's" if len(printed) else "")
         + ". The best of each column in bold.",
-        "- settings: the paper prints none for these methods. `reference defaults` are those of docs/methods.md: the "
-        "methods' public code, with taps that suit these networks, and SemCKD's `mid_ratio` at 0.25 for its 2. `tuned` "
-        "weights were chosen on validation, anything else is named",
+        "- settings: the paper prints none for these methods. `reference defaults` are those of docs/methods.md: "
+        "public code, the authors' or CIRKD's, with taps that suit these networks, and SemCKD's `mid_ratio` at 0.25 "
+        "for its 2. `tuned` weights were chosen on validation, anything else is named",
         "- parameters in millions: extra in training (what learns besides the network of the row: modules, a "
         "discriminator; of ours the teacher, and a student's peer), and at inference, where SimKD's projector counts "
         "again: it stays; s an epoch: training with validation, median over seeds; jobs may have shared the machine",

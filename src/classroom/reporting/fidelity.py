@@ -11,7 +11,7 @@ from classroom.reporting import heading, paper
 from classroom.reporting.cells import UNCERTAIN, cells, layout
 from classroom.reporting.pages import Page, write_table
 from classroom.reporting.results import check_alike
-from classroom.reporting.tables import Part, shown_metrics
+from classroom.reporting.tables import Part, shown_metrics, variant_label
 
 
 def fidelity_table(name: str, scale: str, seeds: Sequence[int], results: list[Result], target: Path) -> None:
@@ -45,10 +45,11 @@ def fidelity_table(name: str, scale: str, seeds: Sequence[int], results: list[Re
     if len(printed) and not printed.certain.all():
         below.append(
             f"{UNCERTAIN} The order of V2 and V3 is garbled in the source that the paper's values were read from: "
-            "these two may be exchanged."
+            "these two may be exchanged. Which students go with which ensemble follows from their spreads."
         )
     if len(printed) and table.paper[table.metric.isin(metrics)].isna().any():
-        below.append("A dash stands where the paper's value is illegible in that source.")
+        below.append("A dash: the source has the paper's values of KD (off), but not their order.")
+    below += _silent_teachers(taught, metrics)
     if not taught:
         below = ["None of the trained variants has a teacher."]
     part: Part = layout(taught, "fidelity", table, metrics)._replace(below=below)
@@ -57,3 +58,18 @@ def fidelity_table(name: str, scale: str, seeds: Sequence[int], results: list[Re
     table.insert(2, "synthetic", data["synthetic"])
     caution = heading.caution(scale, [data], len(printed) > 0)
     write_table(target, Page("fidelity", title, caution, facts, [part], study=study), table)
+
+
+def _silent_teachers(results: Sequence[Result], metrics: Sequence[str]) -> list[str]:
+    """A sentence on the runs whose teacher marks no pixel of any test image."""
+    if results[:1] and results[0]["data"]["task"] != "segmentation":
+        return []
+    silent = [
+        f"{variant_label(result['method'])} (seed {seed})"
+        for result in results
+        for seed, of in result["seeds"].items()
+        if not sum(of["test_images"]["T"]["tp"]) + sum(of["test_images"]["T"]["fp"])
+    ]
+    if not silent:
+        return []
+    return [f"**The teacher marks nothing in any test image: {', '.join(silent)}.** {heading.worth_of(metrics)}"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from classroom.artifacts import Data, NetworkFacts, Result, TrainingSettings
-from classroom.evaluation.metrics import LABELS, METRICS
+from classroom.evaluation.metrics import LABELS, METRICS, nothing_to_find
 
 SOURCES = {
     "phantom": "synthetic phantoms drawn by this program",
@@ -90,12 +91,30 @@ def data_lines(result: Result) -> list[str]:
         f"- missing from {SPLIT_NAMES[name]}, too few in the data: {', '.join(missing)}"
         for name, missing in data["lacking"].items()
     ]
+    if data["task"] == "segmentation" and not _has_lesions(result):
+        facts.append(
+            "- **there was nothing to find: the mask of every test image is empty.** "
+            f"{worth_of(METRICS['segmentation'])} Use data that have lesions in every split"
+        )
     if result["settings"]["balance"] == "mean":
         facts.append(
             "- class balancing: training draws as many images of each class as an average class has, by under- and "
             "over-sampling; validation and test are as they are"
         )
     return facts
+
+
+def worth_of(metrics: Sequence[str]) -> str:
+    """What the metrics of masks are worth where the truth is empty."""
+    names = " and ".join(LABELS[metric] for metric in metrics)
+    return f"There {names} are 0 for a network that marks a pixel and 100 for one that marks none."
+
+
+def _has_lesions(result: Result) -> bool:
+    """Whether the true mask of any test image has a pixel, by the counts of any network."""
+    tested = next(iter(result["seeds"].values()))["test_images"]
+    counts: Any = next((of for key, of in tested.items() if key not in ("id", "group")), {})
+    return not nothing_to_find(counts)
 
 
 def split_by(data: Data) -> str:

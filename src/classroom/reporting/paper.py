@@ -42,7 +42,7 @@ def architecture(name: str) -> pd.DataFrame:
 def parameters(task: str, network: str) -> float:
     """A network's parameters in millions (Secs. 4.2, A.2); not a number where the paper has none.
 
-    For classification the paper counts the networks of ImageNet, with their 1000 classes.
+    For classification they are nearest to the networks of ImageNet, with their 1000 classes: 25.6, 11.7 and 4.2.
     """
     printed = _read("parameters.csv")
     return _only(printed.millions[(printed.task == task) & (printed.name == network)])

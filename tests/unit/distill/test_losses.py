@@ -48,10 +48,10 @@ def maps(*values: float) -> torch.Tensor:
 
 
 def their_focal(logits: torch.Tensor, masks: torch.Tensor, gamma: float = 2.0, form: str = "binary") -> torch.Tensor:
-    """Torchvision's; as Eq. 8 prints it, the background's terms are not there."""
+    """Torchvision's; as Eq. 8 prints it, a sum, and the background's terms are not there."""
     masks = masks.double()
     terms = sigmoid_focal_loss(logits.double(), masks, alpha=-1, gamma=gamma)
-    return (terms * masks if form == "printed" else terms).mean()
+    return (terms * masks).sum() if form == "printed" else terms.mean()
 
 
 def slow_dice(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -92,7 +92,13 @@ def test_focal_loss_by_hand() -> None:
     logits, masks = maps(LN3, LN3), maps(1.0, 0.0)
     foreground, background = math.log(4 / 3) / 16, 9 / 16 * math.log(4)
     assert focal_loss(logits, masks, task_settings()).item() == pytest.approx((foreground + background) / 2)
-    assert focal_loss(logits, masks, task_settings(form="printed")).item() == pytest.approx(foreground / 2)
+    assert focal_loss(logits, masks, task_settings(form="printed")).item() == pytest.approx(foreground)
+
+
+def test_the_printed_focal_loss_is_a_sum_over_the_batch() -> None:
+    """Eq. 8 has no mean: as many pixels again cost as much again."""
+    logits, masks = torch.full((2, 1, 4, 4), LN3), torch.ones(2, 1, 4, 4)
+    assert focal_loss(logits, masks, task_settings(form="printed")).item() == pytest.approx(32 * math.log(4 / 3) / 16)
 
 
 def test_dice_loss_squares_its_denominator() -> None:

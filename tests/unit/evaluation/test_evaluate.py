@@ -113,6 +113,18 @@ def test_every_seed_and_network_gets_its_metrics_by_hand(runs: dict[int, Path]) 
     assert seeds["7"]["test"]["S2"] == seeds["0"]["test"]["S1"]
 
 
+def test_masks_that_are_all_empty_are_said(
+    runs: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """The metrics are 0 or 1 by a single pixel then."""
+    evaluate(runs)
+    assert not recwarn.list
+    monkeypatch.setitem(globals(), "TRUTH", np.zeros((2, 2, 2), int))
+    leave_run(tmp_path / "empty", 0, {"S1": FIRST})
+    with pytest.warns(UserWarning, match=r"predictions\.parquet: there was nothing to find: the mask of every test"):
+        assert evaluate({0: tmp_path / "empty"})["seeds"]["0"]["test"] == {"S1": {"iou": 0.0, "f_score": 0.0}}
+
+
 def test_counts_of_every_image_are_kept(runs: dict[int, Path]) -> None:
     """Per-image and lesion-only averages can be had later without predicting again.
 

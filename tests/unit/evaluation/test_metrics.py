@@ -21,7 +21,18 @@ from sklearn.metrics import confusion_matrix, f1_score, jaccard_score
 from classroom.errors import DataError
 from classroom.evaluation import predictions
 from classroom.evaluation.ensemble import with_ensemble
-from classroom.evaluation.metrics import COUNTS, LABELS, METRICS, classified, counts, decide, pooled, records, score
+from classroom.evaluation.metrics import (
+    COUNTS,
+    LABELS,
+    METRICS,
+    classified,
+    counts,
+    decide,
+    nothing_to_find,
+    pooled,
+    records,
+    score,
+)
 
 MASKS = arrays(bool, (3, 4, 5))
 
@@ -68,6 +79,12 @@ def test_nothing_to_find_and_nothing_found_is_perfect() -> None:
     for found, there, expected in ((False, False, 1.0), (True, False, 0.0), (False, True, 0.0), (True, True, 1.0)):
         ours = pooled(counts(np.full((2, 3, 3), found), np.full((2, 3, 3), there)))
         assert ours == {"iou": expected, "f_score": expected}
+
+
+def test_that_there_was_nothing_to_find_is_known_from_the_counts() -> None:
+    empty, some = np.zeros((2, 3, 3), bool), np.eye(3, dtype=bool)[None].repeat(2, 0)
+    assert [nothing_to_find(counts(some, truth)) for truth in (empty, some)] == [True, False]
+    assert not nothing_to_find(records(np.array([0, 1]), np.array([0, 0]))), "of classes"
 
 
 def test_counts_of_many_large_images_do_not_overflow() -> None:

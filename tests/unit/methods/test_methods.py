@@ -331,7 +331,7 @@ def test_an_unknown_study_is_named_with_the_nearest() -> None:
 
 
 def test_weights_that_do_not_sum_to_one_are_used_with_a_warning() -> None:
-    """Table 9's ML V3 is printed so."""
+    """Whoever sets them may mean it."""
     raw = settings_with_weights()
     raw["weights"][CLASSES_STUDY]["ml-v3"] = {"S1": {"alpha": 0.1, "gamma": 0.8}, "S2": {"alpha": 0.2, "gamma": 0.8}}
     with pytest.warns(UserWarning, match=rf"weights\.{CLASSES_STUDY}\.ml-v3\.S1: .* = 0\.9, not 1"):

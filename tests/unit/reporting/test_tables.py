@@ -20,6 +20,7 @@ from PIL import Image
 
 from classroom.errors import DataError
 from classroom.evaluation import predictions
+from classroom.evaluation.metrics import score
 from classroom.params import VARIANTS
 from classroom.reporting import figures, heading, paper
 from classroom.reporting.baselines import baselines_table
@@ -400,6 +401,36 @@ def test_the_page_shows_the_metrics_of_the_paper_and_the_csv_all(
     assert set(pd.read_csv(target.with_suffix(".csv")).metric) == {"accuracy", "precision", "recall"}
     assert list(json.loads(target.with_suffix(".json").read_text())) == ["accuracy"]
     check_tex(target.with_suffix(".tex"))
+
+
+def without_lesions(found: dict[str, Any]) -> dict[str, Any]:
+    """The result as it is where every test mask is empty and every network marks something."""
+    for of in found["seeds"].values():
+        for name in of["test"]:
+            kept = of["test_images"][name]
+            kept |= {"tp": [0] * len(kept["tp"]), "fn": [0] * len(kept["tp"])}
+            of["test"][name] = score(kept)
+    return found
+
+
+def test_a_test_split_without_any_lesion_is_said_above_the_table(tmp_path: Path) -> None:
+    """Every IoU is 0.00 then, as that of a network that has learnt nothing."""
+    found = [without_lesions(one) for one in all_twelve(1)]
+    text = render(found, tmp_path / "table4.md").read_text()
+    said = (
+        "- **there was nothing to find: the mask of every test image is empty.** There IoU and F-score are 0 for a "
+        "network that marks a pixel and 100 for one that marks none. Use data that have lesions in every split"
+    )
+    assert "| 0.00 ± –" in text.replace("**", "")
+    assert said in text.splitlines()
+    student = without_lesions(alone("student", [0.7]))
+    baselines_table("table2", "small", [0], [student], tmp_path / "table2.md")
+    assert said in (tmp_path / "table2.md").read_text().splitlines()
+    assert "nothing to find" not in render(all_twelve(1), tmp_path / "table4.md").read_text()
+
+
+def test_a_table_of_classes_says_nothing_of_masks(tmp_path: Path) -> None:
+    assert "nothing to find" not in render_classes("table14", tmp_path).read_text()
 
 
 def test_weights_of_both_students_share_a_cell_where_there_is_one_metric(tmp_path: Path) -> None:
