@@ -574,7 +574,9 @@ def test_a_restored_network_is_compared_with_its_own_images(masks: Left, tiny_st
     test = open_splits(tiny_study / "prepared", tiny_study / "splits.parquet")["test"]
     table = similarities(nets, shuffled(test, 8))
     assert table.attrs["images"] == len(test)
-    assert table.cka.between(-1, 1).all()
+    numbers = table.cka.dropna()  # a layer of so thin a network can be constant on a few images
+    assert len(numbers) > len(table) / 2
+    assert numbers.between(-1, 1).all()
     files.write(tmp_path / "seed-0.parquet", table, json.loads((run / "metrics.json").read_text()))
     kept = files.read(tmp_path / "seed-0.parquet")
     pd.testing.assert_frame_equal(kept, table)
