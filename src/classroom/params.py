@@ -11,7 +11,7 @@ import re
 import reprlib
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, TypeGuard, TypeVar, get_args, get_origin
 
 from pydantic import (
@@ -63,6 +63,9 @@ Factor = Annotated[
 Pair = Annotated[tuple[str, str], Field(strict=False)]  # in a mapping, where `Section` does not see the list
 
 NAME = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
+
+FOLDERS = {"studies": "study", "datasets": "dataset"}
+"""By folder with a file for each, the block of the settings that holds them by name."""
 
 MOST_VALUES = 100_000
 """That a file of settings may hold, those behind aliases counted wherever they are referred to; ours holds 1,500."""
@@ -626,6 +629,16 @@ def warn_of_sum(weights: VariantWeights, where: str, path: Path = Path("params.y
                 f"{path}: {where}.{student}: alpha + beta + gamma = {total:g}, not 1; kept as it stands",
                 stacklevel=2,
             )
+
+
+def dotted(file: str, key: str = "") -> str:
+    """The place in the settings (`load`) of `key` in `file`: `task` in studies/lgg.yaml is `study.lgg.task`.
+
+    Without `key`, of the whole file.
+    """
+    folder = FOLDERS.get(PurePosixPath(file).parent.name)
+    parts = [folder, PurePosixPath(file).stem, key] if folder else [key]
+    return ".".join(filter(None, parts))
 
 
 def select(raw: Mapping[str, Any], key: str, kind: type[T], path: Path = Path("params.yaml")) -> T:
