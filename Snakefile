@@ -46,7 +46,7 @@ localrules:
     fidelity_table,
     architecture_table,
     baselines_table,
-    twin_table,
+    resplit_table,
     comparison_table,
     exchange_tables,
     cost_table,

@@ -24,9 +24,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from ruamel.yaml import YAML
 
-from support.project import Project, checkout, only
+from classroom.params import load
+from support.project import Project, checkout, only, write_settings
 from support.studies import STUDY, shrink
 
 KINDS = ("engine", "job", "everything")
@@ -265,12 +265,10 @@ def _project(scale: str, root: Path) -> Project:
     """A fresh tree at this scale; `tiny` is the tests' own, with all twelve variants and time to be killed in."""
     project = checkout(root)
     if scale == "tiny":
-        yaml = YAML()
-        committed = yaml.load((root / "params.yaml").read_text())
-        params = only(shrink(committed), STUDY) | {"variants": committed["variants"]}
-        params["training"]["epochs"] = 4
-        with (root / "params.yaml").open("w") as file:
-            yaml.dump(params, file)
+        committed = load(root / "params.yaml")
+        settings = only(shrink(committed), STUDY) | {"variants": committed["variants"]}
+        settings["training"]["epochs"] = 4
+        write_settings(root, settings)
     else:
         project.run("classroom", "scale", scale)
     project.commit(scale)

@@ -57,13 +57,13 @@ def tiny(raw: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `raw`, `prepared` and `splits.parquet` of a tiny segmentation of phantoms; read only."""
+    """A folder with `raw`, `prepared` and `splits.parquet` of a tiny synthetic segmentation; read only."""
     return _made(STUDY, tmp_path_factory.mktemp("tiny-study"))
 
 
 @pytest.fixture(scope="session")
 def tiny_classes_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `raw`, `prepared` and `splits.parquet` of a tiny classification of phantoms; read only."""
+    """A folder with `raw`, `prepared` and `splits.parquet` of a tiny synthetic classification; read only."""
     return _made(CLASSES_STUDY, tmp_path_factory.mktemp("tiny-classes-study"))
 
 
@@ -90,7 +90,7 @@ def three_variants(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
     def make(folder: Path) -> None:
         project = checkout(folder / "project")
-        project.set(**only(shrink(project.params()), STUDY))
+        project.set(**only(shrink(project.settings()), STUDY))
         project.commit("tiny")
 
     return once(tmp_path_factory, "three-variants", make)

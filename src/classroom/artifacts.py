@@ -25,7 +25,7 @@ class Dataset(TypedDict):
 
 
 class SplitSettings(TypedDict):
-    """`study.*.split` of params.yaml."""
+    """`split` of a study."""
 
     percent: list[int]
     by: str

@@ -20,14 +20,14 @@ from classroom.errors import ClassroomError
 
 app = typer.Typer(
     help="One teacher and two students learn together: the pipeline's commands. Each runs in the project's root, "
-    "reads its settings from params.yaml, and is what the rule or DVC stage of the same name runs.",
+    "reads its settings from params.yaml, studies/ and datasets/, and is what the rule or DVC stage of the same name runs.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-StudyName = Annotated[str, typer.Argument(help="A study: a key of `study` in params.yaml, e.g. lgg-resnet18.")]
+StudyName = Annotated[str, typer.Argument(help="A study: a file of studies/, e.g. lgg-resnet18.")]
 MethodName = Annotated[
     str, typer.Argument(help="teacher, student, a variant such as kd_ml-v3, or a published method such as fitnet.")
 ]
@@ -38,7 +38,7 @@ Seed = Annotated[
 
 @app.command()
 def fetch(
-    dataset: Annotated[str, typer.Argument(help="A key of `dataset` in params.yaml, e.g. lgg.")],
+    dataset: Annotated[str, typer.Argument(help="A dataset: a file of datasets/, e.g. lgg.")],
 ) -> None:
     """Bring a dataset to data/raw/DATASET and validate every file of it."""
     from classroom.data import sources
@@ -146,10 +146,11 @@ def evaluate(study: StudyName, method: MethodName) -> None:
         raise ClassroomError(f"{method} is evaluated beside the others of its study: `classroom compare {study}`.")
     with _job(f"classroom evaluate {study} {method}") as job:
         runs = {seed: _run_folder(study, method, seed) for seed in select(job.raw, "seeds", list[int])}
-        results, cost = run(runs), {"study": study, "method": method, "seeds": costs(runs)}
+        table = select(job.raw, f"study.{study}.reports.variants", str)
+        results, cost = run(runs), {"study": study, "table": table, "method": method, "seeds": costs(runs)}
         place = Path("variants", study, f"{method}.json")
         if method in BASELINES:
-            place = Path("baselines", select(job.raw, f"study.{study}.tables.baselines", str), study, f"{method}.json")
+            place = Path("baselines", select(job.raw, f"study.{study}.reports.baselines", str), study, f"{method}.json")
         write_json("results" / place, results)
         write_json("results/costs" / place, cost)
     for seed, result in results["seeds"].items():
@@ -160,16 +161,17 @@ def evaluate(study: StudyName, method: MethodName) -> None:
 
 @app.command()
 def compare(study: StudyName) -> None:
-    """Evaluate a study's published methods, its student alone and ours: results/comparison/STUDY.json."""
+    """Evaluate a study's published methods, its student alone and ours: results/comparison/TABLE/STUDY.json."""
     from classroom.evaluation.evaluate import compare as run
     from classroom.files import write_json
-    from classroom.params import Comparison, MethodWeights, select
+    from classroom.params import Comparison, PublishedMethod, select
 
     with _job(f"classroom compare {study}") as job:
         settings, task = select(job.raw, "comparison", Comparison), select(job.raw, f"study.{study}.task", str)
-        weights = select(job.raw, f"method_weights.{study}", dict[str, MethodWeights])
+        told = select(job.raw, f"study.{study}.methods", dict[str, PublishedMethod])
+        place = Path(select(job.raw, f"study.{study}.reports.comparison", str), f"{study}.json")
         seeds = select(job.raw, "seeds", list[int])
-        methods = {"published": getattr(settings, task).methods, "beside": ("student", settings.ours)}
+        methods = {"published": getattr(settings, task), "beside": ("student", select(job.raw, "ours", str))}
         results, taken = run(
             {
                 group: {name: {seed: _run_folder(study, name, seed) for seed in seeds} for name in of}
@@ -177,10 +179,12 @@ def compare(study: StudyName) -> None:
             }
         )
         for result in results["published"]:
-            result["tuned"] = weights[result["method"]].tuned
-        write_json(Path("results/comparison", f"{study}.json"), results)
-        write_json(Path("results/costs/comparison", f"{study}.json"), taken)
-    typer.echo(f"results/comparison/{study}.json: {', '.join(name for of in methods.values() for name in of)}")
+            result["tuned"] = told[result["method"]].weights.tuned
+        for cost in taken["published"]:
+            cost["table"] = place.parts[0]
+        write_json("results/comparison" / place, results)
+        write_json("results/costs/comparison" / place, taken)
+    typer.echo(f"results/comparison/{place}: {', '.join(name for of in methods.values() for name in of)}")
 
 
 class TableKind(StrEnum):
@@ -192,13 +196,13 @@ class TableKind(StrEnum):
 @app.command()
 def table(
     study: StudyName,
-    kind: Annotated[TableKind, typer.Argument(help="Which of the study's tables: a key of its `tables`.")],
+    kind: Annotated[TableKind, typer.Argument(help="Which of the study's tables: a key of its `reports`.")],
 ) -> None:
     """Render one of a study's tables with the paper's values beside ours: reports/NAME.md, .csv and .tex."""
     from classroom.params import select
 
     with _job(f"classroom table {study} {kind.value}") as job:
-        name = select(job.raw, f"study.{study}.tables.{kind.value}", str)
+        name = select(job.raw, f"study.{study}.reports.{kind.value}", str)
         scale = select(job.raw, "scale", str)
         target = Path("reports", f"{name}.md")
         if kind is TableKind.architecture:
@@ -222,7 +226,7 @@ def table(
                 from classroom.reporting.results import read_results
                 from classroom.reporting.variants import variants_table
 
-                beside = select(job.raw, f"study.{study}.tables.baselines", str)
+                beside = select(job.raw, f"study.{study}.reports.baselines", str)
                 (student,) = read_results([Path("results/baselines", beside, study, "student.json")])
                 variants_table(name, scale, seeds, results, student, target)
     typer.echo(f"{target} (.csv and .tex beside it)")
@@ -230,7 +234,7 @@ def table(
 
 @app.command()
 def baselines(
-    name: Annotated[str, typer.Argument(help="One of baseline_tables in params.yaml: table2, table13.")],
+    name: Annotated[str, typer.Argument(help="A name under reports.baselines of a study: table2, table13.")],
 ) -> None:
     """Render teachers and students trained alone: reports/NAME.md, .csv and .tex."""
     from classroom.params import BASELINES, select
@@ -247,18 +251,18 @@ def baselines(
 
 
 @app.command()
-def comparison(name: Annotated[str, typer.Argument(help="One of comparison.tables in params.yaml: table10.")]) -> None:
+def comparison(
+    name: Annotated[str, typer.Argument(help="A name under reports.comparison of a study: table10.")],
+) -> None:
     """Render published methods beside ours: reports/NAME.md, .csv and .tex."""
-    from classroom.params import Comparison, select
+    from classroom.params import select
     from classroom.reporting.comparison import comparison_table
     from classroom.reporting.results import read_comparison
 
     with _job(f"classroom comparison {name}") as job:
         scale, seeds = select(job.raw, "scale", str), select(job.raw, "seeds", list[int])
-        settings = select(job.raw, "comparison", Comparison)
-        studies = [*settings.classification.studies, *settings.segmentation.studies]
-        target = Path("reports", f"{name}.md")
-        comparison_table(name, scale, seeds, [read_comparison(study) for study in studies], target)
+        target, places = Path("reports", f"{name}.md"), sorted(Path("results/comparison", name).glob("*.json"))
+        comparison_table(name, scale, seeds, [read_comparison(place) for place in places], target)
     typer.echo(f"{target} (.csv and .tex beside it)")
 
 
@@ -297,19 +301,19 @@ def exchange() -> None:
 
 
 @app.command()
-def twin(name: Annotated[str, typer.Argument(help="A key of `twins` in params.yaml.")]) -> None:
-    """Render two studies side by side, such as one split by image and one by patient."""
-    from classroom.params import select
-    from classroom.reporting.twin import twin_table
+def resplit_table(study: StudyName) -> None:
+    """Render a resplit study next to the one that it repeats, such as a split by patient next to one by image."""
+    from classroom.params import Resplit, select
+    from classroom.reporting.resplit import resplit_table as run
 
-    with _job(f"classroom twin {name}") as job:
+    with _job(f"classroom resplit-table {study}") as job:
         scale, seeds = select(job.raw, "scale", str), select(job.raw, "seeds", list[int])
-        first, second = select(job.raw, f"twins.{name}", list[str])
-        number = select(job.raw, f"study.{first}.tables.variants", str)
-        target = Path("reports", f"{name}.md")
-        results = [_variant_results(job.raw, study) for study in (first, second)]
-        twin_table(name, scale, seeds, *results, target, number)
-    typer.echo(f"{target} (.csv and .tex beside it)")
+        resplit = select(job.raw, f"study.{study}.resplit", Resplit)
+        number = select(job.raw, f"study.{resplit.of}.reports.variants", str)
+        target = Path("reports", f"{resplit.report}.md")
+        results = [_variant_results(job.raw, name) for name in (resplit.of, study)]
+        run(resplit.report, scale, seeds, *results, target, number)
+    typer.echo(f"{target} (.csv and .tex next to it)")
 
 
 @app.command()
@@ -334,9 +338,7 @@ def cost() -> None:
     from classroom.reporting.cost import cost_table, read_costs
 
     with _job("classroom cost") as job:
-        tables = {name: study["tables"]["variants"] for name, study in select(job.raw, "study", dict[str, Any]).items()}
-        costs = read_costs(Path("results/costs"), tables)
-        cost_table(select(job.raw, "scale", str), costs, Path("reports/cost.md"))
+        cost_table(select(job.raw, "scale", str), read_costs(Path("results/costs")), Path("reports/cost.md"))
     typer.echo("reports/cost.md (.csv beside it)")
 
 
@@ -387,19 +389,22 @@ def samples(study: StudyName, method: MethodName, seed: Seed) -> None:
 
 
 @app.command()
-def picture(name: Annotated[str, typer.Argument(help="A key of `pictures` in params.yaml: figure4.")]) -> None:
+def picture(
+    study: StudyName, name: Annotated[str, typer.Argument(help="A key of the study's reports.pictures: figure4.")]
+) -> None:
     """Draw what the variants make of the hardest test images: reports/NAME.png."""
-    from classroom.params import Picture, Variants, select
+    from classroom.params import PictureKind, Variants, select
     from classroom.reporting import heatmaps
     from classroom.reporting.pages import write_picture
 
-    with _job(f"classroom picture {name}") as job:
-        settings, variants = select(job.raw, f"pictures.{name}", Picture), select(job.raw, "variants", Variants)
+    with _job(f"classroom picture {study} {name}") as job:
+        kind = select(job.raw, f"study.{study}.reports.pictures.{name}", PictureKind)
+        variants = select(job.raw, "variants", Variants)
         seed = select(job.raw, "seeds", list[int])[0]
-        runs = {method: _run_folder(settings.study, method, seed) for method in (*variants.joint, *variants.offline)}
+        runs = {method: _run_folder(study, method, seed) for method in (*variants.joint, *variants.offline)}
         target = Path("reports", f"{name}.png")
-        prepared = Path("data/prepared", settings.study)
-        page = heatmaps.picture(name, settings.kind, runs, prepared, select(job.raw, "scale", str))
+        prepared = Path("data/prepared", study)
+        page = heatmaps.picture(name, kind, runs, prepared, select(job.raw, "scale", str))
         write_picture(target, page)
     typer.echo(f"{target}")
 
@@ -429,13 +434,15 @@ def cka(study: StudyName, method: MethodName, seed: Seed) -> None:
 
 
 @app.command()
-def cka_figure(name: Annotated[str, typer.Argument(help="A key of cka.figures in params.yaml: figure6.")]) -> None:
+def cka_figure(
+    study: StudyName, name: Annotated[str, typer.Argument(help="figure6 (KD + ML), figure10 (KD, ML) or figure11.")]
+) -> None:
     """Draw how alike the layers are: reports/NAME.png and .svg."""
     from classroom.params import select
     from classroom.reporting import cka as drawn
 
-    with _job(f"classroom cka-figure {name}") as job:
-        tables = _similarities(job.raw, select(job.raw, f"cka.figures.{name}", str))
+    with _job(f"classroom cka-figure {study} {name}") as job:
+        tables = _similarities(job.raw, study)
         target = Path("reports", f"{name}.png")
         drawn.cka_figure(name, select(job.raw, "scale", str), tables, target)
     typer.echo(f"{target} (.svg beside it)")
@@ -571,7 +578,7 @@ def measure(study: StudyName, method: MethodName, seed: Seed) -> None:
 
 
 @app.command()
-def deploy_table(name: Annotated[str, typer.Argument(help="One of deploy.tables in params.yaml: deploy.")]) -> None:
+def deploy_table(name: Annotated[str, typer.Argument(help="The report's name: deploy.")]) -> None:
     """Render what deploying costs: reports/NAME.md, .csv and .tex."""
     from classroom.params import select
     from classroom.reporting import deploy
@@ -584,44 +591,57 @@ def deploy_table(name: Annotated[str, typer.Argument(help="One of deploy.tables 
 
 @app.command()
 def scale(name: Annotated[str, typer.Argument(help="demo, small or paper: a file of scales/.")]) -> None:
-    """Write a scale's settings into params.yaml, keeping its comments."""
-    from classroom.engines import scales
+    """Write a preset into params.yaml, studies/ and datasets/, keeping comments."""
+    from classroom.settings.overlays import apply_scale
 
-    changed = scales.apply(name)
-    typer.echo(f"params.yaml: scale {name}, {len(changed)} values changed")
-    for key in changed:
-        typer.echo(f"  {key}")
+    _tell_changes(f"scale {name}", apply_scale(name))
 
 
 @app.command()
 def overlay(
     file: Annotated[Path, typer.Argument(help="A YAML file with settings, such as examples/stand-ins.yaml.")],
 ) -> None:
-    """Write the settings of a file into params.yaml: another study, a grid's winning weights; comments stay."""
-    from classroom.engines import scales
+    """Write the settings of a file into params.yaml, studies/ and datasets/: another study, a search's winner."""
+    from classroom.settings.overlays import apply_overlay
 
-    changed = scales.write(file)
-    typer.echo(f"params.yaml: {len(changed)} values changed")
+    _tell_changes(str(file), apply_overlay(file))
+
+
+@app.command()
+def use(studies: Annotated[list[str], typer.Argument(help="Studies: files of studies/.")]) -> None:
+    """Put exactly these studies in force: only their reports are made, by either engine."""
+    from classroom.settings.overlays import use as run
+
+    _tell_changes(f"studies {' '.join(studies)}", run(studies))
+
+
+@app.command()
+def resplit(study: StudyName) -> None:
+    """Add a study that repeats this one, split by group instead of by image or the other way round."""
+    from classroom.settings.overlays import resplit as run
+
+    _tell_changes(f"studies/{study}-resplit.yaml", run(study))
+
+
+def _tell_changes(what: str, changed: list[str]) -> None:
+    from classroom.params import check, load
+    from classroom.settings.plan import write_plan
+
+    write_plan(check(load()))
+    typer.echo(f"{what}: {len(changed)} values changed")
     for key in changed:
         typer.echo(f"  {key}")
 
 
 @app.command()
-def add_twin(study: StudyName) -> None:
-    """Add a study's twin to params.yaml: split by group instead of by image, or the other way round."""
-    from classroom.engines import scales
-
-    changed = scales.add_twin(study)
-    typer.echo("params.yaml: added " + ", ".join(key for key in changed if "." in key))
-
-
-@app.command()
 def check() -> None:
-    """Validate params.yaml completely, encoders included."""
-    from classroom.engines.checks import check_all
+    """Validate all settings, encoders included, and write workflow/plan.yaml, the list of jobs for DVC."""
+    from classroom.settings.checks import check_all
+    from classroom.settings.plan import write_plan
 
     params = check_all()
-    typer.echo(f"params.yaml: valid, scale {params.scale}")
+    write_plan(params)
+    typer.echo(f"settings valid: scale {params.scale}, studies {', '.join(params.studies)}")
 
 
 @app.command()
@@ -711,8 +731,11 @@ def _job(command: str, only_planned: bool = True):  # noqa: ANN202 - a context m
     """Without `only_planned` also what dvc.yaml does not ask for, such as another seed, tried by hand."""
     from classroom.engines.receipts import job
     from classroom.params import load
+    from classroom.settings.plan import check_plan
 
     _limit_threads()
+    if Path("dvc.yaml").exists():
+        check_plan(load())
     return job(command, load(Path("params.yaml")), only_planned)
 
 

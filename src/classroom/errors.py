@@ -7,14 +7,14 @@ from collections.abc import Iterable
 
 
 class ClassroomError(Exception):
-    """Something a user can mend. Its text is one paragraph: where, what was expected, how to mend it."""
+    """Something a user can fix. Its text is one paragraph: where, what was expected, how to fix it."""
 
     def __str__(self) -> str:
         return printable(super().__str__())
 
 
 class ParamsError(ClassroomError):
-    """A setting in params.yaml is missing, misspelt or impossible."""
+    """A setting is missing, misspelt or impossible."""
 
 
 class DataError(ClassroomError):

@@ -29,7 +29,7 @@ class MethodSettings(Section):
     """Images that must be in a batch for it to make sense."""
 
 
-class ForClasses(MethodSettings):
+class ClassificationSettings(MethodSettings):
     """What every method of classification can be told."""
 
     convention: Literal["A", "B"] = Field(
@@ -38,37 +38,37 @@ class ForClasses(MethodSettings):
     temperature: Positive = Field(4.0, description="of convention B's prediction loss")
 
 
-class ForMasks(MethodSettings):
+class SegmentationSettings(MethodSettings):
     """What every method of segmentation can be told."""
 
     temperature: Positive = Field(1.0, description="of its prediction loss")
 
 
-class FitNetClasses(ForClasses):
+class FitNetClassification(ClassificationSettings):
     tap: str = Field("layer2", description="the hint")
     two_stage: bool = Field(
         False, description="the hint alone in the first half of the epochs, everything else in the second, as in 2015"
     )
 
 
-class ATClasses(ForClasses):
+class ATClassification(ClassificationSettings):
     taps: Taps = STAGES
     power: Positive = Field(2.0, description="of the activations")
 
 
-class SPClasses(ForClasses):
+class SPClassification(ClassificationSettings):
     least_batch = 2  # it compares the images of a batch
 
     tap: str = "layer4"
 
 
-class VIDClasses(ForClasses):
+class VIDClassification(ClassificationSettings):
     taps: Taps = STAGES
     initial_variance: Positive = 5.0
     least_variance: Positive = 1e-5
 
     @model_validator(mode="after")
-    def _starts_above_the_least(self) -> VIDClasses:
+    def _starts_above_the_least(self) -> VIDClassification:
         if self.initial_variance <= self.least_variance:
             raise ValueError(
                 f"initial_variance must be above least_variance, not {self.initial_variance:g} and "
@@ -77,7 +77,7 @@ class VIDClasses(ForClasses):
         return self
 
 
-class SimKDClasses(MethodSettings):
+class SimKDClassification(MethodSettings):
     reduction: Literal[2, 4, 8] = Field(2, description="the projector's bottleneck is so many times narrower")
 
     @field_validator("reduction", mode="before")
@@ -88,11 +88,11 @@ class SimKDClasses(MethodSettings):
         return reduction
 
 
-class SRRLClasses(ForClasses):
+class SRRLClassification(ClassificationSettings):
     pass
 
 
-class SemCKDClasses(ForClasses):
+class SemCKDClassification(ClassificationSettings):
     least_batch = 8  # it is the input of its attention, a quarter of it the output
 
     convention: Literal["A", "B"] = "B"
@@ -112,73 +112,44 @@ class Adversary(Section):
     learning_rate: Positive = Field(default=4e-4, description="of its Adam, betas 0.9 and 0.99")
 
 
-class FitNetMasks(ForMasks):
+class FitNetSegmentation(SegmentationSettings):
     tap: str = SHARED_BLOCK
 
 
-class ATMasks(ForMasks):
+class ATSegmentation(SegmentationSettings):
     taps: Taps = (SHARED_BLOCK,)
     power: Positive = Field(2.0, description="of the activations")
 
 
-class SKDMasks(ForMasks):
+class SKDSegmentation(SegmentationSettings):
     tap: str = SHARED_BLOCK
     pool: int = Field(2, ge=1, description="kernel of the pooling before pixels are compared in pairs")
     adversarial: bool = True
     adversary: Adversary = Adversary()
 
 
-class IFVDMasks(ForMasks):
+class IFVDSegmentation(SegmentationSettings):
     tap: str = SHARED_BLOCK
     adversarial: bool = True
     adversary: Adversary = Adversary()
 
 
-class CWDMasks(MethodSettings):
+class CWDSegmentation(MethodSettings):
     temperature: Positive = Field(4.0, description="of the distributions over positions")
     tap: str = SHARED_BLOCK
 
 
-class DSDMasks(MethodSettings):
+class DSDSegmentation(MethodSettings):
     temperature: Positive = Field(4.0, description="of the distributions over positions")
     taps: Annotated[tuple[str, ...], Field(min_length=2)] = tuple(f"decoder.blocks.{block}" for block in range(3))
     category_size: int = Field(32, ge=1, description="logit maps are pooled to this size before they are compared")
 
 
-class EMKDMasks(ForMasks):
+class EMKDSegmentation(SegmentationSettings):
     temperature: Positive = Field(4.0, description="of its prediction loss")
     low: str = Field("stem", description="the tap of low-level features")
     high: str = Field("layer2", description="the tap of high-level features")
     power: Positive = Field(4.0, description="of the activations")
-
-
-class ClassesMethods(Section):
-    """The methods of classification."""
-
-    fitnet: FitNetClasses
-    srrl: SRRLClasses
-    at: ATClasses
-    sp: SPClasses
-    vid: VIDClasses
-    simkd: SimKDClasses
-    semckd: SemCKDClasses
-
-
-class MasksMethods(Section):
-    """The methods of segmentation."""
-
-    fitnet: FitNetMasks
-    at: ATMasks
-    skd: SKDMasks
-    ifvd: IFVDMasks
-    cwd: CWDMasks
-    dsd: DSDMasks
-    emkd: EMKDMasks
-
-
-class Methods(Section):
-    classification: ClassesMethods
-    segmentation: MasksMethods
 
 
 class MethodWeights(Section):
@@ -216,21 +187,34 @@ REFERENCE_WEIGHTS: dict[str, dict[str, dict[str, float]]] = {
 }
 
 
-def _section_of(section: type[Section], key: str) -> Any:
-    """The type of the section below `key`."""
-    return section.model_fields[key].annotation
-
-
-METHODS: dict[str, tuple[str, ...]] = {
-    task: tuple(_section_of(Methods, task).model_fields) for task in Methods.model_fields
+SETTINGS: dict[str, dict[str, type[MethodSettings]]] = {
+    "classification": {
+        "fitnet": FitNetClassification,
+        "srrl": SRRLClassification,
+        "at": ATClassification,
+        "sp": SPClassification,
+        "vid": VIDClassification,
+        "simkd": SimKDClassification,
+        "semckd": SemCKDClassification,
+    },
+    "segmentation": {
+        "fitnet": FitNetSegmentation,
+        "at": ATSegmentation,
+        "skd": SKDSegmentation,
+        "ifvd": IFVDSegmentation,
+        "cwd": CWDSegmentation,
+        "dsd": DSDSegmentation,
+        "emkd": EMKDSegmentation,
+    },
 }
-"""The methods of every task, in the order of Table 10."""
+"""The settings of every method by task, in the order of Table 10."""
+METHODS: dict[str, tuple[str, ...]] = {task: tuple(of) for task, of in SETTINGS.items()}
 COMPARISON_METHODS = tuple(dict.fromkeys(name for names in METHODS.values() for name in names))
 
 
 def settings_type(task: str, method: str) -> type[MethodSettings]:
-    """The section of `methods.<task>.<method>`."""
-    return _section_of(_section_of(Methods, task), method)
+    """The type of a method's options."""
+    return SETTINGS[task][method]
 
 
 def reference(task: str, method: str) -> MethodSettings:

@@ -1,7 +1,9 @@
-"""The settings: what params.yaml may hold, and how a command reads its share of it.
+"""The settings: what their files may hold, and how a command reads its share of them.
 
-`params.yaml` is the one place for settings in force. `Params` is its complete type; `select` hands a command
-only the keys that its stage declares in dvc.yaml, so that a changed key reruns exactly the stages that read it.
+params.yaml holds what is common to all studies, studies/<study>.yaml what one is told, datasets/<dataset>.yaml where
+images come from. `load` puts them together: a study's file becomes `study.<name>`, a dataset's `dataset.<name>`.
+`Params` is the type of the whole; `select` hands a command only the keys that its stage declares in dvc.yaml, so that
+a changed key reruns exactly the stages that read it.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import math
 import re
 import reprlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, TypeGuard, TypeVar, get_args, get_origin
 
@@ -31,7 +33,6 @@ from classroom.errors import ParamsError, suggestion
 from classroom.method_settings import (
     COMPARISON_METHODS,
     METHODS,
-    Methods,
     MethodWeights,
     settings_type,
     wrong_terms,
@@ -47,11 +48,15 @@ STRATEGIES: tuple[str, ...] = get_args(Strategy)
 VARIANTS: tuple[str, ...] = tuple(f"{t}-{s}" for t in TECHNIQUES for s in STRATEGIES)
 BASELINES: tuple[str, ...] = ("teacher", "student")
 """The methods that train one network alone (Tables 2 and 13)."""
-FIXED_REPORTS: tuple[str, ...] = ("table1", "table5", "cost", "index")
+FIXED_REPORTS: tuple[str, ...] = ("table1", "table5", "cost", "deploy", "index")
 """Reports that belong to no study."""
-CKA_FIGURES: tuple[str, ...] = ("figure6", "figure10", "figure11")
+SHARED_REPORTS = ("baselines", "comparison")
+"""Kinds of reports that several studies may share."""
 
 Task = Literal["classification", "segmentation"]
+PictureKind = Literal["all_variants", "diverse", "ensembles", "kd_ml"]
+"""Of a segmentation study's hardest test images: both students of every variant (Figure 4), of every technique's V3 (5),
+the outlines of every technique's V3 ensemble (7), both students of KD + ML with each strategy (9)."""
 Scale = Literal["demo", "small", "paper"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Inside = Annotated[float, Field(gt=0, lt=1)]
@@ -60,21 +65,20 @@ Factor = Annotated[
     float, Field(gt=0, allow_inf_nan=False), WrapValidator(lambda value, check: (check(value), value)[1])
 ]
 """As it is written, 10 or 10.0: both engines name a folder by it."""
-Pair = Annotated[tuple[str, str], Field(strict=False)]  # in a mapping, where `Section` does not see the list
 
 NAME = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
 
 FOLDERS = {"studies": "study", "datasets": "dataset"}
 """By folder with a file for each, the block of the settings that holds them by name."""
 
-MOST_VALUES = 100_000
+MAX_VALUES = 100_000
 """That a file of settings may hold, those behind aliases counted wherever they are referred to; ours holds 1,500."""
-MOST_MISTAKES = 10
+MAX_MISTAKES = 10
 """That are named at once."""
 
 
-class Phantom(Section):
-    """Synthetic images in the layout of a dataset; see `classroom.data.phantoms`."""
+class Synthetic(Section):
+    """Synthetic images in the layout of a dataset; see `classroom.data.synthetic`."""
 
     groups: int = Field(ge=1, description="how many synthetic patients, slides or lesions")
     images_per_group: int = Field(ge=1, description="images of each (of lesions: at most)")
@@ -95,11 +99,13 @@ class Dataset(Section):
     reader: Literal["lgg", "histopathologic", "ham10000", "isic2017"] = Field(
         description="the layout of the folder: a module of classroom.data.readers"
     )
-    source: Literal["phantom", "directory", "kaggle", "download"] = Field(description="which of the four below is used")
+    source: Literal["synthetic", "directory", "kaggle", "download"] = Field(
+        description="which of the four below is used"
+    )
     directory: str = Field("", description="source directory: the folder in the layout of the original download")
     kaggle: tuple[str, ...] = Field((), description="source kaggle: owner/name of datasets, or competitions/name")
     download: tuple[Download, ...] = Field((), description="source download: files on the web, with checksums")
-    phantom: Phantom | None = Field(None, description="source phantom: the synthetic stand-in")
+    synthetic: Synthetic | None = Field(None, description="source synthetic: how many images are made, and how")
     subset: Annotated[int, Field(ge=2)] | None = Field(
         None, description="keep a random subset of so many images, as many of each class; null keeps all"
     )
@@ -147,17 +153,55 @@ class Network(Section):
     weights: str = Field(description="`hub` (ImageNet), `random`, or the path of a .safetensors file")
 
 
-class StudyTables(Section):
-    """The names of a study's reports; `tableN` are those of the paper and get its numbers beside ours."""
+class StudentWeights(Section):
+    """One student's L = alpha·task + beta·(from the teacher) + gamma·(from the peer)."""
+
+    alpha: Fraction = 0.0
+    beta: Fraction = 0.0
+    gamma: Fraction = 0.0
+
+
+class VariantWeights(Section):
+    """The weights of both students in one variant (printed in brackets in the paper's tables)."""
+
+    S1: StudentWeights
+    S2: StudentWeights
+
+
+class PublishedMethod(Section):
+    """A published method in one study."""
+
+    options: dict[str, Any] = Field(description="what it is told; `classroom methods` lists the keys")
+    weights: MethodWeights = Field(description="the weight of every loss term: L = task + Σ weight · term")
+
+
+class Resplit(Section):
+    """The study that this one repeats with its images split another way, and the report that shows both."""
+
+    of: str = Field(description="the other study")
+    report: str = Field(description="name of the report")
+
+
+class Reports(Section):
+    """What is made of a study, by the reports' names; `tableN` and `figureN` are those of the paper."""
 
     variants: str = Field(description="the twelve variants")
     baselines: str = Field(description="teacher and student alone; studies may share one")
     fidelity: str = Field(description="students compared with their own teacher")
     architecture: str = Field(description="layers, output shapes and parameters of both networks")
+    comparison: str | None = Field(None, description="published methods next to ours (Table 10); studies may share one")
+    cka: tuple[Literal["figure6", "figure10", "figure11"], ...] | None = Field(
+        None,
+        description="similarity of layers for every variant and seed: reports/cka-STUDY.md, and of one study these "
+        "figures: figure6 (KD + ML), figure10 (KD, ML), figure11 (within students)",
+    )
+    samples: bool = Field(False, description="segmentation: test images with the masks of `ours`")
+    pictures: dict[str, PictureKind] = Field({}, description="segmentation: the hardest test images, by report")
+    deploy: bool = Field(False, description="what exported models cost, in reports/deploy.md")
 
 
 class Study(Section):
-    """One dataset, one task and one teacher/student pair: one table of twelve variants."""
+    """studies/<study>.yaml: one dataset, one task and one teacher/student pair, one table of twelve variants."""
 
     dataset: str
     task: Task
@@ -167,9 +211,12 @@ class Study(Section):
         description="of training classes: `mean` draws as many images of each class as an average class has, by under- "
         "and over-sampling, anew in every epoch"
     )
-    tables: StudyTables
+    reports: Reports
     teacher: Network
     student: Network
+    weights: dict[str, VariantWeights] = Field(description="of every variant that is trained")
+    methods: dict[str, PublishedMethod] = Field({}, description="published methods that can be compared here")
+    resplit: Resplit | None = None
 
     @model_validator(mode="after")
     def _networks_fit_the_task(self) -> Study:
@@ -189,22 +236,22 @@ class Study(Section):
                 )
             if self.balance != "none":
                 raise ValueError("balance is of classes, so a segmentation study has 'none'")
+        elif self.reports.samples or self.reports.pictures:
+            raise ValueError("reports.samples and reports.pictures show masks, so they need a segmentation study")
         return self
 
-
-class StudentWeights(Section):
-    """One student's L = alpha·task + beta·(from the teacher) + gamma·(from the peer)."""
-
-    alpha: Fraction = 0.0
-    beta: Fraction = 0.0
-    gamma: Fraction = 0.0
-
-
-class VariantWeights(Section):
-    """The weights of both students in one variant (printed in brackets in the paper's tables)."""
-
-    S1: StudentWeights
-    S2: StudentWeights
+    @model_validator(mode="after")
+    def _weights_are_of_variants_and_methods(self) -> Study:
+        for variant in self.weights:
+            if variant not in VARIANTS:
+                raise ValueError(f"weights: unknown variant '{variant}'.{suggestion(variant, VARIANTS)}")
+        for name, method in self.methods.items():
+            known = METHODS[self.task]
+            if name not in known:
+                raise ValueError(f"methods: '{name}' is no method of {self.task}.{suggestion(name, known)}")
+            if wrong := wrong_terms(self.task, name, method.weights.terms):
+                raise ValueError(f"methods.{name}.weights: {wrong}")
+        return self
 
 
 class TaskLoss(Section):
@@ -283,20 +330,10 @@ class Variants(Section):
         return self
 
 
-class Picture(Section):
-    """What the variants make of a segmentation study's hardest test images."""
-
-    study: str
-    kind: Literal["all_variants", "diverse", "ensembles", "kd_ml"] = Field(
-        description="both students of every variant (Figure 4), of every technique's V3 (5), the outlines of every "
-        "technique's V3 ensemble (7), both students of KD + ML with each strategy (9)"
-    )
-
-
 class Grid(Section):
     """Grid search of α, β, γ, chosen on validation: each student's α, and how the rest is shared out."""
 
-    studies: tuple[str, ...] = Field(description="where to search; [] for no search")
+    studies: tuple[str, ...] = Field(description="where to search, of those in force; [] for no search")
     joint: tuple[str, ...] = Field(description="variants to search, as in variants.joint")
     offline: tuple[str, ...] = Field(description="as in variants.offline")
     alpha_1: tuple[Inside, ...] = Field(min_length=1, description="values of S1's alpha")
@@ -315,28 +352,26 @@ class Grid(Section):
         return self
 
 
-class Compared(Section):
-    """Published methods that train in some studies of one task."""
-
-    studies: tuple[str, ...] = Field(description="where; [] for none")
-    methods: tuple[str, ...] = Field(description="which; [] for none")
-
-
 class Comparison(Section):
-    """Table 10: published methods beside ours."""
+    """Table 10: the published methods that are trained where a study's reports name a comparison."""
 
-    tables: Annotated[tuple[str, ...], Field(max_length=1)] = Field(description="the report's name; [] for none")
-    ours: str = Field(description="the variant that stands for ours")
-    classification: Compared
-    segmentation: Compared
+    classification: tuple[str, ...]
+    segmentation: tuple[str, ...]
+
+
+class Tuned(Section):
+    """Published methods whose weights are searched in some studies of one task."""
+
+    studies: tuple[str, ...] = Field(description="where, of those in force; [] for none")
+    methods: tuple[str, ...] = Field(description="which; [] for none")
 
 
 class Tune(Section):
     """Search of the published methods' weights, chosen on validation: each factor multiplies the reference weights."""
 
     factors: Annotated[tuple[Factor, ...], Field(min_length=1)]
-    classification: Compared
-    segmentation: Compared
+    classification: Tuned
+    segmentation: Tuned
 
     @field_validator("factors")
     @classmethod
@@ -346,231 +381,179 @@ class Tune(Section):
         return factors
 
 
-class Cka(Section):
-    """Centred kernel alignment: how alike the layers of teacher and students are."""
-
-    studies: tuple[str, ...] = Field(description="where, for every variant and seed; [] for none")
-    figures: dict[str, str] = Field(description="figure6 (KD + ML), figure10 (KD, ML), figure11 (students): the study")
-
-
-class Deploy(Section):
-    """What deploying costs: the teacher, one student and the ensemble of both, exported and measured side by side."""
-
-    tables: Annotated[tuple[str, ...], Field(max_length=1)] = Field(description="the report's name; [] for none")
-    method: str = Field(description="the variant whose students are exported")
-    studies: tuple[str, ...] = Field(description="where; [] for none")
-
-
 class Params(Section):
-    """The whole of params.yaml."""
+    """params.yaml, and what the files of the studies in force and of their datasets say."""
 
-    scale: Scale = Field(description="the overlay these values came from; stated in every table")
-    seeds: tuple[Seed, ...] = Field(min_length=1)
-    studies: tuple[str, ...] = Field(description="every block of `study`, as a list")
-    baseline_tables: tuple[str, ...] = Field(description="every name under study.*.tables.baselines, as a list")
+    scale: Scale = Field(description="the preset these values came from; stated in every table")
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+    studies: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        description="those in force, each with a file studies/<study>.yaml"
+    )
     variants: Variants
-    samples: dict[str, str] = Field(description="pictures of predictions: a study and the variant that is shown")
-    pictures: dict[str, Picture] = Field(description="pictures of the hardest test images, by name")
-    twins: dict[str, Pair] = Field(
-        description="reports with two studies side by side, e.g. split by image and by group"
-    )
-    grid: Grid
-    cka: Cka
-    deploy: Deploy
+    ours: str = Field(description="the variant that is compared with published methods, exported, shown on samples")
     comparison: Comparison
+    grid: Grid
     tune: Tune
-    dataset: dict[str, Dataset]
-    study: dict[str, Study]
-    weights: dict[str, dict[str, VariantWeights]]
-    methods: Methods
-    method_weights: dict[str, dict[str, MethodWeights]] = Field(
-        description="of published methods: by study and method, the weight of every loss term"
-    )
     losses: Losses
     augmentation: Augmentation
     training: Training
+    study: dict[str, Study]
+    dataset: dict[str, Dataset]
 
     @property
     def trained_variants(self) -> tuple[str, ...]:
         return (*self.variants.joint, *self.variants.offline)
 
+    def compared_studies(self, task: str | None = None) -> tuple[str, ...]:
+        """Studies in force that are compared with published methods."""
+        return tuple(
+            name for name, study in self.study.items() if study.reports.comparison and task in (None, study.task)
+        )
+
+    def tuned_studies(self, task: str) -> tuple[str, ...]:
+        """Studies in force in which weights of published methods are searched."""
+        tuned: Tuned = getattr(self.tune, task)
+        return tuple(name for name in tuned.studies if name in self.study and tuned.methods)
+
+    @property
+    def searched_studies(self) -> tuple[str, ...]:
+        """Studies in force with a grid search."""
+        return tuple(name for name in self.grid.studies if name in self.study)
+
     @model_validator(mode="after")
     def _names_refer(self) -> Params:
-        for kind, names in (("dataset", self.dataset), ("study", self.study)):
+        for kind, names in (("datasets", self.dataset), ("studies", self.study)):
             for name in names:
                 if not NAME.fullmatch(name):
-                    raise ValueError(f"{kind}.{name}: a name is lower-case letters, digits, '-' and '_'")
-        for key in ("seeds", "studies", "baseline_tables"):
+                    raise ValueError(f"{kind}/{name}.yaml: a name is lower-case letters, digits, '-' and '_'")
+        for key in ("seeds", "studies"):
             values = getattr(self, key)
             if len(set(values)) != len(values):
                 raise ValueError(f"{key}: each once, not {list(values)}")
-        self._check_studies()
         self._check_reports()
         self._check_weights()
-        self._check_comparison()
-        self._check_deploy()
-        for key, study in (
-            *((f"samples.{name}", name) for name in self.samples),
-            *((f"pictures.{name}", picture.study) for name, picture in self.pictures.items()),
-            *(("cka.studies", name) for name in self.cka.studies),
-            *(("deploy.studies", name) for name in self.deploy.studies),
-            *(("grid.studies", name) for name in self.grid.studies),
-            *((f"twins.{twin}", name) for twin, names in self.twins.items() for name in names),
-        ):
-            if study not in self.study:
-                raise ValueError(f"{key}: unknown study '{study}'.{suggestion(study, self.study)}")
-        for twin, (first, second) in self.twins.items():
-            if first == second:
-                raise ValueError(f"twins.{twin}: two different studies, not '{first}' twice")
-        for study, variant in self.samples.items():
-            if variant not in self.trained_variants:
-                raise ValueError(
-                    f"samples.{study}: '{variant}' is not in variants.{suggestion(variant, self.trained_variants)}"
-                )
-            if self.study[study].task != "segmentation":
-                raise ValueError(f"samples.{study}: pictures of masks need a segmentation study")
-        for name, study in self.cka.figures.items():
-            if name not in CKA_FIGURES:
-                raise ValueError(f"cka.figures: unknown figure '{name}'. Known: {', '.join(CKA_FIGURES)}.")
-            if study not in self.cka.studies:
-                raise ValueError(f"cka.figures.{name}: '{study}' is not in cka.studies")
-        for name, picture in self.pictures.items():
-            if self.study[picture.study].task != "segmentation":
-                raise ValueError(f"pictures.{name}: pictures of masks need a segmentation study")
+        self._check_methods()
         return self
 
-    def _check_studies(self) -> None:
-        for name in self.studies:
-            if name not in self.study:
-                raise ValueError(f"studies: unknown study '{name}'.{suggestion(name, self.study)}")
-        for name, study in self.study.items():
-            if name not in self.studies:
-                raise ValueError(f"studies must list every block of study: '{name}' is missing there")
-            if study.dataset not in self.dataset:
-                raise ValueError(
-                    f"study.{name}.dataset: unknown dataset '{study.dataset}'.{suggestion(study.dataset, self.dataset)}"
-                )
-
     def _check_reports(self) -> None:
-        owners: dict[str, str] = {name: "a report of its own" for name in FIXED_REPORTS}
-        for study in self.studies:
-            tables = self.study[study].tables
-            for kind in ("variants", "fidelity", "architecture", "baselines"):
-                key, name = f"study.{study}.tables.{kind}", getattr(tables, kind)
+        owners: dict[str, str] = dict.fromkeys(FIXED_REPORTS, "a report of its own")
+        for study, of in self.study.items():
+            reports = of.reports
+            named = {kind: getattr(reports, kind) for kind in ("variants", "fidelity", "architecture", *SHARED_REPORTS)}
+            named |= {f"pictures.{name}": name for name in reports.pictures}
+            named |= {f"cka.{name}": name for name in reports.cka or ()}
+            where = {f"reports.{kind}": name for kind, name in named.items() if name is not None}
+            if of.resplit:
+                where["resplit.report"] = of.resplit.report
+            for key, name in where.items():
                 if not NAME.fullmatch(name):
-                    raise ValueError(f"{key}: a name is lower-case letters, digits, '-' and '_', not '{name}'")
-                owner = "baselines" if kind == "baselines" else key
+                    raise ValueError(
+                        f"studies/{study}.yaml: {key}: a name is lower-case letters, digits, '-' and '_', not '{name}'"
+                    )
+                kind = key.removeprefix("reports.")
+                owner = f"{kind} reports" if kind in SHARED_REPORTS else f"studies/{study}.yaml: {key}"
                 if owners.setdefault(name, owner) != owner:
-                    raise ValueError(f"{key}: '{name}' is taken ({owners[name]}); each report has a name of its own")
-                if kind == "baselines" and name not in self.baseline_tables:
-                    raise ValueError(f"baseline_tables lacks '{name}', which {key} names")
-        for name in self.baseline_tables:
-            if owners.get(name) != "baselines":
-                raise ValueError(f"baseline_tables: no study names '{name}' under tables.baselines")
-        for key, name in (
-            *((f"twins.{name}", name) for name in self.twins),
-            *((f"comparison.tables.{name}", name) for name in self.comparison.tables),
-            *((f"deploy.tables.{name}", name) for name in self.deploy.tables),
-            *((f"pictures.{name}", name) for name in self.pictures),
-            *((f"cka.figures.{name}", name) for name in self.cka.figures),
-        ):
-            if not NAME.fullmatch(name):
-                raise ValueError(f"{key}: a name is lower-case letters, digits, '-' and '_', not '{name}'")
-            if name in owners:
-                raise ValueError(f"{key}: the name is taken ({owners[name]})")
-            owners[name] = key
+                    raise ValueError(
+                        f"studies/{study}.yaml: {key}: '{name}' is taken ({owners[name]}); each report has a name of "
+                        "its own"
+                    )
 
     def _check_weights(self) -> None:
-        for name in self.studies:
+        for name, study in self.study.items():
             for variant in self.trained_variants:
-                if variant not in self.weights.get(name, {}):
-                    raise ValueError(f"weights.{name} lacks '{variant}', which variants lists")
-        for name, variants in self.weights.items():
-            if name not in self.study:
-                raise ValueError(f"weights: unknown study '{name}'.{suggestion(name, self.study)}")
-            for variant in variants:
-                if variant not in VARIANTS:
-                    raise ValueError(f"weights.{name}: unknown variant '{variant}'.{suggestion(variant, VARIANTS)}")
-
-    def _check_comparison(self) -> None:
-        compared = any(getattr(self.comparison, task).studies for task in METHODS)
-        if compared and self.comparison.ours not in self.trained_variants:
+                if variant not in study.weights:
+                    raise ValueError(f"studies/{name}.yaml: weights lacks '{variant}', which variants lists")
+        if self.ours not in self.trained_variants and any(
+            study.reports.comparison or study.reports.deploy or study.reports.samples for study in self.study.values()
+        ):
             raise ValueError(
-                f"comparison.ours: '{self.comparison.ours}' is not in variants."
-                f"{suggestion(self.comparison.ours, self.trained_variants)}"
-            )
-        if self.comparison.tables and not compared:
-            raise ValueError("comparison.tables names a report, but no study is compared: set it to []")
-        for section in ("comparison", "tune"):
-            for task, known in METHODS.items():
-                compared_here: Compared = getattr(getattr(self, section), task)
-                self._check_compared(f"{section}.{task}", task, compared_here, known)
-        for name, methods in self.method_weights.items():
-            if name not in self.study:
-                raise ValueError(f"method_weights: unknown study '{name}'.{suggestion(name, self.study)}")
-            task = self.study[name].task
-            for method, weights in methods.items():
-                if method not in METHODS[task]:
-                    raise ValueError(
-                        f"method_weights.{name}: '{method}' is no method of {task}.{suggestion(method, METHODS[task])}"
-                    )
-                if wrong := wrong_terms(task, method, weights.terms):
-                    raise ValueError(f"method_weights.{name}.{method}: {wrong}")
-
-    def _check_deploy(self) -> None:
-        deploy = self.deploy
-        if len(set(deploy.studies)) != len(deploy.studies):
-            raise ValueError(f"deploy.studies: each once, not {list(deploy.studies)}")
-        if bool(deploy.tables) != bool(deploy.studies):
-            raise ValueError("deploy: tables names the report on studies, so both are given or both are []")
-        if deploy.studies and deploy.method not in self.trained_variants:
-            raise ValueError(
-                f"deploy.method: '{deploy.method}' is not in variants."
-                f"{suggestion(deploy.method, self.trained_variants)}"
+                f"ours: '{self.ours}' is not in variants.{suggestion(self.ours, self.trained_variants)} Reports of "
+                "comparison, deploy and samples show it."
             )
 
-    def _check_compared(self, key: str, task: str, compared: Compared, known: tuple[str, ...]) -> None:
-        for part in ("studies", "methods"):
-            values = getattr(compared, part)
-            if len(set(values)) != len(values):
-                raise ValueError(f"{key}.{part}: each once, not {list(values)}")
-        for name in compared.studies:
-            if name not in self.study:
-                raise ValueError(f"{key}.studies: unknown study '{name}'.{suggestion(name, self.study)}")
-            if self.study[name].task != task:
-                raise ValueError(f"{key}.studies: '{name}' is a study of {self.study[name].task}")
-        for method in compared.methods:
+    def _check_methods(self) -> None:
+        for task in METHODS:
+            of_task: tuple[str, ...] = getattr(self.comparison, task)
+            tuned: Tuned = getattr(self.tune, task)
+            compared, searched = self.compared_studies(task), self.tuned_studies(task)
+            self._check_known(f"comparison.{task}", task, of_task, compared)
+            self._check_known(f"tune.{task}.methods", task, tuned.methods, searched)
+            if compared and not of_task:
+                raise ValueError(
+                    f"comparison.{task}: no method is named, but studies/{compared[0]}.yaml has reports.comparison. "
+                    "Name some here, or remove it there."
+                )
+            if len(set(tuned.studies)) != len(tuned.studies):
+                raise ValueError(f"tune.{task}.studies: each once, not {list(tuned.studies)}")
+            for name in searched:
+                if self.study[name].task != task:
+                    raise ValueError(f"tune.{task}.studies: '{name}' is a study of {self.study[name].task}")
+
+    def _check_known(self, key: str, task: str, methods: tuple[str, ...], studies: tuple[str, ...]) -> None:
+        """The `methods` of `key`, which train in `studies`."""
+        known = METHODS[task]
+        if len(set(methods)) != len(methods):
+            raise ValueError(f"{key}: each once, not {list(methods)}")
+        for method in methods:
             if method not in known:
                 elsewhere = " It is one of the other task." if method in COMPARISON_METHODS else ""
                 raise ValueError(
-                    f"{key}.methods: unknown method '{method}'.{elsewhere or suggestion(method, known)} "
+                    f"{key}: unknown method '{method}'.{elsewhere or suggestion(method, known)} "
                     f"Known: {', '.join(known)}."
                 )
-            for name in compared.studies:
-                if key.startswith("comparison") and method not in self.method_weights.get(name, {}):
-                    raise ValueError(f"method_weights.{name} lacks '{method}', which {key}.methods lists")
-            least, batch = settings_type(task, method).least_batch, self.training.batch_size
-            if compared.studies and batch < least:
+            for name in studies:
+                if method not in self.study[name].methods:
+                    raise ValueError(f"studies/{name}.yaml: methods lacks '{method}', which {key} lists")
+            min_batch, batch = settings_type(task, method).least_batch, self.training.batch_size
+            if studies and batch < min_batch:
                 raise ValueError(
-                    f"training.batch_size: {batch} is too small for {method} ({key}.methods), which looks at the "
-                    f"images of a batch together. Set it to {least} or more, or leave {method} out."
+                    f"training.batch_size: {batch} is too small for {method} ({key}), which compares the images of a "
+                    f"batch. Set it to {min_batch} or more, or leave {method} out."
                 )
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path = Path("params.yaml")) -> dict[str, Any]:
+    """All settings: params.yaml at `path`, and the files of studies and datasets in the folders beside it.
+
+    Returns
+    -------
+    dict
+        What params.yaml says, `study` with every studies/<name>.yaml, `dataset` with every datasets/<name>.yaml.
+
+    Raises
+    ------
+    ParamsError
+        If there is no such file, or one is not a YAML mapping of plain values.
+    """
+    raw = read(path)
+    for folder, block in FOLDERS.items():
+        if block in raw:
+            raise ParamsError(
+                f"{path}: '{block}' is of an older layout. Each {block} has a file of its own now: {folder}/<name>.yaml."
+            )
+        raw[block] = {file.stem: _readable(file) for file in sorted((path.parent / folder).glob("*.yaml"))}
+    return raw
+
+
+def _readable(path: Path) -> dict[str, Any] | ParamsError:
+    """What is in a file; where that cannot be read the error, which concerns only those who need the file."""
+    try:
+        return read(path)
+    except ParamsError as error:
+        return error
+
+
+def read(path: Path) -> dict[str, Any]:
     """The raw mapping in the YAML file at `path`.
 
     Raises ParamsError if there is no such file or it is not a YAML mapping of plain values.
     """
     try:
-        text, yaml = path.read_text(encoding="utf-8"), YAML(typ="safe", pure=True)  # it says best what is wrong
-        document = yaml.compose(text)
-        if _more_than(MOST_VALUES, document):
-            raise ParamsError(
-                f"{path}: expected settings, found more than {MOST_VALUES:,} values, counting what aliases (*name) "
-                "repeat. Write the values out."
-            )
-        raw = yaml.constructor.construct_document(document) if document else None
+        text = path.read_text(encoding="utf-8")
+        try:
+            raw = _parsed(text, path, YAML(typ="safe"))
+        except (YAMLError, ValueError):
+            raw = _parsed(text, path, YAML(typ="safe", pure=True))  # slower, and says best what is wrong
     except FileNotFoundError:
         raise ParamsError(
             f"{path}: no such file. Commands run in the project's root, where params.yaml lies."
@@ -580,11 +563,21 @@ def load(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ParamsError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from None
     except (YAMLError, ValueError, RecursionError) as error:  # a number of 5000 digits; brackets in brackets
-        raise ParamsError(f"{path}: not valid YAML: {_yaml_reason(error)}. Mend it there.") from None
+        raise ParamsError(f"{path}: not valid YAML: {_yaml_reason(error)}. Fix it there.") from None
     if not isinstance(raw, dict):
         found = "none" if raw is None else f"a {type(raw).__name__}"
-        raise ParamsError(f"{path}: expected a mapping of settings, found {found}. Bring the file back.")
+        raise ParamsError(f"{path}: expected a mapping of settings, found {found}. Restore the file.")
     return raw
+
+
+def _parsed(text: str, path: Path, yaml: YAML) -> Any:
+    document = yaml.compose(text)
+    if _more_than(MAX_VALUES, document):
+        raise ParamsError(
+            f"{path}: expected settings, found more than {MAX_VALUES:,} values, counting what aliases (*name) "
+            "repeat. Write the values out."
+        )
+    return yaml.constructor.construct_document(document) if document else None
 
 
 def _yaml_reason(error: Exception) -> str:
@@ -612,21 +605,50 @@ def _more_than(most: int, document: Node | None) -> bool:
 
 
 def check(raw: Mapping[str, Any], path: Path = Path("params.yaml")) -> Params:
-    """Validates the whole file.
+    """Validates all settings (`load`) of the studies in force.
 
-    Raises ParamsError naming the key, what was expected and, for a misspelt key, the likely one.
+    Raises ParamsError naming the file and key, what was expected and, for a misspelt key, the likely one.
     """
-    return _validated(Params, dict(raw), "", path)
+    whole = dict(raw)
+    studies, datasets = (raw.get(block, {}) for block in FOLDERS.values())
+    listed = raw.get("studies")
+    in_force = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+    if missing := [name for name in in_force if name not in studies]:
+        raise ParamsError(
+            f"{path}: studies: "
+            + "; ".join(f"'{name}' has no file studies/{name}.yaml.{suggestion(name, studies)}" for name in missing)
+        )
+    for name in in_force:
+        if isinstance(studies[name], ParamsError):
+            raise studies[name]
+    whole["study"] = {name: studies[name] for name in in_force}
+    used = {of["dataset"]: name for name, of in whole["study"].items() if isinstance(of.get("dataset"), str)}
+    for dataset, name in used.items():
+        if dataset not in datasets:
+            raise ParamsError(
+                f"studies/{name}.yaml: dataset: '{dataset}' has no file datasets/{dataset}.yaml."
+                f"{suggestion(dataset, datasets)}"
+            )
+        if isinstance(datasets[dataset], ParamsError):
+            raise datasets[dataset]
+    whole["dataset"] = {name: of for name, of in datasets.items() if name in used}
+    params = _validated(Params, whole, "", path)
+    for name, study in params.study.items():
+        for method, of in study.methods.items():
+            key = f"study.{name}.methods.{method}.options"
+            _validated(settings_type(study.task, method), of.options, key, path)
+    return params
 
 
 def warn_of_sum(weights: VariantWeights, where: str, path: Path = Path("params.yaml")) -> None:
     """Warns of a student whose alpha, beta and gamma do not sum to 1 (all of the paper's do)."""
+    file, key = _place(path, where.split("."))
     for student in ("S1", "S2"):
         w: StudentWeights = getattr(weights, student)
         total = w.alpha + w.beta + w.gamma
         if not math.isclose(total, 1, abs_tol=1e-6):
             warnings.warn(
-                f"{path}: {where}.{student}: alpha + beta + gamma = {total:g}, not 1; kept as it stands",
+                f"{file}: {key}.{student}: alpha + beta + gamma = {total:g}, not 1; used as it is",
                 stacklevel=2,
             )
 
@@ -649,11 +671,27 @@ def select(raw: Mapping[str, Any], key: str, kind: type[T], path: Path = Path("p
     value: Any = raw
     for depth, part in enumerate(parts := key.split(".")):
         if not isinstance(value, Mapping) or part not in value:
-            known = list(value) if isinstance(value, Mapping) else []
-            above = ".".join(parts[:depth]) or "the top level"
-            raise ParamsError(f"{path}: key '{key}' is missing at {above}.{suggestion(part, map(str, known))}")
+            known = list(map(str, value)) if isinstance(value, Mapping) else []
+            if depth == 1 and parts[0] in FOLDERS.values():
+                (folder,) = (folder for folder, block in FOLDERS.items() if block == parts[0])
+                raise ParamsError(
+                    f"unknown {parts[0]} '{part}': no file {folder}/{part}.yaml.{suggestion(part, known)}"
+                )
+            file, within = _place(path, parts)
+            above = f" in '{_place(path, parts[:depth])[1]}'" if depth and _place(path, parts[:depth])[1] else ""
+            raise ParamsError(f"{file}: key '{within}' is missing{above}.{suggestion(part, known)}")
         value = value[part]
+        if isinstance(value, ParamsError):
+            raise value
     return _validated(kind, value, key, path)
+
+
+def _place(path: Path, parts: Sequence[str]) -> tuple[Path, str]:
+    """The file and the key in it that stand for a dotted key of the whole settings; `path` is that of params.yaml."""
+    for folder, block in FOLDERS.items():
+        if len(parts) > 1 and parts[0] == block:
+            return path.parent / folder / f"{parts[1]}.yaml", ".".join(parts[2:])
+    return path, ".".join(parts)
 
 
 def _validated(kind: type[T], value: Any, prefix: str, path: Path) -> T:
@@ -664,17 +702,24 @@ def _validated(kind: type[T], value: Any, prefix: str, path: Path) -> T:
         errors = error.errors()
         within = {mistake["loc"][:-1] for mistake in errors}  # a list with a wrong item counts as too short as well
         errors = [mistake for mistake in errors if mistake["type"] != "too_short" or mistake["loc"] not in within]
-        mistakes = [_sentence(mistake, kind, prefix) for mistake in errors[:MOST_MISTAKES]]
-        if (more := len(errors) - len(mistakes)) > 0:
-            mistakes.append(f"and {more} more mistake{'s' if more > 1 else ''}")
-        raise ParamsError(f"{path}: " + "; ".join(mistakes)) from None
+        mistakes: dict[str, list[str]] = {}
+        for mistake in errors[:MAX_MISTAKES]:
+            location = [*filter(None, prefix.split(".")), *map(str, mistake["loc"])]
+            file, key = _place(path, location)
+            sentence = _sentence(mistake, kind, key)
+            if not location and sentence.startswith(tuple(f"{folder}/" for folder in FOLDERS)):
+                where, _, sentence = sentence.partition(": ")
+                file = path.parent / where
+            mistakes.setdefault(str(file), []).append(sentence)
+        if (more := len(errors) - MAX_MISTAKES) > 0:
+            mistakes[str(file)].append(f"and {more} more mistake{'s' if more > 1 else ''}")
+        raise ParamsError("; ".join(f"{file}: {'; '.join(of)}" for file, of in mistakes.items())) from None
 
 
-def _sentence(error: Any, kind: Any, prefix: str) -> str:
-    location = [str(part) for part in error["loc"]]
-    key = ".".join([prefix, *location] if prefix else location)
+def _sentence(error: Any, kind: Any, key: str) -> str:
     if error["type"] == "extra_forbidden":
-        return f"unknown key '{key}'.{suggestion(location[-1], _fields_at(kind, error['loc'][:-1]))}"
+        last = str(error["loc"][-1])
+        return f"unknown key '{key}'.{suggestion(last, _fields_at(kind, error['loc'][:-1]))}"
     if error["type"] == "missing":
         return f"key '{key}' is missing"
     if error["type"] == "value_error":

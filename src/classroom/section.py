@@ -1,4 +1,4 @@
-"""The base of every block of params.yaml."""
+"""The base of every block of settings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 
 
 class Section(BaseModel):
-    """A block of params.yaml: unknown keys are errors, values never change after reading.
+    """A block of settings: unknown keys are errors, values never change after reading.
 
     Types are strict. DVC takes `[1.0]` or `[true]` from the file as it is, into commands and the names of folders, so
     a value that is converted here would be another one there. A whole number where a float is expected is accepted.

@@ -17,14 +17,13 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
     def make(folder: Path) -> None:
         project = checkout(folder / "project")
-        params = only(shrink(project.params()), STUDY)
-        params["samples"] = {STUDY: "ml-v3"}
-        params["grid"] |= {"studies": [STUDY], "joint": ["ml-v3"], "offline": [], "alpha_1": [0.2], "alpha_2": [0.3]}
-        params["cka"] = {"studies": [STUDY], "figures": {"figure6": STUDY}}
-        params["deploy"] |= {"tables": ["deploy"], "studies": [STUDY]}
-        params["pictures"] = {"figure9": {"study": STUDY, "kind": "kd_ml"}}
-        compare(params, STUDY, "emkd", "at")
-        project.set(**params)
+        settings = only(shrink(project.settings()), STUDY)
+        settings["grid"] |= {"studies": [STUDY], "joint": ["ml-v3"], "offline": [], "alpha_1": [0.2], "alpha_2": [0.3]}
+        settings["study"][STUDY]["reports"] |= {
+            "samples": True, "cka": ["figure6"], "deploy": True, "pictures": {"figure9": "kd_ml"},
+        }  # fmt: skip
+        compare(settings, STUDY, "emkd", "at")
+        project.set(**settings)
         project.commit("tiny")
 
     return once(tmp_path_factory, "pristine", make)
@@ -60,21 +59,20 @@ def clone(cloned_once: Project, tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def finished_studies(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """All studies, a classification one with its twin and a grid search over an offline variant: everything made,
+    """All studies, a classification one that is resplit and a grid search over an offline variant: everything made,
     recorded, committed and pushed. Not to be changed: copy it."""
 
     def make(folder: Path) -> None:
         project = checkout(folder / "project")
-        params = shrink(project.params())
-        params = only(params, *params["studies"])
-        params["variants"] = {"joint": ["ml-v3"], "offline": ["kd_off-v1"]}
-        params["grid"] |= {
+        settings = shrink(project.settings())
+        settings = only(settings, *settings["studies"])
+        settings |= {"variants": {"joint": ["ml-v3"], "offline": ["kd_off-v1"]}, "ours": "ml-v3"}
+        settings["grid"] |= {
             "studies": [CLASSES_STUDY], "joint": [], "offline": ["kd_off-v1"], "alpha_1": [0.2, 0.4], "alpha_2": [0.3],
         }  # fmt: skip
-        compare(params, CLASSES_STUDY, "simkd", "sp")
-        params["comparison"]["ours"] = "ml-v3"
-        project.set(**params)
-        project.run("classroom", "add-twin", CLASSES_STUDY)
+        compare(settings, CLASSES_STUDY, "simkd", "sp")
+        project.set(**settings)
+        project.run("classroom", "resplit", CLASSES_STUDY)
         project.commit("tiny")
         run_all(project.root)
         publish(project)

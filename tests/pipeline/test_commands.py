@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
 from classroom.engines import plan
+from classroom.params import FOLDERS
 from support.studies import CLASSES_STUDY, ROOT, STUDY
 
 # One stage of every kind.
@@ -34,7 +34,7 @@ STAGES = [
 CLASSES_STAGES = [
     "fetch@ham10000", f"prepare@{CLASSES_STUDY}", f"train@{CLASSES_STUDY}-ml-v3-0",
     f"grid_offline@{CLASSES_STUDY}-kd_off-v1-0.2-0.3-0.5-0", f"evaluate@{CLASSES_STUDY}-ml-v3",
-    f"variants_table@{CLASSES_STUDY}", f"architecture_table@{CLASSES_STUDY}", "twin_table@table14-splits",
+    f"variants_table@{CLASSES_STUDY}", f"architecture_table@{CLASSES_STUDY}", f"resplit_table@{CLASSES_STUDY}-resplit",
     f"method_classes@{CLASSES_STUDY}-simkd-0", f"tune_classes@{CLASSES_STUDY}-sp-0.1-0",
     f"curves@{CLASSES_STUDY}",
 ]  # fmt: skip
@@ -58,12 +58,12 @@ CODE_PACKAGES = ("data/readers/__init__.py", "data/phantoms/__init__.py")
 def test_commands_use_what_their_stages_declare(
     tree: str, names: list[str], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """In a copy without dvc.yaml, so that each command sees nothing but its params.yaml."""
+    """In a copy without dvc.yaml, so that each command sees nothing but its own settings."""
     project = request.getfixturevalue(tree).copy(tmp_path / "project")
     with contextlib.chdir(project.root):
         stages = plan.load()
     (project.root / "dvc.yaml").unlink()
-    complete = (project.root / "params.yaml").read_text()
+    complete = project.settings()
     commands = tmp_path / "commands.json"
     given = [(shlex.split(stages[name].command), declared_only(complete, stages[name].params)) for name in names]
     commands.write_text(json.dumps(given))
@@ -91,13 +91,18 @@ def test_packages_hold_no_code_but_the_declared_ones() -> None:
             assert len(ast.parse(path.read_text()).body) == 1, path
 
 
-def declared_only(complete: str, keys: Iterable[str]) -> str:
-    whole = YAML(typ="safe").load(complete)
+def declared_only(complete: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    """The settings at these dotted keys, by the file that holds them."""
     kept: dict[str, Any] = {}
     for key in keys:
-        source, target = whole, kept
+        source, target = complete, kept
         *above, last = key.split(".")
         for part in above:
             source, target = source[part], target.setdefault(part, {})
         target[last] = source[last]
-    return json.dumps(kept)  # JSON is YAML
+    files = {
+        f"{folder}/{name}.yaml": content
+        for folder, block in FOLDERS.items()
+        for name, content in kept.pop(block, {}).items()
+    }
+    return files | {"params.yaml": kept}

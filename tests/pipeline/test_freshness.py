@@ -77,7 +77,7 @@ CHANGES = {
         + Counter(samples=1, picture=1, curves=1),
     ),
     "a method's weight": (
-        lambda p: p.set(method_weights={STUDY: {"emkd": {"prediction": 0.2, "importance": 0.9, "affinity": 0.9}}}),
+        lambda p: p.change(f"study.{STUDY}.methods.emkd.weights.prediction", 0.2),
         Counter(method=1, compare=1, comparison_table=1, cost_table=1, site=1),
     ),
     "a method's code": (

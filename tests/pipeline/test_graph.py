@@ -25,29 +25,37 @@ def test_rules_and_stages_are_the_same_jobs_at_paper_scale(tmp_path: Path) -> No
 
 @pytest.fixture(scope="module")
 def edited(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The repository as it is here, whose params.yaml each test writes for itself."""
+    """The repository as it is here, whose settings each test writes for itself."""
     return checkout(tmp_path_factory.mktemp("edited"))
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
+    ("file", "old", "new", "message"),
     [
-        ("  epochs:", "  epoch:", "unknown key 'training.epoch'. Did you mean 'epochs'?"),
-        ("encoder: tu-resnet50", "encoder: tu-resnet51", "unknown encoder 'tu-resnet51'. Did you mean 'tu-resnet"),
+        ("params.yaml", "  epochs:", "  epoch:", "unknown key 'training.epoch'. Did you mean 'epochs'?"),
         (
+            "studies/lgg-resnet18.yaml",
+            "encoder: tu-resnet50",
+            "encoder: tu-resnet51",
+            "unknown encoder 'tu-resnet51'. Did you mean 'tu-resnet",
+        ),
+        (
+            "params.yaml",
             "scale: demo",
             "__use_yte__: true\nscale: ?__import__('os').system('touch pwned')",
             "unknown key '__use_yte__'",
         ),
     ],
 )
-def test_snakemake_says_bad_settings_in_one_paragraph(old: str, new: str, message: str, edited: Project) -> None:
+def test_snakemake_says_bad_settings_in_one_paragraph(
+    file: str, old: str, new: str, message: str, edited: Project
+) -> None:
     """Before any job, without a traceback, and in the same words as `classroom check`."""
-    good = (edited.root / "params.yaml").read_text()
-    (edited.root / "params.yaml").write_text(good.replace(old, new, 1))
+    good = (edited.root / file).read_text()
+    (edited.root / file).write_text(good.replace(old, new, 1))
     said = classroom("classroom check", edited.root)
     printed = edited.snakemake("-n", expect=1)
-    (edited.root / "params.yaml").write_text(good)
+    (edited.root / file).write_text(good)
     assert (said.code, message in said.error) == (1, True)
     assert said.error.strip() in printed
     assert "Traceback" not in printed
@@ -61,7 +69,7 @@ def test_only_the_folders_that_a_target_needs_are_asked_for(tmp_path: Path) -> N
     (project.root / "data/downloads/lgg").mkdir(parents=True)
     assert project.planned("reports/table4.md")["train"] == 9
     printed = project.snakemake("-n", "--", "reports/table14.md", expect=1)
-    assert "dataset.ham10000.directory: no such folder: data/downloads/ham10000" in printed
+    assert "datasets/ham10000.yaml: directory: no such folder: data/downloads/ham10000" in printed
     assert "Traceback" not in printed
 
 

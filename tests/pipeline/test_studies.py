@@ -1,4 +1,4 @@
-"""The same engines on every study, a classification one with its twin and a grid search."""
+"""The same engines on every study, a classification one that is resplit, with a grid search."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from ruamel.yaml import YAML
 
 from support.project import Project
 from support.studies import CLASSES_STUDY
@@ -20,8 +19,9 @@ def test_every_report_is_made_and_both_engines_are_done(finished_studies: Projec
     for name in ("table1", "table5", "table13", "table14", "table14-splits", "table10", "cost", f"grid-{CLASSES_STUDY}",
                  f"tune-{CLASSES_STUDY}"):  # fmt: skip
         assert f"{name}.md" in reports
-    for study in finished_studies.params()["study"].values():
-        assert {f"{name}.md" for name in study["tables"].values()} <= reports
+    for study in finished_studies.settings()["study"].values():
+        names = (study["reports"][kind] for kind in ("variants", "baselines", "fidelity", "architecture"))
+        assert {f"{name}.md" for name in names} <= reports
     assert "index.html" in reports
     assert finished_studies.status() == "Data and pipelines are up to date."
     assert finished_studies.planned("reports/all") == Counter()
@@ -36,7 +36,7 @@ def test_a_fresh_clone_after_pull_has_nothing_to_do(finished_studies: Project, t
 
 def test_a_weight_of_one_study_touches_no_other(finished_studies: Project, tmp_path: Path) -> None:
     project = finished_studies.copy(tmp_path / "project")
-    project.change("weights.histopathologic-mobilenet.ml-v3.S1.alpha", 0.3)
+    project.change("study.histopathologic-mobilenet.weights.ml-v3.S1.alpha", 0.3)
     due = Counter(train=1, evaluate=1, variants_table=1, fidelity_table=1, curves=1, cost_table=1, site=1)
     assert project.planned("all") == due
 
@@ -50,23 +50,23 @@ def test_the_chosen_weights_go_into_the_settings_with_one_command(finished_studi
         accuracy[alpha] = json.loads(run.read_text())["best"]["val"]["ensemble"]["accuracy"]
     best = max(accuracy, key=accuracy.get)
     project.run("classroom", "overlay", f"reports/grid-{CLASSES_STUDY}.yaml")
-    weights = YAML(typ="safe").load((project.root / "params.yaml").read_text())["weights"]
-    assert weights[CLASSES_STUDY]["kd_off-v1"]["S1"] == pytest.approx({"alpha": best, "beta": 1 - best})
-    assert weights[CLASSES_STUDY]["kd_off-v1"]["S2"] == pytest.approx({"alpha": 0.3, "beta": 0.7})
+    weights = project.settings()["study"][CLASSES_STUDY]["weights"]
+    assert weights["kd_off-v1"]["S1"] == pytest.approx({"alpha": best, "beta": 1 - best})
+    assert weights["kd_off-v1"]["S2"] == pytest.approx({"alpha": 0.3, "beta": 0.7})
 
 
-def test_the_twin_differs_in_nothing_but_the_split(finished_studies: Project) -> None:
-    """By group, no lesion is in two splits; by image, some are: that is what the twin is there to show."""
+def test_a_resplit_study_differs_in_nothing_but_the_split(finished_studies: Project) -> None:
+    """By group, no lesion is in two splits; by image, some are: that is what it is there to show."""
     crossing = {}
-    for study in (CLASSES_STUDY, f"{CLASSES_STUDY}-twin"):
+    for study in (CLASSES_STUDY, f"{CLASSES_STUDY}-resplit"):
         table = pd.read_parquet(finished_studies.root / f"data/splits/{study}.parquet")
         crossing[study] = int((table.groupby("group").split.nunique() > 1).sum())
     assert crossing[CLASSES_STUDY] == 0
-    assert crossing[f"{CLASSES_STUDY}-twin"] > 0
-    params = YAML(typ="safe").load((finished_studies.root / "params.yaml").read_text())
-    first, second = params["study"][CLASSES_STUDY], params["study"][f"{CLASSES_STUDY}-twin"]
-    differing = {key for key in first if first[key] != second[key]}
-    assert differing == {"split", "tables"}
+    assert crossing[f"{CLASSES_STUDY}-resplit"] > 0
+    studies = finished_studies.settings()["study"]
+    first, second = studies[CLASSES_STUDY], studies[f"{CLASSES_STUDY}-resplit"]
+    differing = {key for key in first | second if first.get(key) != second.get(key)}
+    assert differing == {"split", "reports", "resplit"}
 
 
 def test_a_forecast_counts_what_is_left(finished_studies: Project, tmp_path: Path) -> None:

@@ -42,13 +42,18 @@ def _settings() -> dict[str, Any]:
     raw = shrink(COMMITTED)
     raw["training"]["batch_size"] = BATCH
     for task, study in STUDY_OF.items():
-        raw["methods"][task] = {name: reference(task, name).model_dump(mode="json") for name in METHODS[task]}
-        raw["method_weights"][study] = copy.deepcopy(REFERENCE_WEIGHTS[task])
+        raw["study"][study]["methods"] = {
+            name: {
+                "options": reference(task, name).model_dump(mode="json"),
+                "weights": dict(REFERENCE_WEIGHTS[task][name]),
+            }
+            for name in METHODS[task]
+        }
     return raw
 
 
 SETTINGS = _settings()
-"""Thin networks, and every method as its reference has it whatever params.yaml says."""
+"""Thin networks, and every method as its reference has it whatever the settings say."""
 WIDER_TEACHER = copy.deepcopy(SETTINGS)
 WIDER_TEACHER["study"][STUDY]["teacher"]["encoder_options"] = {"channels": [4, 8, 8, 8]}
 
@@ -59,7 +64,7 @@ def made(task: str, name: str, raw: dict[str, Any] = SETTINGS, image_size: int =
     """The method in train mode with a random teacher; `options` are its settings in place of the reference's."""
     raw = copy.deepcopy(raw)
     arguments = {key: options.pop(key) for key in ("seed", "point") if key in options}
-    raw["methods"][task][name] |= options
+    raw["study"][STUDY_OF[task]]["methods"][name]["options"] |= options
     arguments = {"seed": SEED, "teacher_weights": None} | arguments
     return make(name, STUDY_OF[task], raw, **arguments, task=task, classes=CLASSES, image_size=image_size).train()
 

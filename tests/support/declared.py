@@ -1,7 +1,7 @@
 """Runs commands in forks of one process and prints as JSON which modules of `classroom` each of them loaded.
 
-`python tests/support/declared.py COMMANDS`, in a project: the file holds a list of pairs, the command's words and the
-params.yaml it may read. Other libraries are loaded once, for all forks, as that takes seconds.
+`python tests/support/declared.py COMMANDS`, in a project: the file holds a list of pairs, the command's words and, by
+file, the settings it may read. Other libraries are loaded once, for all forks, as that takes seconds.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ def run(words: list[str], answer: multiprocessing.SimpleQueue) -> None:
 if __name__ == "__main__":
     loaded = []
     fork = multiprocessing.get_context("fork")
-    for words, params in json.loads(Path(sys.argv[1]).read_text()):
-        Path("params.yaml").write_text(params)
+    for words, settings in json.loads(Path(sys.argv[1]).read_text()):
+        for path in [*Path("studies").glob("*.yaml"), *Path("datasets").glob("*.yaml")]:
+            path.unlink()
+        for path, content in settings.items():
+            Path(path).write_text(json.dumps(content))  # JSON is YAML
         answer = fork.SimpleQueue()
         child = fork.Process(target=run, args=(words, answer))
         child.start()

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import pytest
 from filelock import FileLock
-from ruamel.yaml import YAML
 
 from classroom import cli
 from classroom.engines import plan
@@ -58,12 +57,9 @@ def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Non
 
 def _make(root: Path) -> None:
     project = checkout(root)
-    yaml = YAML()
-    params = only(shrink(yaml.load((root / "params.yaml").read_text())), STUDY)
-    compare(params, STUDY, "emkd", "at")
-    params["seeds"] = [0, 1]
-    with (root / "params.yaml").open("w") as file:
-        yaml.dump(params, file)
+    settings = only(shrink(project.settings()), STUDY)
+    compare(settings, STUDY, "emkd", "at")
+    project.set(**settings | {"seeds": [0, 1]})
     project.commit("tiny")
     run_all(root)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import shutil
@@ -22,7 +23,9 @@ from filelock import FileLock
 from PIL import Image, ImageOps
 from ruamel.yaml import YAML
 
-from classroom.method_settings import REFERENCE_WEIGHTS
+from classroom.method_settings import REFERENCE_WEIGHTS, reference
+from classroom.params import FOLDERS, check, load
+from classroom.settings.plan import write_plan
 from support.studies import ROOT, STUDY
 
 VARIANTS = {"joint": ["ml-v3", "kd_ml-v3"], "offline": ["kd_off-v1"]}
@@ -85,26 +88,24 @@ class Project:
         assert text.count(old) == 1, f"{path}: {old!r} stands there {text.count(old)} times"
         (self.root / path).write_text(text.replace(old, new))
 
-    def params(self) -> dict[str, Any]:
-        return YAML().load((self.root / "params.yaml").read_text())
+    def settings(self) -> dict[str, Any]:
+        """Those of all files, studies and datasets below `study` and `dataset`."""
+        return load(self.root / "params.yaml")
 
     def change(self, key: str, value: object) -> None:
-        """Gives a dotted key of params.yaml another value."""
-        params = self.params()
+        """Gives a dotted key of the settings another value."""
+        settings = self.settings()
         *above, last = key.split(".")
-        reduce(getitem, above, params)[last] = value
-        self.set(**params)
+        reduce(getitem, above, settings)[last] = value
+        self.set(**settings)
 
     def weigh(self, variant: str, alpha: float) -> None:
         """Gives S1 of `variant` another alpha."""
-        self.change(f"weights.{STUDY}.{variant}.S1.alpha", alpha)
+        self.change(f"study.{STUDY}.weights.{variant}.S1.alpha", alpha)
 
     def set(self, **sections: object) -> None:
-        """Replaces top-level sections of params.yaml."""
-        params = self.params()
-        params.update(sections)
-        with (self.root / "params.yaml").open("w") as file:
-            YAML().dump(params, file)
+        """Replaces top-level sections of the settings."""
+        write_settings(self.root, self.settings() | sections)
 
     def mirror_an_image(self) -> Path:
         """A folder with the same images but one, in the layout of the download."""
@@ -145,6 +146,22 @@ def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
         time.sleep(0.02)
 
 
+def write_settings(root: Path, settings: dict[str, Any]) -> None:
+    """Writes settings, as `load` returns them, into the files that they belong to."""
+    settings = dict(settings)
+    files = {
+        root / folder / f"{name}.yaml": content
+        for folder, block in FOLDERS.items()
+        for name, content in settings.pop(block).items()
+    }
+    for path, content in {root / "params.yaml": settings, **files}.items():
+        text = io.StringIO()
+        YAML().dump(content, text)
+        if not path.exists() or path.read_text() != text.getvalue():
+            path.write_text(text.getvalue())
+    write_plan(check(load(root / "params.yaml")), root)
+
+
 def _jobs(printed: str) -> dict[str, int]:
     return {rule: int(count) for rule, count in re.findall(r"^([a-z_]+) +(\d+)$", printed, re.MULTILINE)}
 
@@ -165,35 +182,37 @@ def checkout(target: Path) -> Project:
     return project
 
 
-def compare(params: dict[str, Any], study: str, method: str, tuned: str) -> None:
-    """A published method beside ours, and a search of another one's weights."""
-    task = params["study"][study]["task"]
-    params["comparison"] |= {"tables": ["table10"], task: {"studies": [study], "methods": [method]}}
-    params["tune"] |= {"factors": [0.1], task: {"studies": [study], "methods": [tuned]}}
-    params["method_weights"] = {study: {method: REFERENCE_WEIGHTS[task][method]}}
+def compare(settings: dict[str, Any], study: str, method: str, tuned: str) -> None:
+    """A published method next to ours, and a search of another one's weights."""
+    of_study = settings["study"][study]
+    task = of_study["task"]
+    settings["comparison"] |= {task: [method]}
+    settings["tune"] |= {"factors": [0.1], task: {"studies": [study], "methods": [tuned]}}
+    of_study["reports"]["comparison"] = "table10"
+    of_study["methods"] = {
+        name: {
+            "options": reference(task, name).model_dump(mode="json"),
+            "weights": dict(REFERENCE_WEIGHTS[task][name]),
+        }
+        for name in (method, tuned)
+    }
 
 
-def only(params: dict[str, Any], *studies: str) -> dict[str, Any]:
-    """These settings with a few studies and variants, one epoch each, and no search."""
-    params["studies"] = list(studies)
-    params["study"] = {name: params["study"][name] for name in studies}
-    params["weights"] = {name: params["weights"][name] for name in studies}
-    used = {study["dataset"] for study in params["study"].values()}
-    params["dataset"] = {name: dataset for name, dataset in params["dataset"].items() if name in used}
-    params["baseline_tables"] = sorted({study["tables"]["baselines"] for study in params["study"].values()})
-    params["variants"] = VARIANTS
-    params["samples"] = {}
-    params["pictures"] = {}
-    params["cka"] = {"studies": [], "figures": {}}
-    params["deploy"] |= {"tables": [], "studies": []}
-    params["grid"]["studies"] = []
-    params["comparison"]["tables"] = []
-    for section in ("comparison", "tune"):
-        for task in ("classification", "segmentation"):
-            params[section][task] = {"studies": [], "methods": []}
-    params["method_weights"] = {}
-    params["training"]["epochs"] = 1
-    return params
+EXTRA_REPORTS = ("comparison", "cka", "samples", "pictures", "deploy")
+
+
+def only(settings: dict[str, Any], *studies: str) -> dict[str, Any]:
+    """These settings with a few studies and variants, one epoch each, no search, no reports but the usual ones."""
+    settings["studies"] = list(studies)
+    settings["variants"] = VARIANTS
+    for study in settings["study"].values():
+        study["reports"] = {kind: name for kind, name in study["reports"].items() if kind not in EXTRA_REPORTS}
+    settings["grid"]["studies"] = []
+    for task in ("classification", "segmentation"):
+        settings["comparison"][task] = []
+        settings["tune"][task] = {"studies": [], "methods": []}
+    settings["training"]["epochs"] = 1
+    return settings
 
 
 def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Project:

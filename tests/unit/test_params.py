@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from classroom.engines.checks import check_all, check_source
 from hypothesis import given
 from hypothesis import strategies as st
 
 from classroom import params
 from classroom.distill.exchange import EXCHANGE
 from classroom.distill.grid import weights_at
-from classroom.engines.checks import check_all, check_source
 from classroom.errors import ParamsError
 from classroom.params import (
     STRATEGIES,

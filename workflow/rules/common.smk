@@ -13,12 +13,13 @@ from pathlib import Path
 import yaml
 
 from classroom.distill.exchange import EXCHANGE
-from classroom.engines.checks import check_all, check_source
 from classroom.engines.engine import Engine, look
 from classroom.engines.reconcile import NESTED
 from classroom.engines.slurm import jobs_of as slurm_jobs_of
 from classroom.errors import ClassroomError
 from classroom.method_settings import COMPARISON_METHODS
+from classroom.settings.checks import check_all, check_source
+from classroom.settings.plan import plan, write_plan
 from snakemake.exceptions import WorkflowError
 
 # Jobs and cluster nodes read this file too; checking and judging is the main process's, once.
@@ -73,6 +74,7 @@ try:
         if MAIN_PROCESS:
             for warning in caught:
                 say(f"Warning: {warning.message}")
+            write_plan(params)
             command = " ".join(["snakemake", *sys.argv[1:]])
             if any(re.fullmatch("--dry-?run|-[a-zA-Z]*n[a-zA-Z]*", argument) for argument in sys.argv):
                 look(command, say)
@@ -82,6 +84,12 @@ try:
 except ClassroomError as error:
     say(f"Error: {error}")
     sys.exit(1)
+
+# What dvc.yaml makes its stages of.
+PLAN = plan(params)
+
+# By report that shows a study and its resplit one, the latter.
+RESPLITS = {of["report"]: study for study, of in PLAN["resplits"].items()}
 
 STAGES = yaml.load(Path("dvc.yaml").read_text(), yaml.CSafeLoader)["stages"]
 
@@ -101,7 +109,7 @@ def source_code(dataset: str) -> list[str]:
         say(f"Error: {error}")
         os._exit(1)  # nothing has started; whatever an input function raises, Snakemake prints with a traceback
     reader = params.dataset[dataset].reader
-    return [path.replace("${item.reader}", reader) for path in code("fetch")]
+    return [path.replace("${item}", reader) for path in code("fetch")]
 
 
 def kind_of_targets(study: str) -> str:
@@ -116,9 +124,9 @@ def method_code(study: str, method: str) -> list[str]:
 
 def compared_runs_of(study: str) -> list[str]:
     """The files of all runs that a study's comparison shows."""
-    methods = getattr(params.comparison, params.study[study].task).methods
+    methods = getattr(params.comparison, params.study[study].task)
     folders = expand("compared/{study}/{method}/seed-{seed}", study=study, method=methods, seed=params.seeds)
-    beside = [path for method in ("student", params.comparison.ours) for path in runs_of(study, method)]
+    beside = [path for method in ("student", params.ours) for path in runs_of(study, method)]
     return [path for folder in folders for path in run_files(folder)] + beside
 
 
@@ -187,7 +195,7 @@ def results_of(study: str) -> list[str]:
 
 def baseline_results_of(study: str, networks: list[str]) -> list[str]:
     """The results of a study's teacher, student or both."""
-    table = params.study[study].tables.baselines
+    table = params.study[study].reports.baselines
     return [f"results/baselines/{table}/{study}/{network}.json" for network in networks]
 
 
@@ -200,14 +208,27 @@ def all_results() -> list[str]:
 def all_costs() -> list[str]:
     """What the runs behind all results took."""
     alone = [path.replace("results/", "results/costs/", 1) for path in all_results()]
-    return alone + expand("results/costs/comparison/{study}.json", study=compared_studies())
+    return alone + [
+        f"results/costs/comparison/{params.study[study].reports.comparison}/{study}.json"
+        for study in params.compared_studies()
+    ]
+
+
+def compared_in(table: str) -> list[str]:
+    """The studies that a table of published methods shows."""
+    return [study for study in params.compared_studies() if params.study[study].reports.comparison == table]
+
+
+def resplit_pair(table: str) -> tuple[str, str]:
+    """The two studies that a report shows next to each other."""
+    return PLAN["resplits"][RESPLITS[table]]["of"], RESPLITS[table]
 
 
 def all_tables() -> list[str]:
     """The names of all reports that are tables."""
     by_study = [name for kind in ("variants", "fidelity", "architecture") for name in report_names(kind)]
-    together = [*params.baseline_tables, *params.twins, *params.comparison.tables, *params.deploy.tables]
-    searches = [*(f"grid-{study}" for study in params.grid.studies), *(f"tune-{study}" for study in tuned_studies())]
+    together = [*PLAN["baselines"], *RESPLITS, *PLAN["comparison"]["tables"], *PLAN["deploy"]["tables"]]
+    searches = [*(f"grid-{study}" for study in PLAN["grid"]), *(f"tune-{study}" for study in tuned_studies())]
     return [
         "table1",
         "table5",
@@ -215,29 +236,24 @@ def all_tables() -> list[str]:
         *by_study,
         *together,
         *searches,
-        *(f"cka-{study}" for study in params.cka.studies),
+        *(f"cka-{study}" for study in PLAN["cka"]["studies"]),
     ]
 
 
 def all_figures() -> list[str]:
     """The names of all reports that are pictures alone."""
     by_study = [f"{kind}-{study}" for kind in ("curves", "agreement") for study in params.studies]
-    return [*(f"samples-{study}" for study in params.samples), *params.pictures, *params.cka.figures, *by_study]
-
-
-def compared_studies() -> list[str]:
-    """The studies in which published methods stand beside ours."""
-    return [*params.comparison.classification.studies, *params.comparison.segmentation.studies]
+    return [*(f"samples-{study}" for study in PLAN["samples"]), *PLAN["pictures"], *PLAN["cka"]["figures"], *by_study]
 
 
 def tuned_studies() -> list[str]:
     """The studies in which published methods' weights are searched."""
-    return [*params.tune.classification.studies, *params.tune.segmentation.studies]
+    return [study for of_task in PLAN["tune"].values() for study in of_task]
 
 
 def report_names(kind: str) -> list[str]:
     """The names of one kind of report, a study each."""
-    return [getattr(params.study[study].tables, kind) for study in params.studies]
+    return [getattr(params.study[study].reports, kind) for study in params.studies]
 
 
 def study_of(kind: str, table: str) -> str:

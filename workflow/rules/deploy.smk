@@ -20,8 +20,8 @@ rule export:
     log:
         "logs/export/{study}/{exported}/seed-{seed}/{part}.log",
     wildcard_constraints:
-        study=names(params.deploy.studies),
-        exported=names({"teacher", params.deploy.method}),
+        study=names(PLAN["deploy"]["studies"]),
+        exported=names({"teacher", params.ours}),
         part="T|S1|ensemble",
     shell:
         "classroom export {wildcards.study} {wildcards.exported} --seed {wildcards.seed} --network {wildcards.part} 2> {log}"
@@ -32,7 +32,7 @@ rule measure:
     input:
         lambda wildcards: [
             export_of(wildcards.study, "teacher", "T"),
-            *(export_of(wildcards.study, params.deploy.method, part) for part in ("S1", "ensemble")),
+            *(export_of(wildcards.study, params.ours, part) for part in ("S1", "ensemble")),
         ],
         code("measure"),
     output:
@@ -40,10 +40,10 @@ rule measure:
     log:
         "logs/measure/{study}.log",
     wildcard_constraints:
-        study=names(params.deploy.studies),
+        study=names(PLAN["deploy"]["studies"]),
     threads: workflow.resource_settings.cores or 1  # all: what ran beside it would be measured too
     params:
-        run=f"{params.deploy.method} --seed {params.seeds[0]}",
+        run=f"{params.ours} --seed {params.seeds[0]}",
     shell:
         "classroom measure {wildcards.study} {params.run} 2> {log}"
 
@@ -51,7 +51,7 @@ rule measure:
 rule deploy_table:
     """Size, work, time and memory of teacher, student and ensemble."""
     input:
-        expand("results/deploy/{study}.json", study=params.deploy.studies),
+        expand("results/deploy/{study}.json", study=PLAN["deploy"]["studies"]),
         code("deploy_table"),
     output:
         "reports/{table}.md",
@@ -66,6 +66,6 @@ rule deploy_table:
     log:
         "logs/table/{table}.log",
     wildcard_constraints:
-        table=names(params.deploy.tables),
+        table=names(PLAN["deploy"]["tables"]),
     shell:
         "classroom deploy-table {wildcards.table} 2> {log}"

@@ -12,7 +12,7 @@ rule evaluate_baseline:
     log:
         "logs/evaluate/{table}/{study}/{network}.log",
     wildcard_constraints:
-        table=names(params.baseline_tables),
+        table=names(PLAN["baselines"]),
     shell:
         "classroom evaluate {wildcards.study} {wildcards.network} 2> {log}"
 
@@ -37,12 +37,13 @@ rule compare:
         lambda wildcards: compared_runs_of(wildcards.study),
         code("compare_classes"),
     output:
-        "results/comparison/{study}.json",
-        "results/costs/comparison/{study}.json",
+        "results/comparison/{table}/{study}.json",
+        "results/costs/comparison/{table}/{study}.json",
     log:
-        "logs/compare/{study}.log",
+        "logs/compare/{table}/{study}.log",
     wildcard_constraints:
-        study=names(compared_studies()),
+        study=names(params.compared_studies()),
+        table=names(PLAN["comparison"]["tables"]),
     shell:
         "classroom compare {wildcards.study} 2> {log}"
 
@@ -83,7 +84,7 @@ rule cka:
     log:
         "logs/cka/{study}/{variant}/seed-{seed}.log",
     wildcard_constraints:
-        study=names(params.cka.studies),
+        study=names(PLAN["cka"]["studies"]),
     threads: params.training.threads
     shell:
         "classroom cka {wildcards.study} {wildcards.variant} --seed {wildcards.seed} 2> {log}"
@@ -108,6 +109,6 @@ rule choose:
     log:
         "logs/choose/{study}.log",
     wildcard_constraints:
-        study=names(params.grid.studies),
+        study=names(PLAN["grid"]),
     shell:
         "classroom choose {wildcards.study} 2> {log}"

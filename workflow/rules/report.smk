@@ -83,7 +83,7 @@ rule baselines_table:
         lambda wildcards: [
             path
             for study in params.studies
-            if params.study[study].tables.baselines == wildcards.table
+            if params.study[study].reports.baselines == wildcards.table
             for path in baseline_results_of(study, ["teacher", "student"])
         ],
         code("baselines_table"),
@@ -100,39 +100,44 @@ rule baselines_table:
     log:
         "logs/table/{table}.log",
     wildcard_constraints:
-        table=names(params.baseline_tables),
+        table=names(PLAN["baselines"]),
     shell:
         "classroom baselines {wildcards.table} 2> {log}"
 
 
-rule twin_table:
-    """Two studies side by side."""
+rule resplit_table:
+    """A study and the one that repeats it with another split."""
     input:
-        lambda wildcards: [path for study in params.twins[wildcards.table] for path in results_of(study)],
-        code("twin_table"),
+        lambda wildcards: [path for study in resplit_pair(wildcards.table) for path in results_of(study)],
+        code("resplit_table"),
     output:
         "reports/{table}.md",
         report(
             "reports/{table}.csv",
-            caption="../report/twin.rst",
+            caption="../report/resplit.rst",
             category="Tables",
-            labels=lambda wildcards: labels(params.twins[wildcards.table][0], "two splits"),
+            labels=lambda wildcards: labels(resplit_pair(wildcards.table)[0], "two splits"),
         ),
         "reports/{table}.tex",
         "reports/pages/{table}.json",
     log:
         "logs/table/{table}.log",
     wildcard_constraints:
-        table=names(params.twins),
+        table=names(RESPLITS),
+    params:
+        study=lambda wildcards: RESPLITS[wildcards.table],
     shell:
-        "classroom twin {wildcards.table} 2> {log}"
+        "classroom resplit-table {params.study} 2> {log}"
 
 
 rule comparison_table:
     """Table 10: published methods beside ours."""
     input:
-        expand("results/comparison/{study}.json", study=compared_studies()),
-        expand("results/costs/comparison/{study}.json", study=compared_studies()),
+        lambda wildcards: expand(
+            ["results/comparison/{table}/{study}.json", "results/costs/comparison/{table}/{study}.json"],
+            table=wildcards.table,
+            study=compared_in(wildcards.table),
+        ),
         code("comparison_table"),
     output:
         "reports/{table}.md",
@@ -147,7 +152,7 @@ rule comparison_table:
     log:
         "logs/table/{table}.log",
     wildcard_constraints:
-        table=names(params.comparison.tables),
+        table=names(PLAN["comparison"]["tables"]),
     shell:
         "classroom comparison {wildcards.table} 2> {log}"
 
@@ -189,9 +194,9 @@ rule cost_table:
 rule picture:
     """Figures 4, 5, 7 and 9: what the variants make of the hardest test images."""
     input:
-        lambda wildcards: all_runs_of(params.pictures[wildcards.picture].study),
+        lambda wildcards: all_runs_of(PLAN["pictures"][wildcards.picture]),
         lambda wildcards: multiext(
-            f"data/prepared/{params.pictures[wildcards.picture].study}/", "images.npy", "index.parquet"
+            "data/prepared/" + PLAN["pictures"][wildcards.picture] + "/", "images.npy", "index.parquet"
         ),
         code("pictures"),
     output:
@@ -199,37 +204,41 @@ rule picture:
             "reports/{picture}.png",
             caption="../report/picture.rst",
             category="Figures",
-            labels=lambda wildcards: labels(params.pictures[wildcards.picture].study, "hard test images"),
+            labels=lambda wildcards: labels(PLAN["pictures"][wildcards.picture], "hard test images"),
         ),
         "reports/pages/{picture}.json",
     log:
         "logs/pictures/{picture}.log",
     wildcard_constraints:
-        picture=names(params.pictures),
+        picture=names(PLAN["pictures"]),
+    params:
+        study=lambda wildcards: PLAN["pictures"][wildcards.picture],
     shell:
-        "classroom picture {wildcards.picture} 2> {log}"
+        "classroom picture {params.study} {wildcards.picture} 2> {log}"
 
 
 rule cka_figure:
     """Figures 6, 10 and 11: similarity of layers."""
     input:
-        lambda wildcards: similarities_of(params.cka.figures[wildcards.figure]),
+        lambda wildcards: similarities_of(PLAN["cka"]["figures"][wildcards.figure]),
         code("cka_figures"),
     output:
         report(
             "reports/{figure}.png",
             caption="../report/cka.rst",
             category="Figures",
-            labels=lambda wildcards: labels(params.cka.figures[wildcards.figure], "similarity of layers"),
+            labels=lambda wildcards: labels(PLAN["cka"]["figures"][wildcards.figure], "similarity of layers"),
         ),
         "reports/{figure}.svg",
         "reports/pages/{figure}.json",
     log:
         "logs/cka/{figure}.log",
     wildcard_constraints:
-        figure=names(params.cka.figures),
+        figure=names(PLAN["cka"]["figures"]),
+    params:
+        study=lambda wildcards: PLAN["cka"]["figures"][wildcards.figure],
     shell:
-        "classroom cka-figure {wildcards.figure} 2> {log}"
+        "classroom cka-figure {params.study} {wildcards.figure} 2> {log}"
 
 
 rule cka_table:
@@ -249,7 +258,7 @@ rule cka_table:
     log:
         "logs/cka/{study}.log",
     wildcard_constraints:
-        study=names(params.cka.studies),
+        study=names(PLAN["cka"]["studies"]),
     shell:
         "classroom cka-table {wildcards.study} 2> {log}"
 
@@ -286,7 +295,7 @@ rule samples:
     """Test images with truth and predictions."""
     input:
         lambda wildcards: multiext(
-            f"runs/{wildcards.study}/{params.samples[wildcards.study]}/seed-{params.seeds[0]}/",
+            f"runs/{wildcards.study}/{params.ours}/seed-{params.seeds[0]}/",
             "predictions.parquet",
             "metrics.json",
         ),
@@ -298,15 +307,15 @@ rule samples:
             "reports/samples-{study}.png",
             caption="../report/samples.rst",
             category="Figures",
-            labels=lambda wildcards: labels(wildcards.study, "test images", params.samples[wildcards.study]),
+            labels=lambda wildcards: labels(wildcards.study, "test images", params.ours),
         ),
         "reports/pages/samples-{study}.json",
     log:
         "logs/samples/{study}.log",
     wildcard_constraints:
-        study=names(params.samples),
+        study=names(PLAN["samples"]),
     params:
-        run=lambda wildcards: f"{params.samples[wildcards.study]} --seed {params.seeds[0]}",
+        run=lambda wildcards: f"{params.ours} --seed {params.seeds[0]}",
     shell:
         "classroom samples {wildcards.study} {params.run} 2> {log}"
 

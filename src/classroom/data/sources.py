@@ -56,15 +56,15 @@ def fetch(name: str, dataset: Dataset, target: Path, downloads: Path = DOWNLOADS
 
 def _folders(name: str, dataset: Dataset, downloads: Path, stack: ExitStack) -> list[Path]:
     """The folders to search, with the original files; temporary ones are gone when `stack` closes."""
-    if dataset.source == "phantom":
+    if dataset.source == "synthetic":
         if dataset.reader not in PHANTOMS:
             raise DataError(
-                f"params.yaml: dataset.{name}.source: the reader '{dataset.reader}' has no phantoms; "
+                f"datasets/{name}.yaml: source: the reader '{dataset.reader}' has no phantoms; "
                 f"{', '.join(PHANTOMS)} have. Set source to 'directory', 'kaggle' or 'download'."
             )
-        assert dataset.phantom is not None  # Dataset checks it
+        assert dataset.synthetic is not None  # Dataset checks it
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="classroom-")))
-        PHANTOMS[dataset.reader](folder, dataset.phantom)
+        PHANTOMS[dataset.reader](folder, dataset.synthetic)
         return [folder]
     if dataset.source == "directory":
         return [_directory(name, dataset)]
@@ -77,8 +77,8 @@ def _directory(name: str, dataset: Dataset) -> Path:
     folder = Path(dataset.directory).expanduser()
     if not folder.is_dir():
         raise DataError(
-            f"params.yaml: dataset.{name}.directory: no such folder: {folder}. Expected the folder of the "
-            "download, or set source to 'phantom', 'kaggle' or 'download'."
+            f"datasets/{name}.yaml: directory: no such folder: {folder}. Expected the folder of the "
+            "download, or set source to 'synthetic', 'kaggle' or 'download'."
         )
     return folder
 
@@ -100,7 +100,7 @@ def _kaggle(name: str, handle: str) -> Path:
             else ""
         )
         raise DataError(
-            f"params.yaml: dataset.{name}.kaggle: '{handle}' could not be fetched from Kaggle ({reason}). "
+            f"datasets/{name}.yaml: kaggle: '{handle}' could not be fetched from Kaggle ({reason}). "
             f"Check the network and your Kaggle token, {rules}or download it by hand and set source to 'directory'."
         ) from None
 
@@ -114,7 +114,7 @@ def _downloaded(name: str, dataset: Dataset, downloads: Path, stack: ExitStack) 
         try:
             path = download(file.url, file.checksum, folder)
         except DataError as error:
-            raise DataError(f"params.yaml: dataset.{name}.download[{number}]: {error}") from None
+            raise DataError(f"datasets/{name}.yaml: download[{number}]: {error}") from None
         if archives.is_archive(path):
             folder = folder / "unpacked"
             if not folder.exists():
@@ -135,7 +135,7 @@ def _chosen(name: str, dataset: Dataset, samples: list[Sample]) -> list[Sample]:
     labels = LABELS[dataset.reader]
     if not labels:
         raise DataError(
-            f"params.yaml: dataset.{name}.subset: {dataset.subset} images cannot be drawn by class, as the reader "
+            f"datasets/{name}.yaml: subset: {dataset.subset} images cannot be drawn by class, as the reader "
             f"'{dataset.reader}' knows no classes. Set subset to null."
         )
     drawn = draw([sample.label for sample in samples], labels, dataset.subset, dataset.subset_seed, name)
@@ -218,7 +218,7 @@ def _describe(name: str, dataset: Dataset, found: Found, samples: Sequence[Sampl
     about = {
         "dataset": name,
         "source": dataset.source,
-        "synthetic": dataset.source == "phantom",
+        "synthetic": dataset.source == "synthetic",
         "group": found.group,
         "labels": list(LABELS[dataset.reader]),
         "subset": dataset.subset,

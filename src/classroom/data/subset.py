@@ -45,6 +45,6 @@ def draw(
 def _too_few(name: str, subset: int, classes: int, label: str, found: int, wanted: int) -> DataError:
     less = f"to {found * classes} or less, or " if found else ""
     return DataError(
-        f"params.yaml: dataset.{name}.subset: {subset} images of {classes} classes need {wanted} of '{label}', and "
+        f"datasets/{name}.yaml: subset: {subset} images of {classes} classes need {wanted} of '{label}', and "
         f"there are {found}. Set subset {less}to null for all images."
     )

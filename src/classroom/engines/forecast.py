@@ -126,8 +126,8 @@ def expected_images(dataset: Dataset) -> int:
     """The images of a dataset that is not here yet; of a folder of the user's no more is known than the original."""
     if dataset.subset:
         return dataset.subset
-    if dataset.source == "phantom":
-        return dataset.phantom.groups * dataset.phantom.images_per_group
+    if dataset.source == "synthetic":
+        return dataset.synthetic.groups * dataset.synthetic.images_per_group
     return dataset.full_size
 
 

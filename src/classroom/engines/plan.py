@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from classroom.errors import ClassroomError, suggestion
 from classroom.files import write_json
+from classroom.params import dotted
 
 HIDDEN = Path(".classroom")
 """Notes of the engines in the project's root: in neither git nor DVC, safe to delete."""
@@ -40,7 +41,7 @@ def load(root: Path = Path()) -> dict[str, Stage]:
 
     Raises ClassroomError if dvc.yaml cannot be resolved.
     """
-    sources = [root / "dvc.yaml", root / "params.yaml"]
+    sources = [root / "dvc.yaml", root / "params.yaml", root / "workflow/plan.yaml"]
     try:
         key = hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()
     except FileNotFoundError as error:
@@ -137,7 +138,12 @@ def _resolve(root: Path) -> dict[str, Stage]:
         for stage in repo.index.stages:
             if not stage.cmd:
                 continue  # a file that someone has put under `dvc add`
-            params = [key for dep in stage.deps if isinstance(dep, ParamsDependency) for key in dep.params]
+            params = [
+                dotted(dep.def_path, key)
+                for dep in stage.deps
+                if isinstance(dep, ParamsDependency)
+                for key in (dep.params or [""])
+            ]
             files = [dep.def_path for dep in stage.deps if not isinstance(dep, ParamsDependency)]
             outputs = [out.def_path for out in stage.outs]
             stages[stage.addressing] = Stage(stage.addressing, stage.cmd, tuple(params), tuple(files), tuple(outputs))

@@ -13,7 +13,7 @@ from classroom.engines.plan import Stage
 from classroom.engines.times import touch
 from classroom.errors import ClassroomError
 from classroom.files import content_hash
-from classroom.params import select
+from classroom.params import dotted, select
 
 Record = Mapping[str, Any]
 """Of a job its `command`, its `params`, and by path the MD5 of its `dependencies` and `outputs`; receipts have more."""
@@ -104,7 +104,9 @@ def _locked(stage: Stage) -> Record | None:
         entry = _lock(dvc_lock.LOCK.resolve(), dvc_lock.LOCK.stat().st_mtime_ns)[stage.name]
         return {
             "command": entry["cmd"],
-            "params": entry.get("params", {}).get("params.yaml", {}),
+            "params": {
+                dotted(file, key): value for file, of in entry.get("params", {}).items() for key, value in of.items()
+            },
             "dependencies": _files(entry.get("deps", ())),
             "outputs": {out: digest for out, digest in _files(entry["outs"]).items() if Path(out) != stage.receipt},
         }

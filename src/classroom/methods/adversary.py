@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from classroom.method_settings import Adversary as AdversarySettings
-from classroom.method_settings import IFVDMasks, SKDMasks
+from classroom.method_settings import IFVDSegmentation, SKDSegmentation
 from classroom.methods.comparison import Comparison, two_channels
 from classroom.networks.build import Output
 from classroom.networks.discriminator import Discriminator
@@ -82,7 +82,7 @@ class Adversary(nn.Module):
 class AdversarialComparison(Comparison):
     """A published method that has an adversary, unless its option `adversarial` is off."""
 
-    options: SKDMasks | IFVDMasks
+    options: SKDSegmentation | IFVDSegmentation
 
     def build_extras(self, image_size: int) -> None:
         self.adversary = Adversary(self.options.adversary, image_size) if self.options.adversarial else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from classroom.method_settings import ATClasses, ATMasks
+from classroom.method_settings import ATClassification, ATSegmentation
 from classroom.methods.base import total
 from classroom.methods.comparison import Comparison, attention, same_size, softened_divergence
 from classroom.networks.build import Output
@@ -19,7 +19,7 @@ class AttentionTransfer(Comparison):
 
     paper = "Zagoruyko & Komodakis, ICLR 2017, arXiv 1612.03928"
     equation = "Σ_l mean (A(f_S) − A(f_T))², A = mean_c |f|^p as a vector of length 1"
-    options: ATClasses | ATMasks
+    options: ATClassification | ATSegmentation
 
     def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
         values = {"attention": total(self._distance(student, teacher, tap) for tap in self.options.taps)}

@@ -12,7 +12,7 @@ from torch import nn
 
 from classroom.distill.losses import prediction_loss, task_loss
 from classroom.errors import TrainingError
-from classroom.method_settings import ForClasses, MethodSettings
+from classroom.method_settings import ClassificationSettings, MethodSettings
 from classroom.methods.base import Method, Term
 from classroom.networks.build import Network, Output
 from classroom.params import PredictionLoss, TaskLoss
@@ -49,7 +49,7 @@ class Comparison(Method):
         image_size: int,
         batch_size: int,
     ) -> None:
-        """`options` and `weights`: the method's sections of params.yaml; `image_size`: of the batches, in pixels.
+        """`options` and `weights`: the method's, of the study's settings; `image_size`: of the batches, in pixels.
 
         Raises TrainingError for taps whose sizes cannot be matched or a batch that is too small.
         """
@@ -94,7 +94,7 @@ class Comparison(Method):
             terms = []
             if self.uses_labels:
                 terms.append(Term("S1", "task", 1.0, task_loss(student.logits, targets, self.task_settings)))
-            if isinstance(self.options, ForClasses) and self.options.convention == "B":
+            if isinstance(self.options, ClassificationSettings) and self.options.convention == "B":
                 value = softened_divergence(student.logits, teacher.logits, self.options.temperature)
                 terms.append(Term("S1", "prediction", CONVENTION_B, value))
             distances = self.distances(student, teacher, targets)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from classroom.method_settings import CWDMasks
+from classroom.method_settings import CWDSegmentation
 from classroom.methods.comparison import Comparison, block, same_size, two_channels
 from classroom.networks.build import Output
 
@@ -16,7 +16,7 @@ class ChannelWise(Comparison):
 
     paper = "Shu et al., ICCV 2021, arXiv 2011.13256"
     equation = "T²/(B·C) Σ_b Σ_c KL (φ(f_T) ‖ φ(f_S)), φ a softmax over positions at temperature T"
-    options: CWDMasks
+    options: CWDSegmentation
 
     def build_extras(self, image_size: int) -> None:
         student, teacher = self.channels(self.options.tap)

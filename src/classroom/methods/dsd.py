@@ -7,7 +7,7 @@ import itertools
 import torch
 import torch.nn.functional as F
 
-from classroom.method_settings import DSDMasks
+from classroom.method_settings import DSDSegmentation
 from classroom.methods.base import total
 from classroom.methods.comparison import Comparison, two_channels
 from classroom.networks.build import Output
@@ -18,7 +18,7 @@ class DoubleSimilarity(Comparison):
 
     paper = "Feng et al., IEEE TIP 2021, arXiv 2107.08591"
     equation = "2/(L(L−1)) Σ_{m<n} mean (R_S − R_T)², R_mn = n(A_n − A_m) + mean (G_S − G_T)², G = P Pᵀ of categories"
-    options: DSDMasks
+    options: DSDSegmentation
 
     def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
         taps = self.options.taps

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from classroom.distill.masks import lost_lesions, resized
-from classroom.method_settings import EMKDMasks
+from classroom.method_settings import EMKDSegmentation
 from classroom.methods.comparison import Comparison, attention, softened_divergence
 from classroom.networks.build import Output
 
@@ -17,7 +17,7 @@ from classroom.networks.build import Output
 class EfficientMedical(Comparison):
     paper = "Qin et al., IEEE TMI 2021, arXiv 2108.09987"
     equation = "KL per pixel + Σ_p (I_S − I_T)², I = mean_c f⁴ of length 1 + (c_S − c_T)², c = cos of region means"
-    options: EMKDMasks
+    options: EMKDSegmentation
 
     @staticmethod
     def taps(options: Any) -> Sequence[str]:

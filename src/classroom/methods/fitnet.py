@@ -7,7 +7,7 @@ from torch import nn
 
 from classroom.distill.losses import feature_loss
 from classroom.errors import TrainingError
-from classroom.method_settings import FitNetClasses, FitNetMasks
+from classroom.method_settings import FitNetClassification, FitNetSegmentation
 from classroom.methods.base import Term
 from classroom.methods.comparison import Comparison, same_size, softened_divergence
 from classroom.networks.build import Output
@@ -19,17 +19,17 @@ class FitNet(Comparison):
 
     paper = "Romero et al., ICLR 2015, arXiv 1412.6550"
     equation = "mean (r(f_S) − f_T)²"
-    options: FitNetClasses | FitNetMasks
+    options: FitNetClassification | FitNetSegmentation
 
     def build_extras(self, image_size: int) -> None:
         tap = self.options.tap
-        self.two_stage = isinstance(self.options, FitNetClasses) and self.options.two_stage
+        self.two_stage = isinstance(self.options, FitNetClassification) and self.options.two_stage
         self.hint_only = self.two_stage
         if "prediction" in self.weights:
             self.regressor: nn.Module = nn.Conv2d(*self.channels(tap), 1, bias=False)
         else:
             self.regressor = _regressor(self.student_shapes[tap], self.teacher_shapes[tap])
-            if isinstance(self.options, FitNetClasses) and self.options.convention == "A":
+            if isinstance(self.options, FitNetClassification) and self.options.convention == "A":
                 self.taught_until = tap
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from classroom.distill.masks import lost_lesions, resized
-from classroom.method_settings import IFVDMasks
+from classroom.method_settings import IFVDSegmentation
 from classroom.methods.adversary import AdversarialComparison
 from classroom.methods.comparison import same_size, softened_divergence
 from classroom.networks.build import Output
@@ -15,7 +15,7 @@ from classroom.networks.build import Output
 class IntraClassVariation(AdversarialComparison):
     paper = "Wang et al., ECCV 2020"
     equation = "mean (V_S − V_T)², V(p) = cos (f(p), mean of f over p's class) + KL per pixel − mean D(z_S)"
-    options: IFVDMasks
+    options: IFVDSegmentation
 
     def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
         own, other = same_size(student.features[self.options.tap], teacher.features[self.options.tap])

@@ -65,8 +65,8 @@ def sketch(name: str, study: str, raw: dict[str, Any], task: str, classes: int, 
     for role in ("teacher", "student"):
         raw["study"][study][role]["weights"] = "random"
     if names.is_published(name):
-        weights = raw.setdefault("method_weights", {}).setdefault(study, {})
-        weights.setdefault(name, dict(REFERENCE_WEIGHTS[task][name]))
+        methods = raw["study"][study].setdefault("methods", {})
+        methods.setdefault(name, {"options": {}, "weights": dict(REFERENCE_WEIGHTS[task][name])})
     with torch.device("meta"):
         method = make(name, study, raw, 0, None, task, classes, image_size)
     method.begin_epoch(0, select(raw, "training.epochs", int))
@@ -108,7 +108,7 @@ def _learning_styles(making: _Making) -> Method:
 
     variant = EXCHANGE[making.name]
     if making.point is None:
-        key = f"weights.{making.study}.{making.name}"
+        key = f"study.{making.study}.weights.{making.name}"
         weights = select(making.raw, key, VariantWeights)
         warn_of_sum(weights, key)
     else:
@@ -127,12 +127,12 @@ def _learning_styles(making: _Making) -> Method:
 
 def _comparison(making: _Making) -> Method:
     method = importlib.import_module(f"classroom.methods.{making.name}").METHOD
-    options = select(making.raw, f"methods.{making.task}.{making.name}", settings_type(making.task, making.name))
+    key = f"study.{making.study}.methods.{making.name}"
+    options = select(making.raw, f"{key}.options", settings_type(making.task, making.name))
     if making.point is None:
-        key = f"method_weights.{making.study}.{making.name}"
-        weights = select(making.raw, key, MethodWeights).terms
+        weights = select(making.raw, f"{key}.weights", MethodWeights).terms
         if wrong := wrong_terms(making.task, making.name, weights):
-            raise ParamsError(f"params.yaml: {key}: {wrong}")
+            raise ParamsError(f"studies/{making.study}.yaml: methods.{making.name}.weights: {wrong}")
     else:
         (factor,) = making.point
         weights = {term: factor * value for term, value in REFERENCE_WEIGHTS[making.task][making.name].items()}

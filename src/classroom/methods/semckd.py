@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from classroom.method_settings import SemCKDClasses
+from classroom.method_settings import SemCKDClassification
 from classroom.methods.comparison import Comparison, block, same_size
 from classroom.networks.build import Output
 
@@ -17,7 +17,7 @@ class SemanticCalibration(Comparison):
 
     paper = "Chen et al., AAAI 2021, arXiv 2012.03236"
     equation = "1/(B·L) Σ_b Σ_i Σ_j α_bij mean (R_ij(f_S^i)_b − f_T^j_b)²"
-    options: SemCKDClasses
+    options: SemCKDClassification
 
     def build_extras(self, image_size: int) -> None:
         taps, ratio = self.options.taps, self.options.mid_ratio

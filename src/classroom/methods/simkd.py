@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from classroom.distill.losses import feature_loss
-from classroom.method_settings import SimKDClasses
+from classroom.method_settings import SimKDClassification
 from classroom.methods.comparison import LAST_MAP, Comparison, block, same_size
 from classroom.networks.build import Network, Output
 from classroom.networks.classifier import Classifier
@@ -21,7 +21,7 @@ class SimKD(Comparison):
 
     paper = "Chen et al., CVPR 2022, arXiv 2203.14001"
     equation = "mean (P(f_S) − f_T)²; prediction: T's classifier on P(f_S)"
-    options: SimKDClasses
+    options: SimKDClassification
     uses_labels = False
 
     def build_extras(self, image_size: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from classroom.method_settings import SKDMasks
+from classroom.method_settings import SKDSegmentation
 from classroom.methods.adversary import AdversarialComparison
 from classroom.methods.comparison import same_size, softened_divergence
 from classroom.networks.build import Output
@@ -19,7 +19,7 @@ class StructuredDistillation(AdversarialComparison):
 
     paper = "Liu et al., CVPR 2019, arXiv 1903.04197"
     equation = "KL per pixel + mean (a_S − a_T)², a_ij = ⟨u_i, u_j⟩ of pooled pixels of length 1 − mean D(z_S)"
-    options: SKDMasks
+    options: SKDSegmentation
 
     def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
         own, other = same_size(student.features[self.options.tap], teacher.features[self.options.tap])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from classroom.method_settings import SPClasses
+from classroom.method_settings import SPClassification
 from classroom.methods.comparison import Comparison
 from classroom.networks.build import Output
 
@@ -13,7 +13,7 @@ from classroom.networks.build import Output
 class SimilarityPreserving(Comparison):
     paper = "Tung & Mori, ICCV 2019"
     equation = "‖G_T − G_S‖² / B², G = F Fᵀ with rows of length 1"
-    options: SPClasses
+    options: SPClassification
 
     def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
         tap = self.options.tap

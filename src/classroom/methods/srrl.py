@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from classroom.method_settings import SRRLClasses
+from classroom.method_settings import SRRLClassification
 from classroom.methods.comparison import LAST_MAP, Comparison, block, same_size
 from classroom.networks.build import Output
 from classroom.networks.classifier import Classifier
@@ -21,7 +21,7 @@ class SoftmaxRegression(Comparison):
 
     paper = "Yang et al., ICLR 2021"
     equation = "mean (g_S − g_T)² + mean (h_T(c(f_S)) − z_T)², g pooled features, h_T the teacher's classifier"
-    options: SRRLClasses
+    options: SRRLClassification
 
     def build_extras(self, image_size: int) -> None:
         self.connector = block(*self.channels(LAST_MAP))

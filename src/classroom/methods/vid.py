@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from classroom.method_settings import VIDClasses
+from classroom.method_settings import VIDClassification
 from classroom.methods.base import total
 from classroom.methods.comparison import Comparison, same_size
 from classroom.networks.build import Output
@@ -19,7 +19,7 @@ class VariationalInformation(Comparison):
 
     paper = "Ahn et al., CVPR 2019"
     equation = "Σ_l mean ½ ((μ(f_S) − f_T)² / v_c + log v_c)"
-    options: VIDClasses
+    options: VIDClassification
 
     def build_extras(self, image_size: int) -> None:
         # The last "." of a path would nest modules, so taps stand in a list in their order.
@@ -33,7 +33,7 @@ class VariationalInformation(Comparison):
 class _Gaussian(nn.Module):
     """A mean per pixel from the student's map and a variance per channel of the teacher's."""
 
-    def __init__(self, student: int, teacher: int, options: VIDClasses) -> None:
+    def __init__(self, student: int, teacher: int, options: VIDClassification) -> None:
         super().__init__()
         self.mean = nn.Sequential(
             nn.Conv2d(student, teacher, 1, bias=False),

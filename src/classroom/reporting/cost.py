@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ from classroom.reporting.tables import TECHNIQUE_LABELS, Cell, Part, csv, markdo
 BASELINES, PUBLISHED = "baselines", "published"
 
 
-def read_costs(folder: Path, tables: Mapping[str, str]) -> list[TableCosts]:
-    """What every method in `folder` cost, with its `table`: by study, the name of its table of variants.
+def read_costs(folder: Path) -> list[TableCosts]:
+    """What every method in `folder` cost, with the `table` that shows it.
 
     Of a comparison only the published methods: what stands beside them is counted where it belongs. Raises DataError
     if a file is damaged or of another study.
@@ -34,7 +34,7 @@ def read_costs(folder: Path, tables: Mapping[str, str]) -> list[TableCosts]:
             of_file = json.loads(path.read_text())
             of_file = of_file.get("published", [of_file])
             costs += [
-                {"study": one["study"], "table": tables[one["study"]], "method": one["method"], "seeds": one["seeds"]}
+                {"study": one["study"], "table": one["table"], "method": one["method"], "seeds": one["seeds"]}
                 for one in of_file
             ]
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:

@@ -1,4 +1,4 @@
-"""What a grid search of α, β, γ found, and the winning weights as a piece of params.yaml."""
+"""What a grid search of α, β, γ found, and the winning weights as an overlay of settings."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def grid_report(study: str, points: Sequence[GridPoint], scale: str, seeds: Sequ
         "ensemble's mean ± sample standard deviation over seeds chooses, in bold. The test split was not looked at.",
         "- teacher's share: the part of 1 − α that goes to β, the rest to γ; only KD + ML has both",
         f"- the best weights are in {target.with_suffix('.yaml').name}: "
-        f"`classroom overlay {target.with_suffix('.yaml')}` writes them into params.yaml",
+        f"`classroom overlay {target.with_suffix('.yaml')}` writes them into studies/{study}.yaml",
     ]
     caution = ""
     if any(point["synthetic"] for point in points):
@@ -106,12 +106,13 @@ def _weights(row: Any) -> list[str]:
 
 
 def _fragment(study: str, best: dict[str, GridPoint], scale: str, seeds: Sequence[int]) -> str:
-    """The best weights in the form of params.yaml: of every student those that its variant uses."""
+    """The best weights as an overlay: of every student those that its variant uses."""
     lines = [
         f"# chosen by `classroom choose {study}`: the best ensemble on validation, scale {scale}, mean over "
         f"seeds {', '.join(map(str, seeds))}",
-        "weights:",
+        "studies:",
         f"  {study}:",
+        "    weights:",
     ]
     for variant, point in best.items():
         students = []
@@ -120,7 +121,7 @@ def _fragment(study: str, best: dict[str, GridPoint], scale: str, seeds: Sequenc
             unused = {"beta": received.from_teacher is None, "gamma": received.from_peer is None}
             kept = {name: value for name, value in point["weights"][student].items() if value or not unused.get(name)}
             students.append(f"{student}: {{{', '.join(f'{name}: {value:g}' for name, value in kept.items())}}}")
-        lines.append(f"    {variant}: {{{', '.join(students)}}}")
+        lines.append(f"      {variant}: {{{', '.join(students)}}}")
     return "\n".join(lines) + "\n"
 
 

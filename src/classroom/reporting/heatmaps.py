@@ -46,7 +46,7 @@ class Sample:
 
 
 def picture(name: str, kind: str, runs: Mapping[str, Path], prepared: Path, scale: str) -> Page:
-    """One picture of a study; `kind` as in `pictures` of params.yaml.
+    """One picture of a study; `kind` as in `reports.pictures` of its settings.
 
     `runs`: by variant, the folder of one seed's run. Which images are shown does not depend on the kind: see `hardest`.
     Raises DataError for runs of different test images, if no test image has a lesion that can be seen, or if none of

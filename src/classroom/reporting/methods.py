@@ -8,7 +8,7 @@ from typing import Any
 
 from classroom.data.labels import LABELS
 from classroom.distill.exchange import EXCHANGE, Received
-from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, MethodWeights, departures, in_words
+from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, MethodWeights, departures, in_words, settings_type
 from classroom.methods.comparison import Comparison
 from classroom.methods.make import sketch
 from classroom.params import Params, check, load
@@ -32,7 +32,7 @@ def listing(path: Path) -> str:
         ),
     ]
     for task, methods in METHODS.items():
-        studies = getattr(params.comparison, task).studies
+        studies = params.compared_studies(task)
         blocks.append(f"Published methods of {task} (Table 10): L = task + Σ weight · term")
         blocks += [_published(params, raw, task, name, studies[0] if studies else None) for name in methods]
     return "\n\n".join(blocks) + "\n"
@@ -45,8 +45,9 @@ def _received(student: Received) -> str:
 
 def _published(params: Params, raw: dict[str, Any], task: str, name: str, study: str | None) -> str:
     kind: type[Comparison] = importlib.import_module(f"classroom.methods.{name}").METHOD
-    options = getattr(getattr(params.methods, task), name).model_dump(mode="json")
-    weights = params.method_weights.get(study or "", {}).get(name, MethodWeights(**REFERENCE_WEIGHTS[task][name]))
+    told = params.study[study].methods.get(name) if study else None
+    options = settings_type(task, name)(**(told.options if told else {})).model_dump(mode="json")
+    weights = told.weights if told else MethodWeights(**REFERENCE_WEIGHTS[task][name])
     differs = departures(task, name, options, weights.terms)
     lines = [
         f"  {name}: {kind.paper}",

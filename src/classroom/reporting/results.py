@@ -36,15 +36,15 @@ def read_results(paths: Sequence[Path], runs: Path = Path("runs")) -> list[Resul
     return results
 
 
-def read_comparison(study: str, folder: Path = Path("results"), root: Path = Path()) -> ComparedResults:
-    """A study's published methods and what stands beside them, each with its `costs` by seed.
+def read_comparison(path: Path, root: Path = Path()) -> ComparedResults:
+    """The results of a study's comparison in `path`, results/comparison/TABLE/STUDY.json: each with its `costs` by seed.
 
     Raises DataError if a file is missing or damaged, or was made from other predictions than lie there today.
     """
-    path = folder / "comparison" / f"{study}.json"
+    study = path.stem
     try:
         results = json.loads(path.read_text())
-        costs = json.loads((folder / "costs" / "comparison" / f"{study}.json").read_text())
+        costs = json.loads((root / "results/costs" / path.relative_to(root / "results")).read_text())
         pairs = [(place, *pair) for group, place in PLACES for pair in zip(results[group], costs[group], strict=True)]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise DataError(f"{path}: cannot be read ({error}). Run `classroom compare {study}` again.") from None

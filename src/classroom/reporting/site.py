@@ -24,7 +24,7 @@ from classroom.reporting.pages import read_page
 from classroom.reporting.provenance import taken
 
 SECTIONS = {
-    "Twelve variants": ("variants", "twin"),
+    "Twelve variants": ("variants", "resplit"),
     "Networks alone": ("baselines",),
     "Published methods": ("comparison",),
     "Fidelity": ("fidelity", "agreement"),

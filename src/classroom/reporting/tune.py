@@ -1,4 +1,4 @@
-"""Which factor of a published method's reference weights is best, and the winner as a piece of params.yaml."""
+"""Which factor of a published method's reference weights is best, and the winner as an overlay of settings."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def tune_report(study: str, points: Sequence[FactorPoint], scale: str, seeds: Se
         "seeds; the best of each method in bold. The test split was not looked at.",
         "- factor: of the weights of the method's reference code",
         f"- the best weights are in {target.with_suffix('.yaml').name}: "
-        f"`classroom overlay {target.with_suffix('.yaml')}` writes them into params.yaml",
+        f"`classroom overlay {target.with_suffix('.yaml')}` writes them into studies/{study}.yaml",
     ]
     synthetic = any(point["data"]["synthetic"] for point in points)
     caution = "**Synthetic images, not patients: these weights mean nothing elsewhere.**" if synthetic else ""
@@ -56,9 +56,13 @@ def tune_report(study: str, points: Sequence[FactorPoint], scale: str, seeds: Se
     lines = [
         f"# chosen by `classroom tune {study}`: the best student on validation, scale {scale}, mean over seeds "
         f"{', '.join(map(str, seeds))}",
-        "method_weights:",
+        "studies:",
         f"  {study}:",
-        *(f"    {method}: {{{_weights(points[at]['weights'])}, tuned: true}}" for method, at in best.items()),
+        "    methods:",
+        *(
+            f"      {method}: {{weights: {{{_weights(points[at]['weights'])}, tuned: true}}}}"
+            for method, at in best.items()
+        ),
     ]
     contents = {".md": markdown(*page.content), ".csv": csv(table), ".yaml": "\n".join(lines) + "\n"}
     write(target, contents, page)

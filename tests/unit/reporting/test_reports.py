@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from classroom.reporting.twin import twin_table
 from PIL import Image
 from ruamel.yaml import YAML
 
@@ -29,7 +30,6 @@ from classroom.reporting.exchange import exchange_tables
 from classroom.reporting.fidelity import fidelity_table
 from classroom.reporting.grid import grid_report
 from classroom.reporting.tables import TEX, Part, latex, markdown
-from classroom.reporting.twin import twin_table
 from support.fabricated import HAM10000, HISTOPATHOLOGIC, LGG, all_twelve, result, students
 from support.rendered import check_sources, check_tex, markdown_rows, markdown_tables, one, page_of
 from support.studies import ROOT

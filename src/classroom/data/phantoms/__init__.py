@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from classroom.data.phantoms import ham10000, histopathologic, lgg
-from classroom.params import Phantom
+from classroom.params import Synthetic
 
-PHANTOMS: dict[str, Callable[[Path, Phantom], None]] = {
+PHANTOMS: dict[str, Callable[[Path, Synthetic], None]] = {
     "histopathologic": histopathologic.write,
     "lgg": lgg.write,
     "ham10000": ham10000.write,

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from classroom.data.phantoms.smooth import smooth
-from classroom.params import Phantom
+from classroom.params import Synthetic
 
 SHARES = {"nv": 0.669, "mel": 0.111, "bkl": 0.110, "bcc": 0.051, "akiec": 0.033, "vasc": 0.014, "df": 0.012}
 """How frequent each class is in HAM10000."""
@@ -25,7 +25,7 @@ FIRST = {"nv": 36, "mel": 6, "bkl": 6, "bcc": 3, "akiec": 3, "vasc": 3, "df": 3}
 """Of the first 60 lesions: as SHARES, but three of each class at least, so that every split can get one."""
 
 
-def write(folder: Path, settings: Phantom) -> None:
+def write(folder: Path, settings: Synthetic) -> None:
     """Writes 1 to `images_per_group` images of each of `groups` lesions, in the layout of the HAM10000 download."""
     images, masks = folder / "HAM10000_images_part_1", folder / "masks"
     images.mkdir(parents=True)

@@ -18,7 +18,7 @@ import tifffile
 from scipy.ndimage import gaussian_filter
 
 from classroom.data.phantoms.smooth import smooth
-from classroom.params import Phantom
+from classroom.params import Synthetic
 
 MALIGNANCY = 1.0, 0.5
 """How abnormal the centre of a positive patch is: mean and standard deviation; of a negative one: minus the mean."""
@@ -28,7 +28,7 @@ EOSIN = np.array([0.12, 0.86, 0.42])
 """Optical density of the two stains (blue-purple nuclei, pink tissue) in red, green and blue."""
 
 
-def write(folder: Path, settings: Phantom) -> None:
+def write(folder: Path, settings: Synthetic) -> None:
     """Writes `images_per_group` patches of each of `groups` slides, in the layout of the Kaggle competition.
 
     source_index.csv, which PCam has and the competition has not, names the slide of every patch.

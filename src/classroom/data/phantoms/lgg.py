@@ -14,13 +14,13 @@ import tifffile
 from scipy.ndimage import gaussian_filter
 
 from classroom.data.phantoms.smooth import smooth
-from classroom.params import Phantom
+from classroom.params import Synthetic
 
 LESION_FREE = 0.45
 """Share of slices without a lesion (the original set: 0.65; fewer here, as the set is small)."""
 
 
-def write(folder: Path, settings: Phantom) -> None:
+def write(folder: Path, settings: Synthetic) -> None:
     """Writes `images_per_group` slices of each of `groups` patients in `folder`, in the layout of the LGG download."""
     for patient in range(settings.groups):
         # One stream of random numbers per patient: more patients leave the earlier ones as they were.

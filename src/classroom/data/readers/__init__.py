@@ -53,7 +53,7 @@ class Found:
 
 
 def reader(name: str) -> ModuleType:
-    """The reader module called `name` in params.yaml."""
+    """The reader module called `name` in the settings."""
     return importlib.import_module(f"classroom.data.readers.{name}")
 
 

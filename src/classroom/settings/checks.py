@@ -8,42 +8,41 @@ from importlib.metadata import version
 from pathlib import Path
 
 from classroom.data.labels import LABELS
-from classroom.engines.plan import HIDDEN
 from classroom.errors import ParamsError, TrainingError
 from classroom.files import write_json
 from classroom.method_settings import METHODS
-from classroom.params import Dataset, Network, Params, check, load, warn_of_sum
+from classroom.params import Dataset, Network, Params, Tuned, check, load, warn_of_sum
 
 
 def check_all(path: Path = Path("params.yaml")) -> Params:
-    """Validates params.yaml, and that its networks can be built and compared, by published methods too.
+    """Validates all settings, and that its networks can be built and compared, by published methods too.
 
     Raises ParamsError.
 
     Warns of students' weights that do not sum to 1.
     """
     params = check(load(path), path)
-    _check_networks(params, path)
-    _check_methods(params, path)
+    _check_networks(params)
+    _check_methods(params)
     for study in params.studies:
         for variant in params.trained_variants:
-            warn_of_sum(params.weights[study][variant], f"weights.{study}.{variant}", path)
+            warn_of_sum(params.study[study].weights[variant], f"study.{study}.weights.{variant}", path)
     return params
 
 
-def check_source(name: str, dataset: Dataset, path: Path = Path("params.yaml")) -> None:
+def check_source(name: str, dataset: Dataset) -> None:
     """Raises ParamsError if the folder of a dataset that is still to be fetched is not there."""
     fetched = Path("data/raw", name).exists()
     if dataset.source == "directory" and not fetched and not Path(dataset.directory).expanduser().is_dir():
         raise ParamsError(
-            f"{path}: dataset.{name}.directory: no such folder: {dataset.directory}. Expected the folder of the "
-            "download, or set source to 'phantom', 'kaggle' or 'download'."
+            f"datasets/{name}.yaml: directory: no such folder: {dataset.directory}. Expected the folder of the "
+            "download, or set source to 'synthetic', 'kaggle' or 'download'."
         )
 
 
-def _check_networks(params: Params, path: Path) -> None:
+def _check_networks(params: Params) -> None:
     """Asks the libraries about each new network; known ones are remembered, as asking takes seconds."""
-    remembered = HIDDEN / "networks.json"
+    remembered = Path(".classroom/networks.json")
     versions = [version("timm"), version("segmentation-models-pytorch")]
     try:
         content = json.loads(remembered.read_text())
@@ -65,23 +64,23 @@ def _check_networks(params: Params, path: Path) -> None:
                 try:
                     known[key] = feature_channels(network, study.task, study.image_size)
                 except ParamsError as error:
-                    raise ParamsError(f"{path}: study.{name}.{role}.encoder: {error}") from None
+                    raise ParamsError(f"studies/{name}.yaml: {role}.encoder: {error}") from None
             channels[role] = known[key]
         if channels["teacher"] != channels["student"]:
             raise ParamsError(
-                f"{path}: study.{name}: teacher and student share feature maps, which have {channels['teacher']} and "
+                f"studies/{name}.yaml: teacher and student share feature maps, which have {channels['teacher']} and "
                 f"{channels['student']} channels. Set teacher.conv6_channels to {channels['student']}."
             )
     if known != before:
         write_json(remembered, {"versions": versions, "channels": known})
 
 
-def _check_methods(params: Params, path: Path) -> None:
+def _check_methods(params: Params) -> None:
     """Makes each published method without its tensors; those that could be made are remembered.
 
     A misspelt tap is said here, not after hours of training the teacher.
     """
-    remembered = HIDDEN / "methods.json"
+    remembered = Path(".classroom/methods.json")
     versions = [version("timm"), version("segmentation-models-pytorch"), version("torch")]
     try:
         content = json.loads(remembered.read_text())
@@ -91,12 +90,16 @@ def _check_methods(params: Params, path: Path) -> None:
     made: set[str] = set()
     raw = params.model_dump(mode="json", by_alias=True)
     for task in METHODS:
-        for compared in (getattr(params.comparison, task), getattr(params.tune, task)):
-            for study, method in itertools.product(compared.studies, compared.methods):
+        tuned: Tuned = getattr(params.tune, task)
+        for studies, methods in (
+            (params.compared_studies(task), getattr(params.comparison, task)),
+            (params.tuned_studies(task), tuned.methods),
+        ):
+            for study, method in itertools.product(studies, methods):
                 about = raw["study"][study]
                 networks = {role: about[role] | {"weights": None} for role in ("teacher", "student")}
                 training = [params.training.batch_size, params.training.epochs]
-                facts = [task, method, about["image_size"], networks, raw["methods"][task][method], training]
+                facts = [task, method, about["image_size"], networks, about["methods"][method]["options"], training]
                 key = json.dumps(facts, sort_keys=True)
                 if key not in known | made:
                     from classroom.methods.make import sketch
@@ -105,7 +108,7 @@ def _check_methods(params: Params, path: Path) -> None:
                     try:
                         sketch(method, study, raw, task, classes, about["image_size"])
                     except (ParamsError, TrainingError) as error:
-                        raise ParamsError(f"{path}: methods.{task}.{method} on study {study}: {error}") from None
+                        raise ParamsError(f"studies/{study}.yaml: methods.{method}: {error}") from None
                     made.add(key)
     if made:
         write_json(remembered, {"versions": versions, "known": sorted(known | made)})

@@ -1,4 +1,4 @@
-"""Two studies side by side, such as one split by image, as in the paper, and its leak-free twin split by patient."""
+"""A study split by image, as in the paper, next to the same study without that leak, split by patient."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from classroom.reporting.results import check_alike
 from classroom.reporting.tables import NETWORKS, TECHNIQUE_LABELS, Cell, Part, mean_cell, number
 
 
-def twin_table(
+def resplit_table(
     name: str, scale: str, seeds: Sequence[int], first_results: list[Result],
     second_results: list[Result], target: Path, number_name: str | None = None,
 ) -> None:  # fmt: skip
@@ -35,7 +35,7 @@ def twin_table(
     if first["data"]["task"] != second["data"]["task"]:
         raise DataError(
             f"{first['study']} is {first['data']['task']}, {second['study']} {second['data']['task']}: they cannot "
-            f"stand side by side. Name two studies of one task under twins.{name}."
+            f"be compared. Name a study of the same task under resplit.of in studies/{second['study']}.yaml."
         )
     check_alike([first, second], seeds, same_data=False)
     metric = METRICS[first["data"]["task"]][0]
@@ -74,7 +74,7 @@ def twin_table(
     table.insert(1, "second_study", second["study"])
     table.insert(2, "scale", scale)
     table.insert(3, "synthetic", first["data"]["synthetic"] or second["data"]["synthetic"])
-    write_table(target, Page("twin", title, caution, facts, [part]), table)
+    write_table(target, Page("resplit", title, caution, facts, [part]), table)
 
 
 def _joined(

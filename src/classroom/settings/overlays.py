@@ -1,0 +1,199 @@
+"""`classroom scale`, `overlay`, `use`, `resplit`: writing settings into their files, comments kept, all or nothing."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from classroom.errors import ParamsError, suggestion
+from classroom.files import write_text
+from classroom.params import FOLDERS, check, load, read
+
+RESPLIT = "-resplit"
+"""What the name of a resplit study, and those of its reports, end with."""
+
+
+def apply_scale(name: str, params: Path = Path("params.yaml"), folder: Path = Path("scales")) -> list[str]:
+    """Writes the values of `folder`/<name>.yaml into the files of settings next to `params`.
+
+    Studies and datasets that have no file are left out. Returns the keys whose value changed. Raises ParamsError for an
+    unknown scale and as `apply_overlay`.
+    """
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in known:
+        raise ParamsError(f"unknown scale '{name}'.{suggestion(name, known)}")
+    return _apply(folder / f"{name}.yaml", params, new_files=False)
+
+
+def apply_overlay(overlay: Path, params: Path = Path("params.yaml")) -> list[str]:
+    """Writes the values of the file `overlay` into the files of settings next to `params`.
+
+    Its keys are those of params.yaml; below `studies` and `datasets` stands, by name, what goes into their files. A
+    mapping merges into the one in force, an empty one empties it, everything else replaces. A study without a file gets
+    one and is put in force.
+
+    Returns
+    -------
+    list of str
+        The keys whose value changed, with the file where that is not params.yaml.
+
+    Raises
+    ------
+    ParamsError
+        If there is no such file or the result would not be valid; all files then stay as they were.
+    """
+    return _apply(overlay, params, new_files=True)
+
+
+def use(studies: Iterable[str], params: Path = Path("params.yaml")) -> list[str]:
+    """Puts exactly these studies in force. Raises ParamsError for one without a file, or that is not valid."""
+    files = _Files(params)
+    files.merge({"studies": list(dict.fromkeys(studies))})
+    return files.write(params)
+
+
+def resplit(study: str, params: Path = Path("params.yaml")) -> list[str]:
+    """Adds a study that is the same in everything but what its split keeps together, and puts it in force.
+
+    The report that shows both is `<table>-splits`. Returns the keys that changed. Raises ParamsError for an unknown
+    study, or one that has been resplit.
+    """
+    files = _Files(params)
+    if study not in files.studies:
+        raise ParamsError(f"unknown study '{study}'.{suggestion(study, files.studies)}")
+    name = study + RESPLIT
+    if name in files.studies:
+        raise ParamsError(f"studies/{name}.yaml is there already. `classroom use` puts it in force.")
+    content = _shared(files.studies[study])
+    reports = files.studies[study]["reports"]
+    content["reports"] = {
+        kind: reports[kind] + RESPLIT for kind in ("variants", "baselines", "fidelity", "architecture")
+    }
+    content["resplit"] = {"of": study, "report": f"{reports['variants']}-splits"}
+    files.merge({"studies": {name: content}})
+    return files.write(params)
+
+
+def _apply(overlay: Path, params: Path, new_files: bool) -> list[str]:
+    read(overlay)  # for its errors
+    values = YAML().load(overlay.read_text())
+    files = _Files(params)
+    if not new_files:
+        for block in FOLDERS:
+            if isinstance(values.get(block), Mapping):
+                values[block] = {name: of for name, of in values[block].items() if name in files.documents[block]}
+    files.merge(values)
+    return files.write(overlay)
+
+
+class _Files:
+    """params.yaml and the files of studies and datasets, to be changed and written together."""
+
+    def __init__(self, params: Path) -> None:
+        self.params, self.root = params, params.parent
+        check(load(params), params)
+        self.yaml = _yaml()
+        self.texts = {params: params.read_text()}
+        self.main = self.yaml.load(self.texts[params])
+        self.documents: dict[str, dict[str, Any]] = {}
+        for folder in FOLDERS:
+            paths = {path.stem: path for path in sorted((self.root / folder).glob("*.yaml"))}
+            self.texts |= {path: path.read_text() for path in paths.values()}
+            self.documents[folder] = {name: self.yaml.load(self.texts[path]) for name, path in paths.items()}
+        self.changed: dict[Path, list[str]] = {}
+
+    @property
+    def studies(self) -> dict[str, Any]:
+        return self.documents["studies"]
+
+    def merge(self, values: Mapping[str, Any]) -> None:
+        """Merges `values`, laid out as an overlay."""
+        for key, value in values.items():
+            if key in FOLDERS and isinstance(value, Mapping):
+                for name, of in value.items():
+                    self._merge_file(key, name, of)
+            else:
+                _merge(self.main, {key: value}, "", self.changed.setdefault(self.params, []))
+        for name, study in self.studies.items():  # it follows the study that it repeats, to another scale for instance
+            resplit = study.get("resplit") if isinstance(study, Mapping) else None
+            if resplit and resplit["of"] in self.studies:
+                self._merge_file("studies", name, _shared(self.studies[resplit["of"]]))
+
+    def _merge_file(self, folder: str, name: str, values: Any) -> None:
+        path, documents = self.root / folder / f"{name}.yaml", self.documents[folder]
+        if name in documents and isinstance(documents[name], Mapping) and isinstance(values, Mapping):
+            _merge(documents[name], values, "", self.changed.setdefault(path, []))
+            return
+        documents[name] = values
+        self.changed[path] = list(values) if isinstance(values, Mapping) else [""]
+        if folder == "studies" and name not in self.main["studies"]:
+            self.main["studies"].append(name)
+            self.changed.setdefault(self.params, []).append("studies")
+
+    def write(self, source: Path) -> list[str]:
+        """Writes the files that changed, unless the result is not valid; `source` is what its error names."""
+        texts = {path: self._dumped(path) for path, keys in self.changed.items() if keys}
+        try:
+            check(self._settings(texts), self.params)
+        except ParamsError as error:
+            raise error if source == self.params else ParamsError(f"{source}: {error}") from None
+        for path, text in texts.items():
+            path.parent.mkdir(exist_ok=True)
+            write_text(path, text)
+        return [
+            key if path == self.params else f"{path.relative_to(self.root)}: {key}"
+            for path, keys in self.changed.items()
+            for key in dict.fromkeys(keys)
+        ]
+
+    def _dumped(self, path: Path) -> str:
+        document = self.main if path == self.params else self.documents[path.parent.name][path.stem]
+        text = io.StringIO()
+        self.yaml.dump(document, text)
+        return text.getvalue()
+
+    def _settings(self, texts: Mapping[Path, str]) -> dict[str, Any]:
+        safe, texts = YAML(typ="safe"), self.texts | texts
+        settings = safe.load(texts.pop(self.params))
+        for folder, block in FOLDERS.items():
+            settings[block] = {p.stem: safe.load(text) for p, text in texts.items() if p.parent.name == folder}
+        return settings
+
+
+def _yaml() -> YAML:
+    """As the files are written."""
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.representer.add_representer(
+        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
+    return yaml
+
+
+def _shared(study: Mapping[str, Any]) -> dict[str, Any]:
+    """What a resplit study has in common with `study`, and the other way to split."""
+    values = {key: copy.deepcopy(value) for key, value in study.items() if key not in ("reports", "resplit")}
+    values["split"]["by"] = {"image": "group", "group": "image"}[study["split"]["by"]]
+    return values
+
+
+def _merge(into: Any, overlay: Mapping[str, Any], prefix: str, changed: list[str]) -> None:
+    for key, value in overlay.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value and isinstance(into.get(key), Mapping) and into[key]:
+            _merge(into[key], value, f"{path}.", changed)
+        elif into.get(key) != value or (value is None and key not in into):
+            changed.append(path)
+            if isinstance(value, list) and isinstance(into.get(key), list):
+                if not into[key]:
+                    into[key].fa.set_flow_style()  # an empty list has forgotten its style
+                into[key][:] = value  # in place, so that its style and comment stay
+            else:
+                into[key] = copy.deepcopy(value)
