@@ -20,7 +20,7 @@ from classroom.errors import ClassroomError
 
 app = typer.Typer(
     help="One teacher and two students learn together: the pipeline's commands. Each runs in the project's root, "
-    "reads its settings from params.yaml, studies/ and datasets/, and is what the rule or DVC stage of the same name runs.",
+    "reads its settings from params.yaml, studies/ and datasets/, and is what the rule or DVC stage of that name runs.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

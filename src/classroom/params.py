@@ -55,8 +55,8 @@ SHARED_REPORTS = ("baselines", "comparison")
 
 Task = Literal["classification", "segmentation"]
 PictureKind = Literal["all_variants", "diverse", "ensembles", "kd_ml"]
-"""Of a segmentation study's hardest test images: both students of every variant (Figure 4), of every technique's V3 (5),
-the outlines of every technique's V3 ensemble (7), both students of KD + ML with each strategy (9)."""
+"""Of a segmentation study's hardest test images: both students of every variant (Figure 4), of every technique's V3
+(5), the outlines of every technique's V3 ensemble (7), both students of KD + ML with each strategy (9)."""
 Scale = Literal["demo", "small", "paper"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Inside = Annotated[float, Field(gt=0, lt=1)]
@@ -529,7 +529,8 @@ def load(path: Path = Path("params.yaml")) -> dict[str, Any]:
     for folder, block in FOLDERS.items():
         if block in raw:
             raise ParamsError(
-                f"{path}: '{block}' is of an older layout. Each {block} has a file of its own now: {folder}/<name>.yaml."
+                f"{path}: '{block}' is of an older layout. Move each {block} into a file of its own: "
+                f"{folder}/<name>.yaml."
             )
         raw[block] = {file.stem: _readable(file) for file in sorted((path.parent / folder).glob("*.yaml"))}
     return raw

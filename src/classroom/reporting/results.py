@@ -37,7 +37,7 @@ def read_results(paths: Sequence[Path], runs: Path = Path("runs")) -> list[Resul
 
 
 def read_comparison(path: Path, root: Path = Path()) -> ComparedResults:
-    """The results of a study's comparison in `path`, results/comparison/TABLE/STUDY.json: each with its `costs` by seed.
+    """The results of a comparison in `path`, results/comparison/TABLE/STUDY.json, each with its `costs` by seed.
 
     Raises DataError if a file is missing or damaged, or was made from other predictions than lie there today.
     """

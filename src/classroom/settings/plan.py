@@ -1,4 +1,4 @@
-"""Which jobs there are: workflow/plan.yaml, from which both engines read their lists.
+"""Which jobs there are: workflow/plan.yaml, from which both engines take their lists.
 
 DVC takes its matrices and the paths of outputs from lists in one file, and cannot look into the files of the studies
 that another list names. So what decides jobs and paths is written down for it, from the settings and nothing else.
@@ -18,7 +18,7 @@ from classroom.params import METHODS, Params, check
 
 PLAN = Path("workflow/plan.yaml")
 
-HEAD = "# Written by `classroom use`, from params.yaml, studies/ and datasets/: what decides which jobs there are. Do not edit.\n"
+HEAD = "# Which jobs there are. Written from the settings by `classroom check` and Snakemake: do not edit.\n"
 
 
 def plan(params: Params) -> dict[str, Any]:
