@@ -66,7 +66,8 @@ CHANGES = {
         lambda p: p.edit("src/classroom/distill/exchange.py", "  # V3 turns", "  # So V3 turns"),
         Counter(
             train=2, train_offline=1, grid=1, evaluate=3, cost=1, exchange=2, samples=1, grid_search=1,
-            evaluate_methods=1, comparison=1, pictures=1, cka=3, cka_figure=1, cka_table=1, curves=1, agreement=1, site=1,
+            evaluate_methods=1, comparison=1, pictures=1, cka=3, cka_figure=1, cka_table=1, curves=1, agreement=1,
+            site=1,
             export=2, measure=1, deploy=1,
         )
         + COMPARED,
