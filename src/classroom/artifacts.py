@@ -4,6 +4,7 @@
 from typing import Any, Literal, NotRequired, TypedDict
 
 NetworkName = Literal["T", "S1", "S2", "ensemble"]
+SPLIT_NAMES = ("train", "val", "test")
 Scores = dict[str, dict[str, float]]
 """By network and metric, as fractions."""
 

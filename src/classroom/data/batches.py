@@ -13,11 +13,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from classroom.artifacts import Data, Dataset, Splits
+from classroom.artifacts import SPLIT_NAMES, Data, Dataset, Splits
 from classroom.errors import DataError
 from classroom.files import read_json
 
-NAMES = ("train", "val", "test")
 COPIED_AT_ONCE = 256
 """Images, from the disk to a device that keeps them."""
 
@@ -121,8 +120,8 @@ def open_splits(prepared: Path, splits: Path) -> dict[str, SplitData]:
             f"{images.shape}, found {targets.dtype} of shape {targets.shape}. Run `classroom prepare` for this study "
             "again."
         )
-    rows_of = {name: np.flatnonzero(table.split == name) for name in NAMES}
-    if empty := [name for name in NAMES if not len(rows_of[name])]:
+    rows_of = {name: np.flatnonzero(table.split == name) for name in SPLIT_NAMES}
+    if empty := [name for name in SPLIT_NAMES if not len(rows_of[name])]:
         raise DataError(f"{splits}: has no images for {', '.join(empty)}. Run `classroom split` for this study again.")
     return {
         name: SplitData(images, targets, rows, table.id.iloc[rows].tolist(), table.group.iloc[rows].tolist())
@@ -152,9 +151,9 @@ def described(splits: Path) -> Splits:
     if "split" not in table.attrs or not {"label", "split"} <= set(table):
         raise DataError(f"{splits}: does not say how it was split. Run `classroom split` for this study again.")
     labels = sorted(table.label.unique().tolist())
-    found = {name: set(table.label[table.split == name]) for name in NAMES}
-    lacking = {name: [label for label in labels if label not in found[name]] for name in NAMES}
-    train, val, test = (int((table.split == name).sum()) for name in NAMES)
+    found = {name: set(table.label[table.split == name]) for name in SPLIT_NAMES}
+    lacking = {name: [label for label in labels if label not in found[name]] for name in SPLIT_NAMES}
+    train, val, test = (int((table.split == name).sum()) for name in SPLIT_NAMES)
     return {
         "split": table.attrs["split"],
         "train": train,

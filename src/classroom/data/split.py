@@ -10,11 +10,10 @@ import pandas as pd
 from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
+from classroom.artifacts import SPLIT_NAMES
 from classroom.errors import DataError
 from classroom.files import written_whole
 from classroom.params import Split
-
-NAMES = ("train", "val", "test")
 
 
 def assign(index: pd.DataFrame, split: Split) -> pd.Series:
@@ -40,16 +39,16 @@ def assign(index: pd.DataFrame, split: Split) -> pd.Series:
     np.add.at(counts, (unit_of, label_of), 1)
 
     random = np.random.default_rng(split.seed)
-    drawn = random.choice(len(NAMES), size=len(counts), p=np.array(split.percent) / 100)
+    drawn = random.choice(len(SPLIT_NAMES), size=len(counts), p=np.array(split.percent) / 100)
     # Units with the same counts and the same draw are interchangeable: 220,000 images of two labels are six kinds.
     kinds, kind_of, units = np.unique(np.column_stack([counts, drawn]), axis=0, return_inverse=True, return_counts=True)
     moved = _move(kinds[:, :-1], kinds[:, -1], units, np.array(split.percent), parts)
     by_kind = np.lexsort((random.random(len(counts)), kind_of))
     split_of = np.empty(len(counts), dtype=int)
-    split_of[by_kind] = np.repeat(np.tile(np.arange(len(NAMES)), len(kinds)), moved.ravel())
-    assigned = pd.Series(np.array(NAMES)[split_of[unit_of]], index=index.index, name="split")
+    split_of[by_kind] = np.repeat(np.tile(np.arange(len(SPLIT_NAMES)), len(kinds)), moved.ravel())
+    assigned = pd.Series(np.array(SPLIT_NAMES)[split_of[unit_of]], index=index.index, name="split")
     for label, count in index.label.value_counts().items():
-        for name in NAMES if count >= parts else ("train",):
+        for name in SPLIT_NAMES if count >= parts else ("train",):
             if not (index.label[assigned == name] == label).any():
                 raise DataError(
                     f"split by {split.by}: no image '{label}' fell into '{name}'. There are too few; "
@@ -126,7 +125,7 @@ def write(prepared: Path, split: Split, target: Path) -> dict[str, int]:
     table.attrs["split"] = split.model_dump(mode="json")  # travels in the file's metadata
     with written_whole(target) as (temporary,):
         table.to_parquet(temporary, index=False)
-    return {name: int((index.split == name).sum()) for name in NAMES}
+    return {name: int((index.split == name).sum()) for name in SPLIT_NAMES}
 
 
 def _check(index: pd.DataFrame, split: Split, parts: int) -> None:
