@@ -12,8 +12,6 @@ from classroom.errors import ParamsError, suggestion
 
 STRIDES = {"stem": 2, "layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}
 """An encoder's stages by the size of their maps: image ÷ stride. Every one after its last activation."""
-
-
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 

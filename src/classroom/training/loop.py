@@ -59,13 +59,8 @@ def fit(
             for step in range(progress.step, steps):
                 batch = positions[step * settings.batch_size : (step + 1) * settings.batch_size]
                 images, targets = train.batch(batch, device)
-                images, targets = augment(images, targets, zlib.crc32(f"{seed}/{progress.epoch}/{step}".encode()))
-                with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-                    terms = method.losses(images, targets)
-                optimiser.zero_grad(set_to_none=True)
-                total(term.weight * term.value for term in terms).backward()
-                optimiser.step()
-                method.after_step()
+                augmented = augment(images, targets, zlib.crc32(f"{seed}/{progress.epoch}/{step}".encode()))
+                terms = train_step(method, optimiser, settings, *augmented)
                 values = _values(terms)
                 if not all(map(math.isfinite, values)):
                     raise TrainingError(_not_finite(terms, values, progress, step, checkpoints))
@@ -77,6 +72,37 @@ def fit(
             _close_epoch(progress, method, data["val"], settings, steps, device)
             checkpoints.save(progress)
     return progress
+
+
+def make_optimiser(method: Method, settings: Training) -> torch.optim.Optimizer:
+    """Adam over everything that learns in `method`."""
+    learning = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    return torch.optim.Adam(learning, lr=settings.learning_rate, fused=True)
+
+
+def train_step(
+    method: Method, optimiser: torch.optim.Optimizer, settings: Training, images: torch.Tensor, targets: torch.Tensor
+) -> list[Term]:
+    """One step on an augmented batch: losses, backward pass, optimiser. Returns the loss terms.
+
+    Parameters
+    ----------
+    method
+        in training mode
+    optimiser
+        of `make_optimiser`
+    settings
+        Only `precision` is read.
+    images : (B, 3, H, W) in [0, 1]
+    targets : (B, 1, H, W) of {0, 1}, or classes (B,)
+    """
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+        terms = method.losses(images, targets)
+    optimiser.zero_grad(set_to_none=True)
+    total(term.weight * term.value for term in terms).backward()
+    optimiser.step()
+    method.after_step()
+    return terms
 
 
 class Judgement:

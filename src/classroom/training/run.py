@@ -27,7 +27,7 @@ from classroom.networks.reproducible import make_deterministic
 from classroom.params import Augmentation, Training, select
 from classroom.training.checkpoint import Checkpoints, Progress
 from classroom.training.devices import claim_device, free_memory
-from classroom.training.loop import Judgement, fit, judge, predict
+from classroom.training.loop import Judgement, fit, judge, make_optimiser, predict
 
 if TYPE_CHECKING:
     from classroom.training.progress import Show
@@ -77,9 +77,7 @@ def train(
     remarks = method.remarks(_sample(data["train"]))
     for remark in remarks:
         show.log(remark)
-    optimiser = torch.optim.Adam(
-        [p for p in method.parameters() if p.requires_grad], lr=settings.learning_rate, fused=True
-    )
+    optimiser = make_optimiser(method, settings)
     if settings.compile:
         method.compile_networks()
     checkpoints = Checkpoints(checkpoint_folder, identity, checkpoint_minutes, method, optimiser)

@@ -39,7 +39,7 @@ from classroom.methods.base import Method, Term, network_seed
 from classroom.networks.build import Network, build
 from classroom.params import Network as NetworkSettings
 from classroom.params import TaskLoss, select
-from classroom.training import run
+from classroom.training import loop, run, speed
 from classroom.training.checkpoint import Checkpoints, Progress
 from classroom.training.loop import Interruption
 from support.studies import CLASSES_STUDY, ROOT, STUDY, shrink
@@ -165,6 +165,23 @@ def test_an_epoch_is_the_plain_loop_that_one_would_write(tiny: dict, data: Path,
     saved = load_file(tmp_path / "run/weights.safetensors")
     for key, value in network.state_dict().items():
         torch.testing.assert_close(saved[f"S1.{key}"], value, rtol=1e-4, atol=1e-6, msg=key)
+
+
+def test_a_forecast_times_the_step_of_the_training(
+    tiny: dict, monkeypatch: pytest.MonkeyPatch, classes_run: Path
+) -> None:
+    """And knows the size of the weights that a run leaves."""
+    taken = []
+
+    def step(*arguments: Any) -> list[Term]:
+        taken.append(loop.train_step(*arguments))
+        return taken[-1]
+
+    monkeypatch.setattr(speed, "train_step", step)
+    found = speed.measure("kd_ml-v3", CLASSES_STUDY, tiny, classes=7, device="cpu")
+    assert len(taken) == speed.STEPS + 1
+    assert found.training_step > found.prediction > 0
+    assert found.weight_bytes == sum(value.nbytes for value in load_file(classes_run / "weights.safetensors").values())
 
 
 def test_another_seed_gives_other_weights(
