@@ -407,8 +407,7 @@ def picture(name: Annotated[str, typer.Argument(help="A key of `pictures` in par
 @app.command()
 def cka(study: StudyName, method: MethodName, seed: Seed) -> None:
     """Compare the layers of a run's teacher and students: results/cka/STUDY/METHOD/seed-N.parquet."""
-    import json
-
+    from classroom.files import read_metrics
     from classroom.params import select
 
     with _job(f"classroom cka {study} {method} --seed {seed}", only_planned=False) as job:
@@ -424,7 +423,7 @@ def cka(study: StudyName, method: MethodName, seed: Seed) -> None:
         test = open_splits(Path("data/prepared", study), Path("data/splits", f"{study}.parquet"))["test"]
         table = alignment.similarities(networks, alignment.shuffled(test))
         target = Path("results/cka", study, method, f"seed-{seed}.parquet")
-        write(target, table, json.loads((run / "metrics.json").read_text()))
+        write(target, table, read_metrics(run))
     typer.echo(f"{target}: {len(table)} pairs of layers on {table.attrs['images']} images")
 
 

@@ -15,7 +15,7 @@ from classroom.evaluation import predictions
 from classroom.evaluation.costs import costs
 from classroom.evaluation.ensemble import with_ensemble
 from classroom.evaluation.metrics import decide, nothing_to_find, records, score
-from classroom.files import content_hash, read_json
+from classroom.files import content_hash, read_metrics
 
 
 def evaluate(folders: dict[int, Path]) -> Result:
@@ -26,7 +26,7 @@ def evaluate(folders: dict[int, Path]) -> Result:
     was decided for every image. Raises DataError if a run is missing, damaged, disagrees with its own metrics, or
     was made on other data than its siblings.
     """
-    runs = {seed: read_run(folder) for seed, folder in folders.items()}
+    runs = {seed: read_metrics(folder) for seed, folder in folders.items()}
     first_seed, first = next(iter(runs.items()))
     facts: tuple[Literal["data", "networks", "settings"], ...] = ("data", "networks", "settings")
     for seed, run in runs.items():
@@ -64,11 +64,6 @@ def compare(
         for group, of in runs.items()
     }
     return results, taken
-
-
-def read_run(folder: Path) -> Metrics:
-    """What a run says of itself in its metrics.json. Raises DataError if that is missing, damaged or incomplete."""
-    return cast(Metrics, read_json(folder / "metrics.json", Metrics.__required_keys__, "Train this run again."))
 
 
 class Judged(NamedTuple):

@@ -5,11 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 from classroom.artifacts import FactorPoint, GridPoint, Metrics, Scores
 from classroom.evaluation.costs import costs
-from classroom.files import read_json
+from classroom.files import read_metrics
 from classroom.params import Grid
 
 
@@ -24,7 +23,7 @@ def read_points(folder: Path, grid: Grid, seeds: Sequence[int]) -> list[GridPoin
         (*grid.joint, *grid.offline), grid.alpha_1, grid.alpha_2, grid.teacher_share
     ):
         folders = {seed: folder / variant / f"{alpha_1}-{alpha_2}-{share}" / f"seed-{seed}" for seed in seeds}
-        runs = {seed: _read(place / "metrics.json") for seed, place in folders.items()}
+        runs = {seed: read_metrics(place) for seed, place in folders.items()}
         points.append(
             {
                 "variant": variant,
@@ -50,7 +49,7 @@ def read_factors(
     points: list[FactorPoint] = []
     for method, factor in itertools.product(methods, factors):
         folders = {seed: folder / method / str(factor) / f"seed-{seed}" for seed in seeds}
-        runs = {seed: _read(place / "metrics.json") for seed, place in folders.items()}
+        runs = {seed: read_metrics(place) for seed, place in folders.items()}
         first = runs[seeds[0]]
         points.append(
             {
@@ -71,7 +70,3 @@ def _chosen_by(runs: dict[int, Metrics]) -> Scores:
         str(seed): {name: next(iter(scores.values())) for name, scores in run["best"]["val"].items()}
         for seed, run in runs.items()
     }
-
-
-def _read(path: Path) -> Metrics:
-    return cast(Metrics, read_json(path, {"best", "settings", "data"}, "Train this point of the grid again."))

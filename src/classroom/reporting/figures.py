@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from classroom.errors import DataError
 from classroom.evaluation import predictions
 from classroom.evaluation.ensemble import with_ensemble
 from classroom.evaluation.metrics import counts, decide, pooled
+from classroom.files import read_metrics
 from classroom.reporting import heading
 from classroom.reporting.drawing import PREDICTION_COLOUR, TRUTH_COLOUR, png
 from classroom.reporting.pages import Drawing, Page, write_picture
@@ -27,7 +27,7 @@ def samples(run: Path, prepared: Path, scale: str, target: Path) -> None:
     equal steps of the ensemble's IoU from the worst to the best, so that failures show as well as successes.
     """
     ids, stacks = predictions.read(run / "predictions.parquet")
-    about = json.loads((run / "metrics.json").read_text())
+    about = read_metrics(run)
     rows, groups = rows_and_groups(prepared, ids)
     truth = decide(stacks.pop(predictions.TRUTH))
     masks = {name: decide(stack) for name, stack in with_ensemble(stacks).items()}

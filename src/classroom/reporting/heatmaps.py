@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from classroom.errors import DataError
 from classroom.evaluation import predictions
 from classroom.evaluation.ensemble import STUDENTS, with_ensemble
 from classroom.evaluation.metrics import decide
+from classroom.files import read_metrics
 from classroom.reporting import heading, paper
 from classroom.reporting.drawing import PREDICTION_COLOUR, TRUTH_COLOUR, png
 from classroom.reporting.pages import Drawing, Page
@@ -52,7 +52,7 @@ def picture(name: str, kind: str, runs: Mapping[str, Path], prepared: Path, scal
     Raises DataError for runs of different test images, if no test image has a lesion that can be seen, or if none of
     the variants that the kind shows is there.
     """
-    about = json.loads((next(iter(runs.values())) / "metrics.json").read_text())
+    about = read_metrics(next(iter(runs.values())))
     known = [variant for variant in EXCHANGE if variant in runs]
     shown, count, what = {
         "all_variants": (known, 3, "students of every variant"),

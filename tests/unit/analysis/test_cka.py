@@ -35,7 +35,7 @@ from classroom.networks.restore import restore
 from classroom.networks.taps import STRIDES
 from classroom.params import Network as NetworkSettings
 from classroom.reporting import cka as reporting
-from support.fabricated import HISTOPATHOLOGIC, LGG
+from support.fabricated import HISTOPATHOLOGIC, LGG, metrics_of
 from support.rendered import check_sources, markdown_rows, one, page_of
 from support.studies import CLASSES_STUDY, ROOT, STUDY, shrink
 
@@ -487,7 +487,7 @@ def run_of(
     folder.mkdir(parents=True)
     save_file(state, folder / "weights.safetensors")
     facts = {name: net.facts for name, net in method.networks.items()}
-    metrics = {"study": study, "method": method_name, "seed": 0, "data": about, "networks": facts}
+    metrics = metrics_of(study=study, method=method_name, seed=0, data=about, networks=facts)
     (folder / "metrics.json").write_text(json.dumps(metrics))
     return {name: net.eval() for name, net in method.networks.items()}
 

@@ -19,6 +19,7 @@ from classroom.evaluation.evaluate import evaluate
 from classroom.evaluation.grid import read_points
 from classroom.evaluation.metrics import decide, records, score
 from classroom.params import Grid
+from support.fabricated import metrics_of
 
 IDS = ["patient_1_7", "patient_2_3"]
 GROUPS = ["patient_1", "patient_2"]
@@ -304,11 +305,11 @@ def searched(tmp_path: Path) -> Path:
                 value = number / 10 + alpha / 10 + seed / 1000
                 folder = tmp_path / variant / f"{alpha}-0.2-0.5" / f"seed-{seed}"
                 folder.mkdir(parents=True)
-                run = {
-                    "best": {"val": {"S1": {"accuracy": value, "precision": 0.99}}, "test": "not looked at"},
-                    "settings": {"weights": {"S1": {"alpha": alpha}}},
-                    "data": {"synthetic": True},
-                }
+                run = metrics_of(
+                    best={"val": {"S1": {"accuracy": value, "precision": 0.99}}, "test": "not looked at"},
+                    settings={"weights": {"S1": {"alpha": alpha}}},
+                    data={"synthetic": True},
+                )
                 (folder / "metrics.json").write_text(json.dumps(run))
                 (folder / "receipt.json").write_text(json.dumps(RECEIPT | {"seconds": value}))
                 (folder / "predictions.parquet").write_text("of another test")
@@ -333,7 +334,7 @@ def test_a_point_that_was_not_trained_is_named(searched: Path) -> None:
     for content in (None, "", "{}", "[]", '{"best": {"val": {}}}'):
         path.unlink() if content is None else path.write_text(content)
         with pytest.raises(
-            DataError, match=r"kd_off-v1.0\.4-0\.2-0\.5.seed-1.metrics\.json: (cannot be read|lacks ).*point of the"
+            DataError, match=r"kd_off-v1.0\.4-0\.2-0\.5.seed-1.metrics\.json: (cannot be read|lacks ).*Train this run"
         ):
             read_points(searched, GRID, [0, 1])
 

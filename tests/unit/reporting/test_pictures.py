@@ -52,7 +52,7 @@ def runs(tmp_path: Path) -> dict[str, Path]:
         stacks = {"S1": np.zeros_like(truth), "S2": found, predictions.TRUTH: truth}
         predictions.write(folder / "predictions.parquet", list(IMAGES), [stacks])
         data = {"dataset": "lgg", "synthetic": True, "group": "patient"}
-        about = {"study": "lgg-resnet18", "method": variant, "seed": 0, "data": data}
+        about = fabricated.metrics_of(study="lgg-resnet18", method=variant, seed=0, data=data)
         (folder / "metrics.json").write_text(json.dumps(about))
         folders[variant] = folder
     return folders

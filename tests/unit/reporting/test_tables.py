@@ -37,6 +37,7 @@ from support.fabricated import (
     all_twelve,
     alone,
     classifier,
+    metrics_of,
     network,
     result,
     students,
@@ -718,12 +719,8 @@ def leave_pictured_run(folder: Path, synthetic: bool = True, networks: tuple[str
     for name in ("run", "prepared"):
         (folder / name).mkdir(parents=True)
     predictions.write(folder / "run/predictions.parquet", ids, [stacks])
-    about = {
-        "study": "lgg-resnet18",
-        "method": "kd_ml-v3",
-        "seed": 0,
-        "data": {"dataset": "lgg", "synthetic": synthetic, "group": "patient"},
-    }
+    data = {"dataset": "lgg", "synthetic": synthetic, "group": "patient"}
+    about = metrics_of(study="lgg-resnet18", method="kd_ml-v3", seed=0, data=data)
     (folder / "run/metrics.json").write_text(json.dumps(about))
     # The prepared images hold training images as well, and in another order.
     order = ["training_1", *reversed(ids)]
