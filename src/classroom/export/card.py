@@ -172,7 +172,7 @@ def _weights(weights: Mapping[str, Any]) -> str:
 def _metrics(run: Metrics, facts: Mapping[str, Any]) -> Part:
     """Of every network of the run, so that one sees what this one is chosen from; the exported one in bold."""
     columns = [(split, metric) for split in ("val", "test") for metric in METRICS[run["data"]["task"]]]
-    header = ["network", *(f"{heading.SPLIT_NETWORK_LABELS[split]} {LABELS[metric]}" for split, metric in columns)]
+    header = ["network", *(f"{heading.SPLIT_LABELS[split]} {LABELS[metric]}" for split, metric in columns)]
     rows = []
     for network in run["best"]["test"]:
         cells = [

@@ -17,7 +17,7 @@ SOURCES = {
 }
 PAPER_DATASETS = ("histopathologic", "lgg", "ham10000")
 ROLES = {"T": "teacher", "S1": "students", "S2": "students"}
-SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
+SPLIT_LABELS = {"train": "training", "val": "validation", "test": "test"}
 
 
 def caution(scale: str, data: Iterable[Data], beside_paper: bool = True) -> str:
@@ -88,7 +88,7 @@ def data_lines(result: Result) -> list[str]:
         f"**{_of_groups(data['test'], len(set(tested)), group, 'test ')}**",
     ]
     facts += [
-        f"- missing from {SPLIT_NAMES[name]}, too few in the data: {', '.join(missing)}"
+        f"- missing from {SPLIT_LABELS[name]}, too few in the data: {', '.join(missing)}"
         for name, missing in data["lacking"].items()
     ]
     if data["task"] == "segmentation" and not _has_lesions(result):
