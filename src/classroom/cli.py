@@ -536,17 +536,14 @@ def predict(
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 8,
 ) -> None:
     """Run an exported model on images: masks and probabilities of their size, and predictions.csv."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     from classroom.export.model import Model
     from classroom.export.predict import find
     from classroom.export.predict import predict as run
+    from classroom.progress import progress_bar
 
     opened = Model(model)
     jobs, masks = find(images)
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as bar:
+    with progress_bar() as bar:
         task = bar.add_task("images", total=len(jobs))
         run(opened, jobs, out, batch_size, lambda: bar.advance(task))
     left_out = f" (files that are named as masks, left out: {masks})" if masks else ""

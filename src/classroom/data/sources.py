@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from classroom.data import archives, pcam
-from classroom.data.download import download, without_secrets
+from classroom.data.download import download, redact
 from classroom.data.labels import LABELS
 from classroom.data.phantoms import PHANTOMS
 from classroom.data.pixels import digest, read_image, read_mask
@@ -93,7 +93,7 @@ def _kaggle(name: str, handle: str) -> Path:
             return Path(kagglehub.competition_download(competition))
         return Path(kagglehub.dataset_download(handle))
     except Exception as error:  # kagglehub raises whatever requests and its own client raise
-        reason = without_secrets(" ".join(str(error).split()) or type(error).__name__).rstrip(".")
+        reason = redact(" ".join(str(error).split()) or type(error).__name__).rstrip(".")
         rules = (
             f"accept the competition's rules at https://www.kaggle.com/competitions/{competition}/rules, "
             if competition != handle
