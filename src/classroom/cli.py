@@ -161,7 +161,7 @@ def evaluate(study: StudyName, method: MethodName) -> None:
 @app.command()
 def compare(study: StudyName) -> None:
     """Evaluate a study's published methods, its student alone and ours: results/comparison/STUDY.json."""
-    from classroom.evaluation.evaluate import compare as run
+    from classroom.evaluation.evaluate import evaluate_groups as run
     from classroom.files import write_json
     from classroom.params import Comparison, MethodWeights, select
 

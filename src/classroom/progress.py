@@ -1,4 +1,4 @@
-"""What a person sees of a long job: a bar on a terminal, lines in a log."""
+"""Progress of a long job: a bar on a terminal, lines in a log."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeR
 
 
 def progress_bar(*columns: ProgressColumn) -> Progress:
-    """A bar on standard error with these `columns` besides title and time; `disable` is set where that is no terminal.
+    """A bar on standard error with title, these `columns` and the time left; disabled if that is no terminal.
 
-    What is logged while it is shown appears above it.
+    Lines that are logged meanwhile appear above the bar.
     """
     console = Console(stderr=True)
     title = TextColumn("{task.description}", markup=False)

@@ -83,7 +83,7 @@ def records(task: str, quality: float, classes: int, random: np.random.Generator
     true = np.arange(count) % classes
     wrong = np.zeros(count, bool)
     wrong[random.permutation(count)[: round(count * (1 - quality))]] = True
-    return {"decided": np.where(wrong, (true + 1) % classes, true).tolist(), "true": true.tolist()}
+    return {"predicted": np.where(wrong, (true + 1) % classes, true).tolist(), "true": true.tolist()}
 
 
 def result(

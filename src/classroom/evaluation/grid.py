@@ -1,4 +1,4 @@
-"""What a search of weights found on validation. The test split is not looked at."""
+"""The validation metrics of a search of weights. The test split is not read."""
 
 from __future__ import annotations
 
@@ -13,10 +13,25 @@ from classroom.params import Grid
 
 
 def read_points(folder: Path, grid: Grid, seeds: Sequence[int]) -> list[GridPoint]:
-    """Every point of the grid with the validation metric that chooses (fraction), by seed and network.
+    """Every point of a grid search with its selection metric and costs.
 
-    With each what its runs took, by seed. `folder` holds the run folders <variant>/<alpha_1>-<alpha_2>-<teacher_share>/
-    seed-<n>. Raises DataError if a file in one is missing or damaged.
+    Parameters
+    ----------
+    folder
+        holds the runs <variant>/<alpha_1>-<alpha_2>-<teacher_share>/seed-<n>
+    grid
+        `grid` of params.yaml
+    seeds
+        of the runs
+
+    Returns
+    -------
+    The selection metric (a fraction) by seed and network, and the costs by seed.
+
+    Raises
+    ------
+    DataError
+        A file of a run is missing or damaged.
     """
     points: list[GridPoint] = []
     for variant, alpha_1, alpha_2, share in itertools.product(
@@ -32,7 +47,7 @@ def read_points(folder: Path, grid: Grid, seeds: Sequence[int]) -> list[GridPoin
                 "teacher_share": share,
                 "weights": runs[seeds[0]]["settings"]["weights"],
                 "synthetic": runs[seeds[0]]["data"]["synthetic"],
-                "seeds": _chosen_by(runs),
+                "seeds": _selection_metric(runs),
                 "costs": costs(folders),
             }
         )
@@ -42,9 +57,23 @@ def read_points(folder: Path, grid: Grid, seeds: Sequence[int]) -> list[GridPoin
 def read_factors(
     folder: Path, methods: Sequence[str], factors: Sequence[float], seeds: Sequence[int]
 ) -> list[FactorPoint]:
-    """Every factor of a published method's reference weights, with the metric that chooses, as `read_points`.
+    """Every factor of published methods' reference weights with its selection metric and costs, as `read_points`.
 
-    `folder` holds the run folders <method>/<factor>/seed-<n>. Raises DataError as `read_points`.
+    Parameters
+    ----------
+    folder
+        holds the runs <method>/<factor>/seed-<n>
+    methods
+        published methods
+    factors
+        what their reference weights were multiplied by
+    seeds
+        of the runs
+
+    Raises
+    ------
+    DataError
+        A file of a run is missing or damaged.
     """
     points: list[FactorPoint] = []
     for method, factor in itertools.product(methods, factors):
@@ -57,15 +86,15 @@ def read_factors(
                 "factor": factor,
                 "weights": first["settings"]["weights"],
                 "data": first["data"],
-                "seeds": _chosen_by(runs),
+                "seeds": _selection_metric(runs),
                 "costs": costs(folders),
             }
         )
     return points
 
 
-def _chosen_by(runs: dict[int, Metrics]) -> Scores:
-    """By seed and network: the validation metric by which epochs are chosen."""
+def _selection_metric(runs: dict[int, Metrics]) -> Scores:
+    """By seed and network: the validation metric by which epochs are selected."""
     return {
         str(seed): {name: next(iter(scores.values())) for name, scores in run["best"]["val"].items()}
         for seed, run in runs.items()

@@ -159,7 +159,7 @@ def _training(run: Metrics, facts: Mapping[str, Any]) -> list[str]:
     lines = [heading.training_line(settings["training"], [chosen_by]), f"- epochs kept: {epochs}"]
     if "weights" in settings:
         lines.append(f"- method: {run['method']}; weights of its losses: {_weights(settings['weights'])}")
-    return [*lines, *(f"- {remark}" for remark in run["remarks"])]
+    return [*lines, *(f"- {note}" for note in run["notes"])]
 
 
 def _weights(weights: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from classroom.artifacts import Data, NetworkFacts, Result, TrainingSettings
-from classroom.evaluation.metrics import LABELS, METRICS, nothing_to_find
+from classroom.evaluation.metrics import LABELS, METRICS, all_masks_empty
 
 SOURCES = {
     "phantom": "synthetic phantoms drawn by this program",
@@ -114,7 +114,7 @@ def _has_lesions(result: Result) -> bool:
     """Whether the true mask of any test image has a pixel, by the counts of any network."""
     tested = next(iter(result["seeds"].values()))["test_images"]
     counts: Any = next((of for key, of in tested.items() if key not in ("id", "group")), {})
-    return not nothing_to_find(counts)
+    return not all_masks_empty(counts)
 
 
 def split_by(data: Data) -> str:

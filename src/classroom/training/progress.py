@@ -1,4 +1,4 @@
-"""What a person sees of a training: a bar on a terminal, a line per epoch in a log."""
+"""Shows a training: a bar on a terminal, a line per epoch in a log."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class Show:
         if self.bar.disable and progress.step == steps:
             seconds = time.monotonic() - self.logged_at
             self.logged_at = time.monotonic()
-            self.log(f"epoch {progress.epoch + 1}/{epochs}: loss {loss:.4f}, {seconds:.1f} s{_scales(progress)}")
+            self.log(f"epoch {progress.epoch + 1}/{epochs}: loss {loss:.4f}, {seconds:.1f} s{_terms(progress)}")
 
     def log(self, message: str) -> None:
         log(f"{self.title}: {message}")
 
 
-def _scales(progress: Progress) -> str:
-    """Every term as it is minimised: whether their weights suit each other is to be seen."""
+def _terms(progress: Progress) -> str:
+    """The weighted terms, which show whether their weights suit each other."""
     if len(progress.weighted) < 2:
         return ""
     return "; " + ", ".join(f"{key} {value / progress.step:.3g}" for key, value in progress.weighted.items())

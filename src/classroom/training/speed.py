@@ -1,4 +1,4 @@
-"""How long a training step takes on this machine, measured on random images."""
+"""Measures how long a training step takes on this machine, on random images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STEPS = 3
 
 @dataclass(frozen=True)
 class Speed:
-    """Of one method: seconds per batch, and bytes of the weights that a run leaves."""
+    """Of one method: seconds per batch, and bytes of a run's weights."""
 
     training_step: float
     prediction: float
@@ -31,9 +31,25 @@ class Speed:
 
 
 def measure(method_name: str, study: str, raw: dict[str, Any], classes: int, device: str) -> Speed:
-    """Median of a few real steps (augmentation, losses, backward, Adam) and predictions, after one to warm up.
+    """The median time of a few training steps and predictions, after one to warm up.
 
-    The networks have random weights whatever the settings say, which takes the same time and asks no hub.
+    The networks always have random weights: that takes the same time and downloads nothing.
+
+    Parameters
+    ----------
+    method_name, study
+        name the method
+    raw
+        params.yaml as read
+    classes
+        number of classes; ignored for segmentation
+    device
+        as in `devices.choose_device`
+
+    Raises
+    ------
+    ClassroomError
+        Whatever building the networks raises.
     """
     raw = copy.deepcopy(raw)
     task, size = raw["study"][study]["task"], raw["study"][study]["image_size"]

@@ -414,7 +414,7 @@ def test_networks_come_back_as_they_were_even_after_an_error() -> None:
 
 
 def test_the_batch_s_own_statistics_play_no_part(table: pd.DataFrame) -> None:
-    """Networks are judged in eval mode even if they come in train mode."""
+    """Networks are evaluated in eval mode even if they come in train mode."""
     training = {name: net.train() for name, net in teacher_and_student().items()}
     pd.testing.assert_frame_equal(similarities(training, [X]), table)
 

@@ -323,7 +323,7 @@ def test_what_a_split_lacks_is_written_down(tmp_path, rare):
         index["label"] = (index.label == "rare").astype(int)
     index.to_parquet(tmp_path / "index.parquet", index=False)
     split.write(tmp_path, Split(percent=PAPER, by="group", seed=0), tmp_path / "splits.parquet")
-    about = batches.described(tmp_path / "splits.parquet")
+    about = batches.read_splits(tmp_path / "splits.parquet")
     assert about["lacking"] == {"val": [rare], "test": [rare]}
     assert json.loads(json.dumps(about)) == about
 
@@ -344,7 +344,7 @@ def test_the_reported_sizes_are_those_of_the_file(tiny_study, tmp_path):
     table = pd.read_parquet(tmp_path / "splits.parquet")
     assert sizes == {name: int((table.split == name).sum()) for name in SPLIT_NAMES}
     assert sum(sizes.values()) == len(pd.read_parquet(tiny_study / "prepared" / "index.parquet"))
-    assert batches.described(tmp_path / "splits.parquet") == {
+    assert batches.read_splits(tmp_path / "splits.parquet") == {
         "split": {"percent": [60, 20, 20], "by": "image", "seed": 7},
         **sizes,
         "lacking": {},

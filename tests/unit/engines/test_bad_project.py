@@ -309,7 +309,7 @@ ANOTHER_MACHINE = {
     ),
     "targets: classes": (
         array(f"{PREPARED}/targets.npy", lambda a: a[:, 0, 0]),
-        rf"{PREPARED}/dataset\.json: not of the arrays beside it\. Run `classroom prepare` .*",
+        rf"{PREPARED}/dataset\.json: does not describe the arrays next to it\. Run `classroom prepare` .*",
     ),
     "description: cut off": (
         cut(f"{PREPARED}/dataset.json"), rf"{PREPARED}/dataset\.json: cannot be read .*Run `classroom prepare` .*",

@@ -536,7 +536,7 @@ def test_one_seed_and_few_groups_are_cautioned_of(tmp_path: Path) -> None:
     variants_table("table4", "small", [0], results, student, tmp_path / "table4.md")
     text = (tmp_path / "table4.md").read_text()
     assert "**Only 9 test patients: intervals from so few are too narrow. One seed only" in text
-    assert {row[-1] for row in markdown_tables(tmp_path / "table4.md")[1][1:]} == {"too few patients to tell"}
+    assert {row[-1] for row in markdown_tables(tmp_path / "table4.md")[1][1:]} == {"too few patients for a test"}
 
 
 def test_without_v3_nothing_is_compared(table4: Path) -> None:
@@ -658,7 +658,7 @@ def test_the_papers_printed_numbers_are_there() -> None:
 def leave_results(path: Path, method: str, hashes: dict[str, str]) -> Path:
     """As far as reading looks at them: of which predictions they were made."""
     seeds = {seed: {"predictions": digest} for seed, digest in hashes.items()}
-    rest = dict.fromkeys(("data", "networks", "extra_parameters", "remarks", "settings"))
+    rest = dict.fromkeys(("data", "networks", "extra_parameters", "notes", "settings"))
     path.write_text(json.dumps({"study": "lgg-resnet18", "method": method, "seeds": seeds, **rest}))
     return path
 
@@ -715,7 +715,7 @@ def leave_pictured_run(folder: Path, synthetic: bool = True, networks: tuple[str
         for index in range(len(ids)):
             rows = 12 - index if name != "T" else 6 + index
             stacks[name][index, 4:rows, 4 : 12 - shift] = 200
-    stacks[predictions.TRUTH] = truth.astype(np.uint8) * 255
+    stacks[predictions.GROUND_TRUTH] = truth.astype(np.uint8) * 255
     for name in ("run", "prepared"):
         (folder / name).mkdir(parents=True)
     predictions.write(folder / "run/predictions.parquet", ids, [stacks])
@@ -825,10 +825,10 @@ def test_images_without_lesion_are_not_shown(tmp_path: Path, figure: Callable[[P
     leave_pictured_run(tmp_path)
     path = tmp_path / "run/predictions.parquet"
     ids, stacks = predictions.read(path)
-    stacks[predictions.TRUTH][[5, 6]] = 0
+    stacks[predictions.GROUND_TRUTH][[5, 6]] = 0
     predictions.write(path, ids, [stacks])
     assert ious_of(figure(tmp_path)) == expected_ious(4, 3, 2, 1)
-    stacks[predictions.TRUTH][:] = 0
+    stacks[predictions.GROUND_TRUTH][:] = 0
     predictions.write(path, ids, [stacks])
     with pytest.raises(DataError, match="no test image has a lesion, so there is nothing to show"):
         draw(tmp_path)
