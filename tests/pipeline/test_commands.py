@@ -51,7 +51,7 @@ ADVERSARIAL = {"methods/adversary.py", "networks/discriminator.py", "distill/mas
 # Of a process of their own.
 APART = {"export/memory.py"}
 
-CODE_PACKAGES = ("data/readers/__init__.py", "data/phantoms/__init__.py")
+CODE_PACKAGES = ("data/readers/__init__.py", "data/synthetic/__init__.py")
 
 
 @pytest.mark.parametrize(("tree", "names"), [("finished_once", STAGES), ("finished_studies", CLASSES_STAGES)])

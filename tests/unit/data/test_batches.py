@@ -106,7 +106,7 @@ def test_classes_are_mixed_within_an_epoch() -> None:
 @pytest.mark.parametrize("name", ["val", "test"])
 @pytest.mark.parametrize("batch_size", [8, 1000])
 def test_what_is_judged_is_never_balanced(tiny_classes_study: Path, name: str, batch_size: int) -> None:
-    """All images once, in the order of the ids beside which the predictions are written."""
+    """All images once, in the order of the ids next to which the predictions are written."""
     part = open_splits(tiny_classes_study / "prepared", tiny_classes_study / "splits.parquet")[name]
     table = pd.read_parquet(tiny_classes_study / "splits.parquet").query("split == @name")
     assert (part.ids, part.groups) == (table.id.tolist(), table.group.tolist())

@@ -25,7 +25,7 @@ import pandas as pd
 import pytest
 import tifffile
 
-from classroom.data import archives, download, pcam, phantoms, sources
+from classroom.data import archives, download, pcam, sources, synthetic
 from classroom.errors import ClassroomError, DataError
 from classroom.params import Dataset, Download, Phantom
 
@@ -540,7 +540,7 @@ def test_an_archive_is_unpacked_unchanged(tmp_path, name):
 def test_an_archive_that_does_not_fit_on_the_disk_says_what_it_takes(tmp_path, monkeypatch):
     (tmp_path / "a.zip").write_bytes(zipped({"a.bin": CONTENT}))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 2_000_000))
-    with pytest.raises(DataError, match="unpacked it takes 3 MB, and 2 MB are free"):
+    with pytest.raises(DataError, match="needs 3 MB unpacked, and 2 MB are free"):
         archives.unpack(tmp_path / "a.zip", tmp_path / "out")
 
 
@@ -559,14 +559,14 @@ def test_a_disk_that_fills_up_while_unpacking_leaves_nothing_half(tmp_path, monk
 # --- the source `download` ---
 
 
-def phantom_archive(folder: Path, reader: str, groups: int = 4, images: int = 2) -> bytes:
+def synthetic_archive(folder: Path, reader: str, groups: int = 4, images: int = 2) -> bytes:
     settings = Phantom(groups=groups, images_per_group=images, size=32, seed=0)
-    phantoms.PHANTOMS[reader](folder, settings)
+    synthetic.GENERATORS[reader](folder, settings)
     return zipped({str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()})
 
 
 def test_a_dataset_is_downloaded_unpacked_and_found(server, tmp_path):
-    file = web(server, "/lgg.zip", phantom_archive(tmp_path / "made", "lgg"))
+    file = web(server, "/lgg.zip", synthetic_archive(tmp_path / "made", "lgg"))
     settings = dataset("lgg", "download", download=(file,))
     assert sources.fetch("lgg", settings, tmp_path / "raw", tmp_path / "downloads") == 8
     assert len(list((tmp_path / "raw" / "kaggle_3m").rglob("*.tif"))) == 16
@@ -579,7 +579,7 @@ def test_a_dataset_is_downloaded_unpacked_and_found(server, tmp_path):
 def test_images_and_masks_may_come_in_different_archives(server, tmp_path):
     """HAM10000's masks are a download of their own."""
     made = tmp_path / "made"
-    phantom_archive(made, "ham10000")
+    synthetic_archive(made, "ham10000")
     images = {str(path.relative_to(made)): path.read_bytes() for path in made.rglob("*.*") if path.suffix != ".png"}
     masks = {path.name: path.read_bytes() for path in made.rglob("*.png")}
     files = web(server, "/data.zip", zipped(images)), web(server, "/more/data.zip", zipped(masks))
@@ -591,7 +591,7 @@ def test_images_and_masks_may_come_in_different_archives(server, tmp_path):
 
 @pytest.mark.parametrize(("path", "said"), [("/gone.zip", "the server answers 404"), ("/lgg.zip", "MD5 hash differs")])
 def test_a_failed_download_names_the_setting(server, tmp_path, path, said):
-    good = web(server, "/lgg.zip", phantom_archive(tmp_path / "made", "lgg"))
+    good = web(server, "/lgg.zip", synthetic_archive(tmp_path / "made", "lgg"))
     files = (good, Download(url=server.url + path, checksum=md5(b"")))
     message = rf"^params\.yaml: dataset\.lgg\.download\[1\]: {server.url}{path}: {said}"
     with pytest.raises(DataError, match=message):
@@ -770,7 +770,7 @@ def kaggle(monkeypatch) -> dict[str, Path | Exception]:
 def test_several_datasets_of_kaggle_are_searched_together(kaggle, tmp_path):
     """Kaggle's images lie there twice, in folders spelt differently; and the masks are another dataset."""
     made = tmp_path / "made"
-    phantom_archive(made, "ham10000")
+    synthetic_archive(made, "ham10000")
     shutil.copytree(made / "HAM10000_images_part_1", made / "ham10000_images_part_1")
     (made / "hmnist_28_28_L.csv").write_text("not ours")
     (tmp_path / "masks").mkdir()
@@ -785,7 +785,7 @@ def test_several_datasets_of_kaggle_are_searched_together(kaggle, tmp_path):
 
 
 def test_a_competitions_data_are_fetched_as_such(kaggle, tmp_path):
-    phantom_archive(tmp_path / "made", "histopathologic")
+    synthetic_archive(tmp_path / "made", "histopathologic")
     (tmp_path / "made" / "test").mkdir()
     (tmp_path / "made" / "test" / "secret.tif").write_bytes(b"without a label")
     kaggle["competition histopathologic-cancer-detection"] = tmp_path / "made"

@@ -176,7 +176,7 @@ def rare_index(rare: int, per_group: int = 1, common: int = 141) -> pd.DataFrame
 @pytest.mark.parametrize("by", ["image", "group"])
 @pytest.mark.parametrize(("rare", "per_group"), [(4, 1), (4, 2), (4, 4), (1, 1), (2, 1), (3, 3)])
 def test_a_rare_label_is_never_missing_from_training(rare, per_group, by, recwarn):
-    """4 of 145 images, as few as a phantom's dermatofibromas: a class never seen in training cannot be learnt."""
+    """4 of 145 images, as few as synthetic dermatofibromas: a class never seen in training cannot be learnt."""
     index = rare_index(rare, per_group)
     for seed in range(15):
         assigned = split.assign(index, Split(percent=PAPER, by=by, seed=seed))

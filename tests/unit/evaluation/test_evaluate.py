@@ -385,7 +385,7 @@ def test_a_run_without_predictions_is_named(runs: dict[int, Path]) -> None:
 def test_runs_of_other_data_networks_or_settings_are_not_averaged(
     fact: str, value: dict[str, Any], runs: dict[int, Path]
 ) -> None:
-    """A mean over a phantom's run and a patient's would be a number of nothing."""
+    """A mean over a run on synthetic images and one on patients' would be a number of nothing."""
     leave_run(runs[7], 7, {"T": TEACHER, "S1": SECOND, "S2": FIRST}, **{fact: value})
     with pytest.raises(DataError, match=f"seed-7: other {fact} than seed 0's run.*Train this method again"):
         evaluate(runs)

@@ -44,7 +44,7 @@ from support.fabricated import (
 )
 from support.rendered import check_sources, check_tex, markdown_rows, markdown_tables, one
 
-PHANTOMS = LGG | {"source": "phantom", "synthetic": True}
+SYNTHETIC = LGG | {"source": "phantom", "synthetic": True}
 
 
 def render(
@@ -240,7 +240,7 @@ def headed(scale: str, data: dict[str, Any], folder: Path) -> tuple[str, str, pd
 def test_synthetic_images_are_cautioned_of_at_every_scale(tmp_path: Path) -> None:
     """A demo must not pass for a reproduction, in whichever file it is found."""
     for scale in ("demo", "small", "paper"):
-        markdown, tex, table = headed(scale, PHANTOMS, tmp_path)
+        markdown, tex, table = headed(scale, SYNTHETIC, tmp_path)
         assert "**Synthetic images, not patients: nothing here reproduces the paper.**" in markdown
         assert markdown.index("Synthetic images") < markdown.index("| technique")
         assert "% Synthetic images, not patients" in tex
@@ -339,7 +339,7 @@ def test_baselines_stand_beside_the_papers_table_2(baselines: list[dict[str, Any
 
 def test_thin_stand_ins_are_named_after_what_they_stand_for(tmp_path: Path) -> None:
     thin = network("tu-resnet50", 2_054_917, encoder_options={"channels": [16, 32, 64, 128]}, weights="random")
-    baselines_table("table2", "demo", [0], [alone("teacher", [0.8], thin, data=PHANTOMS)], tmp_path / "table2.md")
+    baselines_table("table2", "demo", [0], [alone("teacher", [0.8], thin, data=SYNTHETIC)], tmp_path / "table2.md")
     _, row = markdown_rows(tmp_path / "table2.md")
     assert row[0] == "resnet50"
     assert "with channels [16, 32, 64, 128], 2.1 M parameters, random weights" in row[1]
@@ -774,7 +774,7 @@ def expected_ious(*slices: int) -> list[str]:
     return [f"IoU {100 * 7 * (8 - index) / 64:.0f}" for index in slices]
 
 
-def test_a_picture_says_what_it_shows_and_of_phantoms_that_they_are(
+def test_a_picture_says_what_it_shows_and_whether_it_is_synthetic(
     tmp_path: Path, figure: Callable[[Path], Figure]
 ) -> None:
     for synthetic in (True, False):
