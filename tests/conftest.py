@@ -57,13 +57,13 @@ def tiny(raw: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `raw`, `prepared` and `splits.parquet` of a tiny segmentation of synthetic images; read only."""
+    """A folder with `raw`, `prepared` and `splits.parquet` of a tiny segmentation of phantoms; read only."""
     return _made(STUDY, tmp_path_factory.mktemp("tiny-study"))
 
 
 @pytest.fixture(scope="session")
 def tiny_classes_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `raw`, `prepared` and `splits.parquet` of a tiny classification of synthetic images; read only."""
+    """A folder with `raw`, `prepared` and `splits.parquet` of a tiny classification of phantoms; read only."""
     return _made(CLASSES_STUDY, tmp_path_factory.mktemp("tiny-classes-study"))
 
 

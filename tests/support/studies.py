@@ -32,14 +32,14 @@ NETWORKS = {
     "segmentation": {"teacher": THIN, "student": THIN},
     "classification": {"teacher": THIN_TEACHER, "student": THIN_CLASSIFIER},
 }
-SYNTHETIC = {"histopathologic": (22, 3), "lgg": (22, 3), "ham10000": (60, 2)}
+PHANTOMS = {"histopathologic": (22, 3), "lgg": (22, 3), "ham10000": (60, 2)}
 """Of every dataset so many groups, with so many images each, that all classes and splits have some."""
 
 
 def shrink(raw: dict[str, Any]) -> dict[str, Any]:
-    """The same settings with the smallest synthetic datasets and networks that cover every path."""
+    """The same settings with the smallest phantoms and networks that still go every way: seconds, not minutes."""
     raw = copy.deepcopy(raw)
-    for name, (groups, images) in SYNTHETIC.items():
+    for name, (groups, images) in PHANTOMS.items():
         raw["dataset"][name]["phantom"] = {"groups": groups, "images_per_group": images, "size": 32, "seed": 0}
     for study in raw["study"].values():
         study["image_size"] = 32

@@ -10,7 +10,7 @@ from classroom.artifacts import Data, NetworkFacts, Result, TrainingSettings
 from classroom.evaluation.metrics import LABELS, METRICS, all_masks_empty
 
 SOURCES = {
-    "phantom": "synthetic images drawn by this program",
+    "phantom": "synthetic phantoms drawn by this program",
     "directory": "images from a local folder",
     "kaggle": "the Kaggle download",
     "download": "the published download",
