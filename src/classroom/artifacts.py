@@ -4,6 +4,7 @@
 from typing import Any, Literal, NotRequired, TypedDict
 
 NetworkName = Literal["T", "S1", "S2", "ensemble"]
+SPLIT_NAMES = ("train", "val", "test")
 Scores = dict[str, dict[str, float]]
 """By network and metric, as fractions."""
 
@@ -94,8 +95,8 @@ class RunSettings(LossSettings):
     balance: str
 
 
-class ImageRecords(TypedDict):
-    """Of every test image, in one order, its id, its group and by network what `evaluation.metrics.records` keeps."""
+class PerImageCounts(TypedDict):
+    """Of the test images, in one order: id, group and, by network, `evaluation.metrics.per_image_counts`."""
 
     id: list[str]
     group: list[str]
@@ -112,7 +113,7 @@ class MethodFacts(TypedDict):
     method: str
     data: Data
     extra_parameters: int
-    remarks: list[str]
+    notes: list[str]
     settings: RunSettings
 
 
@@ -143,7 +144,7 @@ class Metrics(RunFacts):
     last: LastEpoch
     terms: dict[str, float]
     """Mean of every weighted loss term in the last epoch, by network and term."""
-    test_images: ImageRecords
+    test_images: PerImageCounts
 
 
 class SeedResult(TypedDict):
@@ -158,7 +159,7 @@ class SeedResult(TypedDict):
     """With the teacher's decisions as the ground truth; empty without a teacher."""
     last_epoch_test: Scores
     last_epoch_terms: dict[str, float]
-    test_images: ImageRecords
+    test_images: PerImageCounts
 
 
 class Result(MethodFacts):

@@ -166,7 +166,7 @@ def evaluate(
 
 def _evaluate_published(study: str) -> None:
     """A study's published methods, its student alone and ours, in one file for the comparison."""
-    from classroom.evaluation.evaluate import compare as run
+    from classroom.evaluation.evaluate import evaluate_groups as run
     from classroom.files import write_json
     from classroom.params import Comparison, PublishedMethod, select
 
@@ -265,8 +265,7 @@ def explain(
 @app.command()
 def cka(study: StudyName, method: MethodName, seed: Seed) -> None:
     """Compare the layers of a run's teacher and students: results/cka/STUDY/METHOD/seed-N.parquet."""
-    import json
-
+    from classroom.files import read_metrics
     from classroom.params import select
 
     with _job(f"classroom cka {study} {method} --seed {seed}", only_planned=False) as job:
@@ -282,7 +281,7 @@ def cka(study: StudyName, method: MethodName, seed: Seed) -> None:
         test = open_splits(Path("data/prepared", study), Path("data/splits", f"{study}.parquet"))["test"]
         table = alignment.similarities(networks, alignment.shuffled(test))
         target = Path("results/cka", study, method, f"seed-{seed}.parquet")
-        write(target, table, json.loads((run / "metrics.json").read_text()))
+        write(target, table, read_metrics(run))
     typer.echo(f"{target}: {len(table)} pairs of layers on {table.attrs['images']} images")
 
 
@@ -336,17 +335,14 @@ def predict(
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 8,
 ) -> None:
     """Run an exported model on images: masks and probabilities of their size, and predictions.csv."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     from classroom.export.model import Model
     from classroom.export.predict import find
     from classroom.export.predict import predict as run
+    from classroom.progress import progress_bar
 
     opened = Model(model)
     jobs, masks = find(images)
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as bar:
+    with progress_bar() as bar:
         task = bar.add_task("images", total=len(jobs))
         run(opened, jobs, out, batch_size, lambda: bar.advance(task))
     left_out = f" (files that are named as masks, left out: {masks})" if masks else ""

@@ -12,8 +12,9 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from classroom.artifacts import Metrics
 from classroom.errors import ClassroomError, DataError
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -121,6 +122,11 @@ def read_json(path: Path, names: Iterable[str], remedy: str) -> dict[str, Any]:
     if missing := set(names) - content.keys():
         raise DataError(f"{path}: lacks {', '.join(sorted(missing))}. {remedy}")
     return content
+
+
+def read_metrics(run: Path) -> Metrics:
+    """The metrics.json in the folder of a run. Raises DataError if it is missing, damaged or incomplete."""
+    return cast(Metrics, read_json(run / "metrics.json", Metrics.__required_keys__, "Train this run again."))
 
 
 def write_json(path: Path, value: Any) -> None:

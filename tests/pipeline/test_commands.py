@@ -41,7 +41,7 @@ CLASSES_STAGES = [
 # Settings, types and messages, not results: see the head of dvc.yaml.
 PLUMBING = {
     "__init__.py", "artifacts.py", "cli.py", "errors.py", "files.py", "params.py", "section.py", "method_settings.py",
-    "methods/names.py", "training/progress.py", "training/devices.py", "places.py", "settings/plan.py",
+    "methods/names.py", "progress.py", "training/progress.py", "training/devices.py", "places.py", "settings/plan.py",
     "reporting/registry.py",
 }  # fmt: skip
 
@@ -51,7 +51,7 @@ ADVERSARIAL = {"methods/adversary.py", "networks/discriminator.py", "distill/mas
 # Of a process of their own.
 APART = {"export/memory.py"}
 
-CODE_PACKAGES = ("data/readers/__init__.py", "data/phantoms/__init__.py")
+CODE_PACKAGES = ("data/readers/__init__.py", "data/synthetic/__init__.py")
 
 
 @pytest.mark.parametrize(("tree", "names"), [("finished_once", STAGES), ("finished_studies", CLASSES_STAGES)])

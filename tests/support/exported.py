@@ -14,7 +14,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from classroom.cli import main
-from classroom.data.batches import described, open_splits
+from classroom.data.batches import open_splits, read_splits
 from classroom.methods.make import make
 from classroom.params import Training, select
 from classroom.training import run as training
@@ -107,7 +107,7 @@ def brightness(path: Path, task: str = "segmentation", weights: int = 0, **chang
 def finished_run(raw: dict[str, Any], data: Path, method_name: str, folder: Path) -> Path:
     """A folder as a run on the CPU leaves it, of networks as they were before their first step."""
     prepared, splits = data / "prepared", data / "splits.parquet"
-    about = {**json.loads((prepared / "dataset.json").read_text()), **described(splits)}
+    about = {**json.loads((prepared / "dataset.json").read_text()), **read_splits(splits)}
     study = {"segmentation": STUDY, "classification": CLASSES_STUDY}[about["task"]]
     method = make(
         method_name, study, raw, 0, None, about["task"],
@@ -124,7 +124,7 @@ def finished_run(raw: dict[str, Any], data: Path, method_name: str, folder: Path
         "seed": 0,
         "data": about,
         "extra_parameters": 0,
-        "remarks": [],
+        "notes": [],
         "settings": method.settings | {"training": settings.model_dump(mode="json"), "balance": "none"},
     }
     training.save(method, progress, open_splits(prepared, splits), settings, torch.device("cpu"), folder, record)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from classroom.artifacts import Metrics
 from classroom.distill.exchange import EXCHANGE
 from classroom.evaluation.metrics import score
 from classroom.params import VARIANTS
@@ -52,6 +53,11 @@ HAM10000 = LGG | {
 TRAINING = {"epochs": 12, "batch_size": 8, "learning_rate": 0.0001, "precision": "fp32", "threads": 2}
 
 
+def metrics_of(**facts: Any) -> dict[str, Any]:
+    """A run's metrics.json with these facts, and null for those that a test does not read."""
+    return dict.fromkeys(sorted(Metrics.__required_keys__)) | facts
+
+
 def network(encoder: str = "resnet18", parameters: int = 14_328_209, **changes: Any) -> dict[str, Any]:
     """The facts of a U-Net."""
     facts = {"task": "segmentation", "encoder": encoder, "encoder_options": {}, "weights": "hub"}
@@ -77,7 +83,7 @@ def records(task: str, quality: float, classes: int, random: np.random.Generator
     true = np.arange(count) % classes
     wrong = np.zeros(count, bool)
     wrong[random.permutation(count)[: round(count * (1 - quality))]] = True
-    return {"decided": np.where(wrong, (true + 1) % classes, true).tolist(), "true": true.tolist()}
+    return {"predicted": np.where(wrong, (true + 1) % classes, true).tolist(), "true": true.tolist()}
 
 
 def result(

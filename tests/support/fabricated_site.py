@@ -6,6 +6,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from classroom.reporting.grid import grid_report
+
 from classroom.distill.exchange import EXCHANGE
 from classroom.distill.grid import weights_at
 from classroom.reporting.baselines import baselines_table
@@ -13,7 +15,6 @@ from classroom.reporting.cost import cost_table
 from classroom.reporting.curves import agreement
 from classroom.reporting.exchange import exchange_tables
 from classroom.reporting.fidelity import fidelity_table
-from classroom.reporting.grid import grid_report
 from classroom.reporting.pages import write_picture
 from classroom.reporting.site import site
 from classroom.reporting.variants import variants_table

@@ -16,7 +16,7 @@ SOURCE = ROOT / "src" / "classroom"
 # From the top down: a package may import what stands below it.
 LAYERS = [
     "cli", "engines", "export", "reporting", "analysis", "training", "methods", "distill", "networks", "data",
-    "evaluation", "files", "params", "method_settings", "section", "errors", "artifacts",
+    "evaluation", "files", "params", "progress", "method_settings", "section", "errors", "artifacts",
 ]  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from torch import nn
 from classroom.data.batches import SplitData
 from classroom.errors import ParamsError, TrainingError
 from classroom.networks.build import Network
-from classroom.networks.taps import STRIDES, find, stages_of
+from classroom.networks.taps import STRIDES, blocks_of, find, stages_of
 
 LEAST_BATCH = 4
 """HSIC_1 divides by n − 3."""
@@ -30,7 +30,6 @@ RESOLUTION = 1e-12
 AT_ONCE = 2**12
 """Features of an image that are summed in float32, before the sums in float64: of a batch, what a cache holds."""
 HEADS = ("classifier", "segmentation_head")
-CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 IDLE = (nn.Identity, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Dropout, nn.Dropout2d)
 """Modules that make no stem."""
 
@@ -38,13 +37,12 @@ IDLE = (nn.Identity, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Adapti
 def layers_of(body: nn.Module) -> dict[str, str]:
     """The layers that are compared, from the image to the logits: readable name → module path.
 
-    The rule: `stem`, the encoder's last module before its first block, pooling aside; every block, which is an
-    innermost member of a container (`nn.Sequential` and such) with two or more convolutions: a residual block, a
-    depthwise-separable one, one of the decoder's; `conv6`, where it is there; `logits`. A block's name is its path
-    without `encoder.`. An encoder without such blocks gives its stages.
+    The rule: `stem`, the encoder's last module before its first block, pooling aside; every block (`blocks_of`);
+    `conv6`, where it is there; `logits`. A block's name is its path without `encoder.`. An encoder without blocks
+    gives its stages.
     """
     modules = dict(body.named_modules())
-    blocks = _blocks(body)
+    blocks = blocks_of(body)
     stem = _stem(modules, blocks)
     layers = {"stem": stem} if stem else {name: name for name in stages_of(body.get_submodule("encoder"))}
     layers |= {path.removeprefix("encoder.").removeprefix("model."): path for path in blocks}
@@ -203,19 +201,6 @@ def _chosen(name: str, body: nn.Module, asked: Sequence[str] | None) -> dict[str
                 f"CKA: layer '{layer}' does not exist in {name}. Layers: {', '.join(known)}, or the path of any module."
             ) from None
     return {layer: known.get(layer, layer) for layer in asked}
-
-
-def _blocks(body: nn.Module) -> list[str]:
-    members = [
-        f"{path}.{name}" if path else name
-        for path, module in body.named_modules()
-        if isinstance(module, CONTAINERS)
-        for name, member in module.named_children()
-        if sum(isinstance(inner, nn.Conv2d) for inner in member.modules()) > 1
-    ]
-    order = {path: number for number, (path, _) in enumerate(body.named_modules())}
-    innermost = [path for path in members if not any(other.startswith(f"{path}.") for other in members)]
-    return sorted(innermost, key=order.__getitem__)
 
 
 def _stem(modules: Mapping[str, nn.Module], blocks: Sequence[str]) -> str | None:

@@ -1,4 +1,4 @@
-"""Unpacking downloads: .zip, .tar, .tar.gz and single .gz files, none of which may write outside its folder."""
+"""Unpacks downloads: .zip, .tar, .tar.gz and single .gz files; none may write outside its folder."""
 
 from __future__ import annotations
 
@@ -15,24 +15,23 @@ from classroom.errors import DataError
 from classroom.files import folder_written_whole
 
 LARGEST = 1 << 30
-"""Bytes that any archive may unpack to; a larger total must be plausible for its size."""
+"""Bytes that every archive may unpack to; a larger total is limited by RATIO."""
 RATIO = 200
-"""Times its own size that an archive may unpack to. Images are compressed already: theirs is about 1."""
+"""Maximum ratio of unpacked to packed size. Images are compressed already: their ratio is about 1."""
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".gz")
 
 
 def is_archive(path: Path) -> bool:
-    """Whether `unpack` knows what to do with a file of this name."""
+    """Whether `unpack` supports files of this name."""
     return path.name.lower().endswith(ENDINGS)
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpacks `archive` into `folder`, which appears whole or not at all.
+    """Unpacks `archive` into `folder`, completely or not at all.
 
-    Raises DataError naming the archive and the entry, before anything is written, for an entry that would lie outside
-    the folder, a link or a device, an encrypted archive, and a total size that only an attack would have; and for a
-    damaged archive.
+    Raises DataError naming the archive and the entry, before anything is written, for an entry outside the folder, a
+    link or a device, an encrypted archive and an implausible total size; and for a damaged archive.
     """
     name = archive.name.lower()
     try:
@@ -56,14 +55,14 @@ def _unzip(archive: Path, folder: Path) -> None:
             if entry.flag_bits & 1:
                 raise DataError(f"{archive}: '{entry.filename}' is encrypted. Expected an archive without a password.")
         _check_total(archive, folder, (entry.file_size for entry in entries))
-        file.extractall(folder)  # reads no more of an entry than the size checked, and compares its checksum
+        file.extractall(folder)  # reads no more than the checked sizes, and verifies checksums
 
 
 def _untar(archive: Path, folder: Path) -> None:
     with tarfile.open(archive) as file:
 
         def sizes() -> Iterable[int]:
-            for entry in file:  # an entry's contents are only read on the way to the next entry
+            for entry in file:  # contents are only read on the way to the next entry
                 _check_entry(archive, entry.name, plain=entry.isreg() or entry.isdir())
                 yield entry.size
 
@@ -75,8 +74,8 @@ def _untar(archive: Path, folder: Path) -> None:
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
             packed = file.extractfile(entry)
-            assert packed is not None  # what is neither file nor folder was refused above
-            with packed, path.open("wb") as copy:  # neither owner nor permissions
+            assert packed is not None  # other types were rejected above
+            with packed, path.open("wb") as copy:  # without owner and permissions
                 shutil.copyfileobj(packed, copy)
 
 
@@ -106,7 +105,7 @@ def _check_total(archive: Path, folder: Path, sizes: Iterable[int]) -> None:
             raise _bomb(archive)
     if total > (free := shutil.disk_usage(folder).free):
         raise DataError(
-            f"{archive}: unpacked it takes {total / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free. "
+            f"{archive}: needs {total / 1e6:.0f} MB unpacked, and {free / 1e6:.0f} MB are free. "
             "Free space and run again."
         )
 

@@ -10,7 +10,7 @@ from classroom.params import Augmentation
 
 
 class Augment:
-    """Flips, transposes, rotation, shift and scale (Sec. 4.2), drawn per sample; masks follow, classes stay."""
+    """Flips, transposes, rotation, shift and scale (Sec. 4.2), drawn per sample; masks are transformed alike."""
 
     def __init__(self, settings: Augmentation) -> None:
         # A quarter turn after the two flips yields every transpose.
@@ -35,9 +35,16 @@ class Augment:
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor, targets: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Augmented square images (B, 3, H, H) and their masks (B, 1, H, H) or classes (B,).
+        """Augments a batch.
 
-        The same `seed` draws the same geometry.
+        Parameters
+        ----------
+        images : (B, 3, H, H) float
+            square
+        targets : (B, 1, H, H) masks, or (B,) classes
+            Classes stay as they are.
+        seed
+            The same seed draws the same transforms.
         """
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)

@@ -13,46 +13,45 @@ import numpy as np
 import pandas as pd
 import torch
 
-from classroom.artifacts import Data, Dataset, Splits
+from classroom.artifacts import SPLIT_NAMES, Data, Dataset, Splits
 from classroom.errors import DataError
 from classroom.files import read_json
 
-NAMES = ("train", "val", "test")
-COPIED_AT_ONCE = 256
-"""Images, from the disk to a device that keeps them."""
+COPIED_IMAGES = 256
+"""At a time, from the disk to a device that caches them."""
 
 
 @dataclass(frozen=True)
 class SplitData:
-    """One split of a study: rows of the arrays, nothing read yet."""
+    """One split of a study: rows of the memory-mapped arrays; reads nothing by itself."""
 
     images: np.ndarray
     targets: np.ndarray
-    """Masks (all, H, W) uint8 of {0, 1}, or class indices (all,) uint8."""
+    """Masks (all, H, W) uint8 of {0, 1}, or class indices (all,) uint8; all: of every split."""
     rows: np.ndarray
     ids: list[str]
     groups: list[str]
-    resident: tuple[torch.Tensor, torch.Tensor] | None = None
-    """The arrays once more, on the device that trains, if they are kept there."""
+    cached: tuple[torch.Tensor, torch.Tensor] | None = None
+    """Copies of both arrays on the device that trains."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
-    def truth(self) -> np.ndarray:
+    def ground_truth(self) -> np.ndarray:
         """Masks (N, H, W) bool, or class indices (N,)."""
         own = _read(self.targets, self.rows)
         return own > 0 if own.ndim == 3 else own.astype(np.int64)
 
     def batch(self, positions: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images (B, 3, H, W) float in [0, 1], channels last in memory, and targets.
+        """Images (B, 3, H, W) float in [0, 1], in channels-last memory format, and targets.
 
         Targets are masks (B, 1, H, W) float of {0, 1}, or class indices (B,) int64.
         """
         rows = self.rows[positions]
-        if self.resident:
+        if self.cached:
             chosen = torch.from_numpy(rows).to(device, non_blocking=True)
-            images, targets = (part[chosen] for part in self.resident)
+            images, targets = (part[chosen] for part in self.cached)
         else:
             images, targets = (
                 torch.from_numpy(_read(array, rows)).to(device, non_blocking=True)
@@ -67,24 +66,33 @@ class SplitData:
             yield self.batch(np.arange(start, min(start + batch_size, len(self))), device)
 
 
-def kept_on(device: torch.device, data: dict[str, SplitData], free: int) -> dict[str, SplitData]:
-    """The same splits, with their arrays on `device` if these take at most a quarter of its `free` bytes.
+def cache_on_device(device: torch.device, data: dict[str, SplitData], free: int) -> dict[str, SplitData]:
+    """The same splits with their arrays copied to `device`, if these take at most a quarter of its memory.
 
-    What batches hold stays the same; they need not cross to the device any more.
+    Batches stay the same, but need no transfer to the device.
+
+    Parameters
+    ----------
+    device
+        that trains
+    data
+        all splits of a study
+    free
+        bytes of the device's memory that are free
     """
     arrays = (data["train"].images, data["train"].targets)  # of all splits
     if sum(array.nbytes for array in arrays) > free // 4:
         return data
     copies = [torch.empty(array.shape, dtype=torch.uint8, device=device) for array in arrays]
     for array, copy in zip(arrays, copies, strict=True):
-        for start in range(0, len(array), COPIED_AT_ONCE):
-            part = slice(start, start + COPIED_AT_ONCE)
+        for start in range(0, len(array), COPIED_IMAGES):
+            part = slice(start, start + COPIED_IMAGES)
             copy[part] = torch.from_numpy(_read(array, part))
-    return {name: replace(part, resident=(copies[0], copies[1])) for name, part in data.items()}
+    return {name: replace(part, cached=(copies[0], copies[1])) for name, part in data.items()}
 
 
 def _read(array: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
-    """A copy of some rows. The mapped pages are let go: they would count as this process's memory, image by image."""
+    """A copy of some rows. Releases the mapped pages, which would count as memory of this process."""
     read = array[rows].copy() if isinstance(rows, slice) else array[rows]
     if isinstance(array.base, mmap.mmap):
         array.base.madvise(mmap.MADV_DONTNEED)
@@ -92,9 +100,9 @@ def _read(array: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
 
 
 def open_splits(prepared: Path, splits: Path) -> dict[str, SplitData]:
-    """The three splits over the arrays in `prepared`.
+    """Opens the three splits over the arrays in `prepared`.
 
-    Raises DataError if a file is missing or damaged, or if arrays, index and splits do not belong together.
+    Raises DataError if a file is missing or damaged, or if arrays, index and splits do not match.
     """
     try:
         images = np.load(prepared / "images.npy", mmap_mode="r", allow_pickle=False)
@@ -107,9 +115,7 @@ def open_splits(prepared: Path, splits: Path) -> dict[str, SplitData]:
             "Run `classroom prepare` and `classroom split` for this study again."
         ) from None
     if not (len(images) == len(targets) == len(index) == len(table)) or not (index.id == table.id).all():
-        raise DataError(
-            f"{splits}: does not belong to {prepared}: other images. Run `classroom split` for this study again."
-        )
+        raise DataError(f"{splits}: is of other images than {prepared}. Run `classroom split` for this study again.")
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise DataError(
             f"{prepared / 'images.npy'}: expected bytes of shape (images, height, width, 3), found {images.dtype} of "
@@ -121,8 +127,8 @@ def open_splits(prepared: Path, splits: Path) -> dict[str, SplitData]:
             f"{images.shape}, found {targets.dtype} of shape {targets.shape}. Run `classroom prepare` for this study "
             "again."
         )
-    rows_of = {name: np.flatnonzero(table.split == name) for name in NAMES}
-    if empty := [name for name in NAMES if not len(rows_of[name])]:
+    rows_of = {name: np.flatnonzero(table.split == name) for name in SPLIT_NAMES}
+    if empty := [name for name in SPLIT_NAMES if not len(rows_of[name])]:
         raise DataError(f"{splits}: has no images for {', '.join(empty)}. Run `classroom split` for this study again.")
     return {
         name: SplitData(images, targets, rows, table.id.iloc[rows].tolist(), table.group.iloc[rows].tolist())
@@ -130,31 +136,45 @@ def open_splits(prepared: Path, splits: Path) -> dict[str, SplitData]:
     }
 
 
-def about(prepared: Path, splits: Path, data: dict[str, SplitData]) -> Data:
-    """What is known of a study's data: dataset.json in `prepared`, and how they were split.
+def read_dataset(prepared: Path, splits: Path, data: dict[str, SplitData]) -> Data:
+    """The facts about a study's data: dataset.json, and how it was split.
 
-    Raises DataError if a file is damaged, or if dataset.json is not of the arrays that `data` are of.
+    Parameters
+    ----------
+    prepared
+        folder of the prepared data
+    splits
+        splits.parquet
+    data
+        of `open_splits`
+
+    Raises
+    ------
+    DataError
+        A file is damaged, or dataset.json does not describe the arrays of `data`.
     """
     path, train = prepared / "dataset.json", data["train"]
     facts = cast(Dataset, read_json(path, Dataset.__required_keys__, "Run `classroom prepare` for this study again."))
     task = "segmentation" if train.targets.ndim == 3 else "classification"
     if (facts["task"], facts["image_size"]) != (task, train.images.shape[1]):
-        raise DataError(f"{path}: not of the arrays beside it. Run `classroom prepare` for this study again.")
-    return {**facts, **described(splits)}
+        raise DataError(
+            f"{path}: does not describe the arrays next to it. Run `classroom prepare` for this study again."
+        )
+    return {**facts, **read_splits(splits)}
 
 
-def described(splits: Path) -> Splits:
-    """How the data were split, the number of images in each split, and the labels that a split lacks.
+def read_splits(splits: Path) -> Splits:
+    """The settings of a split, its numbers of images, and the labels missing from a split.
 
-    Raises DataError if the file lacks something.
+    Raises DataError if the file does not hold them.
     """
     table = pd.read_parquet(splits)
     if "split" not in table.attrs or not {"label", "split"} <= set(table):
-        raise DataError(f"{splits}: does not say how it was split. Run `classroom split` for this study again.")
+        raise DataError(f"{splits}: lacks the settings of the split. Run `classroom split` for this study again.")
     labels = sorted(table.label.unique().tolist())
-    found = {name: set(table.label[table.split == name]) for name in NAMES}
-    lacking = {name: [label for label in labels if label not in found[name]] for name in NAMES}
-    train, val, test = (int((table.split == name).sum()) for name in NAMES)
+    found = {name: set(table.label[table.split == name]) for name in SPLIT_NAMES}
+    lacking = {name: [label for label in labels if label not in found[name]] for name in SPLIT_NAMES}
+    train, val, test = (int((table.split == name).sum()) for name in SPLIT_NAMES)
     return {
         "split": table.attrs["split"],
         "train": train,
@@ -165,15 +185,26 @@ def described(splits: Path) -> Splits:
 
 
 def order(split: SplitData, balance: str, seed: int, epoch: int) -> np.ndarray:
-    """The positions of one epoch's samples, shuffled: a function of seed and epoch, so that it needs no saved state.
+    """The shuffled positions of one epoch's samples, a function of seed and epoch: checkpoints need not store it.
 
-    `balance` is `none` (every sample once) or `mean`: as many of each class as an average class has, drawn anew in
-    every epoch; of a small class every sample as often as any other, give or take one.
+    Parameters
+    ----------
+    split
+        training samples
+    balance
+        `none`: every sample once. `mean`: as many samples of each class as the average class has, resampled in every
+        epoch; all samples of a small class occur equally often, plus or minus one.
+    seed, epoch
+        decide the order
+
+    Returns
+    -------
+    positions : (N,) int
     """
     random = np.random.default_rng([seed, epoch, zlib.crc32(b"order")])
     if balance == "none":
         return random.permutation(len(split))
-    classes = split.truth
+    classes = split.ground_truth
     present = np.unique(classes)
     size = round(len(split) / len(present))
     drawn = []

@@ -1,4 +1,4 @@
-"""The classes of every dataset, in canonical order, by reader; known without any data."""
+"""The classes of every dataset in canonical order, by reader."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""PCam (PatchCamelyon) in the layout of the Kaggle competition that was made from it.
+"""Converts PCam (PatchCamelyon) to the layout of the Kaggle competition that was made from it.
 
-PCam is open, at https://zenodo.org/records/2546921, but comes as HDF5 files of all patches; the competition, which
-needs an account, has a TIFF file per patch and leaves out the patches that PCam holds more than once. So does this.
+PCam is freely available at https://zenodo.org/records/2546921 as HDF5 files; the competition needs an account, has one
+TIFF file per patch and omits duplicates of PCam. So does this module.
 """
 
 from __future__ import annotations
@@ -34,11 +34,27 @@ class _Part:
 
 
 def convert(files: Sequence[Path], subset: int | None, seed: int, name: str, target: Path) -> None:
-    """Writes train/<id>.tif, train_labels.csv and, if PCam's _meta.csv is among `files`, source_index.csv in `target`.
+    """Writes train/<id>.tif, train_labels.csv and, if PCam's _meta.csv is among `files`, source_index.csv.
 
-    Of `subset` patches, as many of each class, only those are read; None takes all. Patches with the same pixels count
-    once; an id is the SHA-1 of the pixels, as on Kaggle. `name` is the dataset's, for messages. Raises DataError naming
-    the file for whatever is missing or does not fit.
+    Patches with the same pixels count once; an id is the SHA-1 of the pixels, as on Kaggle.
+
+    Parameters
+    ----------
+    files
+        PCam's .h5 and _meta.csv files of one or more splits
+    subset
+        number of patches, balanced over the classes; only these are read. None takes all.
+    seed
+        of the subset
+    name
+        of the dataset, for messages
+    target
+        folder to write to
+
+    Raises
+    ------
+    DataError
+        Names the file that is missing, damaged or inconsistent.
     """
     parts = _parts(files)
     labels = np.concatenate([part.labels for part in parts])
@@ -50,7 +66,7 @@ def convert(files: Sequence[Path], subset: int | None, seed: int, name: str, tar
     try:
 
         def keep(number: int) -> bool:
-            """Writes one patch, unless it is there already."""
+            """Writes one patch, unless it is a duplicate."""
             part, row = part_of[number], row_of[number]
             pixels = _read(parts[part].images, opened[part]["x"], row)
             patch = hashlib.sha1(pixels.tobytes(), usedforsecurity=False).hexdigest()
@@ -87,7 +103,7 @@ def _parts(files: Sequence[Path]) -> list[_Part]:
         images = by_name[f"{stem}_x.h5"]
         labels, meta = (by_name.get(f"{stem}{ending}") for ending in ("_y.h5", "_meta.csv"))
         if labels is None:
-            raise DataError(f"{images}: no {stem}_y.h5 with its labels. Download that, too.")
+            raise DataError(f"{images}: no {stem}_y.h5 with its labels. Download that file as well.")
         slides = None
         with _open(images, "x") as x, _open(labels, "y") as y:
             if x["x"].ndim != 4 or x["x"].shape[1:] != PATCH or x["x"].dtype != np.uint8:

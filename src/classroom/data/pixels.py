@@ -1,4 +1,4 @@
-"""The pixels of one image or mask file, decoded and checked."""
+"""Decodes and validates image and mask files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    """The mask (height, width) uint8 of {0, 1} of an image whose height and width are `shape`.
+    """A mask (height, width) uint8 of {0, 1}; `shape`: height and width of its image.
 
     Raises DataError naming the file if it cannot be decoded or has another type, size or other values than 0 and 255.
     """
@@ -47,12 +47,12 @@ def read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
 
 
 def digest(image: np.ndarray) -> str:
-    """SHA-256 of an image's shape and pixels: the same for the same image, however its file is compressed."""
+    """SHA-256 of an image's shape and pixels, independent of the file's compression."""
     return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
 
 
 def _decode(path: Path) -> tuple[np.ndarray, str | None]:
-    """The file's pixels and, of PNG and JPEG, their meaning in Pillow's words: RGB, L (grey), P (palette), …"""
+    """The file's pixels and, for PNG and JPEG, Pillow's mode: RGB, L (grey), P (palette), …"""
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
         raise DataError(f"{path}: expected an image file: {', '.join(FORMATS)}.")
@@ -62,7 +62,7 @@ def _decode(path: Path) -> tuple[np.ndarray, str | None]:
                 _check_size(file.series[0].shape)
                 return file.asarray(), None
         with warnings.catch_warnings():
-            # Pillow refuses twice its limit and warns above it; nothing of ours is near either.
+            # Pillow only warns up to twice its limit; no dataset comes near it.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=[kind]) as image:
                 return np.asarray(image), image.mode
@@ -70,13 +70,13 @@ def _decode(path: Path) -> tuple[np.ndarray, str | None]:
         raise DataError(f"{path}: no such file.") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{path}: too large for an image of this kind. {error}") from None
-    except Exception as error:  # the libraries raise whatever their decoders raise
+    except Exception as error:  # decoders raise anything for a damaged file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path}: cannot be read as {kind} ({reason}). The file is damaged; fetch it again.") from None
 
 
 def _check_size(shape: tuple[int, ...]) -> None:
-    """Pillow's limit for TIFF too, before memory is taken: a small file can claim to be a huge image."""
+    """Applies Pillow's limit to TIFF before memory is allocated: a small file can claim to be a huge image."""
     if Image.MAX_IMAGE_PIXELS is not None and math.prod(shape) > 3 * Image.MAX_IMAGE_PIXELS:
         raise Image.DecompressionBombError(
             f"It claims {math.prod(shape)} values, the limit is {3 * Image.MAX_IMAGE_PIXELS}; it may be an attack."

@@ -1,4 +1,4 @@
-"""Preparing a raw dataset once: memory-mapped arrays and an index, at the study's image size."""
+"""Prepares a raw dataset once: memory-mapped arrays at the study's image size, and an index."""
 
 from __future__ import annotations
 
@@ -20,18 +20,35 @@ from classroom.files import written_whole
 FILES = ("images.npy", "targets.npy", "index.parquet", "dataset.json")
 
 LESION = ("with a lesion", "without a lesion")
-"""The labels of segmentation: what its splits are stratified by."""
+"""The labels by which splits of segmentation datasets are stratified."""
 
 
 def prepare(task: str, image_size: int, raw: Path, target: Path) -> int:
-    """Writes the four FILES in `target` from a fetched dataset in `raw`; returns the number of images.
+    """Writes the four FILES.
 
-    images.npy is (N, size, size, 3) uint8. targets.npy is for segmentation (N, size, size) uint8 of {0, 1}, for
-    classification (N,) uint8, an index into the labels of dataset.json. Both are meant to be memory-mapped.
-    index.parquet has a row per image: id, group, label (its name) and the SHA-256 of the original pixels. Images that
-    are not square are squeezed into the square, as in the paper.
+    images.npy: (N, size, size, 3) uint8. targets.npy: (N, size, size) uint8 of {0, 1} for segmentation, (N,) uint8
+    indices into the labels of dataset.json for classification. index.parquet: id, group, label (name) and SHA-256 of
+    the original pixels per image. Images that are not square are resized to a square, as in the paper.
 
-    Raises DataError if the dataset has nothing for the task, or if a file of it is missing or damaged.
+    Parameters
+    ----------
+    task
+        segmentation or classification
+    image_size
+        pixels along a side
+    raw
+        folder of the fetched dataset
+    target
+        folder to write to
+
+    Returns
+    -------
+    The number of images.
+
+    Raises
+    ------
+    DataError
+        The dataset has no targets for the task, or a file of it is missing or damaged.
     """
     table, about = _opened(raw)
     table = _usable(task, table, about, raw)
@@ -76,7 +93,7 @@ def prepare(task: str, image_size: int, raw: Path, target: Path) -> int:
 
 
 def resized(pixels: np.ndarray, shape: tuple[int, int], resampling: Image.Resampling) -> np.ndarray:
-    """`pixels` (height, width, …) uint8 at another height and width; as they are where those are theirs."""
+    """`pixels` (height, width, …) uint8 resized to `shape` (height, width); unchanged if they have that shape."""
     if pixels.shape[:2] == shape:
         return pixels
     height, width = shape
@@ -85,9 +102,9 @@ def resized(pixels: np.ndarray, shape: tuple[int, int], resampling: Image.Resamp
 
 @contextmanager
 def _array(path: Path, shape: tuple[int, ...]) -> Iterator[BinaryIO]:
-    """A .npy file of bytes in this shape, to be filled in order.
+    """A .npy file of uint8 in this shape, to be written in order.
 
-    Not through a memory map: where the disk is full, writing into one kills the process without a word.
+    Not a memory map: writing to one on a full disk kills the process without a message.
     """
     with path.open("wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -96,7 +113,7 @@ def _array(path: Path, shape: tuple[int, ...]) -> Iterator[BinaryIO]:
 
 
 def _opened(raw: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The table of samples and the description that fetching left in `raw`."""
+    """samples.csv and about.json in `raw`."""
     try:
         about = json.loads((raw / "about.json").read_text())
         if missing := {"dataset", "source", "synthetic", "group", "labels"} - about.keys():

@@ -1,7 +1,7 @@
-"""Fetching a dataset into data/raw/<dataset>: phantoms, a folder of the user's, Kaggle, or files on the web.
+"""Fetches a dataset into data/raw/<dataset>: synthetic images, a local folder, Kaggle, or files on the web.
 
-Whatever the source, the same happens to it: a reader says what belongs to the dataset, a subset is drawn if one is
-wanted, every file is copied unchanged, so that DVC versions the originals, and every image and mask is decoded once.
+All sources share these steps: a reader finds the dataset's files, an optional subset is drawn, every file is copied
+unchanged (DVC versions the originals), and every image and mask is decoded once to validate it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from classroom.data import archives, pcam
-from classroom.data.download import download, without_secrets
+from classroom.data.download import download, redact
 from classroom.data.labels import LABELS
-from classroom.data.phantoms import PHANTOMS
 from classroom.data.pixels import digest, read_image, read_mask
 from classroom.data.readers import File, Found, Sample, reader
 from classroom.data.subset import draw
+from classroom.data.synthetic import GENERATORS
 from classroom.errors import DataError
 from classroom.files import DISK_FULL, folder_written_whole
 from classroom.params import Dataset
@@ -30,15 +30,30 @@ DOWNLOADS = Path("data/downloads")
 
 
 def fetch(name: str, dataset: Dataset, target: Path, downloads: Path = DOWNLOADS) -> int:
-    """Brings the dataset called `name` to `target`, completely validated; returns the number of images.
+    """Fetches and validates a dataset.
 
-    `target` then holds the files of the original layout; samples.csv, a row per image (id, group, label, image and mask
-    as paths within `target`; label and mask empty where there is none); and about.json (what it is, and whether it is
-    synthetic). Downloads stay in `downloads`/`name`, so that nothing is downloaded twice.
+    Parameters
+    ----------
+    name
+        of the dataset
+    dataset
+        its settings
+    target
+        Gets the files in their original layout; samples.csv with a row per image (id, group, label, image and mask as
+        paths in `target`, label and mask empty if there is none); and about.json (source, synthetic or not).
+    downloads
+        Downloads stay in its subfolder `name`, so that nothing is downloaded twice.
 
-    Raises DataError if the source is missing or a file does not fit; `target` then stays as it was.
+    Returns
+    -------
+    The number of images.
+
+    Raises
+    ------
+    DataError
+        The source is missing or a file cannot be used; `target` then stays as it was.
     """
-    # First, so that a target that cannot be written is known before anything is downloaded.
+    # First, to find out before any download whether `target` can be written.
     with folder_written_whole(target) as folder, ExitStack() as stack:
         folders = _folders(name, dataset, downloads / name, stack)
         found = reader(dataset.reader).find(folders)
@@ -57,14 +72,14 @@ def fetch(name: str, dataset: Dataset, target: Path, downloads: Path = DOWNLOADS
 def _folders(name: str, dataset: Dataset, downloads: Path, stack: ExitStack) -> list[Path]:
     """The folders to search, with the original files; temporary ones are gone when `stack` closes."""
     if dataset.source == "synthetic":
-        if dataset.reader not in PHANTOMS:
+        if dataset.reader not in GENERATORS:
             raise DataError(
-                f"datasets/{name}.yaml: source: the reader '{dataset.reader}' has no phantoms; "
-                f"{', '.join(PHANTOMS)} have. Set source to 'directory', 'kaggle' or 'download'."
+                f"datasets/{name}.yaml: source: the reader '{dataset.reader}' has no synthetic images; "
+                f"{', '.join(GENERATORS)} do. Set source to 'directory', 'kaggle' or 'download'."
             )
-        assert dataset.synthetic is not None  # Dataset checks it
+        assert dataset.synthetic is not None  # validated by Dataset
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="classroom-")))
-        PHANTOMS[dataset.reader](folder, dataset.synthetic)
+        GENERATORS[dataset.reader](folder, dataset.synthetic)
         return [folder]
     if dataset.source == "directory":
         return [_directory(name, dataset)]
@@ -92,8 +107,8 @@ def _kaggle(name: str, handle: str) -> Path:
         if competition != handle:
             return Path(kagglehub.competition_download(competition))
         return Path(kagglehub.dataset_download(handle))
-    except Exception as error:  # kagglehub raises whatever requests and its own client raise
-        reason = without_secrets(" ".join(str(error).split()) or type(error).__name__).rstrip(".")
+    except Exception as error:  # kagglehub and requests have no common base
+        reason = redact(" ".join(str(error).split()) or type(error).__name__).rstrip(".")
         rules = (
             f"accept the competition's rules at https://www.kaggle.com/competitions/{competition}/rules, "
             if competition != handle
@@ -106,10 +121,10 @@ def _kaggle(name: str, handle: str) -> Path:
 
 
 def _downloaded(name: str, dataset: Dataset, downloads: Path, stack: ExitStack) -> list[Path]:
-    """Downloads and unpacks what is not there yet."""
+    """Downloads and unpacks the missing files."""
     folders = []
     for number, file in enumerate(dataset.download):
-        # Each in a folder of its checksum: a file of the same name can neither be mistaken for it nor overwrite it.
+        # One folder per checksum: files of the same name do not collide.
         folder = downloads / file.checksum.split(":")[1][:12]
         try:
             path = download(file.url, file.checksum, folder)
@@ -135,15 +150,15 @@ def _chosen(name: str, dataset: Dataset, samples: list[Sample]) -> list[Sample]:
     labels = LABELS[dataset.reader]
     if not labels:
         raise DataError(
-            f"datasets/{name}.yaml: subset: {dataset.subset} images cannot be drawn by class, as the reader "
-            f"'{dataset.reader}' knows no classes. Set subset to null."
+            f"datasets/{name}.yaml: subset: {dataset.subset} images cannot be drawn by class, because the reader "
+            f"'{dataset.reader}' has no classes. Set subset to null."
         )
     drawn = draw([sample.label for sample in samples], labels, dataset.subset, dataset.subset_seed, name)
     return [samples[position] for position in drawn]
 
 
 def _check_inside(files: Iterable[File], folders: Sequence[Path]) -> None:
-    """Raises DataError for a link in something downloaded that leads out of it, to whatever lies on this machine."""
+    """Raises DataError for a link that leads out of a download, to files of this machine."""
     roots = [folder.resolve() for folder in folders]
     for file in files:
         real = file.path.resolve()
@@ -152,23 +167,23 @@ def _check_inside(files: Iterable[File], folders: Sequence[Path]) -> None:
 
 
 def _check_names(samples: Sequence[Sample], files: Iterable[File]) -> None:
-    """Raises DataError for an id or group that could break a table, and for files that are one where case is ignored.
+    """Raises DataError for ids and groups that could break a table, and for file names that differ only in case.
 
-    Spreadsheets run text that begins with one of =+-@ as a formula; macOS and Windows take `a.tif` for `A.tif`.
+    Spreadsheets run text that begins with =+-@ as a formula; macOS and Windows do not distinguish a.tif and A.tif.
     """
     for sample in samples:
         for text in (sample.id, sample.group):
             if not text.isprintable() or text[:1] in ("", *"=+-@"):
                 raise DataError(
-                    f"{sample.image.path}: '{text}' will not do as the name of an image, patient or lesion. Expected "
-                    "printable signs, the first of them none of =+-@; rename it."
+                    f"{sample.image.path}: '{text}' is no valid name of an image, patient or lesion. Expected "
+                    "printable characters, the first of them none of =+-@; rename it."
                 )
     places: dict[str, File] = {}
     for file in files:
         other = places.setdefault(unicodedata.normalize("NFC", file.place).casefold(), file)
         if other.place != file.place:
             raise DataError(
-                f"{file.path}: differs from {other.path} in case alone, which many file systems ignore. Rename one."
+                f"{file.path}: differs from {other.path} only in case, which many file systems ignore. Rename one."
             )
 
 
@@ -186,8 +201,8 @@ def _copy(file: File, folder: Path) -> None:
 def _copy_and_check(samples: Sequence[Sample], folder: Path) -> None:
     """Copies and decodes every sample.
 
-    Raises DataError naming the user's file for whatever does not fit, and for two images with the same content (a
-    constant image, as blank slices at the end of a scan are, carries no content and may recur).
+    Raises DataError naming the user's file for a file that cannot be used, and for two identical images. Constant
+    images, such as blank slices at the end of a scan, may recur.
     """
     seen: dict[str, Path] = {}
     for sample in samples:
@@ -208,7 +223,7 @@ def _copy_and_check(samples: Sequence[Sample], folder: Path) -> None:
 
 
 def _describe(name: str, dataset: Dataset, found: Found, samples: Sequence[Sample], folder: Path) -> None:
-    """Writes samples.csv and about.json, all that later commands know of the dataset's layout."""
+    """Writes samples.csv and about.json; later commands need no other knowledge of the layout."""
     with (folder / "samples.csv").open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["id", "group", "label", "image", "mask"])

@@ -1,4 +1,4 @@
-"""Splitting: 75:10:15, seeded, stratified, by image as in the paper or by group (patient, lesion) without leaks."""
+"""Splits a dataset: 75:10:15, seeded, stratified, by image as in the paper or by group (patient, lesion)."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ import pandas as pd
 from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
+from classroom.artifacts import SPLIT_NAMES
 from classroom.errors import DataError
 from classroom.files import written_whole
 from classroom.params import Split
 
-NAMES = ("train", "val", "test")
-
 
 def assign(index: pd.DataFrame, split: Split) -> pd.Series:
-    """The split's name for every row of `index` (columns id, group, label).
+    """Assigns every row of `index` (columns id, group, label) to a split.
 
-    Each unit (an image, or a group) is assigned to a split at random. Then units are moved so that
+    Each unit (an image, or a group) is assigned at random. Then units are moved so that
 
     - each split differs from its percentage of the images by less than the largest unit; by image, it is the
       percentage rounded up or down;
-    - each label is in training, and in all three splits if it is frequent: if it has an image for each of the equal
-      parts that the percentages need (20 for 75:10:15);
-    - as few rare labels as possible are missing from validation and test, and each label's shares are near the
+    - each label is in training, and in all three splits if it is frequent, which means at least one image for each
+      of the equal parts that the percentages imply (20 for 75:10:15);
+    - as few rare labels as possible are missing from validation and test, and each label's shares are close to the
       percentages.
 
     Raises DataError if there are fewer groups or images than equal parts, or if no assignment meets the first two
@@ -40,16 +39,16 @@ def assign(index: pd.DataFrame, split: Split) -> pd.Series:
     np.add.at(counts, (unit_of, label_of), 1)
 
     random = np.random.default_rng(split.seed)
-    drawn = random.choice(len(NAMES), size=len(counts), p=np.array(split.percent) / 100)
-    # Units with the same counts and the same draw are interchangeable: 220,000 images of two labels are six kinds.
+    drawn = random.choice(len(SPLIT_NAMES), size=len(counts), p=np.array(split.percent) / 100)
+    # Units with the same counts and the same draw are interchangeable: 220,000 images of two labels make six kinds.
     kinds, kind_of, units = np.unique(np.column_stack([counts, drawn]), axis=0, return_inverse=True, return_counts=True)
     moved = _move(kinds[:, :-1], kinds[:, -1], units, np.array(split.percent), parts)
     by_kind = np.lexsort((random.random(len(counts)), kind_of))
     split_of = np.empty(len(counts), dtype=int)
-    split_of[by_kind] = np.repeat(np.tile(np.arange(len(NAMES)), len(kinds)), moved.ravel())
-    assigned = pd.Series(np.array(NAMES)[split_of[unit_of]], index=index.index, name="split")
+    split_of[by_kind] = np.repeat(np.tile(np.arange(len(SPLIT_NAMES)), len(kinds)), moved.ravel())
+    assigned = pd.Series(np.array(SPLIT_NAMES)[split_of[unit_of]], index=index.index, name="split")
     for label, count in index.label.value_counts().items():
-        for name in NAMES if count >= parts else ("train",):
+        for name in SPLIT_NAMES if count >= parts else ("train",):
             if not (index.label[assigned == name] == label).any():
                 raise DataError(
                     f"split by {split.by}: no image '{label}' fell into '{name}'. There are too few; "
@@ -59,7 +58,7 @@ def assign(index: pd.DataFrame, split: Split) -> pd.Series:
 
 
 def _move(counts: np.ndarray, drawn: np.ndarray, units: np.ndarray, percent: np.ndarray, parts: int) -> np.ndarray:
-    """How many units of each kind go to each split, by integer programming.
+    """The number of units of each kind for each split, by integer programming.
 
     Parameters
     ----------
@@ -77,7 +76,7 @@ def _move(counts: np.ndarray, drawn: np.ndarray, units: np.ndarray, percent: np.
     size, images = counts.sum(axis=1), units @ counts
     wanted = np.append(images, images.sum())[:, None] * percent  # in hundredths of an image; the last row: of any label
     low, high = wanted // 100, -(-wanted // 100)
-    # Always possible: put all units in a row, cut it at the percentages, move each cut to the nearer end of its unit.
+    # Always feasible: line up all units, cut at the percentages, and move each cut to the nearer end of its unit.
     slack = size.max() - 1
     pairs = labels * splits
     zero, one, infinite = np.zeros(pairs), np.ones(pairs), np.full(pairs, np.inf)
@@ -98,14 +97,14 @@ def _move(counts: np.ndarray, drawn: np.ndarray, units: np.ndarray, percent: np.
     at_most = np.concatenate([np.repeat(units, splits), one, infinite, infinite])
     is_units = np.arange(len(at_most)) < kinds * splits
 
-    # A label missing where it must be costs more than all that may be missing, and missing from training costs most.
+    # A label missing where it is required costs more than all optional ones, and missing from training costs most.
     must = np.column_stack([np.full(labels, True), images >= parts, images >= parts])
     missing = np.where(must, pairs, 1) * [2, 1, 1]
     missing = np.concatenate([np.zeros(kinds * splits), missing.ravel(), zero, zero])
-    # An image too few or too many costs more than an image moved; otherwise the shares would stay as they were drawn.
+    # A wrong image count must cost more than moving an image; otherwise the shares would stay as drawn.
     moved = size[:, None] * (drawn[:, None] != np.arange(splits))
     moved = np.concatenate([moved.ravel(), zero, 3 * one, 3 * one])
-    # The first is solved exactly. To prove that no fewer moves suffice could take hours and would change little.
+    # Only the first is solved exactly: proving that no fewer moves suffice can take hours and changes little.
     for cost, gap in ((missing, 0), (moved, 0.3)):
         options = {"mip_rel_gap": gap}
         solved = milp(cost, integrality=is_units, bounds=Bounds(0, at_most), constraints=constraints, options=options)
@@ -114,7 +113,26 @@ def _move(counts: np.ndarray, drawn: np.ndarray, units: np.ndarray, percent: np.
 
 
 def write(prepared: Path, split: Split, target: Path) -> dict[str, int]:
-    """Splits the prepared dataset and writes `target` (id, group, label, split); returns images per split."""
+    """Splits a prepared dataset.
+
+    Parameters
+    ----------
+    prepared
+        folder of the prepared dataset
+    split
+        the study's settings
+    target
+        the Parquet file to write: id, group, label, split, and the settings as metadata
+
+    Returns
+    -------
+    Images per split.
+
+    Raises
+    ------
+    DataError
+        The index cannot be read, or the dataset cannot be split as `assign` requires.
+    """
     path = prepared / "index.parquet"
     try:
         index = pd.read_parquet(path, columns=["id", "group", "label"])
@@ -123,10 +141,10 @@ def write(prepared: Path, split: Split, target: Path) -> dict[str, int]:
         raise DataError(f"{path}: cannot be read ({reason}). Run `classroom prepare` for this study again.") from None
     index["split"] = assign(index, split)
     table = index[["id", "group", "label", "split"]].copy()
-    table.attrs["split"] = split.model_dump(mode="json")  # travels in the file's metadata
+    table.attrs["split"] = split.model_dump(mode="json")  # stored as metadata of the file
     with written_whole(target) as (temporary,):
         table.to_parquet(temporary, index=False)
-    return {name: int((index.split == name).sum()) for name in NAMES}
+    return {name: int((index.split == name).sum()) for name in SPLIT_NAMES}
 
 
 def _check(index: pd.DataFrame, split: Split, parts: int) -> None:

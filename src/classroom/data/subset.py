@@ -1,4 +1,4 @@
-"""A random subset with as many images of each class."""
+"""Draws a random subset balanced over classes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,31 @@ def draw(
     name: str,
     accept: Callable[[int], bool] = lambda _: True,
 ) -> list[int]:
-    """The positions of `subset` of `labels`, in order, evenly shared out to `classes`; the first get what remains.
+    """Draws a subset with equal numbers of each class; the first classes get the remainder.
 
-    `accept` may refuse a position, e.g. of a duplicate, which is then replaced by another of its class. Raises
-    DataError naming the dataset `name` and the class if one has too few.
+    Parameters
+    ----------
+    labels
+        of all samples
+    classes
+        their names
+    subset
+        number of samples
+    seed
+        of the draw
+    name
+        of the dataset, for messages
+    accept
+        may reject a position, e.g. of a duplicate, which is then replaced by another one of its class
+
+    Returns
+    -------
+    Sorted positions in `labels`.
+
+    Raises
+    ------
+    DataError
+        A class has too few samples.
     """
     label_of = np.asarray(labels)
     share, rest = divmod(subset, len(classes))
@@ -31,7 +52,7 @@ def draw(
         if len(members) < wanted:
             raise _too_few(name, subset, len(classes), label, len(members), wanted)
         while found < wanted:
-            # In the order of the file: reading here and there takes far longer.
+            # Sorted, because sequential reads of the file are much faster.
             batch = sorted(members[tried : tried + wanted - found].tolist())
             if not batch:
                 raise _too_few(name, subset, len(classes), label, found, wanted)

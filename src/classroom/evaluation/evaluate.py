@@ -1,4 +1,4 @@
-"""From the runs of one method to its results: every seed, every network and the ensemble."""
+"""Evaluates the runs of a method: every seed, every network and the ensemble."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Literal, NamedTuple, cast
 
 import numpy as np
 
-from classroom.artifacts import ImageRecords, MethodCosts, Metrics, Result, Scores, SeedResult
+from classroom.artifacts import MethodCosts, Metrics, PerImageCounts, Result, Scores, SeedResult
 from classroom.errors import DataError
 from classroom.evaluation import predictions
 from classroom.evaluation.costs import costs
 from classroom.evaluation.ensemble import with_ensemble
-from classroom.evaluation.metrics import decide, nothing_to_find, records, score
-from classroom.files import content_hash, read_json
+from classroom.evaluation.metrics import all_masks_empty, per_image_counts, predict_labels, score
+from classroom.files import content_hash, read_metrics
 
 
 def evaluate(folders: dict[int, Path]) -> Result:
-    """Results of one method from its run's folder by seed.
+    """Evaluates one method; `folders`: by seed, the folder of its run.
 
-    Per seed: the test metrics of every network and of the students' ensemble, from the saved predictions alone; with
-    the teacher's decisions in the truth's place (fidelity) where the run has one; the metrics of the last epoch; what
-    was decided for every image. Raises DataError if a run is missing, damaged, disagrees with its own metrics, or
-    was made on other data than its siblings.
+    Per seed: the test metrics of every network and of the students' ensemble, from the saved predictions alone;
+    fidelity (the teacher's predictions as the ground truth) where the run has a teacher; the metrics of the last epoch;
+    the counts of every image. Raises DataError if a run is missing or damaged, contradicts its own metrics.json, or was
+    trained on other data than the other seeds' runs.
     """
-    runs = {seed: read_run(folder) for seed, folder in folders.items()}
+    runs = {seed: read_metrics(folder) for seed, folder in folders.items()}
     first_seed, first = next(iter(runs.items()))
     facts: tuple[Literal["data", "networks", "settings"], ...] = ("data", "networks", "settings")
     for seed, run in runs.items():
@@ -42,16 +42,16 @@ def evaluate(folders: dict[int, Path]) -> Result:
         "data": first["data"],
         "networks": first["networks"],
         "extra_parameters": first["extra_parameters"],
-        "remarks": first["remarks"],
+        "notes": first["notes"],
         "settings": first["settings"],
         "seeds": {str(seed): _seed(run, folders[seed]) for seed, run in runs.items()},
     }
 
 
-def compare(
+def evaluate_groups(
     runs: Mapping[str, Mapping[str, dict[int, Path]]],
 ) -> tuple[dict[str, list[Result]], dict[str, list[MethodCosts]]]:
-    """Results and costs of several methods of a study, by group; `runs`: by group and method, a run's folder by seed.
+    """Results and costs of several methods of a study, by group; `runs`: by group, method and seed, a run's folder.
 
     Raises DataError as `evaluate` and `costs` do.
     """
@@ -66,48 +66,43 @@ def compare(
     return results, taken
 
 
-def read_run(folder: Path) -> Metrics:
-    """What a run says of itself in its metrics.json. Raises DataError if that is missing, damaged or incomplete."""
-    return cast(Metrics, read_json(folder / "metrics.json", Metrics.__required_keys__, "Train this run again."))
-
-
-class Judged(NamedTuple):
-    """What follows from the predictions of one run."""
+class Evaluation(NamedTuple):
+    """The evaluation of one run's predictions."""
 
     ids: list[str]
     per_image: dict[str, dict[str, np.ndarray]]
-    """By network, what `records` keeps of every test image."""
+    """By network, `per_image_counts` of the test images."""
     test: Scores
-    """By network and metric, with the truth."""
+    """By network and metric."""
     fidelity: Scores
-    """The same with the teacher's decisions in the truth's place; of students that have one."""
+    """The same with the teacher's predictions as the ground truth; empty without a teacher."""
 
 
-def judge(path: Path) -> Judged:
-    """Judges the predictions in the file `path`. Raises DataError if it is missing or damaged."""
+def evaluate_predictions(path: Path) -> Evaluation:
+    """Evaluates the predictions in the file `path`. Raises DataError if it is missing or damaged."""
     ids, stacks = predictions.read(path)
-    truth = decide(stacks.pop(predictions.TRUTH))
-    decided = {name: decide(stack) for name, stack in with_ensemble(stacks).items()}
-    per_image = {name: records(decision, truth) for name, decision in decided.items()}
-    students = [name for name in decided if name != "T"] if "T" in decided and len(decided) > 1 else []
-    fidelity = {name: score(records(decided[name], decided["T"])) for name in students}
-    return Judged(ids, per_image, {name: score(of) for name, of in per_image.items()}, fidelity)
+    ground_truth = predict_labels(stacks.pop(predictions.GROUND_TRUTH))
+    predicted = {name: predict_labels(stack) for name, stack in with_ensemble(stacks).items()}
+    per_image = {name: per_image_counts(labels, ground_truth) for name, labels in predicted.items()}
+    students = [name for name in predicted if name != "T"] if "T" in predicted else []
+    fidelity = {name: score(per_image_counts(predicted[name], predicted["T"])) for name in students}
+    return Evaluation(ids, per_image, {name: score(of) for name, of in per_image.items()}, fidelity)
 
 
 def _seed(run: Metrics, folder: Path) -> SeedResult:
     path = folder / "predictions.parquet"
-    ids, per_image, tested, fidelity = judge(path)
+    ids, per_image, tested, fidelity = evaluate_predictions(path)
     if ids != run["test_images"]["id"]:
-        raise DataError(f"{path}: not of the same run as metrics.json beside it. Train this run again.")
+        raise DataError(f"{path}: is not of the same run as metrics.json next to it. Train this run again.")
     if tested != run["best"]["test"]:
-        raise DataError(f"{path}: does not give the metrics in metrics.json beside it. Train this run again.")
-    if nothing_to_find(next(iter(per_image.values()))):
+        raise DataError(f"{path}: does not give the metrics in metrics.json next to it. Train this run again.")
+    if all_masks_empty(next(iter(per_image.values()))):
         warnings.warn(
-            f"{path}: there was nothing to find: the mask of every test image is empty, so IoU and F-score are 0 for a "
-            "network that marks a pixel and 1 for one that marks none. Use data that have lesions in every split.",
+            f"{path}: the mask of every test image is empty, so IoU and F-score are 0 for a network that predicts a "
+            "pixel and 1 for one that predicts none. Use data that have lesions in every split.",
             stacklevel=2,
         )
-    decided = {name: {key: value.tolist() for key, value in per_image[name].items()} for name in per_image}
+    counts = {name: {key: value.tolist() for key, value in of.items()} for name, of in per_image.items()}
     return {
         "predictions": content_hash(path),
         "best_epoch": run["best"]["epochs"],
@@ -116,5 +111,5 @@ def _seed(run: Metrics, folder: Path) -> SeedResult:
         "fidelity": fidelity,
         "last_epoch_test": run["last"]["test"],
         "last_epoch_terms": run["terms"],
-        "test_images": cast(ImageRecords, {"id": ids, "group": run["test_images"]["group"], **decided}),
+        "test_images": cast(PerImageCounts, {"id": ids, "group": run["test_images"]["group"], **counts}),
     }

@@ -1,30 +1,44 @@
-"""What a search of weights found on validation. The test split is not looked at."""
+"""The validation metrics of a search of weights. The test split is not read."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 from classroom.artifacts import FactorPoint, GridPoint, Metrics, Scores
 from classroom.evaluation.costs import costs
-from classroom.files import read_json
+from classroom.files import read_metrics
 from classroom.params import Grid
 
 
 def read_points(folder: Path, grid: Grid, seeds: Sequence[int]) -> list[GridPoint]:
-    """Every point of the grid with the validation metric that chooses (fraction), by seed and network.
+    """Every point of a grid search with its selection metric and costs.
 
-    With each what its runs took, by seed. `folder` holds the run folders <variant>/<alpha_1>-<alpha_2>-<teacher_share>/
-    seed-<n>. Raises DataError if a file in one is missing or damaged.
+    Parameters
+    ----------
+    folder
+        holds the runs <variant>/<alpha_1>-<alpha_2>-<teacher_share>/seed-<n>
+    grid
+        `grid` of params.yaml
+    seeds
+        of the runs
+
+    Returns
+    -------
+    The selection metric (a fraction) by seed and network, and the costs by seed.
+
+    Raises
+    ------
+    DataError
+        A file of a run is missing or damaged.
     """
     points: list[GridPoint] = []
     for variant, alpha_1, alpha_2, share in itertools.product(
         (*grid.joint, *grid.offline), grid.alpha_1, grid.alpha_2, grid.teacher_share
     ):
         folders = {seed: folder / variant / f"{alpha_1}-{alpha_2}-{share}" / f"seed-{seed}" for seed in seeds}
-        runs = {seed: _read(place / "metrics.json") for seed, place in folders.items()}
+        runs = {seed: read_metrics(place) for seed, place in folders.items()}
         points.append(
             {
                 "variant": variant,
@@ -33,7 +47,7 @@ def read_points(folder: Path, grid: Grid, seeds: Sequence[int]) -> list[GridPoin
                 "teacher_share": share,
                 "weights": runs[seeds[0]]["settings"]["weights"],
                 "synthetic": runs[seeds[0]]["data"]["synthetic"],
-                "seeds": _chosen_by(runs),
+                "seeds": _selection_metric(runs),
                 "costs": costs(folders),
             }
         )
@@ -43,14 +57,28 @@ def read_points(folder: Path, grid: Grid, seeds: Sequence[int]) -> list[GridPoin
 def read_factors(
     folder: Path, methods: Sequence[str], factors: Sequence[float], seeds: Sequence[int]
 ) -> list[FactorPoint]:
-    """Every factor of a published method's reference weights, with the metric that chooses, as `read_points`.
+    """Every factor of published methods' reference weights with its selection metric and costs, as `read_points`.
 
-    `folder` holds the run folders <method>/<factor>/seed-<n>. Raises DataError as `read_points`.
+    Parameters
+    ----------
+    folder
+        holds the runs <method>/<factor>/seed-<n>
+    methods
+        published methods
+    factors
+        what their reference weights were multiplied by
+    seeds
+        of the runs
+
+    Raises
+    ------
+    DataError
+        A file of a run is missing or damaged.
     """
     points: list[FactorPoint] = []
     for method, factor in itertools.product(methods, factors):
         folders = {seed: folder / method / str(factor) / f"seed-{seed}" for seed in seeds}
-        runs = {seed: _read(place / "metrics.json") for seed, place in folders.items()}
+        runs = {seed: read_metrics(place) for seed, place in folders.items()}
         first = runs[seeds[0]]
         points.append(
             {
@@ -58,20 +86,16 @@ def read_factors(
                 "factor": factor,
                 "weights": first["settings"]["weights"],
                 "data": first["data"],
-                "seeds": _chosen_by(runs),
+                "seeds": _selection_metric(runs),
                 "costs": costs(folders),
             }
         )
     return points
 
 
-def _chosen_by(runs: dict[int, Metrics]) -> Scores:
-    """By seed and network: the validation metric by which epochs are chosen."""
+def _selection_metric(runs: dict[int, Metrics]) -> Scores:
+    """By seed and network: the validation metric by which epochs are selected."""
     return {
         str(seed): {name: next(iter(scores.values())) for name, scores in run["best"]["val"].items()}
         for seed, run in runs.items()
     }
-
-
-def _read(path: Path) -> Metrics:
-    return cast(Metrics, read_json(path, {"best", "settings", "data"}, "Train this point of the grid again."))

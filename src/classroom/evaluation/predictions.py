@@ -1,8 +1,8 @@
-"""The file that a run leaves of its test split: what every network thinks of every image.
+"""A run's predictions.parquet: the probabilities of every network for every test image.
 
 Segmentation: the probability of every pixel as ⌊256·p⌋ (at most 255) in one byte. 256·p is exact in floating point, so
 "byte ≥ 128" is exactly "p ≥ 0.5" and the metrics of a run can be reproduced from its file to the last digit.
-Classification: the probability of every class as it was, in float32.
+Classification: the probability of every class, in float32.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 
 from classroom.errors import DataError
 
-TRUTH = "truth"
-"""The name under which the file keeps the ground truth: bytes 0 and 255, or 1 for the true class and 0 for others."""
-AT_ONCE = 2**24
+GROUND_TRUTH = "ground_truth"
+"""The file's name for the ground truth, stored like a network: bytes 0 and 255, or 1 for the true class, else 0."""
+BUFFER_BYTES = 2**24
 """Bytes that are collected before they are written."""
 
 
@@ -29,9 +29,16 @@ def quantise(probabilities: np.ndarray) -> np.ndarray:
 
 
 def write(path: Path, ids: list[str], batches: Iterable[Mapping[str, np.ndarray]]) -> None:
-    """Writes one row per network and sample; holds no more than AT_ONCE of it.
+    """Writes one row per network and sample, and holds about BUFFER_BYTES in memory.
 
-    `batches`: in the order of `ids`, by network, (B, H, W) uint8 or (B, classes) float32.
+    Parameters
+    ----------
+    path
+        the file
+    ids : (N,)
+        samples
+    batches : (B, H, W) uint8, or (B, classes) float32
+        by network; all batches together in the order of `ids`
     """
     batches = iter(batches)
     first = next(batches)
@@ -41,15 +48,15 @@ def write(path: Path, ids: list[str], batches: Iterable[Mapping[str, np.ndarray]
         {"network": pa.string(), "id": pa.string(), "probability": kind},
         metadata={"shape": "×".join(map(str, shape))},
     )
-    names, waiting = iter(ids), []
+    remaining, waiting = iter(ids), []
     with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=["network"]) as writer:
         for batch in itertools.chain([first], batches):
-            own = list(itertools.islice(names, len(next(iter(batch.values())))))
+            own = list(itertools.islice(remaining, len(next(iter(batch.values())))))
             images = [image for stack in batch.values() for image in stack]
             column = [image.tobytes() if len(shape) == 2 else list(image) for image in images]
             columns = [[network for network in batch for _ in own], own * len(batch), column]
             waiting.append(pa.table(columns, schema=schema))
-            if sum(table.nbytes for table in waiting) > AT_ONCE:
+            if sum(table.nbytes for table in waiting) > BUFFER_BYTES:
                 writer.write_table(pa.concat_tables(waiting))
                 waiting.clear()
         if waiting:
@@ -57,9 +64,9 @@ def write(path: Path, ids: list[str], batches: Iterable[Mapping[str, np.ndarray]
 
 
 def read(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Sample ids and, by network, what `write` was given; the networks' rows are in the order of the ids.
+    """The sample ids and, by network, what `write` stored, in the order of the ids.
 
-    Raises DataError if the file is missing, truncated or not one of ours.
+    Raises DataError if the file is missing, truncated or has another layout.
     """
     try:
         table = pq.read_table(path)
@@ -67,18 +74,18 @@ def read(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
         networks = np.array(table["network"].to_pylist())
         ids = np.array(table["id"].to_pylist())
         rows = table["probability"].to_pylist()
-        kept = [
+        values = [
             np.frombuffer(row, np.uint8).reshape(shape)
             if isinstance(row, bytes)
             else np.array(row, np.float32).reshape(shape)
             for row in rows
         ]
         stacks = {
-            name: np.stack([kept[row] for row in np.flatnonzero(networks == name)])
+            name: np.stack([values[row] for row in np.flatnonzero(networks == name)])
             for name in dict.fromkeys(networks.tolist())
         }
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{path}: cannot be read as a run's predictions ({' '.join(str(error).split())}). Train this run again."
         ) from None
-    return ids[networks == TRUTH].tolist(), stacks
+    return ids[networks == GROUND_TRUTH].tolist(), stacks

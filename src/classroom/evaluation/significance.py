@@ -1,8 +1,8 @@
-"""Whether KD + ML V3 differs from the others by more than chance: a paired bootstrap over test groups and seeds.
+"""Significance of the differences between KD + ML V3 and other methods: a paired bootstrap over groups and seeds.
 
-The images of one patient or lesion are alike, so whole groups are drawn, never images; and all methods are judged on
-the same draws. scipy.stats.bootstrap draws one level only, groups or seeds; the two levels here are sums of groups
-times how often each was drawn, one matrix product.
+Images of one patient or lesion are correlated, so whole groups are resampled, and all methods share the samples.
+scipy.stats.bootstrap resamples one level only, groups or seeds; here both levels are one matrix product: sums per group
+times how often each group was drawn.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ VERSUS: dict[str, NetworkName] = {
     "student": "S1",
     **dict.fromkeys(("ml-v1", "kd_off-v1", "kd_on-v1", "kd_ml-v1", "kd_ml-v2"), "ensemble"),
 }
-"""Methods that KD + ML V3's ensemble is compared with, and which of their networks."""
+"""By method that KD + ML V3's ensemble is compared with, the network to compare."""
 REPLICATES = 2000
 LEVEL = 0.05
-"""Differences whose adjusted p is below it count as told apart; intervals cover the rest, 95 %."""
+"""Significance level of the adjusted p; intervals cover 95 %."""
 FEW_GROUPS = 10
 
 
 class Comparison(NamedTuple):
-    """KD + ML V3's ensemble minus another method, in the task's first metric, as fractions."""
+    """The difference between KD + ML V3's ensemble and another method, in the task's first metric, as a fraction."""
 
     versus: str
     difference: float
@@ -41,15 +41,15 @@ class Comparison(NamedTuple):
     @property
     def verdict(self) -> str:
         if self.adjusted_p >= LEVEL:
-            return "not told apart"
+            return "not significant"
         return "better" if self.difference > 0 else "worse"
 
 
-def compare(results: Sequence[Result], seeds: Sequence[int]) -> list[Comparison]:
-    """KD + ML V3's ensemble against every method of VERSUS among `results`, averaged over `seeds`.
+def paired_bootstrap(results: Sequence[Result], seeds: Sequence[int]) -> list[Comparison]:
+    """Compares KD + ML V3's ensemble with every method of VERSUS among `results`, averaged over `seeds`.
 
-    Percentile intervals of 95 %, two-sided bootstrap p, and p adjusted for the number of comparisons (Holm). Empty
-    where V3 or all others are missing. Raises DataError if the methods were tested on different images.
+    Gives percentile intervals of 95 %, the two-sided bootstrap p, and p adjusted for the number of comparisons (Holm).
+    Empty if V3 or all other methods are missing. Raises DataError if methods were tested on different images.
     """
     by_method = {result["method"]: result for result in results}
     others = [method for method in VERSUS if method in by_method]
@@ -83,10 +83,7 @@ def compare(results: Sequence[Result], seeds: Sequence[int]) -> list[Comparison]
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's adjustment for several comparisons, in the order given: the k-th smallest of n times n − k + 1.
-
-    No adjusted p is below that of a smaller p, nor above 1.
-    """
+    """p adjusted by Holm's method, in the order given: the k-th smallest of n times n − k + 1, monotone, at most 1."""
     adjusted = [0.0] * len(p)
     largest = 0.0
     for rank, position in enumerate(sorted(range(len(p)), key=p.__getitem__)):
@@ -96,7 +93,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def group_count(result: Result) -> int:
-    """How many groups (patients, lesions) a result was tested on."""
+    """The number of groups (patients, lesions) in the test split of a result."""
     return len(set(next(iter(result["seeds"].values()))["test_images"]["group"]))
 
 
@@ -106,31 +103,31 @@ def _images(result: Result, seed: int) -> tuple[list[str], list[str]]:
 
 
 def _sums(result: Result, network: NetworkName, seeds: Sequence[int], group_of: np.ndarray) -> np.ndarray:
-    """(2, groups, seeds): per group the two numbers whose ratio is the metric.
+    """(2, groups, seeds): per group the numerator and denominator of the metric.
 
-    Correct images and images give accuracy; pixels of the intersection and of the union give pooled IoU.
+    Accuracy: correct images and all images. IoU: pixels of the intersection and of the union.
     """
     task = result["data"]["task"]
     columns = []
     parts: tuple[np.ndarray, np.ndarray]
     for seed in seeds:
-        kept = {key: np.asarray(value) for key, value in result["seeds"][str(seed)]["test_images"][network].items()}
+        counts = {key: np.asarray(value) for key, value in result["seeds"][str(seed)]["test_images"][network].items()}
         if METRICS[task][0] == "iou":
-            parts = kept["tp"], kept["tp"] + kept["fp"] + kept["fn"]
+            parts = counts["tp"], counts["tp"] + counts["fp"] + counts["fn"]
         else:
-            parts = kept["decided"] == kept["true"], np.ones(len(group_of))
+            parts = counts["predicted"] == counts["true"], np.ones(len(group_of))
         columns.append([np.bincount(group_of, weights=part) for part in parts])
     return np.moveaxis(np.array(columns), 0, -1)
 
 
 def _ratio(sums: np.ndarray) -> np.ndarray:
-    """First over second along the first axis; 1 where there is nothing to find and nothing was found."""
+    """First over second along the first axis; 1 where all masks are empty and no pixel was predicted."""
     part, whole = sums
     return np.divide(part, whole, out=np.ones_like(part), where=whole > 0)
 
 
 def _draws(groups: int, seeds: int) -> tuple[np.ndarray, np.ndarray]:
-    """(REPLICATES, groups): how often each was drawn, with replacement; (REPLICATES, seeds): the share of each seed."""
+    """How often each group was drawn, with replacement (REPLICATES, groups); the share of each seed (…, seeds)."""
     random = np.random.default_rng(0)
     drawn = random.integers(groups, size=(REPLICATES, groups)) + groups * np.arange(REPLICATES)[:, None]
     times = np.bincount(drawn.ravel(), minlength=REPLICATES * groups).reshape(REPLICATES, groups)
@@ -138,6 +135,6 @@ def _draws(groups: int, seeds: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _p(replicates: np.ndarray) -> float:
-    """Two-sided: twice the smaller share of replicates on either side of no difference, one added to each count."""
+    """Two-sided p: twice the smaller share of replicates on either side of 0, one added to each count."""
     sides = min(int((replicates <= 0).sum()), int((replicates >= 0).sum()))
     return min(1.0, 2 * (1 + sides) / (1 + len(replicates)))

@@ -15,7 +15,7 @@ from classroom.export.origins import licence, origin
 from classroom.reporting import heading
 from classroom.reporting.tables import GREEK, Part, markdown, number
 
-NAMES = {"T": "teacher", "S1": "student S1", "S2": "student S2", "ensemble": "ensemble of both students"}
+NETWORK_LABELS = {"T": "teacher", "S1": "student S1", "S2": "student S2", "ensemble": "ensemble of both students"}
 SYNTHETIC = (
     "**Trained on synthetic images that a program drew, not on patients: it shows that everything works, and is of no "
     "use on real images.**"
@@ -52,7 +52,7 @@ def text(run: Metrics, facts: Mapping[str, Any], difference: Difference) -> str:
     `run`: the metrics.json of the run; `facts`: the model's metadata; `difference`: how exact the model is.
     """
     data = run["data"]
-    title = f"{facts['study']}, {facts['method']}: {NAMES[facts['network']]}"
+    title = f"{facts['study']}, {facts['method']}: {NETWORK_LABELS[facts['network']]}"
     lines = [
         f"- {_kind(facts)}",
         f"- {facts['parameters'] / 1e6:.2f} M parameters, {facts['macs'] / 1e9:.3g} G multiply-accumulates an image",
@@ -159,7 +159,7 @@ def _training(run: Metrics, facts: Mapping[str, Any]) -> list[str]:
     lines = [heading.training_line(settings["training"], [chosen_by]), f"- epochs kept: {epochs}"]
     if "weights" in settings:
         lines.append(f"- method: {run['method']}; weights of its losses: {_weights(settings['weights'])}")
-    return [*lines, *(f"- {remark}" for remark in run["remarks"])]
+    return [*lines, *(f"- {note}" for note in run["notes"])]
 
 
 def _weights(weights: Mapping[str, Any]) -> str:
@@ -172,11 +172,11 @@ def _weights(weights: Mapping[str, Any]) -> str:
 def _metrics(run: Metrics, facts: Mapping[str, Any]) -> Part:
     """Of every network of the run, so that one sees what this one is chosen from; the exported one in bold."""
     columns = [(split, metric) for split in ("val", "test") for metric in METRICS[run["data"]["task"]]]
-    header = ["network", *(f"{heading.SPLIT_NAMES[split]} {LABELS[metric]}" for split, metric in columns)]
+    header = ["network", *(f"{heading.SPLIT_LABELS[split]} {LABELS[metric]}" for split, metric in columns)]
     rows = []
     for network in run["best"]["test"]:
         cells = [
-            NAMES[network],
+            NETWORK_LABELS[network],
             *(number(100 * run["best"][split][network][metric], ".2f") for split, metric in columns),
         ]
         rows.append([f"**{cell}**" if network == facts["network"] else cell for cell in cells])

@@ -9,12 +9,11 @@ from classroom.artifacts import Metrics
 from classroom.data.batches import SplitData, open_splits
 from classroom.errors import ExportError
 from classroom.evaluation.ensemble import STUDENTS
-from classroom.evaluation.evaluate import read_run
 from classroom.export import card, graph
 from classroom.export.compare import Difference, compare
 from classroom.export.model import FILE, VERSION
 from classroom.export.origins import licence
-from classroom.files import written_whole
+from classroom.files import read_metrics, written_whole
 from classroom.networks.restore import restore
 
 ENSEMBLE = "ensemble"
@@ -32,7 +31,7 @@ def export(run: Path, network: str, prepared: Path, splits: Path, target: Path, 
     a network that ONNX cannot express, and if the differences are too large; TrainingError as `restore` does; DataError
     if a file of the run or of the images is missing or damaged.
     """
-    about = read_run(run)
+    about = read_metrics(run)
     module = graph.Exported([restore(run, name) for name in _parts(run, about, network)])
     test = _tested(run, about, prepared, splits)
     image_size = about["data"]["image_size"]

@@ -15,7 +15,7 @@ from classroom.data.pixels import FORMATS, read_image
 from classroom.data.prepare import resized
 from classroom.data.readers import walk
 from classroom.errors import ExportError
-from classroom.evaluation.metrics import decide
+from classroom.evaluation.metrics import predict_labels
 from classroom.evaluation.predictions import quantise
 from classroom.export.model import Model
 from classroom.files import folder_written_whole
@@ -103,7 +103,7 @@ def predict(
 
 def _write_mask(job: Job, shape: tuple[int, int], answer: np.ndarray, folder: Path) -> dict[str, Any]:
     probability = resized(quantise(answer), shape, Image.Resampling.NEAREST)
-    mask = decide(probability[None])[0]
+    mask = predict_labels(probability[None])[0]
     names = {kind: f"{job.name}_{kind}.png" for kind in ("mask", "probability")}
     (folder / names["mask"]).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(mask.astype(np.uint8) * 255).save(folder / names["mask"])
@@ -112,7 +112,7 @@ def _write_mask(job: Job, shape: tuple[int, int], answer: np.ndarray, folder: Pa
 
 
 def _classes(job: Job, labels: Sequence[str], answer: np.ndarray) -> dict[str, Any]:
-    decided = labels[decide(answer[None])[0]]
+    decided = labels[predict_labels(answer[None])[0]]
     return {"image": job.image, "label": decided, **{name: f"{p:.6f}" for name, p in zip(labels, answer, strict=True)}}
 
 

@@ -62,7 +62,7 @@ class Method(nn.Module, ABC):
     def after_step(self) -> None:
         """Called after the optimiser's step, for what a method trains by itself."""
 
-    def remarks(self, targets: torch.Tensor) -> list[str]:
+    def notes(self, targets: torch.Tensor) -> list[str]:
         """What a reader of the result should know of these training targets (a sample), in sentences."""
         return []
 

@@ -38,7 +38,7 @@ class EfficientMedical(Comparison):
             "affinity": affinity,
         }
 
-    def remarks(self, targets: torch.Tensor) -> list[str]:
+    def notes(self, targets: torch.Tensor) -> list[str]:
         return lost_lesions(targets, self.teacher_shapes[self.options.high][1:])
 
 

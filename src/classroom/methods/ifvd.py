@@ -26,7 +26,7 @@ class IntraClassVariation(AdversarialComparison):
             **self.adversarial(student, teacher),
         }
 
-    def remarks(self, targets: torch.Tensor) -> list[str]:
+    def notes(self, targets: torch.Tensor) -> list[str]:
         return lost_lesions(targets, self.teacher_shapes[self.options.tap][1:])
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from classroom.artifacts import Metrics, NetworkFacts
 from classroom.errors import TrainingError
-from classroom.files import read_json
+from classroom.files import read_metrics
 from classroom.networks.build import Network, build
 from classroom.params import Network as NetworkSettings
 
@@ -28,7 +28,7 @@ def restore(run: Path, name: str, teacher_run: Path | None = None) -> Network:
     were in training. Raises DataError or TrainingError if a file is missing, damaged or of another network, and for a
     student with a borrowed head (SimKD).
     """
-    about = _about(run)
+    about = read_metrics(run)
     state = _weights(run, name)
     if not state:
         return _from_teacher(run, about, name, teacher_run)
@@ -63,7 +63,7 @@ def _from_teacher(run: Path, about: Metrics, name: str, teacher_run: Path | None
         raise TrainingError(f"{run}: holds no weights of '{name}'. Its networks: {', '.join(about['networks'])}.")
     if teacher_run is None:
         raise TrainingError(f"{run}: T did not learn there. Name the run of the study's teacher with the same seed.")
-    teacher = _about(teacher_run)
+    teacher = read_metrics(teacher_run)
     other: list[str] = [fact for fact in OF_ONE_TRAINING if teacher[fact] != about[fact]]
     if "T" in about["networks"] and teacher["networks"].get("T") != about["networks"]["T"]:
         other.append("network")
@@ -75,11 +75,6 @@ def _from_teacher(run: Path, about: Metrics, name: str, teacher_run: Path | None
             "this method again."
         )
     return restore(teacher_run, "T")
-
-
-def _about(run: Path) -> Metrics:
-    needed = {"method", "networks", *OF_ONE_TRAINING}
-    return cast(Metrics, read_json(run / "metrics.json", needed, "Train this run again."))
 
 
 def _facts(run: Path, about: Metrics, name: str) -> NetworkFacts:

@@ -12,6 +12,7 @@ from classroom.errors import ParamsError, suggestion
 
 STRIDES = {"stem": 2, "layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}
 """An encoder's stages by the size of their maps: image ÷ stride. Every one after its last activation."""
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 class Tap(NamedTuple):
@@ -53,6 +54,23 @@ def stages_of(encoder: nn.Module) -> dict[str, Tap]:
         }
     # An encoder of segmentation-models-pytorch returns the image and then one map a stage.
     return {name: Tap(encoder, _stage(number)) for number, name in enumerate(STRIDES, start=1)}
+
+
+def blocks_of(body: nn.Module) -> list[str]:
+    """The paths of the blocks in the order of `named_modules`: residual, depthwise-separable, of the decoder.
+
+    A block is an innermost member of a container with two or more convolutions. Only members count, so that
+    squeeze-and-excitation, two convolutions inside a block, is not taken for a block of its own.
+    """
+    modules = dict(body.named_modules())
+    members = [
+        path
+        for path, module in modules.items()
+        if path
+        and isinstance(modules[path.rpartition(".")[0]], CONTAINERS)
+        and sum(isinstance(inner, nn.Conv2d) for inner in module.modules()) > 1
+    ]
+    return [path for path in members if not any(other.startswith(f"{path}.") for other in members)]
 
 
 def _whole(output: torch.Tensor) -> torch.Tensor:

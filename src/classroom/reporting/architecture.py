@@ -29,7 +29,7 @@ def architecture_table(
     import torch
 
     from classroom.networks.build import build
-    from classroom.networks.describe import layers
+    from classroom.reporting.layers import layers
 
     stages: dict[str, dict[str, str]] = {}
     counts = {}

@@ -199,7 +199,7 @@ def _remarks(of_study: ComparedResults) -> list[str]:
         runs = list(result["seeds"].values())
         terms = {key: mean(abs(run["last_epoch_terms"][key]) for run in runs) for key in runs[0]["last_epoch_terms"]}
         total = sum(terms.values())
-        told = list(result["remarks"])
+        told = list(result["notes"])
         told += [
             f"the term {key.split('/')[1]} stayed negligible in the last epoch ({value:.1e} of {total:.2g} in all)"
             for key, value in terms.items()

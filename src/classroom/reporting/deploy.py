@@ -18,7 +18,7 @@ from classroom.reporting.pages import Page, write_table
 from classroom.reporting.registry import Item, Report
 from classroom.reporting.tables import Part, number
 
-NAMES = {"T": "teacher alone", "S1": "one student", "ensemble": "ensemble of two students"}
+MODEL_LABELS = {"T": "teacher alone", "S1": "one student", "ensemble": "ensemble of two students"}
 SAVED = {"parameters": "parameters", "macs": "MACs", "bytes": "file", "latency_ms": "latency", "memory": "memory"}
 """What the ensemble saves, by column."""
 
@@ -47,7 +47,7 @@ def read_measured(folder: Path) -> list[dict[str, Any]]:
 
 def deploy_table(scale: str, measured: Sequence[dict[str, Any]], target: Path) -> None:
     """Writes `target`.md, .csv and .tex: a row per study and model, then what each ensemble saves."""
-    table = pd.DataFrame([_row(study, network) for study in measured for network in NAMES])
+    table = pd.DataFrame([_row(study, network) for study in measured for network in MODEL_LABELS])
     batch = measured[0]["batch"]
     rounds = min(len(study["networks"]["T"]["seconds"]) for study in measured)
     header = ["study", "model", "encoder", "parameters, M", "MACs, G", "file, MB", "latency, ms", "images/s",
@@ -68,7 +68,7 @@ def _cells(row: Any) -> list[str]:
     least, most = number(row.latency_least_ms, ".2f"), number(row.latency_most_ms, ".2f")
     return [
         row.study,
-        NAMES[row.network],
+        MODEL_LABELS[row.network],
         row.encoder,
         number(row.parameters / 1e6, ".2f"),
         number(row.macs / 1e9, ".3f"),

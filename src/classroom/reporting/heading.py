@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from classroom.artifacts import Data, NetworkFacts, Result, TrainingSettings
-from classroom.evaluation.metrics import LABELS, METRICS, nothing_to_find
+from classroom.evaluation.metrics import LABELS, METRICS, all_masks_empty
 
 SOURCES = {
     "synthetic": "synthetic images drawn by this program",
@@ -17,7 +17,7 @@ SOURCES = {
 }
 PAPER_DATASETS = ("histopathologic", "lgg", "ham10000")
 ROLES = {"T": "teacher", "S1": "students", "S2": "students"}
-SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
+SPLIT_LABELS = {"train": "training", "val": "validation", "test": "test"}
 
 
 def caution(scale: str, data: Iterable[Data], beside_paper: bool = True) -> str:
@@ -88,7 +88,7 @@ def data_lines(result: Result) -> list[str]:
         f"**{_of_groups(data['test'], len(set(tested)), group, 'test ')}**",
     ]
     facts += [
-        f"- missing from {SPLIT_NAMES[name]}, too few in the data: {', '.join(missing)}"
+        f"- missing from {SPLIT_LABELS[name]}, too few in the data: {', '.join(missing)}"
         for name, missing in data["lacking"].items()
     ]
     if data["task"] == "segmentation" and not _has_lesions(result):
@@ -114,7 +114,7 @@ def _has_lesions(result: Result) -> bool:
     """Whether the true mask of any test image has a pixel, by the counts of any network."""
     tested = next(iter(result["seeds"].values()))["test_images"]
     counts: Any = next((of for key, of in tested.items() if key not in ("id", "group")), {})
-    return not nothing_to_find(counts)
+    return not all_masks_empty(counts)
 
 
 def split_by(data: Data) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from classroom.distill.exchange import EXCHANGE
 from classroom.errors import DataError
 from classroom.evaluation import predictions
 from classroom.evaluation.ensemble import STUDENTS, with_ensemble
-from classroom.evaluation.metrics import decide
+from classroom.evaluation.metrics import predict_labels
+from classroom.files import read_metrics
 from classroom.methods.names import run_folder
 from classroom.params import PictureKind, Variants, select
 from classroom.reporting import heading, paper
@@ -43,7 +43,7 @@ class Sample:
 
     group: str
     image: np.ndarray
-    truth: np.ndarray
+    ground_truth: np.ndarray
     mean_iou: float
     probabilities: dict[tuple[str, str], np.ndarray]
     """By variant and network, (H, W)."""
@@ -56,7 +56,7 @@ def picture(name: str, kind: str, runs: Mapping[str, Path], prepared: Path, scal
     Raises DataError for runs of different test images, if no test image has a lesion that can be seen, or if none of
     the variants that the kind shows is there.
     """
-    about = json.loads((next(iter(runs.values())) / "metrics.json").read_text())
+    about = read_metrics(next(iter(runs.values())))
     known = [variant for variant in EXCHANGE if variant in runs]
     shown, count, what = {
         "all_variants": (known, 3, "students of every variant"),
@@ -124,12 +124,12 @@ def _judged(runs: Mapping[str, Path]) -> tuple[list[str], np.ndarray, np.ndarray
     total: Any = 0
     for run in runs.values():
         ids, stacks = predictions.read(run / "predictions.parquet")
-        truth = decide(stacks.pop(predictions.TRUTH))
+        truth = predict_labels(stacks.pop(predictions.GROUND_TRUTH))
         if first is None:
             first = (ids, truth)
         elif first[0] != ids:
             raise DataError(f"{run}: tested on other images than its siblings. Train this run again.")
-        total = total + image_iou(decide(with_ensemble(stacks)["ensemble"]), truth)
+        total = total + image_iou(predict_labels(with_ensemble(stacks)["ensemble"]), truth)
     return *first, total / len(runs)
 
 
@@ -144,7 +144,10 @@ def _grid(rows: Sequence[tuple[Sample, str]], columns: Sequence[tuple[str, str]]
     axes = figure.subplots(len(rows), across, squeeze=False)
     for row, (sample, student) in enumerate(rows):
         first = student in ("", STUDENTS[0])
-        for axis, picture, name in ((axes[row, 0], sample.image, "image"), (axes[row, 1], sample.truth, "truth")):
+        for axis, picture, name in (
+            (axes[row, 0], sample.image, "image"),
+            (axes[row, 1], sample.ground_truth, "truth"),
+        ):
             axis.axis("off") if not first else _bare(axis)
             if first:
                 axis.imshow(picture, interpolation="nearest", cmap="gray")
@@ -155,13 +158,13 @@ def _grid(rows: Sequence[tuple[Sample, str]], columns: Sequence[tuple[str, str]]
             byte = sample.probabilities[variant, name]
             if name == "ensemble":
                 axis.imshow(sample.image, interpolation="nearest")
-                _outline(axis, decide(byte[None])[0], PREDICTION_COLOUR)
-                _outline(axis, sample.truth, TRUTH_COLOUR)
+                _outline(axis, predict_labels(byte[None])[0], PREDICTION_COLOUR)
+                _outline(axis, sample.ground_truth, TRUTH_COLOUR)
             else:
                 axis.imshow(byte, cmap=HEAT, vmin=0, vmax=255, interpolation="nearest")
-                _outline(axis, sample.truth, OUTLINE, 0.7)
+                _outline(axis, sample.ground_truth, OUTLINE, 0.7)
             _bare(axis)
-            iou = image_iou(decide(byte[None]), sample.truth[None])[0]
+            iou = image_iou(predict_labels(byte[None]), sample.ground_truth[None])[0]
             axis.set_xlabel(f"{100 * iou:.0f}", fontsize=SMALL, labelpad=1)
             if row == 0:
                 of = EXCHANGE[variant]

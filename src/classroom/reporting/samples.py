@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from matplotlib.figure import Figure
 from classroom.errors import DataError
 from classroom.evaluation import predictions
 from classroom.evaluation.ensemble import with_ensemble
-from classroom.evaluation.metrics import counts, decide, pooled
+from classroom.evaluation.metrics import predict_labels
+from classroom.files import read_metrics
 from classroom.methods.names import run_folder
 from classroom.params import select
 from classroom.reporting import heading
@@ -31,10 +31,10 @@ def samples(run: Path, prepared: Path, scale: str, target: Path) -> None:
     equal steps of the ensemble's IoU from the worst to the best, so that failures show as well as successes.
     """
     ids, stacks = predictions.read(run / "predictions.parquet")
-    about = json.loads((run / "metrics.json").read_text())
+    about = read_metrics(run)
     rows, groups = rows_and_groups(prepared, ids)
-    truth = decide(stacks.pop(predictions.TRUTH))
-    masks = {name: decide(stack) for name, stack in with_ensemble(stacks).items()}
+    truth = predict_labels(stacks.pop(predictions.GROUND_TRUTH))
+    masks = {name: predict_labels(stack) for name, stack in with_ensemble(stacks).items()}
     judged = masks[list(masks)[-1]]
     chosen = _from_worst_to_best(judged, truth, groups)
     if not chosen:
@@ -48,7 +48,7 @@ def samples(run: Path, prepared: Path, scale: str, target: Path) -> None:
         image = images[rows[position]]
         _panel(axes[row, 0], image, truth[position], None, "image, truth" if row == 0 else "")
         for column, (name, stack) in enumerate(masks.items(), start=1):
-            iou = pooled({key: [value] for key, value in counts(stack[position], truth[position]).items()})["iou"]
+            iou = image_iou(stack[position], truth[position])
             _panel(axes[row, column], image, truth[position], stack[position], name if row == 0 else "")
             axes[row, column].set_xlabel(f"IoU {100 * iou:.0f}", fontsize=8)
         ious.append(f"{100 * iou:.0f}")

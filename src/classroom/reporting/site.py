@@ -39,7 +39,7 @@ HEADLINE = (
     "study", "metric", "KD + ML V3, ensemble", "student alone", "difference", "95 % interval", "KD + ML V3 is",
 )  # fmt: skip
 """Of `Page.headline`."""
-NAMES = ("technique", "strategy", "network", "study", "table", "method")
+ROW_COLUMNS = ("technique", "strategy", "network", "study", "table", "method")
 """Columns that say what a row is: its rows can be chosen by them, and those that lead stay in sight."""
 STRATEGY = re.compile(r"(V\d) ")
 """How columns of one strategy begin."""
@@ -140,12 +140,12 @@ def _part(part: Mapping[str, Any], known: _Known, page: str = "index") -> dict[s
         }
         for at, text in enumerate(part["header"])
     ]
-    leading = next((at for at, column in enumerate(header) if column["text"] not in NAMES), len(header))
+    leading = next((at for at, column in enumerate(header) if column["text"] not in ROW_COLUMNS), len(header))
     filters = {}
     if len(rows) >= LONG:
         for at, column in enumerate(header):
             values = list(dict.fromkeys(row[at]["plain"] for row in rows if row[at]["plain"]))
-            if column["text"] in NAMES and 1 < len(values) < len(rows):
+            if column["text"] in ROW_COLUMNS and 1 < len(values) < len(rows):
                 filters[column["text"]] = {"column": at, "values": values}
     return dict(part) | {
         "columns": header,

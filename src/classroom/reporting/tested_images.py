@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from classroom.errors import DataError
-from classroom.evaluation.metrics import counts
+from classroom.evaluation.metrics import pixel_counts
 
 
 def rows_and_groups(prepared: Path, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -27,7 +27,7 @@ def rows_and_groups(prepared: Path, ids: Sequence[str]) -> tuple[np.ndarray, np.
 
 def image_iou(mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """IoU of every image (…, H, W) by itself; 0 where there is nothing to find and nothing was found."""
-    of = counts(mask, truth)
+    of = pixel_counts(mask, truth)
     return of["tp"] / np.maximum(of["tp"] + of["fp"] + of["fn"], 1)
 
 

@@ -51,7 +51,7 @@ def variants_table(
     primary = METRICS[data["task"]][0]
     printed = paper.variants(name)
     metrics = shown_metrics(data, printed)
-    compared = significance.compare([*results, student], seeds)
+    compared = significance.paired_bootstrap([*results, student], seeds)
     table = cells(results, seeds, "test", printed)
 
     title = f"{paper.title(name)}: the twelve variants on {study}"
@@ -102,7 +102,7 @@ def _significance(
             _method(one.versus), _difference(one, metric, of_method),
             f"{number(100 * one.low, '+.2f')} to {number(100 * one.high, '+.2f')}",
             f"{one.p:.4f}", f"{one.adjusted_p:.4f}",
-            one.verdict if groups >= significance.FEW_GROUPS else f"too few {group}s to tell",
+            one.verdict if groups >= significance.FEW_GROUPS else f"too few {group}s for a test",
         ]
         for one in compared
     ]  # fmt: skip

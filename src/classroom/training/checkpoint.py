@@ -1,4 +1,4 @@
-"""The resume checkpoint: everything that a killed training needs to end in the same bits."""
+"""The resume checkpoint: everything that a killed training needs to finish bit-identically."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from classroom.methods.base import Method
 
 @dataclass
 class Progress:
-    """How far a training is. `step` counts finished steps of the epoch under way."""
+    """The progress of a training. `step` counts the finished steps of the current epoch."""
 
     epoch: int = 0
     step: int = 0
     sums: dict[str, float] = field(default_factory=dict)
-    """Sum over the finished steps of the epoch under way, by loss component."""
+    """Sum over the finished steps of the current epoch, by loss component."""
     weighted: dict[str, float] = field(default_factory=dict)
-    """The same, every component times its weight."""
+    """The same, each component times its weight."""
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: dict[str, int] = field(default_factory=dict)
     """By trained network: the epoch of its highest validation IoU or accuracy; the first of equals."""
@@ -35,10 +35,10 @@ class Progress:
 
 
 class Checkpoints:
-    """Saves to and restores from a folder of one run, which disappears when the run is complete.
+    """Saves to and restores from a folder of one run, which is removed when the run is complete.
 
-    `identity` is a digest of everything that decides the run's result. A checkpoint of another identity is
-    not resumed. The previous checkpoint is kept beside the newest, in case that one is damaged.
+    A checkpoint of another `identity`, a digest of everything that decides the result, is not resumed. The previous
+    checkpoint is kept in case the newest is damaged.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class Checkpoints:
         return time.monotonic() - self.saved_at >= self.seconds
 
     def save(self, progress: Progress) -> None:
-        """Writes everything to a temporary file, then puts it in the newest one's place.
+        """Writes a checkpoint to a temporary file, then replaces the newest one.
 
         Raises TrainingError if it cannot be written; the newest checkpoint then stays as it was.
         """
-        # A name of its own: the training of a node that a cluster believes dead may go on beside its successor.
+        # A unique name: on a node that the cluster believes dead, the training may still run next to its successor.
         temporary = self.folder / f"newest.pt.{os.uname().nodename}-{os.getpid()}.tmp"
         content = {
             "identity": self.identity,
@@ -84,28 +84,28 @@ class Checkpoints:
         except (OSError, RuntimeError) as error:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
-            # torch's own error speaks of its file format, whatever the disk's trouble
+            # torch reports a problem of its file format, whatever the cause.
             failed = f"the disk is full or has failed: {str(error).splitlines()[0]}"
             reason = error.strerror if isinstance(error, OSError) else failed
             raise TrainingError(
                 f"{self.newest}: the checkpoint cannot be written ({reason}). The last good one is kept; free space "
-                "or mend permissions and run the same command again: it goes on from there."
+                "or fix permissions and run the same command again: it resumes from there."
             ) from None
         self.saved_at = time.monotonic()
 
     def restore(self, log: Callable[[str], None]) -> Progress:
-        """Sets method, optimiser and random state as saved and returns the progress; a fresh one if none fits."""
+        """Restores method, optimiser and random state; returns the saved progress, or a new one if there is none."""
         found = [path for path in (self.newest, self.previous) if path.exists()]
         for path in found:
             try:
                 content = _read(path)
                 identity = content["identity"]
-            except Exception as error:  # a damaged file raises whatever its decoders raise
+            except Exception as error:  # decoders raise anything for a damaged file
                 then = "starting from the beginning" if path == found[-1] else "trying the one before it"
-                log(f"{path} is damaged or not ours, and not used ({type(error).__name__}); {then}")
+                log(f"{path} is damaged or no checkpoint, and ignored ({type(error).__name__}); {then}")
                 continue
             if identity != self.identity:
-                log(f"{path} is of other settings, data or code: not resumed")
+                log(f"{path} is of other settings, data or code, and ignored")
                 continue
             self.method.load_state_dict(content["method"], strict=False)
             self.optimiser.load_state_dict(content["optimiser"])
@@ -125,7 +125,7 @@ class Checkpoints:
 def _read(path: Path) -> dict[str, Any]:
     """The content of a file that torch saved; raises if any of it is damaged.
 
-    The file is a zip archive with a checksum for every tensor, which torch writes but does not compare.
+    The file is a zip archive; torch writes a checksum of every tensor but never verifies it.
     """
     with zipfile.ZipFile(path) as archive:
         if damaged := archive.testzip():

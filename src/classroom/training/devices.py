@@ -1,4 +1,4 @@
-"""Where a training runs: on a host with several GPUs, on one that no other training holds."""
+"""Selects the device of a training; on a host with several GPUs, one that no other training has locked."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from filelock import FileLock, Timeout
 from classroom.errors import TrainingError
 
 LOCKS = Path("/tmp/classroom-gpus")
-"""A file per GPU, the same for all pipelines and users of a host. A killed process frees its lock by dying."""
+"""One file per GPU, shared by all pipelines and users of a host. The system releases the lock of a killed process."""
 
 _held: dict[str, FileLock] = {}
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is the first accelerator, else the CPU. Raises TrainingError for one that is not there."""
+    """`auto` is the first accelerator, else the CPU. Raises TrainingError for a device that does not exist."""
     if name == "auto":
         return torch.device(
             "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         )
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device).item()  # it can be written and read
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         raise TrainingError(
             f"device '{name}' cannot be used ({str(error).splitlines()[0]}). Use 'auto' or 'cpu'."
@@ -34,15 +34,15 @@ def choose_device(name: str) -> torch.device:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes of a GPU's own memory that are free; 0 where there is no such memory."""
+    """Free bytes of a GPU's own memory; 0 for other devices."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 
 def claim_device(name: str, log: Callable[[str], None]) -> torch.device:
-    """As `choose_device`, but of CUDA's GPUs `auto` is the first that no other training on this host has claimed.
+    """As `choose_device`, but `auto` is the first CUDA GPU that no other training on this host has locked.
 
-    It is this process's own until the process ends. While others have all of them, waits. A device that is given by
-    name is not claimed: several trainings may share it.
+    Holds the lock until the process ends, and waits while all GPUs are locked. A device given by name is not locked:
+    several trainings may share it.
     """
     gpus = _visible_gpus() if name == "auto" else []
     if not gpus:
@@ -53,13 +53,13 @@ def claim_device(name: str, log: Callable[[str], None]) -> torch.device:
 
 
 def _claim_one_of(gpus: list[str], log: Callable[[str], None]) -> int:
-    """The position of the first of `gpus` that is, or could be, locked by this process."""
+    """The position of the first of `gpus` that this process has locked or can lock."""
     for index, gpu in enumerate(gpus):
         if gpu in _held:
             return index
     try:
         _make_lock_folder()
-        told = False
+        logged = False
         while True:
             for index, gpu in enumerate(gpus):
                 lock = FileLock(LOCKS / f"{gpu}.lock", mode=0o666)
@@ -69,24 +69,24 @@ def _claim_one_of(gpus: list[str], log: Callable[[str], None]) -> int:
                     continue
                 _held[gpu] = lock
                 return index
-            if not told:
+            if not logged:
                 log(
-                    f"every GPU here ({len(gpus)}) is held by another training; waiting for one. (--device cuda shares "
+                    f"all {len(gpus)} GPUs are in use by other trainings; waiting for one. (--device cuda shares "
                     "one; --resources gpu=N lets Snakemake start no more than N trainings.)"
                 )
-                told = True
+                logged = True
             time.sleep(1)
     except OSError as error:
-        log(f"{LOCKS}: cannot be locked ({error.strerror}), so the first GPU is taken, whoever else is on it")
+        log(f"{LOCKS}: cannot be locked ({error.strerror}), so the first GPU is used, even if it is busy")
         return 0
 
 
 def _visible_gpus() -> list[str]:
-    """What the driver calls the GPUs that this process sees, whatever their numbers here."""
+    """The UUIDs of the GPUs that this process sees; their numbers depend on CUDA_VISIBLE_DEVICES."""
     return [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
 
 
 def _make_lock_folder() -> None:
     if not LOCKS.exists():
         LOCKS.mkdir(exist_ok=True)
-        LOCKS.chmod(0o777)  # other users' trainings lock here too
+        LOCKS.chmod(0o777)  # for the locks of other users

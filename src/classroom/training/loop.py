@@ -15,7 +15,7 @@ from classroom.data.augment import Augment
 from classroom.data.batches import SplitData, order
 from classroom.errors import TrainingError
 from classroom.evaluation.ensemble import with_ensemble
-from classroom.evaluation.metrics import decide, records, score
+from classroom.evaluation.metrics import per_image_counts, predict_labels, score
 from classroom.evaluation.predictions import quantise
 from classroom.methods.base import Method, Term, total
 from classroom.params import Training
@@ -34,14 +34,44 @@ def fit(
     report: Callable[[Progress, int], None],
     log: Callable[[str], None],
 ) -> Progress:
-    """Trains `method` to its last epoch and returns the progress with history and best weights.
+    """Trains `method` to its last epoch.
 
-    The order of samples and their augmentation are functions of seed, epoch and step alone. `report` is
-    called after every step with the progress and the steps per epoch. Raises TrainingError for a training
-    split under one batch and for a loss that is not finite.
+    The order of samples and their augmentation depend on seed, epoch and step only.
+
+    Parameters
+    ----------
+    method
+        on `device`
+    data
+        the splits `train` and `val`
+    augment
+        applied to training batches
+    settings
+        `training` of params.yaml
+    balance
+        as in `batches.order`
+    seed
+        of the run
+    device
+        that trains
+    checkpoints
+        where to resume from and save to; holds the optimiser
+    report
+        called after every step with the progress and the steps per epoch
+    log
+        called with a line about resuming
+
+    Returns
+    -------
+    The progress with history and best weights.
+
+    Raises
+    ------
+    TrainingError
+        The training split is smaller than one batch, or a loss is not finite.
     """
     train = data["train"]
-    # An incomplete last batch would spoil batch statistics.
+    # An incomplete last batch would distort batch statistics.
     drawn = len(order(train, balance, seed, 0))
     steps = drawn // settings.batch_size
     if steps == 0:
@@ -59,13 +89,8 @@ def fit(
             for step in range(progress.step, steps):
                 batch = positions[step * settings.batch_size : (step + 1) * settings.batch_size]
                 images, targets = train.batch(batch, device)
-                images, targets = augment(images, targets, zlib.crc32(f"{seed}/{progress.epoch}/{step}".encode()))
-                with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-                    terms = method.losses(images, targets)
-                optimiser.zero_grad(set_to_none=True)
-                total(term.weight * term.value for term in terms).backward()
-                optimiser.step()
-                method.after_step()
+                augmented = augment(images, targets, zlib.crc32(f"{seed}/{progress.epoch}/{step}".encode()))
+                terms = train_step(method, optimiser, settings, *augmented)
                 values = _values(terms)
                 if not all(map(math.isfinite, values)):
                     raise TrainingError(_not_finite(terms, values, progress, step, checkpoints))
@@ -79,49 +104,106 @@ def fit(
     return progress
 
 
-class Judgement:
-    """What networks and their ensemble decided, image by image; collected by batches, as predictions of all images at a
-    time would take memory for each of them."""
+def make_optimiser(method: Method, settings: Training) -> torch.optim.Optimizer:
+    """Adam over everything that learns in `method`."""
+    learning = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    return torch.optim.Adam(learning, lr=settings.learning_rate, fused=True)
+
+
+def train_step(
+    method: Method, optimiser: torch.optim.Optimizer, settings: Training, images: torch.Tensor, targets: torch.Tensor
+) -> list[Term]:
+    """One step on an augmented batch: losses, backward pass, optimiser. Returns the loss terms.
+
+    Parameters
+    ----------
+    method
+        in training mode
+    optimiser
+        of `make_optimiser`
+    settings
+        Only `precision` is read.
+    images : (B, 3, H, W) in [0, 1]
+    targets : (B, 1, H, W) of {0, 1}, or classes (B,)
+    """
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+        terms = method.losses(images, targets)
+    optimiser.zero_grad(set_to_none=True)
+    total(term.weight * term.value for term in terms).backward()
+    optimiser.step()
+    method.after_step()
+    return terms
+
+
+class MetricAccumulator:
+    """Collects the counts of networks and their ensemble by batch, so that no split's predictions fill the memory."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, dict[str, list[np.ndarray]]] = {}
+        self._counts: dict[str, dict[str, list[np.ndarray]]] = {}
 
-    def add(self, predicted: dict[str, np.ndarray], truth: np.ndarray) -> None:
-        """Judges one batch of what `predict` yields."""
+    def add(self, predicted: dict[str, np.ndarray], ground_truth: np.ndarray) -> None:
+        """Adds one batch of `predict`."""
         for name, stack in with_ensemble(predicted).items():
-            of_network = self._kept.setdefault(name, {})
-            for key, values in records(decide(stack), truth).items():
+            of_network = self._counts.setdefault(name, {})
+            for key, values in per_image_counts(predict_labels(stack), ground_truth).items():
                 of_network.setdefault(key, []).append(values)
 
     @property
     def per_image(self) -> dict[str, dict[str, np.ndarray]]:
-        """By network, `records` of all images that were added, in their order."""
+        """By network, `per_image_counts` of all images added, in their order."""
         return {
             name: {key: np.concatenate(values) for key, values in of_network.items()}
-            for name, of_network in self._kept.items()
+            for name, of_network in self._counts.items()
         }
 
     @property
     def scores(self) -> Scores:
-        """All metrics by network, and of the students' ensemble where there are two."""
+        """All metrics by network, including the ensemble of two students."""
         return {name: score(of_network) for name, of_network in self.per_image.items()}
 
 
-def judge(method: Method, split: SplitData, batch_size: int, device: torch.device) -> Judgement:
-    """Of every image of a split."""
-    judgement = Judgement()
-    for predicted, truth in predict(method, split, batch_size, device):
-        judgement.add(predicted, truth)
-    return judgement
+def evaluate(method: Method, split: SplitData, batch_size: int, device: torch.device) -> MetricAccumulator:
+    """Evaluates every network on a whole split.
+
+    Parameters
+    ----------
+    method
+        on `device`; left in eval mode
+    split
+        the images
+    batch_size
+        images at a time
+    device
+        that predicts
+    """
+    metrics = MetricAccumulator()
+    for predicted, ground_truth in predict(method, split, batch_size, device):
+        metrics.add(predicted, ground_truth)
+    return metrics
 
 
 @torch.no_grad()
 def predict(
     method: Method, split: SplitData, batch_size: int, device: torch.device
 ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
-    """By batch, in the split's order: what every network thinks, as it is kept and judged, and the truth.
+    """Yields, batch by batch in the split's order, the predictions of every network and the ground truth.
 
-    Bytes ⌊256·p⌋ (B, H, W) of masks, float32 probabilities (B, classes) of classes; the truth as `SplitData.truth`.
+    Parameters
+    ----------
+    method
+        on `device`; left in eval mode
+    split
+        the images
+    batch_size
+        images at a time
+    device
+        that predicts
+
+    Yields
+    ------
+    predicted : (B, H, W) uint8, ⌊256·p⌋; or (B, classes) float32
+        by network
+    ground_truth : (B, H, W) bool, or (B,) int64
     """
     method.eval()
     for images, targets in split.in_order(batch_size, device):
@@ -129,12 +211,12 @@ def predict(
         for name, tensor in method.predict(images).items():
             probabilities = tensor.cpu().numpy()
             predicted[name] = quantise(probabilities[:, 0]) if probabilities.ndim == 4 else probabilities
-        truth = targets.cpu().numpy()
-        yield predicted, truth[:, 0] > 0 if truth.ndim == 4 else truth
+        ground_truth = targets.cpu().numpy()
+        yield predicted, ground_truth[:, 0] > 0 if ground_truth.ndim == 4 else ground_truth
 
 
 class Interruption:
-    """SIGTERM and Ctrl-C end the training after the step under way, with its checkpoint written."""
+    """Delays SIGTERM and Ctrl-C to the end of the current step, so that its checkpoint is saved first."""
 
     def __enter__(self) -> Interruption:
         self.requested = 0
@@ -154,7 +236,7 @@ class Interruption:
 
 
 def _values(terms: list[Term]) -> list[float]:
-    """In one go, and asked for when the whole step is queued: the only time that a step waits for a GPU."""
+    """All values in one transfer after the whole step is queued: the only time that a step waits for the GPU."""
     return torch.stack([term.value.detach().float() for term in terms]).tolist()
 
 
@@ -169,26 +251,26 @@ def _add(progress: Progress, terms: list[Term], values: list[float]) -> None:
 def _close_epoch(
     progress: Progress, method: Method, val: SplitData, settings: Training, steps: int, device: torch.device
 ) -> None:
-    """Validates, keeps each network's best weights, writes the epoch's row of history and turns to the next epoch."""
-    by_network = judge(method, val, settings.batch_size, device).scores
+    """Validates, keeps each network's best weights, adds the epoch to the history and starts the next epoch."""
+    by_network = evaluate(method, val, settings.batch_size, device).scores
     row: dict[str, float] = {"epoch": progress.epoch + 1, "learning_rate": settings.learning_rate}
     row |= {f"loss/{key}": total / steps for key, total in progress.sums.items()}
     row |= {f"weighted/{key}": total / steps for key, total in progress.weighted.items()}
     row |= {f"val/{name}/{metric}": value for name in by_network for metric, value in by_network[name].items()}
     progress.history.append(row)
     for name in method.trained:
-        chosen_by = next(iter(by_network[name].values()))
-        if chosen_by > progress.best_score.get(name, -1.0):
+        selection_metric = next(iter(by_network[name].values()))
+        if selection_metric > progress.best_score.get(name, -1.0):
             state = method.state_of(name)
             progress.best_state |= {key: value.detach().cpu().clone() for key, value in state.items()}
-            progress.best_epoch[name], progress.best_score[name] = progress.epoch + 1, chosen_by
+            progress.best_epoch[name], progress.best_score[name] = progress.epoch + 1, selection_metric
     progress.epoch, progress.step, progress.sums, progress.weighted = progress.epoch + 1, 0, {}, {}
 
 
 def _not_finite(terms: list[Term], values: list[float], progress: Progress, step: int, checkpoints: Checkpoints) -> str:
-    guilty = [f"{t.network}/{t.name}" for t, value in zip(terms, values, strict=True) if not math.isfinite(value)]
+    wrong = [f"{t.network}/{t.name}" for t, value in zip(terms, values, strict=True) if not math.isfinite(value)]
     kept = f"The last good checkpoint is {checkpoints.newest}." if checkpoints.newest.exists() else "No checkpoint yet."
     return (
-        f"loss not finite in epoch {progress.epoch + 1}, step {step + 1}: {', '.join(guilty)}. {kept} "
-        "Lower training.learning_rate or look at the images of this batch, then run the same command again."
+        f"loss not finite in epoch {progress.epoch + 1}, step {step + 1}: {', '.join(wrong)}. {kept} "
+        "Lower training.learning_rate or check the images of this batch, then run the same command again."
     )

@@ -1,4 +1,4 @@
-"""One run: study × method × seed, from settings and prepared data to the files it leaves."""
+"""One run (study × method × seed): from settings and prepared data to the run's files."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ import pandas as pd
 import torch
 from safetensors.torch import save as serialised
 
-from classroom.artifacts import ImageRecords, Metrics, RunFacts, TrainingReceipt, TrainingSettings
+from classroom.artifacts import Metrics, PerImageCounts, RunFacts, TrainingReceipt, TrainingSettings
 from classroom.data.augment import Augment
-from classroom.data.batches import SplitData, kept_on, open_splits
-from classroom.data.batches import about as about_data
+from classroom.data.batches import SplitData, cache_on_device, open_splits, read_dataset
 from classroom.evaluation import predictions
 from classroom.files import written_whole
 from classroom.methods.base import Method
@@ -27,12 +26,12 @@ from classroom.networks.reproducible import make_deterministic
 from classroom.params import Augmentation, Training, select
 from classroom.training.checkpoint import Checkpoints, Progress
 from classroom.training.devices import claim_device, free_memory
-from classroom.training.loop import Judgement, fit, judge, predict
+from classroom.training.loop import MetricAccumulator, evaluate, fit, make_optimiser, predict
 
 if TYPE_CHECKING:
     from classroom.training.progress import Show
 
-JUDGED = ("val", "test")
+EVALUATED_SPLITS = ("val", "test")
 FILES = ("weights.safetensors", "predictions.parquet", "metrics.json", "history.csv")
 
 
@@ -52,12 +51,43 @@ def train(
     show: Show,
     point: Sequence[float] | None = None,
 ) -> TrainingReceipt:
-    """Trains one run and leaves `FILES` in `target`; returns what the receipt should say of it.
+    """Trains one run and writes `FILES` to `target`.
 
-    Resumes from `checkpoint_folder` if a checkpoint of the same `identity` lies there; the caller removes it
-    once the receipt is written. `show` is called with the progress, the steps per epoch and the epochs after
-    every step. `point` of a grid search takes the place of the variant's weights. Raises ClassroomError before any
-    training for settings, data or weights that do not fit, or if a folder cannot be written.
+    Parameters
+    ----------
+    study, method_name, seed
+        name the run
+    raw
+        params.yaml as read
+    prepared
+        folder of the prepared data
+    splits
+        splits.parquet of the study
+    teacher_weights
+        weights.safetensors of the study's teacher, for methods with a pretrained one
+    target
+        folder of the run
+    checkpoint_folder
+        Resumes from a checkpoint of the same `identity` in it. The caller removes it after writing the receipt.
+    identity
+        digest of everything that decides the result
+    device
+        as in `devices.claim_device`
+    checkpoint_minutes
+        time between checkpoints within an epoch
+    show
+        called after every step with the progress, the steps per epoch and the epochs
+    point
+        of a grid search, replaces the variant's weights
+
+    Returns
+    -------
+    The training's part of the receipt.
+
+    Raises
+    ------
+    ClassroomError
+        Before any training: settings, data or weights do not fit together, or a folder cannot be written.
     """
     started = time.monotonic()
     settings = select(raw, "training", Training)
@@ -68,18 +98,16 @@ def train(
     make_deterministic(settings.threads)
     where = claim_device(device, show.log)
     data = open_splits(prepared, splits)
-    about = about_data(prepared, splits, data)
+    dataset = read_dataset(prepared, splits, data)
     method = make(
-        method_name, study, raw, seed, teacher_weights, about["task"],
-        classes=len(about["labels"]), image_size=about["image_size"], point=point,
+        method_name, study, raw, seed, teacher_weights, dataset["task"],
+        classes=len(dataset["labels"]), image_size=dataset["image_size"], point=point,
     ).to(where)  # fmt: skip
-    data = kept_on(where, data, free_memory(where))
-    remarks = method.remarks(_sample(data["train"]))
-    for remark in remarks:
-        show.log(remark)
-    optimiser = torch.optim.Adam(
-        [p for p in method.parameters() if p.requires_grad], lr=settings.learning_rate, fused=True
-    )
+    data = cache_on_device(where, data, free_memory(where))
+    notes = method.notes(_sample(data["train"]))
+    for note in notes:
+        show.log(note)
+    optimiser = make_optimiser(method, settings)
     if settings.compile:
         method.compile_networks()
     checkpoints = Checkpoints(checkpoint_folder, identity, checkpoint_minutes, method, optimiser)
@@ -94,9 +122,9 @@ def train(
         "study": study,
         "method": method_name,
         "seed": seed,
-        "data": about,
+        "data": dataset,
         "extra_parameters": method.extra_parameters,
-        "remarks": remarks,
+        "notes": notes,
         "settings": {
             **method.settings,
             "training": cast(TrainingSettings, settings.model_dump(mode="json")),
@@ -124,18 +152,36 @@ def save(
     target: Path,
     facts: RunFacts,
 ) -> None:
-    """Writes the run's files: weights and test predictions of each network's best epoch, metrics of best and last."""
-    last = {name: judge(method, data[name], settings.batch_size, device).scores for name in JUDGED}
-    method.load_states({key: value.to(device) for key, value in progress.best_state.items()})
-    val, test = judge(method, data["val"], settings.batch_size, device), Judgement()
+    """Writes the run's files: weights and test predictions of each network's best epoch, metrics of best and last.
 
-    def kept() -> Iterator[dict[str, np.ndarray]]:
-        for predicted, truth in predict(method, data["test"], settings.batch_size, device):
-            test.add(predicted, truth)
-            yield {**predicted, predictions.TRUTH: _as_predicted(truth, predicted)}
+    Parameters
+    ----------
+    method
+        as trained in the last epoch; left with the best weights
+    progress
+        of the finished training
+    data
+        the splits `val` and `test`
+    settings
+        Only `batch_size` is read.
+    device
+        that predicts
+    target
+        folder of the run
+    facts
+        for metrics.json
+    """
+    last = {name: evaluate(method, data[name], settings.batch_size, device).scores for name in EVALUATED_SPLITS}
+    method.load_states({key: value.to(device) for key, value in progress.best_state.items()})
+    val, test = evaluate(method, data["val"], settings.batch_size, device), MetricAccumulator()
+
+    def test_batches() -> Iterator[dict[str, np.ndarray]]:
+        for predicted, ground_truth in predict(method, data["test"], settings.batch_size, device):
+            test.add(predicted, ground_truth)
+            yield {**predicted, predictions.GROUND_TRUTH: _as_prediction(ground_truth, predicted)}
 
     with written_whole(*(target / name for name in FILES)) as (weights, parquet, metrics_file, history):
-        predictions.write(parquet, data["test"].ids, kept())
+        predictions.write(parquet, data["test"].ids, test_batches())
         metrics: Metrics = {
             **facts,
             "networks": {name: network.facts for name, network in method.networks.items()},
@@ -146,18 +192,18 @@ def save(
                 for key, value in progress.history[-1].items()
                 if key.startswith("weighted/")
             },
-            "test_images": _images(data["test"], test, list(method.networks)),
+            "test_images": _per_image_counts(data["test"], test, list(method.networks)),
         }
         metrics_file.write_text(json.dumps(metrics, indent=1) + "\n")
-        # not save_file, whose error of a full disk is no OSError
+        # Not save_file: its error for a full disk is no OSError.
         weights.write_bytes(serialised({key: value.contiguous() for key, value in progress.best_state.items()}))
         pd.DataFrame(progress.history).to_csv(history, index=False)
 
 
-def _images(split: SplitData, judgement: Judgement, networks: list[str]) -> ImageRecords:
-    per_image = judgement.per_image
-    records = {name: {key: value.tolist() for key, value in per_image[name].items()} for name in networks}
-    return cast(ImageRecords, {"id": split.ids, "group": split.groups, **records})
+def _per_image_counts(split: SplitData, metrics: MetricAccumulator, networks: list[str]) -> PerImageCounts:
+    per_image = metrics.per_image
+    counts = {name: {key: value.tolist() for key, value in per_image[name].items()} for name in networks}
+    return cast(PerImageCounts, {"id": split.ids, "group": split.groups, **counts})
 
 
 def peak_memory_mb(device: torch.device) -> dict[str, int]:
@@ -170,7 +216,7 @@ def peak_memory_mb(device: torch.device) -> dict[str, int]:
 
 
 class Clock:
-    """Passes progress on and takes the time, of this session's steps alone, first one aside."""
+    """Passes progress on and times the steps of this session, without the first one."""
 
     def __init__(self, show: Show, epochs: int) -> None:
         self.show, self.epochs = show, epochs
@@ -193,15 +239,15 @@ def _sample(split: SplitData) -> torch.Tensor:
     return targets.unsqueeze(1) if targets.ndim == 3 else targets
 
 
-def _as_predicted(truth: np.ndarray, predicted: dict[str, np.ndarray]) -> np.ndarray:
-    """The truth in the form of a perfect prediction: bytes 0 and 255, or probability 1 of the true class."""
-    if truth.ndim == 3:
-        return truth.astype(np.uint8) * 255
-    return np.eye(next(iter(predicted.values())).shape[1], dtype=np.float32)[truth]
+def _as_prediction(ground_truth: np.ndarray, predicted: dict[str, np.ndarray]) -> np.ndarray:
+    """The ground truth as a perfect prediction: bytes 0 and 255, or probability 1 of the true class."""
+    if ground_truth.ndim == 3:
+        return ground_truth.astype(np.uint8) * 255
+    return np.eye(next(iter(predicted.values())).shape[1], dtype=np.float32)[ground_truth]
 
 
 def _check_writable(folder: Path) -> None:
-    """A run of hours must not find out at its end that it cannot be saved."""
+    """Fails now rather than after hours of training."""
     probe = folder / ".writable"
     with written_whole(probe):
         pass

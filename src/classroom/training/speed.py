@@ -1,4 +1,4 @@
-"""How long a training step takes on this machine, measured on random images."""
+"""Measures how long a training step takes on this machine, on random images."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 import torch
 
 from classroom.data.augment import Augment
-from classroom.methods.base import total
 from classroom.methods.make import make
 from classroom.networks.reproducible import make_deterministic
 from classroom.params import Augmentation, Training, select
 from classroom.training.devices import choose_device
+from classroom.training.loop import make_optimiser, train_step
 
 STEPS = 3
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Of one method: seconds per batch, and bytes of the weights that a run leaves."""
+    """Of one method: seconds per batch, and bytes of a run's weights."""
 
     training_step: float
     prediction: float
@@ -31,9 +31,25 @@ class Speed:
 
 
 def measure(method_name: str, study: str, raw: dict[str, Any], classes: int, device: str) -> Speed:
-    """Median of a few real steps (augmentation, losses, backward, Adam) and predictions, after one to warm up.
+    """The median time of a few training steps and predictions, after one to warm up.
 
-    The networks have random weights whatever the settings say, which takes the same time and asks no hub.
+    The networks always have random weights: that takes the same time and downloads nothing.
+
+    Parameters
+    ----------
+    method_name, study
+        name the method
+    raw
+        params.yaml as read
+    classes
+        number of classes; ignored for segmentation
+    device
+        as in `devices.choose_device`
+
+    Raises
+    ------
+    ClassroomError
+        Whatever building the networks raises.
     """
     raw = copy.deepcopy(raw)
     task, size = raw["study"][study]["task"], raw["study"][study]["image_size"]
@@ -46,7 +62,7 @@ def measure(method_name: str, study: str, raw: dict[str, Any], classes: int, dev
     if settings.compile:
         method.compile_networks()
     augment = Augment(select(raw, "augmentation", Augmentation))
-    optimiser = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], fused=True)
+    optimiser = make_optimiser(method, settings)
     images = torch.rand(settings.batch_size, 3, size, size, device=where)
     if task == "segmentation":
         targets = (torch.rand(settings.batch_size, 1, size, size, device=where) > 0.9).float()
@@ -54,26 +70,18 @@ def measure(method_name: str, study: str, raw: dict[str, Any], classes: int, dev
         targets = torch.randint(classes, (settings.batch_size,), device=where)
 
     def step() -> None:
-        method.train()
-        method.begin_epoch(0, settings.epochs)
-        augmented, moved = augment(images, targets, seed=0)
-        with torch.autocast(where.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-            terms = method.losses(augmented, moved)
-        optimiser.zero_grad(set_to_none=True)
-        total(term.weight * term.value for term in terms).backward()
-        optimiser.step()
-        method.after_step()
+        train_step(method, optimiser, settings, *augment(images, targets, seed=0))
 
-    def predict() -> None:
-        method.eval()
-        with torch.no_grad():
-            method.predict(images)
-
+    method.train()
+    method.begin_epoch(0, settings.epochs)
+    step_seconds = _seconds(step, where)
+    method.eval()
+    prediction_seconds = _seconds(lambda: method.predict(images), where)
     states = [value for name in method.trained for value in method.state_of(name).values()]
-    return Speed(_seconds(step, where), _seconds(predict, where), sum(v.numel() * v.element_size() for v in states))
+    return Speed(step_seconds, prediction_seconds, sum(value.numel() * value.element_size() for value in states))
 
 
-def _seconds(action: Callable[[], None], device: torch.device) -> float:
+def _seconds(action: Callable[[], object], device: torch.device) -> float:
     taken = []
     for _ in range(STEPS + 1):
         started = time.perf_counter()

@@ -35,7 +35,7 @@ from classroom.networks.restore import restore
 from classroom.networks.taps import STRIDES
 from classroom.params import Network as NetworkSettings
 from classroom.reporting import cka as reporting
-from support.fabricated import HISTOPATHOLOGIC, LGG
+from support.fabricated import HISTOPATHOLOGIC, LGG, metrics_of
 from support.rendered import check_sources, markdown_rows, one, page_of
 from support.studies import CLASSES_STUDY, ROOT, STUDY, shrink
 
@@ -414,7 +414,7 @@ def test_networks_come_back_as_they_were_even_after_an_error() -> None:
 
 
 def test_the_batch_s_own_statistics_play_no_part(table: pd.DataFrame) -> None:
-    """Networks are judged in eval mode even if they come in train mode."""
+    """Networks are evaluated in eval mode even if they come in train mode."""
     training = {name: net.train() for name, net in teacher_and_student().items()}
     pd.testing.assert_frame_equal(similarities(training, [X]), table)
 
@@ -487,7 +487,7 @@ def run_of(
     folder.mkdir(parents=True)
     save_file(state, folder / "weights.safetensors")
     facts = {name: net.facts for name, net in method.networks.items()}
-    metrics = {"study": study, "method": method_name, "seed": 0, "data": about, "networks": facts}
+    metrics = metrics_of(study=study, method=method_name, seed=0, data=about, networks=facts)
     (folder / "metrics.json").write_text(json.dumps(metrics))
     return {name: net.eval() for name, net in method.networks.items()}
 

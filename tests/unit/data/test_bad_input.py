@@ -17,24 +17,24 @@ import tifffile
 from PIL import Image
 
 from classroom.data import sources
-from classroom.data.phantoms import PHANTOMS
 from classroom.data.prepare import prepare
+from classroom.data.synthetic import GENERATORS
 from classroom.errors import DataError
 from classroom.params import Dataset, Phantom
 from support.finished import classroom
 from support.studies import ROOT
 
 TINY = Phantom(groups=2, images_per_group=3, size=32, seed=0)
-CASE = "kaggle_3m/PHANTOM_0001"
-IMAGE = f"{CASE}/PHANTOM_0001_2.tif"
-MASK = f"{CASE}/PHANTOM_0001_2_mask.tif"
+CASE = "kaggle_3m/SYNTHETIC_0001"
+IMAGE = f"{CASE}/SYNTHETIC_0001_2.tif"
+MASK = f"{CASE}/SYNTHETIC_0001_2_mask.tif"
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """By reader, a valid folder in the layout of the download; read only."""
     folder = tmp_path_factory.mktemp("drawn")
-    for reader, draw in PHANTOMS.items():
+    for reader, draw in GENERATORS.items():
         draw(folder / reader, TINY)
     return folder
 
@@ -84,7 +84,7 @@ def as_png(path: str) -> Callable[[Path], None]:
     return lambda folder: Image.fromarray(tifffile.imread(folder / path)).save(folder / path, format="PNG")
 
 
-def add_pair(name: str, like: str = "PHANTOM_0000_1", case: str = "PHANTOM_0001") -> Callable[[Path], None]:
+def add_pair(name: str, like: str = "SYNTHETIC_0000_1", case: str = "SYNTHETIC_0001") -> Callable[[Path], None]:
     """Copies an image with its mask to another name."""
 
     def damage(folder: Path) -> None:
@@ -106,8 +106,8 @@ def add_case(name: str) -> Callable[[Path], None]:
 
 
 def both_misnamed(folder: Path) -> None:
-    rename(IMAGE, f"{CASE}/PHANTOM_0001_two.tif")(folder)
-    rename(MASK, f"{CASE}/PHANTOM_0001_two_mask.tif")(folder)
+    rename(IMAGE, f"{CASE}/SYNTHETIC_0001_two.tif")(folder)
+    rename(MASK, f"{CASE}/SYNTHETIC_0001_two_mask.tif")(folder)
 
 
 def with_value(value: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -120,8 +120,12 @@ def with_value(value: int) -> Callable[[np.ndarray], np.ndarray]:
 
 CASES = {
     # name: (damage, the file that is named, what is said of it)
-    "image without mask": (without(MASK), IMAGE, r"an image without a mask\. Expected PHANTOM_0001_2_mask\.tif beside"),
-    "mask without image": (without(IMAGE), MASK, r"a mask without its image\. Expected the image beside it"),
+    "image without mask": (
+        without(MASK),
+        IMAGE,
+        r"an image without a mask\. Expected SYNTHETIC_0001_2_mask\.tif next to it",
+    ),
+    "mask without image": (without(IMAGE), MASK, r"a mask without its image\. Expected the image next to it"),
     "mask turned": (
         lambda folder: (repixel(IMAGE, lambda a: a[:20])(folder), repixel(MASK, lambda a: a[:, :20])(folder)),
         MASK,
@@ -161,19 +165,19 @@ CASES = {
         r"expected mask values 0 and 255 only, found \[0, 1(, 255)?\]",
     ),
     "duplicate in another patient": (
-        add_pair("PHANTOM_0001_9"),
-        f"{CASE}/PHANTOM_0001_9.tif",
-        r"the same image as .*my downloads/kaggle_3m/PHANTOM_0000/PHANTOM_0000_1\.tif\. Each image must occur once",
+        add_pair("SYNTHETIC_0001_9"),
+        f"{CASE}/SYNTHETIC_0001_9.tif",
+        r"the same image as .*my downloads/kaggle_3m/SYNTHETIC_0000/SYNTHETIC_0000_1\.tif\. Each image must occur once",
     ),
     "name without a number": (
         both_misnamed,
-        f"{CASE}/PHANTOM_0001_two.tif",
-        r"expected a name of the form PHANTOM_0001_<number>\.tif",
+        f"{CASE}/SYNTHETIC_0001_two.tif",
+        r"expected a name of the form SYNTHETIC_0001_<number>\.tif",
     ),
     "name of another patient": (
-        add_pair("PHANTOM_0000_1"),
-        f"{CASE}/PHANTOM_0000_1.tif",
-        r"expected a name of the form PHANTOM_0001_<number>\.tif",
+        add_pair("SYNTHETIC_0000_1"),
+        f"{CASE}/SYNTHETIC_0000_1.tif",
+        r"expected a name of the form SYNTHETIC_0001_<number>\.tif",
     ),
     "link to nowhere": (
         lambda folder: ((folder / IMAGE).unlink(), (folder / IMAGE).symlink_to("annex/objects/gone")),
@@ -193,28 +197,28 @@ CASES = {
     "name that a spreadsheet runs": (
         add_case("=cmd"),
         "kaggle_3m/=cmd/=cmd_1.tif",
-        r"'=cmd_1' will not do as the name .*none of =\+-@; rename it",
+        r"'=cmd_1' is no valid name .*none of =\+-@; rename it",
     ),
     "name with a line break": (
         add_case("a\nb"),
         r"kaggle_3m/a\\nb/a\\nb_1.tif",
-        r"'a\\nb_1' will not do as the name .*Expected printable signs",
+        r"'a\\nb_1' is no valid name .*Expected printable characters",
     ),
     "name that is no text": (
         add_case("a\udcff"),
         r"kaggle_3m/a\\udcff/a\\udcff_1.tif",
-        r"'a\\udcff_1' will not do as the name",
+        r"'a\\udcff_1' is no valid name",
     ),
     "names that differ in case alone": (
-        add_case("phantom_0001"),
-        "kaggle_3m/phantom_0001/phantom_0001_1.tif",
-        r"differs from .*/PHANTOM_0001/PHANTOM_0001_1\.tif in case alone, .*Rename one",
+        add_case("synthetic_0001"),
+        "kaggle_3m/synthetic_0001/synthetic_0001_1.tif",
+        r"differs from .*/SYNTHETIC_0001/SYNTHETIC_0001_1\.tif only in case, .*Rename one",
     ),
 }
 
 
 def test_the_undamaged_folders_are_accepted(drawn, tmp_path):
-    for reader in PHANTOMS:
+    for reader in GENERATORS:
         assert fetch(drawn / reader, tmp_path / reader, reader) > 1
 
 
@@ -273,8 +277,8 @@ def test_a_link_may_lead_out_of_the_users_own_folder_but_not_out_of_a_download(d
 
 def test_a_folder_without_the_dataset_is_named_with_the_layout_that_was_expected(tmp_path):
     folder, target = tmp_path / "empty", tmp_path / "data" / "lgg"
-    message = rf"^{re.escape(str(folder))}: no LGG dataset here\. Expected kaggle_3m/<case>/<case>_<n>\.tif beside"
-    for inside in ("", "kaggle_3m/PHANTOM_0000", "images"):
+    message = rf"^{re.escape(str(folder))}: no LGG dataset here\. Expected kaggle_3m/<case>/<case>_<n>\.tif next to"
+    for inside in ("", "kaggle_3m/SYNTHETIC_0000", "images"):
         (folder / inside).mkdir(parents=True)
         with pytest.raises(DataError, match=message):
             fetch(folder, target)
@@ -347,7 +351,7 @@ TISSUE = {
     # name: (damage, what is said)
     "no table": (
         without(LABELS),
-        r": no train_labels\.csv here\. Expected train_labels\.csv \(id, label\) beside train/",
+        r": no train_labels\.csv here\. Expected train_labels\.csv \(id, label\) next to train/",
     ),
     "no images": (
         lambda folder: shutil.rmtree(folder / "train"),
@@ -371,7 +375,7 @@ TISSUE = {
     ),
     "id that climbs out": (
         add_line(LABELS, "../../etc/passwd,0"),
-        r"/train_labels\.csv: line 8: '\.\./.*' is no name of an",
+        r"/train_labels\.csv: line 8: '\.\./.*' is no image name: expected id",
     ),
     "column missing": (
         retable(LABELS, "^id,label", "id,class"),
@@ -422,10 +426,10 @@ TISSUE = {
 }
 METADATA, IMAGES, MASKS = "HAM10000_metadata.csv", "HAM10000_images_part_1", "masks"
 SKIN = {
-    "no table": (without(METADATA), r": no HAM10000_metadata\.csv here\. Expected HAM10000_metadata\.csv beside"),
+    "no table": (without(METADATA), r": no HAM10000_metadata\.csv here\. Expected HAM10000_metadata\.csv next to"),
     "rows without images": (
         lambda folder: shutil.rmtree(folder / IMAGES),
-        rf"/{METADATA}: 'PHANTOM_00000_01' \(and \d+ more\) has no image in HAM10000_images_part_1/, _part_2/ or",
+        rf"/{METADATA}: 'SYNTHETIC_00000_01' \(and \d+ more\) has no image in HAM10000_images_part_1/, _part_2/ or",
     ),
     "image without row": (
         with_first(f"{IMAGES}/*", lambda path: shutil.copy(path, path.with_stem("ISIC_1"))),
@@ -436,12 +440,12 @@ SKIN = {
         rf"/{METADATA}: '.*': dx is 'naevus'\. Expected one of akiec, bcc",
     ),
     "lesion that a spreadsheet runs": (
-        retable(METADATA, "^PHANTOM_00000,", "=cmd,"),
-        r"/PHANTOM_00000_01\.jpg: '=cmd' will not do as the name of an image, patient or lesion",
+        retable(METADATA, "^SYNTHETIC_00000,", "=cmd,"),
+        r"/SYNTHETIC_00000_01\.jpg: '=cmd' is no valid name of an image, patient or lesion",
     ),
     "no lesion": (
-        retable(METADATA, "^PHANTOM_00000,", ","),
-        rf"/{METADATA}: 'PHANTOM_00000_01': has no lesion_id\. Expected",
+        retable(METADATA, "^SYNTHETIC_00000,", ","),
+        rf"/{METADATA}: 'SYNTHETIC_00000_01': has no lesion_id\. Expected",
     ),
     "mask without image": (
         with_first(f"{MASKS}/*", lambda path: shutil.copy(path, path.with_name("ISIC_1_segmentation.png"))),
@@ -449,7 +453,7 @@ SKIN = {
     ),
     "image damaged": (
         with_first(f"{IMAGES}/*", lambda path: path.write_bytes(path.read_bytes()[:400])),
-        r"/PHANTOM_00000_01\.jpg: cannot be read as JPEG \(.*[Tt]runcated.*damaged; fetch it again",
+        r"/SYNTHETIC_00000_01\.jpg: cannot be read as JPEG \(.*[Tt]runcated.*damaged; fetch it again",
     ),
     "image that is a PNG": (with_first(f"{IMAGES}/*", saved("RGB", format="PNG")), r"01\.jpg: cannot be read as JPEG"),
     "grey image": (
@@ -545,13 +549,13 @@ def edit(before: str, after: str) -> Callable[[Path], None]:
 
 
 LGG = "mateuszbuda/lgg-mri-segmentation]\n    "
-"""What comes before the phantoms of LGG in params.yaml, so that those of no other dataset are edited."""
+"""What comes before the synthetic images of LGG in params.yaml, so that those of no other dataset are edited."""
 missing_directory = edit("reader: lgg\n    source: phantom", "reader: lgg\n    source: directory")
 
 
 def damaged_image(project: Path) -> None:
     missing_directory(project)
-    PHANTOMS["lgg"](project / "data" / "downloads" / "lgg", TINY)
+    GENERATORS["lgg"](project / "data" / "downloads" / "lgg", TINY)
     cut(IMAGE, 0.5)(project / "data" / "downloads" / "lgg")
 
 
@@ -590,7 +594,7 @@ COMMANDS = {
     "damaged image": (
         "fetch lgg",
         damaged_image,
-        r"data/downloads/lgg/kaggle_3m/PHANTOM_0001/PHANTOM_0001_2\.tif: cannot be read as TIFF .*",
+        r"data/downloads/lgg/kaggle_3m/SYNTHETIC_0001/SYNTHETIC_0001_2\.tif: cannot be read as TIFF .*",
     ),
     "output cannot be written": (
         "fetch lgg",

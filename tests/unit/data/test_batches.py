@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from classroom.data.augment import Augment
-from classroom.data.batches import SplitData, kept_on, open_splits, order
+from classroom.data.batches import SplitData, cache_on_device, open_splits, order
 from classroom.params import Augmentation
 
 CPU = torch.device("cpu")
@@ -44,7 +44,7 @@ def test_with_balance_every_class_is_seen_equally_often(counts: list[int], seed:
     split = split_of(counts, missing)
     drawn = order(split, "mean", seed, epoch)
     size = round(sum(counts) / len(counts))
-    assert np.bincount(split.truth[drawn]).tolist() == [0] * missing + [size] * len(counts)
+    assert np.bincount(split.ground_truth[drawn]).tolist() == [0] * missing + [size] * len(counts)
 
 
 @given(COUNTS, SEEDS, EPOCHS)
@@ -54,7 +54,7 @@ def test_no_image_of_a_class_is_preferred(counts: list[int], seed: int, epoch: i
     seen = np.bincount(order(split, "mean", seed, epoch), minlength=len(split))
     size = round(sum(counts) / len(counts))
     for label, count in enumerate(counts):
-        often = seen[split.truth == label]
+        often = seen[split.ground_truth == label]
         assert often.max() - often.min() <= 1
         assert often.max() == -(-size // count)
 
@@ -89,14 +89,14 @@ def test_a_large_class_shows_other_images_in_other_epochs() -> None:
     seen = set()
     for epoch in range(12):
         drawn = order(split, "mean", 0, epoch)
-        seen |= {position for position in drawn.tolist() if split.truth[position] == 0}
+        seen |= {position for position in drawn.tolist() if split.ground_truth[position] == 0}
     assert len(seen) == 200
 
 
 def test_classes_are_mixed_within_an_epoch() -> None:
     """Class after class, a batch would hold one class only, and batch normalisation would tell which."""
     split = split_of([40, 40, 40, 40])
-    truth = split.truth[order(split, "mean", 0, 0)]
+    truth = split.ground_truth[order(split, "mean", 0, 0)]
     assert np.mean(truth[1:] != truth[:-1]) > 0.5
 
 
@@ -106,13 +106,13 @@ def test_classes_are_mixed_within_an_epoch() -> None:
 @pytest.mark.parametrize("name", ["val", "test"])
 @pytest.mark.parametrize("batch_size", [8, 1000])
 def test_what_is_judged_is_never_balanced(tiny_classes_study: Path, name: str, batch_size: int) -> None:
-    """All images once, in the order of the ids beside which the predictions are written."""
+    """All images once, in the order of the ids next to which the predictions are written."""
     part = open_splits(tiny_classes_study / "prepared", tiny_classes_study / "splits.parquet")[name]
     table = pd.read_parquet(tiny_classes_study / "splits.parquet").query("split == @name")
     assert (part.ids, part.groups) == (table.id.tolist(), table.group.tolist())
     stored = np.load(tiny_classes_study / "prepared" / "targets.npy")[table.index]
     targets = torch.cat([targets for _, targets in part.in_order(batch_size, CPU)])
-    assert targets.tolist() == stored.tolist() == part.truth.tolist()
+    assert targets.tolist() == stored.tolist() == part.ground_truth.tolist()
 
 
 def test_a_batch_of_classes_holds_their_images_and_indices(tiny_classes_study: Path) -> None:
@@ -126,27 +126,27 @@ def test_a_batch_of_classes_holds_their_images_and_indices(tiny_classes_study: P
     for row, position in enumerate(positions):
         expected = pixels[part.rows[position]].transpose(2, 0, 1) / 255
         np.testing.assert_allclose(images[row].numpy(), expected, rtol=1e-6)
-        assert targets[row] == part.truth[position]
+        assert targets[row] == part.ground_truth[position]
 
 
 def test_the_truth_of_masks_is_of_booleans(tiny_study: Path) -> None:
     part = open_splits(tiny_study / "prepared", tiny_study / "splits.parquet")["val"]
-    assert (part.truth.shape, part.truth.dtype) == ((len(part), 32, 32), bool)
+    assert (part.ground_truth.shape, part.ground_truth.dtype) == ((len(part), 32, 32), bool)
     _, masks = part.batch(np.arange(len(part)), CPU)
-    np.testing.assert_array_equal(masks[:, 0].numpy() == 1, part.truth)
+    np.testing.assert_array_equal(masks[:, 0].numpy() == 1, part.ground_truth)
 
 
 @pytest.mark.parametrize("name", ["train", "val", "test"])
 def test_a_device_that_holds_the_data_gives_the_same_batches(tiny_study: Path, name: str) -> None:
     data = open_splits(tiny_study / "prepared", tiny_study / "splits.parquet")
     size = data["train"].images.nbytes + data["train"].targets.nbytes
-    assert kept_on(CPU, data, free=4 * size - 1) is data, "no room for the networks would be left"
-    kept = kept_on(CPU, data, free=4 * size)[name]
+    assert cache_on_device(CPU, data, free=4 * size - 1) is data, "no room for the networks would be left"
+    kept = cache_on_device(CPU, data, free=4 * size)[name]
     positions = np.array([1, 0, 1])
     for batch, again in zip(data[name].batch(positions, CPU), kept.batch(positions, CPU), strict=True):
         assert torch.equal(batch, again)
         assert batch.stride() == again.stride()
-    assert np.array_equal(kept.truth, data[name].truth)
+    assert np.array_equal(kept.ground_truth, data[name].ground_truth)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what is mapped is told by /proc")

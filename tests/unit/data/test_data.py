@@ -1,4 +1,4 @@
-"""From a source to batches: phantoms, readers, fetching, preparing, splits over arrays, order and augmentation."""
+"""From a source to batches: generators, readers, fetching, preparing, splits over arrays, order and augmentation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
-from classroom.data import phantoms, pixels, prepare, sources
+from classroom.data import pixels, prepare, sources, synthetic
 from classroom.data.augment import Augment
 from classroom.data.batches import open_splits
 from classroom.data.labels import LABELS
@@ -32,9 +32,9 @@ CPU = torch.device("cpu")
 
 
 def drawn(folder: Path, name: str = "lgg", groups: int = 2, images: int = 2, size: int = 32, seed: int = 0) -> Path:
-    """Phantoms for the reader `name`, in `folder`."""
+    """Synthetic images for the reader `name`, in `folder`."""
     settings = Phantom(groups=groups, images_per_group=images, size=size, seed=seed)
-    phantoms.PHANTOMS[name](folder, settings)
+    synthetic.GENERATORS[name](folder, settings)
     return folder
 
 
@@ -64,11 +64,11 @@ def dataset(source: str, directory: Path | str = "nowhere", reader: str = "lgg",
     )
 
 
-# --- phantoms of every kind ---
+# --- synthetic images of every kind ---
 
 
-@pytest.mark.parametrize("name", phantoms.PHANTOMS)
-def test_a_seed_decides_every_byte_of_the_phantoms(tmp_path, name):
+@pytest.mark.parametrize("name", synthetic.GENERATORS)
+def test_a_seed_decides_every_byte_of_the_synthetic_images(tmp_path, name):
     """Otherwise DVC would see other data, and train again, on every machine."""
     np.random.seed(1)  # the global stream must not count
     first = files_of(drawn(tmp_path / "first", name, seed=5))
@@ -80,7 +80,7 @@ def test_a_seed_decides_every_byte_of_the_phantoms(tmp_path, name):
     assert images.isdisjoint(other.values())
 
 
-@pytest.mark.parametrize("name", phantoms.PHANTOMS)
+@pytest.mark.parametrize("name", synthetic.GENERATORS)
 def test_more_groups_leave_the_earlier_ones_as_they_were(tmp_path, name):
     few = files_of(drawn(tmp_path / "few", name, groups=2))
     many = files_of(drawn(tmp_path / "many", name, groups=4))
@@ -93,15 +93,15 @@ def test_more_groups_leave_the_earlier_ones_as_they_were(tmp_path, name):
 
 
 @given(
-    st.sampled_from(list(phantoms.PHANTOMS)),
+    st.sampled_from(list(synthetic.GENERATORS)),
     st.integers(1, 4),
     st.integers(1, 3),
     st.integers(32, 70),
     st.integers(0, 999_999_999),
 )
-def test_phantoms_of_any_size_pass_for_the_original(tmp_path_factory, name, groups, images, size, seed):
+def test_synthetic_images_of_any_size_pass_for_the_original(tmp_path_factory, name, groups, images, size, seed):
     """They are read by the reader of the real data, and validated like these."""
-    folder = tmp_path_factory.mktemp("phantoms")
+    folder = tmp_path_factory.mktemp("synthetic")
     settings = Dataset(
         reader=name,
         source="phantom",
@@ -116,53 +116,55 @@ def test_phantoms_of_any_size_pass_for_the_original(tmp_path_factory, name, grou
     assert {pixels.read_image(folder / "raw" / image).shape for image in table.image} == {(size, size, 3)}
 
 
-def test_a_reader_without_phantoms_says_which_have_some(tmp_path):
-    with pytest.raises(DataError, match=r"^params\.yaml: dataset\.skin\.source: the reader 'isic2017' has no phantoms"):
+def test_a_reader_without_synthetic_images_says_which_have_some(tmp_path):
+    with pytest.raises(
+        DataError, match=r"^params\.yaml: dataset\.skin\.source: the reader 'isic2017' has no synthetic images"
+    ):
         sources.fetch("skin", dataset("phantom", reader="isic2017"), tmp_path / "raw")
 
 
-# --- phantoms of LGG ---
+# --- synthetic images of LGG ---
 
 
-def test_lgg_phantoms_lie_in_the_layout_of_the_download(tmp_path):
+def test_lgg_synthetic_images_lie_in_the_layout_of_the_download(tmp_path):
     names = files_of(drawn(tmp_path, groups=1, images=2))
     assert list(names) == [
-        "kaggle_3m/PHANTOM_0000/PHANTOM_0000_1.tif",
-        "kaggle_3m/PHANTOM_0000/PHANTOM_0000_1_mask.tif",
-        "kaggle_3m/PHANTOM_0000/PHANTOM_0000_2.tif",
-        "kaggle_3m/PHANTOM_0000/PHANTOM_0000_2_mask.tif",
+        "kaggle_3m/SYNTHETIC_0000/SYNTHETIC_0000_1.tif",
+        "kaggle_3m/SYNTHETIC_0000/SYNTHETIC_0000_1_mask.tif",
+        "kaggle_3m/SYNTHETIC_0000/SYNTHETIC_0000_2.tif",
+        "kaggle_3m/SYNTHETIC_0000/SYNTHETIC_0000_2_mask.tif",
     ]
-    image = tifffile.imread(tmp_path / "kaggle_3m/PHANTOM_0000/PHANTOM_0000_1.tif")
-    mask = tifffile.imread(tmp_path / "kaggle_3m/PHANTOM_0000/PHANTOM_0000_1_mask.tif")
+    image = tifffile.imread(tmp_path / "kaggle_3m/SYNTHETIC_0000/SYNTHETIC_0000_1.tif")
+    mask = tifffile.imread(tmp_path / "kaggle_3m/SYNTHETIC_0000/SYNTHETIC_0000_1_mask.tif")
     assert (image.shape, image.dtype) == ((32, 32, 3), np.uint8)
     assert (mask.shape, mask.dtype) == ((32, 32), np.uint8)
 
 
 @pytest.fixture(scope="module")
-def phantom_slices(tmp_path_factory) -> list[tuple[np.ndarray, np.ndarray]]:
+def synthetic_slices(tmp_path_factory) -> list[tuple[np.ndarray, np.ndarray]]:
     """Images and boolean masks of 20 patients, read without our reader."""
-    folder = drawn(tmp_path_factory.mktemp("phantoms"), groups=20, images=5, size=64)
+    folder = drawn(tmp_path_factory.mktemp("synthetic"), groups=20, images=5, size=64)
     masks = sorted(folder.rglob("*_mask.tif"))
     return [(tifffile.imread(str(path).replace("_mask.tif", ".tif")), tifffile.imread(path) > 0) for path in masks]
 
 
-def test_some_phantom_slices_are_free_of_lesions_and_others_are_not(phantom_slices):
+def test_some_synthetic_slices_are_free_of_lesions_and_others_are_not(synthetic_slices):
     """Stratification and the metrics both need slices of either kind; 0.45 are meant to be free."""
-    free = np.mean([not mask.any() for _, mask in phantom_slices])
+    free = np.mean([not mask.any() for _, mask in synthetic_slices])
     assert 0.3 < free < 0.6
 
 
-def test_phantom_lesions_differ_in_size_and_lie_inside_the_image(phantom_slices):
-    sizes = np.array([mask.mean() for _, mask in phantom_slices if mask.any()])
+def test_synthetic_lesions_differ_in_size_and_lie_inside_the_image(synthetic_slices):
+    sizes = np.array([mask.mean() for _, mask in synthetic_slices if mask.any()])
     assert sizes.max() < 0.25
     assert sizes.max() > 3 * np.median(sizes) / 2 > 0
     assert len(set(sizes)) > len(sizes) / 2
 
 
-def test_phantom_lesions_are_brighter_than_their_surroundings_in_flair_most_of_all(phantom_slices):
+def test_synthetic_lesions_are_brighter_than_their_surroundings_in_flair_most_of_all(synthetic_slices):
     """Channel 1 is FLAIR, in which gliomas are hyperintense; a network must be able to learn them."""
     contrasts = []
-    for image, mask in phantom_slices:
+    for image, mask in synthetic_slices:
         if mask.any():
             ring = binary_dilation(mask, iterations=4) & ~binary_dilation(mask, iterations=1)
             contrasts.append(image[mask].mean(axis=0) - image[ring].mean(axis=0))
@@ -172,21 +174,21 @@ def test_phantom_lesions_are_brighter_than_their_surroundings_in_flair_most_of_a
     assert np.mean(np.array(contrasts)[:, 1] > 0) > 0.9
 
 
-def test_brightness_alone_does_not_tell_a_phantom_lesion(phantom_slices):
+def test_brightness_alone_does_not_tell_a_synthetic_lesion(synthetic_slices):
     """Otherwise a threshold would solve the task and the demo would show nothing of the methods."""
-    flair = np.concatenate([image[..., 1].ravel() for image, _ in phantom_slices])
-    truth = np.concatenate([mask.ravel() for _, mask in phantom_slices])
+    flair = np.concatenate([image[..., 1].ravel() for image, _ in synthetic_slices])
+    truth = np.concatenate([mask.ravel() for _, mask in synthetic_slices])
     best = max(
         (truth & (flair >= threshold)).sum() / (truth | (flair >= threshold)).sum() for threshold in range(0, 256, 4)
     )
     assert best < 0.8
 
 
-# --- phantoms of stained tissue ---
+# --- synthetic images of stained tissue ---
 
 
 @pytest.fixture(scope="module")
-def phantom_patches(tmp_path_factory) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def synthetic_patches(tmp_path_factory) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Images, labels of {0, 1} and slides of 60 slides, read without our reader."""
     folder = drawn(tmp_path_factory.mktemp("patches"), "histopathologic", groups=60, images=5, size=64)
     table = pd.read_csv(folder / "train_labels.csv").merge(pd.read_csv(folder / "source_index.csv"), on="id")
@@ -194,8 +196,8 @@ def phantom_patches(tmp_path_factory) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return images, table.label.to_numpy(), table.wsi.to_numpy()
 
 
-def test_both_classes_of_patches_are_frequent(phantom_patches):
-    _, labels, slides = phantom_patches
+def test_both_classes_of_patches_are_frequent(synthetic_patches):
+    _, labels, slides = synthetic_patches
     assert (len(labels), len(set(slides))) == (300, 60)
     assert 0.4 < labels.mean() < 0.6
 
@@ -209,38 +211,38 @@ def best_threshold(feature: np.ndarray, labels: np.ndarray) -> float:
     return max(((feature > threshold) == labels).mean() for threshold in np.unique(feature))
 
 
-def test_the_centre_tells_the_classes_of_patches_apart_but_not_perfectly(phantom_patches):
+def test_the_centre_tells_the_classes_of_patches_apart_but_not_perfectly(synthetic_patches):
     """Too easy, and every method would score 100 %; too hard, and the demo would show noise."""
-    images, labels, _ = phantom_patches
+    images, labels, _ = synthetic_patches
     assert 0.85 < best_threshold(-centre_of(images)[..., 0].mean(axis=(1, 2)), labels) < 0.98
 
 
-def test_the_surroundings_of_a_patch_hardly_tell_its_class(phantom_patches):
+def test_the_surroundings_of_a_patch_hardly_tell_its_class(synthetic_patches):
     """As in PCam, where only the centre counts: a network has to learn where to look."""
-    images, labels, _ = phantom_patches
+    images, labels, _ = synthetic_patches
     border = np.concatenate([images[:, :8].mean(axis=(1, 2)), images[:, -8:].mean(axis=(1, 2))], axis=1)
     assert all(best_threshold(sign * feature, labels) < 0.65 for feature in border.T for sign in (1, -1))
 
 
-def test_patches_of_a_slide_share_its_stain(phantom_patches):
+def test_patches_of_a_slide_share_its_stain(synthetic_patches):
     """So that a split by image flatters, as it does on real slides."""
-    images, _, slides = phantom_patches
+    images, _, slides = synthetic_patches
     hue = pd.Series(images[..., 0].mean(axis=(1, 2)) - images[..., 2].mean(axis=(1, 2)))
     within = hue.groupby(slides).std().mean()
     assert within < 0.8 * hue.std()
 
 
-# --- phantoms of skin lesions ---
+# --- synthetic images of skin lesions ---
 
 
 @pytest.fixture(scope="module")
-def phantom_lesions(tmp_path_factory) -> tuple[Path, pd.DataFrame]:
+def synthetic_lesions(tmp_path_factory) -> tuple[Path, pd.DataFrame]:
     folder = drawn(tmp_path_factory.mktemp("lesions"), "ham10000", groups=200, images=3, size=48)
     return folder, pd.read_csv(folder / "HAM10000_metadata.csv")
 
 
-def test_the_classes_of_lesions_are_as_unequal_as_in_the_original(phantom_lesions):
-    _, table = phantom_lesions
+def test_the_classes_of_lesions_are_as_unequal_as_in_the_original(synthetic_lesions):
+    _, table = synthetic_lesions
     lesions = table.groupby("lesion_id").dx.first().value_counts()
     original = {"nv": 134, "mel": 22, "bkl": 22, "bcc": 10, "akiec": 7, "vasc": 3, "df": 3}  # of 200
     assert lesions.sum() == 200
@@ -249,16 +251,16 @@ def test_the_classes_of_lesions_are_as_unequal_as_in_the_original(phantom_lesion
     assert set(table.groupby("lesion_id").size()) == {1, 2, 3}
 
 
-def test_of_sixty_lesions_or_more_every_class_has_three_at_least(phantom_lesions):
+def test_of_sixty_lesions_or_more_every_class_has_three_at_least(synthetic_lesions):
     """Training, validation and test must each be able to get one."""
-    labels = phantom_lesions[1].groupby("lesion_id").dx.first()  # fewer lesions would be the first of these
+    labels = synthetic_lesions[1].groupby("lesion_id").dx.first()  # fewer lesions would be the first of these
     for groups in range(60, len(labels) + 1):
         assert labels[:groups].value_counts().reindex(LABELS["ham10000"]).min() >= 3, groups
 
 
-def test_lesions_differ_from_the_skin_around_them(phantom_lesions):
+def test_lesions_differ_from_the_skin_around_them(synthetic_lesions):
     """A network must be able to find them, and a mask that misses its lesion would teach nonsense."""
-    folder, table = phantom_lesions
+    folder, table = synthetic_lesions
     contrasts, sizes = [], []
     for name in table.image_id[:80]:
         image = np.asarray(Image.open(folder / "HAM10000_images_part_1" / f"{name}.jpg")).astype(float)
@@ -272,13 +274,13 @@ def test_lesions_differ_from_the_skin_around_them(phantom_lesions):
     assert np.max(sizes) > 3 * np.min(sizes)
 
 
-def test_colour_alone_does_not_tell_the_class_of_a_lesion(phantom_lesions):
+def test_colour_alone_does_not_tell_the_class_of_a_lesion(synthetic_lesions):
     """Too easy, and every method would score 100 %; too hard, and the demo would show noise.
 
     Of lesions other than nevi, the neighbour in colour, as compared with the skin, is of the same class more often than
     by chance (0.15), yet mostly not.
     """
-    folder, table = phantom_lesions
+    folder, table = synthetic_lesions
     colours = []
     for name in table.image_id:
         image = np.asarray(Image.open(folder / "HAM10000_images_part_1" / f"{name}.jpg"))
@@ -296,10 +298,10 @@ def test_colour_alone_does_not_tell_the_class_of_a_lesion(phantom_lesions):
 
 def test_the_reader_finds_every_slice_in_the_order_of_its_number(tmp_path):
     samples = lgg.find([drawn(tmp_path, groups=2, images=11)]).samples
-    expected = [f"PHANTOM_{patient:04d}_{number}" for patient in (0, 1) for number in range(1, 12)]
+    expected = [f"SYNTHETIC_{patient:04d}_{number}" for patient in (0, 1) for number in range(1, 12)]
     assert [sample.id for sample in samples] == expected  # 10 and 11 after 9
-    assert {sample.group for sample in samples[:11]} == {"PHANTOM_0000"}
-    assert {sample.group for sample in samples[11:]} == {"PHANTOM_0001"}
+    assert {sample.group for sample in samples[:11]} == {"SYNTHETIC_0000"}
+    assert {sample.group for sample in samples[11:]} == {"SYNTHETIC_0001"}
 
 
 WHOLE = {
@@ -318,7 +320,7 @@ WHOLE = {
 
 @pytest.mark.parametrize("folder", WHOLE)
 def test_the_real_subsets_are_found_and_fetched_completely(tmp_path, folder):
-    """Real files have what phantoms lack: other compressions, blank slices, gaps in the numbers, other shapes."""
+    """Real files have what synthetic ones lack: other compressions, blank slices, gaps in the numbers, other shapes."""
     if not (REAL_IMAGES / folder).exists():
         pytest.skip(
             "the expected counts are of patients' real images, which are not ours to distribute with the code; the "
@@ -343,13 +345,13 @@ def test_blank_slices_may_recur(tmp_path):
     """The original set ends some scans with several black slices; they are no duplicates to complain of."""
     drawn(tmp_path / "origin", groups=1, images=3)
     for number in (1, 3):
-        path = tmp_path / "origin" / "kaggle_3m" / "PHANTOM_0000" / f"PHANTOM_0000_{number}.tif"
+        path = tmp_path / "origin" / "kaggle_3m" / "SYNTHETIC_0000" / f"SYNTHETIC_0000_{number}.tif"
         tifffile.imwrite(path, np.zeros((32, 32, 3), np.uint8), photometric="rgb")
     assert sources.fetch("lgg", dataset("directory", tmp_path / "origin"), tmp_path / "raw") == 3
 
 
 def indexed(folder: Path, table: str) -> Path:
-    """Phantoms of tissue with another source_index.csv; ID0 to ID3 stand for their ids, in order."""
+    """Synthetic images of tissue with another source_index.csv; ID0 to ID3 stand for their ids, in order."""
     drawn(folder, "histopathologic")
     ids = sorted(pd.read_csv(folder / "train_labels.csv").id)
     for number, name in enumerate(ids):
@@ -369,7 +371,7 @@ def test_neighbouring_patches_of_a_patient_are_one_group(tmp_path):
 def test_patches_of_a_slide_are_one_group_and_patches_of_unknown_origin_are_their_own(tmp_path):
     drawn(tmp_path, "histopathologic")
     found = histopathologic.find([tmp_path])
-    assert (found.group, {sample.group for sample in found.samples}) == ("slide", {"PHANTOM_0000", "PHANTOM_0001"})
+    assert (found.group, {sample.group for sample in found.samples}) == ("slide", {"SYNTHETIC_0000", "SYNTHETIC_0001"})
     (tmp_path / "source_index.csv").unlink()
     found = histopathologic.find([tmp_path])
     assert (found.group, len({sample.group for sample in found.samples})) == ("image", 4)
@@ -447,7 +449,7 @@ def test_a_folder_of_the_user_is_copied_unchanged(tmp_path, given):
     assert [path.name for path in target.parent.iterdir()] == ["lgg"]
 
 
-@pytest.mark.parametrize("name", phantoms.PHANTOMS)
+@pytest.mark.parametrize("name", synthetic.GENERATORS)
 def test_what_is_fetched_is_described_for_all_that_comes_later(tmp_path, name):
     """Nothing later knows the layout: samples.csv and about.json are all that it has."""
     origin = drawn(tmp_path / "download", name)
@@ -489,7 +491,7 @@ def test_fetching_again_replaces_what_was_there(tmp_path):
     assert originals_of(target) == files_of(origin)
 
 
-def test_phantoms_are_fetched_as_the_settings_say(tmp_path):
+def test_synthetic_images_are_fetched_as_the_settings_say(tmp_path):
     assert sources.fetch("lgg", dataset("phantom"), tmp_path / "raw") == 6
     assert originals_of(tmp_path / "raw") == files_of(drawn(tmp_path / "expected", groups=2, images=3))
     assert json.loads((tmp_path / "raw" / "about.json").read_text())["synthetic"] is True
@@ -552,7 +554,7 @@ def test_a_subset_that_cannot_be_drawn_is_said_before_anything_is_copied(tmp_pat
     ):
         sources.fetch("hist", dataset("directory", origin, "histopathologic", subset=6), tmp_path / "raw")
     with pytest.raises(
-        DataError, match=r"dataset\.lgg\.subset: .*the reader 'lgg' knows no classes\. Set subset to null"
+        DataError, match=r"dataset\.lgg\.subset: .*the reader 'lgg' has no classes\. Set subset to null"
     ):
         sources.fetch("lgg", dataset("phantom", subset=2), tmp_path / "raw")
     assert not (tmp_path / "raw").exists()
@@ -562,7 +564,7 @@ def test_a_subset_that_cannot_be_drawn_is_said_before_anything_is_copied(tmp_pat
 
 
 def raw_of(folder: Path, name: str = "lgg", **sizes: int) -> Path:
-    """Phantoms, fetched to `folder`."""
+    """Synthetic images, fetched to `folder`."""
     origin = drawn(folder.with_name(f"{folder.name}-origin"), name, **sizes)
     sources.fetch(name, dataset("directory", origin, name), folder)
     return folder
@@ -665,7 +667,7 @@ def test_a_mask_at_a_third_of_its_size_keeps_every_third_pixel(tmp_path):
     """The nearest pixel of each 3×3 block is its centre: smoothed instead, small lesions would vanish."""
     raw = raw_of(tmp_path / "raw", groups=1, images=1, size=96)
     mask = np.random.default_rng(0).random((96, 96)) < 0.3
-    path = raw / "kaggle_3m" / "PHANTOM_0000" / "PHANTOM_0000_1_mask.tif"
+    path = raw / "kaggle_3m" / "SYNTHETIC_0000" / "SYNTHETIC_0000_1_mask.tif"
     tifffile.imwrite(path, mask.astype(np.uint8) * 255)
     _, masks, _ = prepared(raw, 32, tmp_path / "prepared")
     np.testing.assert_array_equal(masks[0], mask[1::3, 1::3])
@@ -677,7 +679,7 @@ def test_the_digest_is_of_the_original_pixels_alone(tmp_path):
     before = prepared(raw, 32, tmp_path / "a")[2].sha256
     assert before.str.fullmatch("[0-9a-f]{64}").all()
     assert before.is_unique
-    path = raw / "kaggle_3m" / "PHANTOM_0001" / "PHANTOM_0001_1.tif"
+    path = raw / "kaggle_3m" / "SYNTHETIC_0001" / "SYNTHETIC_0001_1.tif"
     values = tifffile.imread(path)
     tifffile.imwrite(path, values, photometric="rgb", compression=None)
     assert prepared(raw, 64, tmp_path / "b")[2].sha256.equals(before)
@@ -689,7 +691,7 @@ def test_the_digest_is_of_the_original_pixels_alone(tmp_path):
 
 @pytest.mark.parametrize(("source", "synthetic"), [("phantom", True), ("directory", False)])
 def test_the_description_counts_the_data_and_says_whether_they_are_synthetic(tmp_path, source, synthetic):
-    """Every table states it: a result on phantoms must never pass for one on patients."""
+    """Every table states it: a result on synthetic images must never pass for one on patients."""
     origin, raw = drawn(tmp_path / "origin", groups=2, images=3), tmp_path / "raw"
     sources.fetch("brains", dataset(source, origin), raw)
     assert prepare.prepare("segmentation", 32, raw, tmp_path / "prepared") == 6
@@ -711,9 +713,9 @@ def test_damaged_raw_data_leave_the_old_arrays(tmp_path):
     raw = raw_of(tmp_path / "raw")
     prepare.prepare("segmentation", 32, raw, tmp_path / "prepared")
     before = files_of(tmp_path / "prepared")
-    damaged = raw / "kaggle_3m" / "PHANTOM_0001" / "PHANTOM_0001_2.tif"
+    damaged = raw / "kaggle_3m" / "SYNTHETIC_0001" / "SYNTHETIC_0001_2.tif"
     damaged.write_bytes(damaged.read_bytes()[:100])
-    with pytest.raises(DataError, match=r"PHANTOM_0001_2\.tif: cannot be read as TIFF"):
+    with pytest.raises(DataError, match=r"SYNTHETIC_0001_2\.tif: cannot be read as TIFF"):
         prepare.prepare("segmentation", 32, raw, tmp_path / "prepared")
     assert files_of(tmp_path / "prepared") == before
 
@@ -769,7 +771,7 @@ def test_a_batch_holds_the_pixels_of_its_images_between_0_and_1(tiny_study):
 
 @pytest.mark.parametrize("batch_size", [4, 1000])
 def test_batches_in_order_hold_every_image_once(tiny_study, batch_size):
-    """Predictions are written beside the split's ids, so the order is part of the result."""
+    """Predictions are written next to the split's ids, so the order is part of the result."""
     part = open_splits(tiny_study / "prepared", tiny_study / "splits.parquet")["test"]
     batches = list(part.in_order(batch_size, CPU))
     assert [len(images) for images, _ in batches[:-1]] == [batch_size] * (len(batches) - 1)
@@ -816,7 +818,7 @@ def rewrite(path: Path, change) -> None:
 def test_arrays_and_splits_that_do_not_belong_together_are_refused(study, mix_up):
     """Trained on, they would put test images into training without a sign of it."""
     mix_up(study)
-    with pytest.raises(DataError, match=r"splits\.parquet: does not belong to .*prepared.*Run `classroom split`"):
+    with pytest.raises(DataError, match=r"splits\.parquet: is of other images than .*prepared.*Run `classroom split`"):
         open_splits(study / "prepared", study / "splits.parquet")
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from classroom.artifacts import SPLIT_NAMES
 from classroom.data import batches, split
 from classroom.errors import DataError
 from classroom.params import Split, select
@@ -73,14 +74,14 @@ def test_another_seed_gives_another_split(by):
 def test_by_image_every_split_has_its_percentage_of_every_label_rounded(index, seed, percent):
     assigned = split.assign(index, Split(percent=percent, by="image", seed=seed))
     for images in (assigned, assigned[index.label == 0], assigned[index.label == 1]):
-        for name, share in zip(split.NAMES, percent, strict=True):
+        for name, share in zip(SPLIT_NAMES, percent, strict=True):
             assert abs((images == name).sum() - share * len(images) / 100) < 1
 
 
 def assert_sizes_are_kept(assigned: pd.Series, index: pd.DataFrame, percent: tuple[int, int, int], by: str) -> None:
     """Every split differs from its percentage of the images by less than the largest unit."""
     largest = 1 if by == "image" else index.group.value_counts().max()
-    for name, share in zip(split.NAMES, percent, strict=True):
+    for name, share in zip(SPLIT_NAMES, percent, strict=True):
         assert abs((assigned == name).sum() - share * len(index) / 100) < largest
 
 
@@ -99,7 +100,7 @@ def test_by_group_the_shares_of_labels_are_near_75_10_15():
     for seed in range(3):
         assigned = split.assign(index, Split(percent=PAPER, by="group", seed=seed))
         for label in (True, False):
-            shares = assigned[index.label == label].value_counts(normalize=True)[list(split.NAMES)]
+            shares = assigned[index.label == label].value_counts(normalize=True)[list(SPLIT_NAMES)]
             assert shares.to_numpy() == pytest.approx(np.array(PAPER) / 100, abs=0.02), (seed, label)
 
 
@@ -175,7 +176,7 @@ def rare_index(rare: int, per_group: int = 1, common: int = 141) -> pd.DataFrame
 @pytest.mark.parametrize("by", ["image", "group"])
 @pytest.mark.parametrize(("rare", "per_group"), [(4, 1), (4, 2), (4, 4), (1, 1), (2, 1), (3, 3)])
 def test_a_rare_label_is_never_missing_from_training(rare, per_group, by, recwarn):
-    """4 of 145 images, as few as a phantom's dermatofibromas: a class never seen in training cannot be learnt."""
+    """4 of 145 images, as few as synthetic dermatofibromas: a class never seen in training cannot be learnt."""
     index = rare_index(rare, per_group)
     for seed in range(15):
         assigned = split.assign(index, Split(percent=PAPER, by=by, seed=seed))
@@ -263,7 +264,7 @@ def test_an_assignment_is_found_whenever_there_is_one(few, seed):
         assert not len(missing)
         return
     assert_sizes_are_kept(assigned, index, percent, by)
-    found = pd.crosstab(assigned, index.label).loc[list(split.NAMES)]
+    found = pd.crosstab(assigned, index.label).loc[list(SPLIT_NAMES)]
     assert (found.loc["train"] > 0).all()
     assert (found.loc[:, frequent] > 0).all(axis=None)
     assert (found == 0).to_numpy().sum() == missing.min()
@@ -322,7 +323,7 @@ def test_what_a_split_lacks_is_written_down(tmp_path, rare):
         index["label"] = (index.label == "rare").astype(int)
     index.to_parquet(tmp_path / "index.parquet", index=False)
     split.write(tmp_path, Split(percent=PAPER, by="group", seed=0), tmp_path / "splits.parquet")
-    about = batches.described(tmp_path / "splits.parquet")
+    about = batches.read_splits(tmp_path / "splits.parquet")
     assert about["lacking"] == {"val": [rare], "test": [rare]}
     assert json.loads(json.dumps(about)) == about
 
@@ -341,9 +342,9 @@ def test_the_reported_sizes_are_those_of_the_file(tiny_study, tmp_path):
     settings_ = Split(percent=(60, 20, 20), by="image", seed=7)
     sizes = split.write(tiny_study / "prepared", settings_, tmp_path / "splits.parquet")
     table = pd.read_parquet(tmp_path / "splits.parquet")
-    assert sizes == {name: int((table.split == name).sum()) for name in ("train", "val", "test")}
+    assert sizes == {name: int((table.split == name).sum()) for name in SPLIT_NAMES}
     assert sum(sizes.values()) == len(pd.read_parquet(tiny_study / "prepared" / "index.parquet"))
-    assert batches.described(tmp_path / "splits.parquet") == {
+    assert batches.read_splits(tmp_path / "splits.parquet") == {
         "split": {"percent": [60, 20, 20], "by": "image", "seed": 7},
         **sizes,
         "lacking": {},

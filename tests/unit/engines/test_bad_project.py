@@ -309,7 +309,7 @@ ANOTHER_MACHINE = {
     ),
     "targets: classes": (
         array(f"{PREPARED}/targets.npy", lambda a: a[:, 0, 0]),
-        rf"{PREPARED}/dataset\.json: not of the arrays beside it\. Run `classroom prepare` .*",
+        rf"{PREPARED}/dataset\.json: does not describe the arrays next to it\. Run `classroom prepare` .*",
     ),
     "description: cut off": (
         cut(f"{PREPARED}/dataset.json"), rf"{PREPARED}/dataset\.json: cannot be read .*Run `classroom prepare` .*",
@@ -324,7 +324,7 @@ ANOTHER_MACHINE = {
     ),
     "splits: how is not said": (
         table(f"data/splits/{STUDY}.parquet", lambda t: t.drop(columns="label")),
-        rf"data/splits/{STUDY}\.parquet: does not say how .*Run `classroom split` .*",
+        rf"data/splits/{STUDY}\.parquet: lacks the settings of the split\. Run `classroom split` .*",
     ),
 }  # fmt: skip
 
@@ -441,7 +441,7 @@ def test_a_checkpoint_that_is_not_ours_is_said_and_not_used(project: Path, conte
     put(CHECKPOINT, content)(project)
     done = classroom(f"classroom {TRAIN}", project)
     assert done.code == 0
-    assert f"{CHECKPOINT} is damaged or not ours, and not used" in done.error
+    assert f"{CHECKPOINT} is damaged or no checkpoint, and ignored" in done.error
     assert not (project / PWNED).exists()
     assert not (project / CHECKPOINT).exists()
     assert (project / RUN / "weights.safetensors").read_bytes() == before
@@ -454,7 +454,7 @@ def test_a_checkpoint_that_torch_would_unpickle_is_not_unpickled(project: Path) 
     (project / CHECKPOINT).parent.mkdir(parents=True)
     torch.save({"identity": Evil()}, project / CHECKPOINT)
     done = classroom(f"classroom {TRAIN}", project)
-    assert "not used (UnpicklingError)" in done.error
+    assert "ignored (UnpicklingError)" in done.error
     assert not (project / PWNED).exists()
 
 

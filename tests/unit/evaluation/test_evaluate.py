@@ -17,8 +17,9 @@ from classroom.evaluation.costs import costs
 from classroom.evaluation.ensemble import with_ensemble
 from classroom.evaluation.evaluate import evaluate
 from classroom.evaluation.grid import read_points
-from classroom.evaluation.metrics import decide, records, score
+from classroom.evaluation.metrics import per_image_counts, predict_labels, score
 from classroom.params import Grid
+from support.fabricated import metrics_of
 
 IDS = ["patient_1_7", "patient_2_3"]
 GROUPS = ["patient_1", "patient_2"]
@@ -70,13 +71,13 @@ def leave_run(folder: Path, seed: int, probabilities: dict[str, Any], of_classes
     ids, groups = (IDS, GROUPS) if not of_classes else ([f"image {row}" for row in range(4)], ["a", "b", "b", "c"])
     if of_classes:
         stacks = {name: np.array(values, np.float32) for name, values in probabilities.items()}
-        stacks[predictions.TRUTH] = np.eye(3, dtype=np.float32)[CLASSES]
+        stacks[predictions.GROUND_TRUTH] = np.eye(3, dtype=np.float32)[CLASSES]
     else:
         stacks = {name: predictions.quantise(np.array(values, np.float32)) for name, values in probabilities.items()}
-        stacks[predictions.TRUTH] = np.array(TRUTH, np.uint8) * 255
-    decided = {name: decide(stack) for name, stack in with_ensemble(stacks).items()}
-    truth = decided.pop(predictions.TRUTH)
-    tested = {name: score(records(decision, truth)) for name, decision in decided.items()}
+        stacks[predictions.GROUND_TRUTH] = np.array(TRUTH, np.uint8) * 255
+    decided = {name: predict_labels(stack) for name, stack in with_ensemble(stacks).items()}
+    truth = decided.pop(predictions.GROUND_TRUTH)
+    tested = {name: score(per_image_counts(decision, truth)) for name, decision in decided.items()}
     metrics = {
         "study": "lgg-resnet18",
         "method": "kd_on-v1",
@@ -85,7 +86,7 @@ def leave_run(folder: Path, seed: int, probabilities: dict[str, Any], of_classes
         "settings": {"training": {"epochs": 4}},
         "networks": {name: dict(facts) for name in probabilities},
         "extra_parameters": 0,
-        "remarks": [],
+        "notes": [],
         "terms": {"S1/task": 0.5},
         "best": {"epochs": {name: seed + 1 for name in probabilities}, "val": {"S1": {"iou": 0.5}}, "test": tested},
         "last": {"epoch": 4, "val": {}, "test": last},
@@ -121,7 +122,7 @@ def test_masks_that_are_all_empty_are_said(
     assert not recwarn.list
     monkeypatch.setitem(globals(), "TRUTH", np.zeros((2, 2, 2), int))
     leave_run(tmp_path / "empty", 0, {"S1": FIRST})
-    with pytest.warns(UserWarning, match=r"predictions\.parquet: there was nothing to find: the mask of every test"):
+    with pytest.warns(UserWarning, match=r"predictions\.parquet: the mask of every test image is empty"):
         assert evaluate({0: tmp_path / "empty"})["seeds"]["0"]["test"] == {"S1": {"iou": 0.0, "f_score": 0.0}}
 
 
@@ -178,8 +179,8 @@ def test_what_was_decided_for_every_image_is_kept(runs_of_classes: dict[int, Pat
     """Confusion matrices and tests of significance can be had later without predicting again."""
     images = evaluate(runs_of_classes)["seeds"]["0"]["test_images"]
     assert images["group"] == ["a", "b", "b", "c"]
-    assert images["S1"] == {"decided": [0, 1, 0, 2], "true": CLASSES}
-    assert images["ensemble"] == {"decided": [0, 1, 1, 0], "true": CLASSES}
+    assert images["S1"] == {"predicted": [0, 1, 0, 2], "true": CLASSES}
+    assert images["ensemble"] == {"predicted": [0, 1, 1, 0], "true": CLASSES}
 
 
 def test_fidelity_takes_the_runs_own_teacher_for_the_truth(
@@ -224,7 +225,7 @@ def test_predictions_that_do_not_give_the_runs_metrics_are_refused(of_classes: b
     metrics = (folder / "metrics.json").read_text()
     leave_run(folder, 0, {"S1": first, "S2": first}, of_classes)
     (folder / "metrics.json").write_text(metrics)
-    with pytest.raises(DataError, match=r"predictions\.parquet: does not give the metrics in metrics\.json beside it"):
+    with pytest.raises(DataError, match=r"predictions\.parquet: does not give the metrics in metrics\.json next to it"):
         evaluate({0: folder})
 
 
@@ -304,11 +305,11 @@ def searched(tmp_path: Path) -> Path:
                 value = number / 10 + alpha / 10 + seed / 1000
                 folder = tmp_path / variant / f"{alpha}-0.2-0.5" / f"seed-{seed}"
                 folder.mkdir(parents=True)
-                run = {
-                    "best": {"val": {"S1": {"accuracy": value, "precision": 0.99}}, "test": "not looked at"},
-                    "settings": {"weights": {"S1": {"alpha": alpha}}},
-                    "data": {"synthetic": True},
-                }
+                run = metrics_of(
+                    best={"val": {"S1": {"accuracy": value, "precision": 0.99}}, "test": "not looked at"},
+                    settings={"weights": {"S1": {"alpha": alpha}}},
+                    data={"synthetic": True},
+                )
                 (folder / "metrics.json").write_text(json.dumps(run))
                 (folder / "receipt.json").write_text(json.dumps(RECEIPT | {"seconds": value}))
                 (folder / "predictions.parquet").write_text("of another test")
@@ -333,7 +334,7 @@ def test_a_point_that_was_not_trained_is_named(searched: Path) -> None:
     for content in (None, "", "{}", "[]", '{"best": {"val": {}}}'):
         path.unlink() if content is None else path.write_text(content)
         with pytest.raises(
-            DataError, match=r"kd_off-v1.0\.4-0\.2-0\.5.seed-1.metrics\.json: (cannot be read|lacks ).*point of the"
+            DataError, match=r"kd_off-v1.0\.4-0\.2-0\.5.seed-1.metrics\.json: (cannot be read|lacks ).*Train this run"
         ):
             read_points(searched, GRID, [0, 1])
 
@@ -384,7 +385,7 @@ def test_a_run_without_predictions_is_named(runs: dict[int, Path]) -> None:
 def test_runs_of_other_data_networks_or_settings_are_not_averaged(
     fact: str, value: dict[str, Any], runs: dict[int, Path]
 ) -> None:
-    """A mean over a phantom's run and a patient's would be a number of nothing."""
+    """A mean over a run on synthetic images and one on patients' would be a number of nothing."""
     leave_run(runs[7], 7, {"T": TEACHER, "S1": SECOND, "S2": FIRST}, **{fact: value})
     with pytest.raises(DataError, match=f"seed-7: other {fact} than seed 0's run.*Train this method again"):
         evaluate(runs)
@@ -394,7 +395,7 @@ def test_predictions_of_another_run_are_refused(runs: dict[int, Path]) -> None:
     """Other images, another order, or fewer of them."""
     for ids in (["patient_1_7", "patient_9_9"], ["patient_2_3", "patient_1_7"], ["patient_1_7"]):
         leave_run(runs[7], 7, {"T": TEACHER, "S1": SECOND, "S2": FIRST}, test_images={"id": ids, "group": GROUPS})
-        with pytest.raises(DataError, match=r"seed-7.predictions\.parquet: not of the same run as metrics\.json"):
+        with pytest.raises(DataError, match=r"seed-7.predictions\.parquet: is not of the same run as metrics\.json"):
             evaluate(runs)
 
 

@@ -12,7 +12,7 @@ import scipy.stats
 from classroom.errors import DataError
 from classroom.evaluation import significance
 from classroom.evaluation.metrics import score
-from classroom.evaluation.significance import Comparison, compare, holm
+from classroom.evaluation.significance import Comparison, holm, paired_bootstrap
 from support.fabricated import HISTOPATHOLOGIC, LGG
 
 
@@ -20,7 +20,7 @@ def of_classes(method: str, correct: list[list[int]], groups: list[str], network
     """A classification, from what was correct (1) or not (0): a list of images per seed."""
     seeds = {}
     for seed, images in enumerate(correct):
-        kept = {"decided": images, "true": [1] * len(images)}
+        kept = {"predicted": images, "true": [1] * len(images)}
         ids = [f"image-{index}" for index in range(len(images))]
         seeds[str(seed)] = {"test_images": {"id": ids, "group": groups, network: kept}}
     return {"study": "s", "method": method, "data": HISTOPATHOLOGIC, "seeds": seeds}
@@ -47,26 +47,26 @@ def test_a_tiny_case_by_hand() -> None:
     quarter of the draws is not above 0.
     """
     v3, v1 = of_classes("kd_ml-v3", [[1, 1]], ["a", "b"]), of_classes("ml-v1", [[1, 0]], ["a", "b"])
-    (found,) = compare([v3, v1], [0])
+    (found,) = paired_bootstrap([v3, v1], [0])
     assert (found.versus, found.difference, found.low, found.high) == ("ml-v1", 0.5, 0.0, 1.0)
     assert found.p == found.adjusted_p == pytest.approx(0.5, abs=0.05)
-    assert found.verdict == "not told apart"
+    assert found.verdict == "not significant"
 
 
 def test_identical_predictions_do_not_differ() -> None:
     images = [[1, 0, 1, 1, 0, 1]] * 3
     v3, v1 = (of_classes(method, images, list("aabbcc")) for method in ("kd_ml-v3", "ml-v1"))
-    (found,) = compare([v3, v1], [0, 1, 2])
+    (found,) = paired_bootstrap([v3, v1], [0, 1, 2])
     assert found == Comparison("ml-v1", 0.0, 0.0, 0.0, 1.0, 1.0)
 
 
 def test_a_large_difference_is_told_apart_in_its_direction() -> None:
     groups = [f"group-{index}" for index in range(60)]
     good, bad = [[1] * 58 + [0] * 2] * 3, [[1] * 30 + [0] * 30] * 3
-    (found,) = compare([of_classes("kd_ml-v3", good, groups), of_classes("kd_on-v1", bad, groups)], [0, 1, 2])
+    (found,) = paired_bootstrap([of_classes("kd_ml-v3", good, groups), of_classes("kd_on-v1", bad, groups)], [0, 1, 2])
     assert found.verdict == "better"
     assert found.p == pytest.approx(2 / 2001)
-    (found,) = compare([of_classes("kd_ml-v3", bad, groups), of_classes("kd_on-v1", good, groups)], [0, 1, 2])
+    (found,) = paired_bootstrap([of_classes("kd_ml-v3", bad, groups), of_classes("kd_on-v1", good, groups)], [0, 1, 2])
     assert found.verdict == "worse"
     assert found.high < 0
 
@@ -100,7 +100,7 @@ def test_a_literal_loop_gives_the_same(seeds: list[int], monkeypatch: pytest.Mon
         differences.append(
             sum(shares[replicate, seed] * (iou(v3, seed, images) - iou(v1, seed, images)) for seed in seeds)
         )
-    (found,) = compare([v3, v1], seeds)
+    (found,) = paired_bootstrap([v3, v1], seeds)
     assert found.low == pytest.approx(np.percentile(differences, 2.5), abs=1e-12)
     assert found.high == pytest.approx(np.percentile(differences, 97.5), abs=1e-12)
     sides = min(sum(d <= 0 for d in differences), sum(d >= 0 for d in differences))
@@ -115,7 +115,7 @@ def test_scipy_finds_the_same_interval_for_single_images() -> None:
     groups = [f"image-{index}" for index in range(300)]
     v3 = of_classes("kd_ml-v3", [ours.astype(int).tolist()], groups)
     v1 = of_classes("ml-v1", [theirs.astype(int).tolist()], groups)
-    (found,) = compare([v3, v1], [0])
+    (found,) = paired_bootstrap([v3, v1], [0])
     expected = scipy.stats.bootstrap(
         (ours.astype(float), theirs.astype(float)),
         lambda a, b, axis: a.mean(axis=axis) - b.mean(axis=axis),
@@ -130,11 +130,11 @@ def test_whole_groups_are_drawn_so_that_alike_images_do_not_count_as_many() -> N
     random = np.random.default_rng(1)
     ours, theirs = (random.random(20) < 0.8).astype(int), (random.random(20) < 0.7).astype(int)
     names = [f"patient-{index}" for index in range(20)]
-    single = compare(
+    single = paired_bootstrap(
         [of_classes("kd_ml-v3", [ours.tolist()], names), of_classes("ml-v1", [theirs.tolist()], names)], [0]
     )
     many = [np.repeat(values, 10).tolist() for values in (ours, theirs)]
-    tenfold = compare(
+    tenfold = paired_bootstrap(
         [
             of_classes(method, [values], np.repeat(names, 10).tolist())
             for method, values in zip(("kd_ml-v3", "ml-v1"), many, strict=True)
@@ -148,15 +148,15 @@ def test_the_other_s_own_network_is_compared() -> None:
     """The student alone has no ensemble."""
     v3 = of_classes("kd_ml-v3", [[1, 1, 1, 0]], list("abcd"))
     student = of_classes("student", [[1, 0, 0, 0]], list("abcd"), network="S1")
-    (found,) = compare([student, v3], [0])
+    (found,) = paired_bootstrap([student, v3], [0])
     assert (found.versus, found.difference) == ("student", 0.5)
 
 
 def test_only_what_is_there_is_compared_in_a_fixed_order() -> None:
     results = [of_classes(name, [[1, 0]], ["a", "b"]) for name in ("kd_ml-v2", "ml-v3", "ml-v1", "kd_ml-v3")]
-    assert [one.versus for one in compare(results, [0])] == ["ml-v1", "kd_ml-v2"]
-    assert compare(results[:3], [0]) == []
-    assert compare(results[3:], [0]) == []
+    assert [one.versus for one in paired_bootstrap(results, [0])] == ["ml-v1", "kd_ml-v2"]
+    assert paired_bootstrap(results[:3], [0]) == []
+    assert paired_bootstrap(results[3:], [0]) == []
 
 
 @pytest.mark.parametrize("what", ["id", "group"])
@@ -164,14 +164,14 @@ def test_other_test_images_are_refused(what: str) -> None:
     v3, v1 = (of_classes(method, [[1, 0], [1, 1]], ["a", "b"]) for method in ("kd_ml-v3", "ml-v1"))
     v1["seeds"]["1"]["test_images"][what] = ["a", "another"]
     with pytest.raises(DataError, match=r"results of ml-v1, seed 1.*classroom evaluate s ml-v1"):
-        compare([v3, v1], [0, 1])
+        paired_bootstrap([v3, v1], [0, 1])
 
 
 def test_nothing_to_find_and_nothing_found_counts_as_right() -> None:
     """As in `metrics.pooled`: replicates of empty groups alone have IoU 1, not 0/0."""
     empty = {"tp": [0, 5], "fp": [0, 0], "fn": [0, 5]}
     full = {"tp": [0, 10], "fp": [0, 0], "fn": [0, 0]}
-    (found,) = compare([of_masks("kd_ml-v3", [full], ["a", "b"]), of_masks("ml-v1", [empty], ["a", "b"])], [0])
+    (found,) = paired_bootstrap([of_masks("kd_ml-v3", [full], ["a", "b"]), of_masks("ml-v1", [empty], ["a", "b"])], [0])
     assert (found.difference, found.low, found.high) == (0.5, 0.0, 0.5)
 
 
@@ -194,5 +194,5 @@ def test_a_paper_sized_table_takes_no_time() -> None:
         for method in ("kd_ml-v3", *significance.VERSUS)
     ]
     started = time.process_time()
-    assert len(compare(results, [0, 1, 2])) == 6
+    assert len(paired_bootstrap(results, [0, 1, 2])) == 6
     assert time.process_time() - started < 2  # a tenth of it as measured

@@ -22,7 +22,7 @@ from classroom import params
 from classroom.data.batches import open_splits
 from classroom.errors import ClassroomError, DataError, ExportError, TrainingError
 from classroom.evaluation import predictions
-from classroom.evaluation.metrics import LABELS, METRICS, decide, records, score
+from classroom.evaluation.metrics import LABELS, METRICS, per_image_counts, predict_labels, score
 from classroom.evaluation.predictions import quantise
 from classroom.export import card, graph, origins
 from classroom.export import export as module
@@ -152,7 +152,9 @@ def test_the_model_has_the_metrics_of_its_run(study: Path) -> None:
     kept = quantise(found) if found.ndim == 3 else found
     run = json.loads((study / "run/metrics.json").read_text())
     network = model.about["network"]
-    assert score(records(decide(kept), test.truth)) == pytest.approx(run["best"]["test"][network], abs=1e-3)
+    assert score(per_image_counts(predict_labels(kept), test.ground_truth)) == pytest.approx(
+        run["best"]["test"][network], abs=1e-3
+    )
     assert model.about["metrics"] == {split: run["best"][split][network] for split in ("val", "test")}
 
 
@@ -242,7 +244,7 @@ def test_the_card_of_real_images_names_origin_licence_and_what_part_it_was() -> 
     training = {"epochs": 12, "batch_size": 8, "learning_rate": 0.0001, "precision": "fp32", "threads": 2}
     scores = {name: {"iou": 0.5, "f_score": 0.6} for name in ALL}
     run = {
-        "study": "lgg-resnet18", "method": "kd_ml-v3", "seed": 0, "remarks": [],
+        "study": "lgg-resnet18", "method": "kd_ml-v3", "seed": 0, "notes": [],
         "data": fabricated.LGG | {"images": 444},
         "settings": {"weights": weights, "training": training, "balance": "none"},
         "networks": {"S1": fabricated.network()}, "test_images": {"group": ["a", "b"]},

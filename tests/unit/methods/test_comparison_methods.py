@@ -264,10 +264,10 @@ def test_lesions_that_vanish_at_the_features_size_are_remarked(name: str) -> Non
     targets = torch.zeros(3, 1, 64, 64)
     targets[1, :, :40, :40] = 1
     targets[2, :, 1, 1] = 1  # where no pixel of the small mask looks
-    (remark,) = method.remarks(targets)
-    assert "1 of 2" in remark
-    assert method.remarks(targets[:2]) == []
-    assert shared(SEG, "at").remarks(targets) == []
+    (note,) = method.notes(targets)
+    assert "1 of 2" in note
+    assert method.notes(targets[:2]) == []
+    assert shared(SEG, "at").notes(targets) == []
 
 
 def test_variances_start_at_five_learn_and_may_make_the_loss_negative() -> None:
@@ -735,7 +735,7 @@ def test_a_run_of_simkd_leaves_projector_and_the_teachers_head(classes_data: Pat
     with torch.no_grad():
         found = network(torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255).probabilities.numpy()
     np.testing.assert_allclose(found, stacks["S1"], atol=1e-5)
-    assert set(stacks) == {"T", "S1", "truth"}
+    assert set(stacks) == {"T", "S1", "ground_truth"}
 
 
 def test_the_teacher_of_a_comparison_is_the_studys_own(classes_data: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from classroom.reporting.tune import tune_report
 from ruamel.yaml import YAML
 
 from classroom import params
@@ -21,7 +22,6 @@ from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, departures, re
 from classroom.reporting.comparison import comparison_table
 from classroom.reporting.methods import listing
 from classroom.reporting.results import read_comparison
-from classroom.reporting.tune import tune_report
 from support import fabricated
 from support.rendered import check_sources, check_tex, markdown_tables
 from support.studies import ROOT, shrink
@@ -30,12 +30,12 @@ SEEDS = (0, 1)
 
 
 def completed(result: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """With what a comparison reads besides: size, remarks, terms of the last epoch, seconds."""
+    """With what a comparison reads besides: size, notes, terms of the last epoch, seconds."""
     terms = {"S1/task": 0.5, **{f"S1/{term}": 0.5 for term in result["settings"].get("weights", {}) if term != "S1"}}
     for of_seed in result["seeds"].values():
         of_seed["last_epoch_terms"] = dict(terms)
     costs = {seed: {"seconds_per_epoch": 2.0 + int(seed)} for seed in result["seeds"]}
-    return result | {"extra_parameters": 0, "remarks": [], "costs": costs} | changes
+    return result | {"extra_parameters": 0, "notes": [], "costs": costs} | changes
 
 
 def published(method: str, qualities: list[float], data: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def test_terms_that_do_nothing_and_lesions_that_vanish_are_told(masks: dict[str,
     fitnet, dsd = masks["published"]
     for of_seed in dsd["seeds"].values():
         of_seed["last_epoch_terms"] = {"S1/task": 0.5, "S1/pixel": 0.5, "S1/category": 1e-9}
-    fitnet["remarks"] = ["at 4×4 nothing is left"]
+    fitnet["notes"] = ["at 4×4 nothing is left"]
     page, _ = rendered(tmp_path, masks)
     assert "- DSD: the term category stayed negligible in the last epoch (1.0e-09 of 1 in all)" in page
     assert "- FitNet: at 4×4 nothing is left" in page

@@ -49,10 +49,10 @@ def runs(tmp_path: Path) -> dict[str, Path]:
     for variant in ("ml-v3", "kd_off-v3", "kd_ml-v1", "kd_ml-v3"):
         folder = tmp_path / variant
         folder.mkdir()
-        stacks = {"S1": np.zeros_like(truth), "S2": found, predictions.TRUTH: truth}
+        stacks = {"S1": np.zeros_like(truth), "S2": found, predictions.GROUND_TRUTH: truth}
         predictions.write(folder / "predictions.parquet", list(IMAGES), [stacks])
         data = {"dataset": "lgg", "synthetic": True, "group": "patient"}
-        about = {"study": "lgg-resnet18", "method": variant, "seed": 0, "data": data}
+        about = fabricated.metrics_of(study="lgg-resnet18", method=variant, seed=0, data=data)
         (folder / "metrics.json").write_text(json.dumps(about))
         folders[variant] = folder
     return folders
@@ -73,7 +73,7 @@ def test_an_image_that_one_variant_finds_is_less_hard_than_one_that_none_finds(
     path = runs["kd_ml-v3"] / "predictions.parquet"
     ids, stacks = predictions.read(path)
     better = {name: stack.copy() for name, stack in stacks.items()}
-    better["S2"][ids.index("worse than half")] = stacks[predictions.TRUTH][ids.index("worse than half")]
+    better["S2"][ids.index("worse than half")] = stacks[predictions.GROUND_TRUTH][ids.index("worse than half")]
     predictions.write(path, ids, [better])
     samples = heatmaps.hardest(runs, tmp_path / "prepared", 4)
     # of Bert's two images 0.5 is now the mean of one, (3 · 0.3 + 1) / 4 of the other

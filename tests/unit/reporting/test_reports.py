@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from classroom.reporting.grid import grid_report
 from classroom.reporting.twin import twin_table
 from PIL import Image
 from ruamel.yaml import YAML
@@ -21,14 +22,13 @@ from classroom.distill.grid import weights_at
 from classroom.engines import scales
 from classroom.errors import DataError, ParamsError
 from classroom.networks.build import build
-from classroom.networks.describe import layers
 from classroom.params import Network, VariantWeights
 from classroom.reporting import paper
 from classroom.reporting.architecture import architecture_table
 from classroom.reporting.cost import cost_table
 from classroom.reporting.exchange import exchange_tables
 from classroom.reporting.fidelity import fidelity_table
-from classroom.reporting.grid import grid_report
+from classroom.reporting.layers import layers
 from classroom.reporting.tables import TEX, Part, latex, markdown
 from support.fabricated import HAM10000, HISTOPATHOLOGIC, LGG, all_twelve, result, students
 from support.rendered import check_sources, check_tex, markdown_rows, markdown_tables, one, page_of
@@ -280,6 +280,12 @@ def test_a_mobilenet_is_described_by_depthwise_and_pointwise_pairs() -> None:
     assert network.training
     assert not any(module._forward_hooks for name, module in network.body.named_modules() if name != "conv6")
     assert network(torch.zeros(2, 3, 64, 64)).logits.shape == (2, 2)
+
+
+def test_squeeze_and_excitation_is_part_of_its_block() -> None:
+    network = build(settings("seresnet18").model_copy(update={"weights": "random"}), "classification", 2, 0)
+    found = {layer.stage: layer for layer in layers(network, 224)}
+    assert found["Conv3.x"].blocks == "[3×3, 128; 3×3, 128; 1×1, 8; 1×1, 128] × 2"
 
 
 def test_parameters_and_compression_are_counted_as_the_paper_counts(table6: Path, table7: Path, tmp_path: Path) -> None:
@@ -586,11 +592,11 @@ def test_parts_without_rows_have_no_grid() -> None:
 
 
 def test_reports_start_without_torch() -> None:
-    """Only drawing an architecture builds networks, and `classroom methods` counts their parameters."""
+    """Only architecture tables build networks (in `layers`), and `classroom methods` counts their parameters."""
     names = sorted(path.stem for path in (ROOT / "src/classroom/reporting").glob("*.py"))
     code = (
         "import importlib, sys\n"
-        f"for name in {[name for name in names if name not in ('__init__', 'methods')]}:\n"
+        f"for name in {[name for name in names if name not in ('__init__', 'methods', 'layers')]}:\n"
         "    importlib.import_module(f'classroom.reporting.{name}')\n"
         "    if 'torch' in sys.modules: sys.exit(f'{name} loads torch')\n"
     )

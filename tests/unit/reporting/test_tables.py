@@ -37,13 +37,14 @@ from support.fabricated import (
     all_twelve,
     alone,
     classifier,
+    metrics_of,
     network,
     result,
     students,
 )
 from support.rendered import check_sources, check_tex, markdown_rows, markdown_tables, one
 
-PHANTOMS = LGG | {"source": "phantom", "synthetic": True}
+SYNTHETIC = LGG | {"source": "phantom", "synthetic": True}
 
 
 def render(
@@ -239,7 +240,7 @@ def headed(scale: str, data: dict[str, Any], folder: Path) -> tuple[str, str, pd
 def test_synthetic_images_are_cautioned_of_at_every_scale(tmp_path: Path) -> None:
     """A demo must not pass for a reproduction, in whichever file it is found."""
     for scale in ("demo", "small", "paper"):
-        markdown, tex, table = headed(scale, PHANTOMS, tmp_path)
+        markdown, tex, table = headed(scale, SYNTHETIC, tmp_path)
         assert "**Synthetic images, not patients: nothing here reproduces the paper.**" in markdown
         assert markdown.index("Synthetic images") < markdown.index("| technique")
         assert "% Synthetic images, not patients" in tex
@@ -338,7 +339,7 @@ def test_baselines_stand_beside_the_papers_table_2(baselines: list[dict[str, Any
 
 def test_thin_stand_ins_are_named_after_what_they_stand_for(tmp_path: Path) -> None:
     thin = network("tu-resnet50", 2_054_917, encoder_options={"channels": [16, 32, 64, 128]}, weights="random")
-    baselines_table("table2", "demo", [0], [alone("teacher", [0.8], thin, data=PHANTOMS)], tmp_path / "table2.md")
+    baselines_table("table2", "demo", [0], [alone("teacher", [0.8], thin, data=SYNTHETIC)], tmp_path / "table2.md")
     _, row = markdown_rows(tmp_path / "table2.md")
     assert row[0] == "resnet50"
     assert "with channels [16, 32, 64, 128], 2.1 M parameters, random weights" in row[1]
@@ -535,7 +536,7 @@ def test_one_seed_and_few_groups_are_cautioned_of(tmp_path: Path) -> None:
     variants_table("table4", "small", [0], results, student, tmp_path / "table4.md")
     text = (tmp_path / "table4.md").read_text()
     assert "**Only 9 test patients: intervals from so few are too narrow. One seed only" in text
-    assert {row[-1] for row in markdown_tables(tmp_path / "table4.md")[1][1:]} == {"too few patients to tell"}
+    assert {row[-1] for row in markdown_tables(tmp_path / "table4.md")[1][1:]} == {"too few patients for a test"}
 
 
 def test_without_v3_nothing_is_compared(table4: Path) -> None:
@@ -657,7 +658,7 @@ def test_the_papers_printed_numbers_are_there() -> None:
 def leave_results(path: Path, method: str, hashes: dict[str, str]) -> Path:
     """As far as reading looks at them: of which predictions they were made."""
     seeds = {seed: {"predictions": digest} for seed, digest in hashes.items()}
-    rest = dict.fromkeys(("data", "networks", "extra_parameters", "remarks", "settings"))
+    rest = dict.fromkeys(("data", "networks", "extra_parameters", "notes", "settings"))
     path.write_text(json.dumps({"study": "lgg-resnet18", "method": method, "seeds": seeds, **rest}))
     return path
 
@@ -714,16 +715,12 @@ def leave_pictured_run(folder: Path, synthetic: bool = True, networks: tuple[str
         for index in range(len(ids)):
             rows = 12 - index if name != "T" else 6 + index
             stacks[name][index, 4:rows, 4 : 12 - shift] = 200
-    stacks[predictions.TRUTH] = truth.astype(np.uint8) * 255
+    stacks[predictions.GROUND_TRUTH] = truth.astype(np.uint8) * 255
     for name in ("run", "prepared"):
         (folder / name).mkdir(parents=True)
     predictions.write(folder / "run/predictions.parquet", ids, [stacks])
-    about = {
-        "study": "lgg-resnet18",
-        "method": "kd_ml-v3",
-        "seed": 0,
-        "data": {"dataset": "lgg", "synthetic": synthetic, "group": "patient"},
-    }
+    data = {"dataset": "lgg", "synthetic": synthetic, "group": "patient"}
+    about = metrics_of(study="lgg-resnet18", method="kd_ml-v3", seed=0, data=data)
     (folder / "run/metrics.json").write_text(json.dumps(about))
     # The prepared images hold training images as well, and in another order.
     order = ["training_1", *reversed(ids)]
@@ -777,7 +774,7 @@ def expected_ious(*slices: int) -> list[str]:
     return [f"IoU {100 * 7 * (8 - index) / 64:.0f}" for index in slices]
 
 
-def test_a_picture_says_what_it_shows_and_of_phantoms_that_they_are(
+def test_a_picture_says_what_it_shows_and_whether_it_is_synthetic(
     tmp_path: Path, figure: Callable[[Path], Figure]
 ) -> None:
     for synthetic in (True, False):
@@ -828,10 +825,10 @@ def test_images_without_lesion_are_not_shown(tmp_path: Path, figure: Callable[[P
     leave_pictured_run(tmp_path)
     path = tmp_path / "run/predictions.parquet"
     ids, stacks = predictions.read(path)
-    stacks[predictions.TRUTH][[5, 6]] = 0
+    stacks[predictions.GROUND_TRUTH][[5, 6]] = 0
     predictions.write(path, ids, [stacks])
     assert ious_of(figure(tmp_path)) == expected_ious(4, 3, 2, 1)
-    stacks[predictions.TRUTH][:] = 0
+    stacks[predictions.GROUND_TRUTH][:] = 0
     predictions.write(path, ids, [stacks])
     with pytest.raises(DataError, match="no test image has a lesion, so there is nothing to show"):
         draw(tmp_path)

@@ -74,7 +74,7 @@ def test_one_training_too_many_waits_until_another_is_killed(host: Host) -> None
     host.start("GPU-a", "GPU-b")
     number, what, line = host.hear()
     assert (number, what) == (2, "log")
-    assert "every GPU here (2) is held by another training; waiting for one" in line
+    assert "all 2 GPUs are in use by other trainings; waiting for one" in line
     with pytest.raises(queue.Empty):
         host.said.get(timeout=1.5)
     second.kill()
@@ -117,7 +117,7 @@ def test_without_locks_the_first_gpu_is_taken_and_said_to_be_shared(two_gpus: Pa
     said: list[str] = []
     assert devices.claim_device("auto", said.append) == torch.device("cuda", 0)
     assert len(said) == 1
-    assert "whoever else is on it" in said[0]
+    assert "even if it is busy" in said[0]
 
 
 def test_without_gpus_training_is_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,13 +33,13 @@ from classroom.errors import ClassroomError, TrainingError
 from classroom.evaluation import predictions
 from classroom.evaluation.ensemble import with_ensemble
 from classroom.evaluation.evaluate import evaluate
-from classroom.evaluation.metrics import METRICS, decide, records, score
+from classroom.evaluation.metrics import METRICS, per_image_counts, predict_labels, score
 from classroom.methods.alone import Alone
 from classroom.methods.base import Method, Term, network_seed
 from classroom.networks.build import Network, build
 from classroom.params import Network as NetworkSettings
 from classroom.params import TaskLoss, select
-from classroom.training import run
+from classroom.training import loop, run, speed
 from classroom.training.checkpoint import Checkpoints, Progress
 from classroom.training.loop import Interruption
 from support.studies import CLASSES_STUDY, ROOT, STUDY, shrink
@@ -165,6 +165,23 @@ def test_an_epoch_is_the_plain_loop_that_one_would_write(tiny: dict, data: Path,
     saved = load_file(tmp_path / "run/weights.safetensors")
     for key, value in network.state_dict().items():
         torch.testing.assert_close(saved[f"S1.{key}"], value, rtol=1e-4, atol=1e-6, msg=key)
+
+
+def test_a_forecast_times_the_step_of_the_training(
+    tiny: dict, monkeypatch: pytest.MonkeyPatch, classes_run: Path
+) -> None:
+    """And knows the size of the weights that a run leaves."""
+    taken = []
+
+    def step(*arguments: Any) -> list[Term]:
+        taken.append(loop.train_step(*arguments))
+        return taken[-1]
+
+    monkeypatch.setattr(speed, "train_step", step)
+    found = speed.measure("kd_ml-v3", CLASSES_STUDY, tiny, classes=7, device="cpu")
+    assert len(taken) == speed.STEPS + 1
+    assert found.training_step > found.prediction > 0
+    assert found.weight_bytes == sum(value.nbytes for value in load_file(classes_run / "weights.safetensors").values())
 
 
 def test_another_seed_gives_other_weights(
@@ -315,7 +332,7 @@ def test_a_checkpoint_of_other_settings_is_not_resumed(checkpoints: Checkpoints)
     assert checkpoints.restore(lines.append).epoch == 2
     checkpoints.identity = "another"
     assert checkpoints.restore(lines.append) == Progress()
-    assert ["not resumed" in line for line in lines] == [False, True, True]
+    assert ["ignored" in line for line in lines] == [False, True, True]
 
 
 def test_a_checkpoint_that_cannot_be_written_keeps_the_last_ones(
@@ -338,9 +355,12 @@ def test_the_metrics_follow_from_the_saved_predictions(undisturbed: Path, metric
     test = open_splits(data / "prepared", data / "splits.parquet")["test"]
     assert ids == test.ids == metrics["test_images"]["id"]
     assert test.groups == metrics["test_images"]["group"]
-    assert np.array_equal(decide(stacks.pop("truth")), test.truth)
-    judged = {name: score(records(decide(stack), test.truth)) for name, stack in with_ensemble(stacks).items()}
-    assert judged == metrics["best"]["test"]
+    assert np.array_equal(predict_labels(stacks.pop(predictions.GROUND_TRUTH)), test.ground_truth)
+    evaluated = {
+        name: score(per_image_counts(predict_labels(stack), test.ground_truth))
+        for name, stack in with_ensemble(stacks).items()
+    }
+    assert evaluated == metrics["best"]["test"]
     assert set(metrics["best"]["test"]) == {"T", "S1", "S2", "ensemble"}
     for network in ("T", "S1", "S2"):
         assert score(metrics["test_images"][network]) == metrics["best"]["test"][network]
@@ -421,12 +441,12 @@ def test_the_first_metric_of_the_task_chooses_the_epoch_and_no_other(
     first, *others = METRICS["classification"]
     epochs = iter([(0.5, 0.9), (0.6, 0.1), (0.6, 0.95)])
 
-    def judged(method: Alone, *split: Any) -> Any:
+    def evaluated(method: Alone, *split: Any) -> Any:
         chooses, other = next(epochs)
         scores = {name: {first: chooses, **dict.fromkeys(others, other)} for name in method.networks}
         return types.SimpleNamespace(scores=scores)
 
-    monkeypatch.setattr("classroom.training.loop.judge", judged)
+    monkeypatch.setattr("classroom.training.loop.evaluate", evaluated)
     tiny["training"]["epochs"] = 3
     train(tiny, tiny_classes_study, tmp_path, method="student")
     assert json.loads((tmp_path / "run/metrics.json").read_text())["best"]["epochs"] == {"S1": 2}
@@ -450,11 +470,11 @@ def test_predictions_of_classes_are_probabilities_and_their_metrics_scikit_learn
     for stack in stacks.values():
         assert (stack.shape, stack.dtype) == ((len(ids), classes), np.float32)
         np.testing.assert_allclose(stack.sum(axis=1), 1, atol=1e-5)
-    assert stacks["truth"].argmax(axis=1).tolist() == truth
+    assert stacks["ground_truth"].argmax(axis=1).tolist() == truth
     result = evaluate({0: undisturbed})["seeds"]["0"]
     said = {name: stacks[name].argmax(axis=1) for name in ("T", "S1", "S2")}
     said["ensemble"] = np.maximum(stacks["S1"], stacks["S2"]).argmax(axis=1)
-    for kind, judge, names in (
+    for kind, expected, names in (
         ("test", truth, ("T", "S1", "S2", "ensemble")),
         ("fidelity", said["T"], result["fidelity"]),
     ):
@@ -462,9 +482,9 @@ def test_predictions_of_classes_are_probabilities_and_their_metrics_scikit_learn
             macro = {"average": "macro", "zero_division": 0}
             assert result[kind][name] == pytest.approx(
                 {
-                    "accuracy": accuracy_score(judge, said[name]),
-                    "precision": precision_score(judge, said[name], **macro),
-                    "recall": recall_score(judge, said[name], **macro),
+                    "accuracy": accuracy_score(expected, said[name]),
+                    "precision": precision_score(expected, said[name], **macro),
+                    "recall": recall_score(expected, said[name], **macro),
                 }
             )
 
@@ -482,7 +502,7 @@ def test_balance_decides_the_steps_and_the_weights(tiny_classes_study: Path, tin
         tiny["training"]["epochs"] = 1
         train(tiny, tiny_classes_study, tmp_path / balance, method="student", show=Count())
     part = open_splits(tiny_classes_study / "prepared", tiny_classes_study / "splits.parquet")["train"]
-    classes = len(set(part.truth.tolist()))
+    classes = len(set(part.ground_truth.tolist()))
     balanced = round(len(part) / classes) * classes
     assert seen == {"none": [len(part) // 8] * (len(part) // 8), "mean": [balanced // 8] * (balanced // 8)}
     first, second = (load_file(tmp_path / balance / "run/weights.safetensors") for balance in ("none", "mean"))

@@ -1,7 +1,7 @@
 """One small module per layout of a downloaded dataset.
 
-A reader has `find(folders)`: after a look at names and tables, not at pixels, it returns everything that belongs to the
-dataset. The classes of a dataset are in `classroom.data.labels`.
+A reader has `find(folders)`, which returns everything that belongs to the dataset from file names and tables, without
+reading pixels. The classes of a dataset are in `classroom.data.labels`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from classroom.errors import DataError
 
 @dataclass(frozen=True)
 class File:
-    """A file of a source, and where it lies in the layout of the original download."""
+    """A file of a source, and its path in the layout of the original download."""
 
     path: Path
     place: str
@@ -31,11 +31,11 @@ class File:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with its label, its mask or both; not read yet."""
+    """One image with its label, its mask or both, as files."""
 
     id: str
     group: str
-    """What must not cross splits: a patient, a slide, a lesion."""
+    """What must stay in one split: a patient, a slide, a lesion."""
     label: str | None
     image: File
     mask: File | None
@@ -43,11 +43,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Found:
-    """A dataset, as a reader finds it."""
+    """The files of a dataset."""
 
     samples: list[Sample]
     group: str
-    """What a group is: patient, slide, tile, lesion, or image where every image is its own group."""
+    """The kind of group: patient, slide, tile, lesion, or image if every image is a group."""
     tables: tuple[File, ...] = ()
     """The tables that labels and groups come from."""
 
@@ -58,11 +58,11 @@ def reader(name: str) -> ModuleType:
 
 
 def walk(folders: Iterable[Path]) -> list[Path]:
-    """Every file below `folders`, sorted within each; hidden ones left out, such as macOS adds to archives."""
+    """Every file below `folders`, sorted within each, without hidden files (macOS adds some to archives)."""
     files, entered = [], set()
     for folder in folders:
         for where, inner, names in os.walk(folder, followlinks=True):
-            if (real := os.path.realpath(where)) in entered:  # a link back up, or one of `folders` within another
+            if (real := os.path.realpath(where)) in entered:  # a link to a parent, or one of `folders` inside another
                 inner.clear()
                 continue
             entered.add(real)
@@ -74,7 +74,17 @@ def walk(folders: Iterable[Path]) -> list[Path]:
 def one_of(files: Sequence[Path], what: str, where: Sequence[Path], expected: str) -> Path:
     """The only one of `files`, or the first of several with the same content.
 
-    Raises DataError, saying `what` was looked for, where, and which layout was expected.
+    Parameters
+    ----------
+    files
+        candidates
+    what, where, expected
+        for messages: the file's name, the folders that were searched, and the layout
+
+    Raises
+    ------
+    DataError
+        There is none, or there are several with different content.
     """
     if not files:
         raise DataError(f"{', '.join(map(str, where))}: no {what} here. Expected {expected}.")
@@ -85,7 +95,7 @@ def one_of(files: Sequence[Path], what: str, where: Sequence[Path], expected: st
 
 
 def same_content(first: Path, second: Path) -> bool:
-    """Whether two files hold the same bytes. Raises DataError if one cannot be read."""
+    """Whether two files have the same content. Raises DataError if one cannot be read."""
     try:
         return cmp(first, second, shallow=False)
     except OSError as error:
@@ -114,10 +124,22 @@ def by_id(files: Iterable[Path], endings: Sequence[str]) -> dict[str, Path]:
 
 
 def read_table(path: Path, columns: Sequence[str], key: str) -> pd.DataFrame:
-    """A CSV file's `columns` (it may have more) as text, indexed by the column `key`, sorted by it.
+    """Reads a CSV table as text.
 
-    Raises DataError naming the file, and the line, if it cannot be read, lacks a column, or an id is missing, occurs
-    twice or could not be a file's name.
+    Parameters
+    ----------
+    path
+        the file
+    columns
+        that it must have; it may have more
+    key
+        the column with the ids, which become the sorted index
+
+    Raises
+    ------
+    DataError
+        Names the file, and the line, if it cannot be read, lacks a column, or an id is missing, occurs twice or
+        cannot be a file name.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
@@ -133,27 +155,40 @@ def read_table(path: Path, columns: Sequence[str], key: str) -> pd.DataFrame:
     if table.empty:
         raise DataError(f"{path}: has no rows. Expected one per image; fetch it again.")
     ids = table[key]
-    for wrong, said in (
-        (~ids.str.fullmatch(NAME), f"is no name of an image: expected {key} of letters, digits, '_', '-' and '.'"),
+    for wrong, problem in (
+        (~ids.str.fullmatch(NAME), f"is no image name: expected {key} of letters, digits, '_', '-' and '.'"),
         (ids.duplicated(), "occurs a second time. Each image must have one row"),
     ):
         if wrong.any():
             row = int(wrong.to_numpy().argmax())
-            raise DataError(f"{path}: line {row + 2}: '{ids.iloc[row]}' {said}.")
+            raise DataError(f"{path}: line {row + 2}: '{ids.iloc[row]}' {problem}.")
     return table.set_index(key).sort_index()
 
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
-"""Ids become parts of paths, so a table must not be able to name a file elsewhere."""
+"""Ids become parts of paths; no id may point to a file outside the dataset."""
 
 
 def check_complete(images: Iterable[str], rows: Iterable[str], table: Path, where: str) -> None:
-    """Raises DataError unless every row of `table` has its image and every image its row; `where` are the images."""
+    """Checks that every row has its image and every image its row.
+
+    Parameters
+    ----------
+    images, rows
+        ids
+    table, where
+        for messages: the file with the rows, and the images' folder
+
+    Raises
+    ------
+    DataError
+        Names the first id that lacks its image or row.
+    """
     images, rows = set(images), set(rows)
-    for lacking, said in (
+    for missing, problem in (
         (rows - images, f"has no image in {where}. Expected a file for every row; fetch the images again"),
         (images - rows, f"in {where} has no row. Expected a row for every image; fetch the table again"),
     ):
-        if lacking:
-            more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
-            raise DataError(f"{table}: '{min(lacking)}'{more} {said}.")
+        if missing:
+            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+            raise DataError(f"{table}: '{min(missing)}'{more} {problem}.")

@@ -1,6 +1,6 @@
 """HAM10000: HAM10000_metadata.csv, images in HAM10000_images_part_1 and _part_2, masks <id>_segmentation.png.
 
-Images and masks may lie in several folders, as on Kaggle, where they are two datasets. Other files are ignored.
+Images and masks may be in several folders, as on Kaggle, where they are two datasets. Other files are ignored.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from classroom.data.readers import File, Found, Sample, by_id, check_complete, o
 from classroom.errors import DataError
 
 EXPECTED = (
-    "HAM10000_metadata.csv beside HAM10000_images_part_1/ and HAM10000_images_part_2/, as in the Kaggle download "
+    "HAM10000_metadata.csv next to HAM10000_images_part_1/ and HAM10000_images_part_2/, as in the Kaggle download "
     "'kmader/skin-cancer-mnist-ham10000'"
 )
 IMAGES = re.compile(r"ham10000_images_part_[12]|images", re.IGNORECASE)

@@ -1,7 +1,7 @@
-"""Histopathologic Cancer Detection, as in the Kaggle competition: train_labels.csv (id, label) and train/<id>.tif.
+"""Histopathologic Cancer Detection in the Kaggle competition's layout: train_labels.csv (id, label), train/<id>.tif.
 
-The competition does not say where its patches come from, so each is a group of its own. PCam, from which it was made,
-does; and so may another set in this layout: in source_index.csv beside train_labels.csv.
+The competition does not name the slides, so each patch is a group. PCam, its origin, does; a dataset of this layout may
+name them in source_index.csv next to train_labels.csv.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from classroom.data.readers import File, Found, Sample, by_id, check_complete, o
 from classroom.errors import DataError
 
 EXPECTED = (
-    "train_labels.csv (id, label) beside train/<id>.tif, as in the Kaggle competition "
+    "train_labels.csv (id, label) next to train/<id>.tif, as in the Kaggle competition "
     "'histopathologic-cancer-detection'"
 )
 TILE = 500
-"""Pixels along a side of a group where patients are known but slides are not: 10×10 patches of 50 pixels."""
+"""Side of a group in pixels, if patients are known but slides are not: 10×10 patches of 50 pixels."""
 
 
 def find(folders: Sequence[Path]) -> Found:
@@ -56,7 +56,7 @@ def find(folders: Sequence[Path]) -> Found:
 
 
 def _groups(table: Path, ids: pd.Index) -> tuple[str, dict[str, str], tuple[File, ...]]:
-    """What a group is, the group of every id, and the table that says so, if there is one."""
+    """The kind of group, the group of every id, and the table with the groups, if there is one."""
     if not table.exists():
         return "image", {name: name for name in ids}, ()
     index = read_table(table, ("id",), key="id")
@@ -71,7 +71,7 @@ def _groups(table: Path, ids: pd.Index) -> tuple[str, dict[str, str], tuple[File
     if {"patient", "x", "y"} <= set(index):
         places = index[["x", "y"]].apply(pd.to_numeric, errors="coerce")
         for name in places.index[places.isna().any(axis=1)]:
-            raise DataError(f"{table}: '{name}': x and y are no numbers. Expected the patch's place in pixels.")
+            raise DataError(f"{table}: '{name}': x and y are no numbers. Expected the patch's position in pixels.")
         tiles = (places // TILE).astype(int)
         return "tile", (index.patient + "-" + tiles.x.astype(str) + "-" + tiles.y.astype(str)).to_dict(), own
     raise DataError(f"{table}: expected the column wsi, or patient, x and y; found {', '.join(index)}.")

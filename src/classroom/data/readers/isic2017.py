@@ -9,7 +9,7 @@ from classroom.data.labels import LABELS
 from classroom.data.readers import File, Found, Sample, by_id, check_complete, one_of, read_table, walk
 from classroom.errors import DataError
 
-EXPECTED = "ground_truth.csv beside images/<id>.jpg and masks/<id>_segmentation.png"
+EXPECTED = "ground_truth.csv next to images/<id>.jpg and masks/<id>_segmentation.png"
 
 
 def find(folders: Sequence[Path]) -> Found:

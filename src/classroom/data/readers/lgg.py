@@ -1,4 +1,4 @@
-"""LGG MRI segmentation, as on Kaggle: kaggle_3m/<case>/<case>_<n>.tif beside <case>_<n>_mask.tif."""
+"""LGG MRI segmentation in Kaggle's layout: kaggle_3m/<case>/<case>_<n>.tif next to <case>_<n>_mask.tif."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from classroom.errors import DataError
 
 
 def find(folders: Sequence[Path]) -> Found:
-    """Every slice with its mask, sorted by case and slice number; a group is a patient, there are no labels.
+    """Every slice with its mask, sorted by case and slice number; groups are patients, there are no labels.
 
     Raises DataError for an image without mask, a mask without image, or a name of another form.
     """
@@ -21,11 +21,11 @@ def find(folders: Sequence[Path]) -> Found:
         for name in sorted(files):
             if name.endswith("_mask.tif"):
                 if name.replace("_mask.tif", ".tif") not in files:
-                    raise DataError(f"{case / name}: a mask without its image. Expected the image beside it.")
+                    raise DataError(f"{case / name}: a mask without its image. Expected the image next to it.")
                 continue
             mask = name.replace(".tif", "_mask.tif")
             if mask not in files:
-                raise DataError(f"{case / name}: an image without a mask. Expected {mask} beside it.")
+                raise DataError(f"{case / name}: an image without a mask. Expected {mask} next to it.")
             if not re.fullmatch(rf"{re.escape(case.name)}_\d+\.tif", name):
                 raise DataError(f"{case / name}: expected a name of the form {case.name}_<number>.tif.")
             place = f"kaggle_3m/{case.name}"
@@ -50,6 +50,6 @@ def _root(folders: Sequence[Path]) -> Path:
             if any(candidate.glob("*/*_mask.tif")):
                 return candidate
     raise DataError(
-        f"{', '.join(map(str, folders))}: no LGG dataset here. Expected kaggle_3m/<case>/<case>_<n>.tif beside "
+        f"{', '.join(map(str, folders))}: no LGG dataset here. Expected kaggle_3m/<case>/<case>_<n>.tif next to "
         "<case>_<n>_mask.tif, as in the Kaggle download 'mateuszbuda/lgg-mri-segmentation'."
     )

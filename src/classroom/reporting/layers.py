@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from classroom.networks.build import Network
+from classroom.networks.taps import blocks_of
 
 
 class Layer(NamedTuple):
@@ -59,7 +60,7 @@ class _Call(NamedTuple):
 def _steps(body: nn.Module, image_size: int) -> list[_Step]:
     """Every step of the encoder, Conv6 and the decoder in the order in which they run."""
     calls, shape_of = _observe(body, image_size)
-    blocks = _blocks(body)
+    blocks = blocks_of(body)
     steps = []
     for block, group in itertools.groupby(calls, key=lambda call: _block_of(call.path, blocks)):
         first, *others = group
@@ -100,16 +101,6 @@ def _observe(body: nn.Module, image_size: int) -> tuple[list[_Call], dict[str, t
         for hook in hooks:
             hook.remove()
     return calls, shape_of
-
-
-def _blocks(body: nn.Module) -> list[str]:
-    """The innermost modules that hold two or more convolutions and hand on a feature map."""
-    several = {
-        path
-        for path, module in body.named_modules()
-        if path and sum(isinstance(inner, nn.Conv2d) for inner in module.modules()) > 1
-    }
-    return [path for path in several if not any(other.startswith(f"{path}.") for other in several)]
 
 
 def _block_of(path: str, blocks: list[str]) -> str | None:

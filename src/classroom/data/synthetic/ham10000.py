@@ -1,8 +1,7 @@
-"""Synthetic stand-ins for dermatoscopic images of skin lesions, of seven classes, each image with its mask.
+"""Synthetic dermatoscopic images of skin lesions of seven classes, each with its mask.
 
-A class has its own typical colours, border, size and structures, with a wide spread: the dark, uneven nevus and the
-harmless-looking melanoma exist. Hairs, uneven light and several views of one lesion make it harder, as in the
-original.
+A class has typical colours, border, size and structures with a wide spread: dark, uneven nevi and harmless-looking
+melanomas occur. Hairs, uneven light and several views of one lesion add difficulty, as in HAM10000.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from classroom.data.phantoms.smooth import smooth
+from classroom.data.synthetic.smooth import smooth
 from classroom.params import Synthetic
 
 SHARES = {"nv": 0.669, "mel": 0.111, "bkl": 0.110, "bcc": 0.051, "akiec": 0.033, "vasc": 0.014, "df": 0.012}
-"""How frequent each class is in HAM10000."""
+"""Share of each class in HAM10000."""
 FIRST = {"nv": 36, "mel": 6, "bkl": 6, "bcc": 3, "akiec": 3, "vasc": 3, "df": 3}
-"""Of the first 60 lesions: as SHARES, but three of each class at least, so that every split can get one."""
+"""Counts in the first 60 lesions: as SHARES, but at least three of each class, one for every split."""
 
 
 def write(folder: Path, settings: Synthetic) -> None:
@@ -34,19 +33,19 @@ def write(folder: Path, settings: Synthetic) -> None:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["lesion_id", "image_id", "dx", "dx_type"])
         for number, label in zip(range(settings.groups), _classes(), strict=False):
-            # One stream of random numbers per lesion: more lesions leave the earlier ones as they were.
+            # One random stream per lesion: adding lesions does not change the others.
             random = np.random.default_rng([settings.seed, number])
             lesion = _Lesion(_look(label, random), settings.size, random)
             for view in range(random.integers(1, settings.images_per_group + 1)):
-                name = f"PHANTOM_{number:05d}_{view + 1:02d}"
+                name = f"SYNTHETIC_{number:05d}_{view + 1:02d}"
                 image, mask = lesion.view(random)
                 Image.fromarray(image).save(images / f"{name}.jpg", quality=95, subsampling=0)
                 Image.fromarray(mask).save(masks / f"{name}_segmentation.png")
-                table.writerow([f"PHANTOM_{number:05d}", name, label, "phantom"])
+                table.writerow([f"SYNTHETIC_{number:05d}", name, label, "synthetic"])
 
 
 def _classes() -> Iterator[str]:
-    """The class of lesion 0, 1, 2, …: by turns whichever lags most behind its share, so no chance is involved."""
+    """The class of lesion 0, 1, 2, …: always the one furthest below its share, without randomness."""
     given = dict.fromkeys(SHARES, 0)
     shares = {label: count / 60 for label, count in FIRST.items()}
     while True:
@@ -60,20 +59,20 @@ def _classes() -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Look:
-    """How lesions of a class look on average."""
+    """The average appearance of a class."""
 
     colour: tuple[float, float, float]
-    """Red, green and blue of the lesion, as a share of the skin's own."""
+    """Red, green and blue of the lesion relative to the skin."""
     size: float
     """Radius as a share of half the image's side."""
     border: float
-    """How uneven the outline is."""
+    """Unevenness of the outline."""
     edge: float
-    """How gradual the border is, as a share of the radius."""
+    """Width of the border relative to the radius."""
     patchy: float
-    """How much the colour varies within."""
+    """Variation of the colour inside the lesion."""
     structure: str
-    """What is seen within: network, streaks, dots, flecks, spots, lacunae or rim."""
+    """Structure inside: network, streaks, dots, flecks, spots, lacunae or rim."""
 
 
 LOOKS = {
@@ -88,7 +87,7 @@ LOOKS = {
 
 
 def _look(label: str, random: np.random.Generator) -> Look:
-    """A lesion's own look: that of its class, more or less tinged by another class's."""
+    """A lesion's appearance: that of its class, mixed with some of another class."""
     own, other = LOOKS[label], LOOKS[str(random.choice(list(LOOKS)))]
     foreign = random.beta(1, 5)
 
@@ -167,7 +166,7 @@ class _Lesion:
 
 
 def _structure(kind: str, inside: np.ndarray, distance: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """`inside` (canvas, canvas, 3) with the structures of a class; weak ones now and then."""
+    """`inside` (canvas, canvas, 3) with the structures of a class, sometimes weak."""
     canvas = len(distance)
     strength = random.uniform(0.3, 1)
     fine, coarse = smooth(random, canvas, 26), smooth(random, canvas, 10)
@@ -190,7 +189,7 @@ def _structure(kind: str, inside: np.ndarray, distance: np.ndarray, random: np.r
 
 
 def _hairs(size: int, random: np.random.Generator) -> np.ndarray:
-    """How much hairs cover each pixel, (size, size) in [0, 1]."""
+    """Coverage of each pixel by hairs, (size, size) in [0, 1]."""
     finer = 3
     sheet = Image.new("L", (size * finer, size * finer))
     draw = ImageDraw.Draw(sheet)

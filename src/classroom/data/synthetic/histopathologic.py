@@ -1,9 +1,8 @@
-"""Synthetic stand-ins for patches of stained tissue, tumour in the centre or not.
+"""Synthetic patches of stained tissue with or without tumour in the centre.
 
-Every phantom slide has a stain of its own; its patches show nuclei as dark ellipses on pink textured stroma. In the
-central region of a positive patch they are more crowded, larger, darker and more uneven than in a negative one, but
-only on average: what the two classes look like overlaps, and the surroundings of either may look like the other. So
-no network can tell all of them apart.
+Every synthetic slide has its own stain; its patches show nuclei as dark ellipses on pink textured stroma. In the centre
+of a positive patch nuclei are on average more crowded, larger, darker and more uneven than in a negative one. The
+classes overlap, and the surroundings of either may look like the other, so no network can separate them perfectly.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ import numpy as np
 import tifffile
 from scipy.ndimage import gaussian_filter
 
-from classroom.data.phantoms.smooth import smooth
+from classroom.data.synthetic.smooth import smooth
 from classroom.params import Synthetic
 
 MALIGNANCY = 1.0, 0.5
-"""How abnormal the centre of a positive patch is: mean and standard deviation; of a negative one: minus the mean."""
+"""Abnormality of a positive patch's centre: mean and standard deviation; the mean of a negative one is the opposite."""
 
 HAEMATOXYLIN = np.array([0.62, 0.70, 0.33])
 EOSIN = np.array([0.12, 0.86, 0.42])
@@ -31,27 +30,27 @@ EOSIN = np.array([0.12, 0.86, 0.42])
 def write(folder: Path, settings: Synthetic) -> None:
     """Writes `images_per_group` patches of each of `groups` slides, in the layout of the Kaggle competition.
 
-    source_index.csv, which PCam has and the competition has not, names the slide of every patch.
+    source_index.csv names the slide of every patch, as in PCam; the competition has no such file.
     """
     train = folder / "train"
     train.mkdir(parents=True)
     rows = []
     for slide in range(settings.groups):
-        # One stream of random numbers per slide: more slides leave the earlier ones as they were.
+        # One random stream per slide: adding slides does not change the others.
         random = np.random.default_rng([settings.seed, slide])
         stain = _Stain(random)
         for number in range(settings.images_per_group):
-            positive = bool(random.random() < 0.5) if number else slide % 2 == 1  # both classes, however few patches
+            positive = bool(random.random() < 0.5) if number else slide % 2 == 1  # both classes, even with few patches
             image = _patch(positive, settings.size, stain, random)
             name = hashlib.sha1(image.tobytes(), usedforsecurity=False).hexdigest()
             tifffile.imwrite(train / f"{name}.tif", image, photometric="rgb", compression="zlib")
-            rows.append((name, int(positive), f"PHANTOM_{slide:04d}"))
+            rows.append((name, int(positive), f"SYNTHETIC_{slide:04d}"))
     _table(folder / "train_labels.csv", ["id", "label"], [(name, label) for name, label, _ in rows])
     _table(folder / "source_index.csv", ["id", "wsi"], [(name, slide) for name, _, slide in rows])
 
 
 class _Stain:
-    """What the patches of one slide share: the hues and strengths of its stains."""
+    """The common properties of a slide's patches: hues and strengths of its stains."""
 
     def __init__(self, random: np.random.Generator) -> None:
         self.nuclei = HAEMATOXYLIN * random.normal(1, 0.08, 3) * random.uniform(0.8, 1.25)
@@ -64,7 +63,7 @@ def _patch(positive: bool, size: int, stain: _Stain, random: np.random.Generator
     mean, spread = MALIGNANCY
     centre = random.normal(mean if positive else -mean, spread)
     around = random.normal(0, 1)
-    unit = size / 64  # all lengths below are those of a patch of 64 pixels
+    unit = size / 64  # the lengths below are for a patch of 64 pixels
 
     # Fibres: a field stretched along one direction.
     y, x = np.mgrid[:size, :size] / size
@@ -90,7 +89,7 @@ def _patch(positive: bool, size: int, stain: _Stain, random: np.random.Generator
 
 
 def _places(centre: float, around: float, size: int, random: np.random.Generator) -> list[tuple[float, float]]:
-    """Rows and columns of the nuclei: in the central half of the patch as crowded as `centre` says."""
+    """Rows and columns of the nuclei; `centre` and `around` set their density inside and outside the centre."""
     unit = size / 64
     inside = round(max(2, random.normal(12 + 4.0 * centre, 2.5)))
     outside = round(max(4, random.normal(36 + 10.0 * around, 7)))
@@ -102,7 +101,7 @@ def _places(centre: float, around: float, size: int, random: np.random.Generator
         for row, column in candidates * size:
             if _central(row, column, size) != central:
                 continue
-            if all((row - other) ** 2 + (column - beside) ** 2 > gap**2 for other, beside in places):
+            if all((row - y) ** 2 + (column - x) ** 2 > gap**2 for y, x in places):
                 places.append((row, column))
             if len(places) == wanted:
                 break

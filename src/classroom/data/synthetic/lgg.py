@@ -1,8 +1,7 @@
-"""Synthetic stand-ins for LGG slices, so that the whole pipeline runs without any download.
+"""Synthetic LGG slices.
 
-Every phantom patient has a brain outline, tissue texture, a smooth bias field and noise; some slices carry
-one or two hyperintense lesions of varied size and contrast, the others none. They are drawn for running and
-testing. A result on phantoms says nothing about patients.
+Every synthetic patient has a brain outline, tissue texture, a smooth bias field and noise; some slices have one or two
+hyperintense lesions of varied size and contrast, the others none.
 """
 
 from __future__ import annotations
@@ -13,19 +12,19 @@ import numpy as np
 import tifffile
 from scipy.ndimage import gaussian_filter
 
-from classroom.data.phantoms.smooth import smooth
+from classroom.data.synthetic.smooth import smooth
 from classroom.params import Synthetic
 
 LESION_FREE = 0.45
-"""Share of slices without a lesion (the original set: 0.65; fewer here, as the set is small)."""
+"""Share of slices without a lesion; 0.65 in LGG, fewer here because the dataset is small."""
 
 
 def write(folder: Path, settings: Synthetic) -> None:
     """Writes `images_per_group` slices of each of `groups` patients in `folder`, in the layout of the LGG download."""
     for patient in range(settings.groups):
-        # One stream of random numbers per patient: more patients leave the earlier ones as they were.
+        # One random stream per patient: adding patients does not change the others.
         random = np.random.default_rng([settings.seed, patient])
-        case = f"PHANTOM_{patient:04d}"
+        case = f"SYNTHETIC_{patient:04d}"
         directory = folder / "kaggle_3m" / case
         directory.mkdir(parents=True)
         head = _Head(settings.size, random)
@@ -36,7 +35,7 @@ def write(folder: Path, settings: Synthetic) -> None:
 
 
 class _Head:
-    """What the slices of one patient share: outline, texture, bias field and lesion appearance."""
+    """The common properties of a patient's slices: outline, texture, bias field and lesion appearance."""
 
     def __init__(self, size: int, random: np.random.Generator) -> None:
         self.size = size
@@ -64,8 +63,8 @@ class _Head:
                 lesion = np.maximum(lesion, self._lesion(shrink, random))
         mask = (lesion > 0.5) & brain
 
-        # FLAIR (channel 1) shows the whole lesion, the others weaker. Vessels are as bright as a lesion after
-        # contrast (channel 2) but dark before, so brightness in one channel alone does not tell a lesion.
+        # FLAIR (channel 1) shows the lesion best. Vessels are as bright as a lesion after contrast (channel 2) but
+        # dark before, so that no single channel identifies a lesion.
         vessels = (smooth(random, self.size, 12) > 0.62) * random.uniform(0.15, 0.35)
         glow = self.lesion_contrast * gaussian_filter(mask.astype(float), 0.8)
         channels = []
@@ -85,7 +84,7 @@ class _Head:
         return np.hypot(y / self.radii[0], x / self.radii[1]) / (outline * np.sqrt(shrink))
 
     def _lesion(self, shrink: float, random: np.random.Generator) -> np.ndarray:
-        """A blob with an uneven border, near the patient's own place of lesions."""
+        """A blob with an uneven border, near the position of the patient's other lesions."""
         angle = self.lesion_place + random.normal(0, 0.35)
         distance = random.uniform(0.25, 0.55) * shrink
         y = self.y - self.centre[0] - distance * self.radii[0] * np.sin(angle)
