@@ -14,7 +14,8 @@ import yaml
 
 from classroom.errors import ParamsError
 from classroom.files import write_text
-from classroom.params import METHODS, Params, check
+from classroom.method_settings import METHODS
+from classroom.params import Params, check
 
 PLAN = Path("workflow/plan.yaml")
 

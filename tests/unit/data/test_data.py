@@ -25,7 +25,7 @@ from classroom.data.labels import LABELS
 from classroom.data.readers import ham10000, histopathologic, isic2017, lgg, reader
 from classroom.data.subset import draw
 from classroom.errors import DataError
-from classroom.params import Augmentation, Dataset, Phantom
+from classroom.params import Augmentation, Dataset, Synthetic
 from support.studies import REAL_IMAGES
 
 CPU = torch.device("cpu")
@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 
 def drawn(folder: Path, name: str = "lgg", groups: int = 2, images: int = 2, size: int = 32, seed: int = 0) -> Path:
     """Phantoms for the reader `name`, in `folder`."""
-    settings = Phantom(groups=groups, images_per_group=images, size=size, seed=seed)
+    settings = Synthetic(groups=groups, images_per_group=images, size=size, seed=seed)
     phantoms.PHANTOMS[name](folder, settings)
     return folder
 
@@ -58,7 +58,7 @@ def dataset(source: str, directory: Path | str = "nowhere", reader: str = "lgg",
         source=source,
         directory=str(directory),
         kaggle=("mateuszbuda/lgg-mri-segmentation",),
-        phantom=Phantom(groups=2, images_per_group=3, size=32, seed=0),
+        synthetic=Synthetic(groups=2, images_per_group=3, size=32, seed=0),
         full_size=1,
         **changes,
     )
@@ -104,8 +104,8 @@ def test_phantoms_of_any_size_pass_for_the_original(tmp_path_factory, name, grou
     folder = tmp_path_factory.mktemp("phantoms")
     settings = Dataset(
         reader=name,
-        source="phantom",
-        phantom=Phantom(groups=groups, images_per_group=images, size=size, seed=seed),
+        source="synthetic",
+        synthetic=Synthetic(groups=groups, images_per_group=images, size=size, seed=seed),
         full_size=1,
     )
     count = sources.fetch(name, settings, folder / "raw")
@@ -117,8 +117,8 @@ def test_phantoms_of_any_size_pass_for_the_original(tmp_path_factory, name, grou
 
 
 def test_a_reader_without_phantoms_says_which_have_some(tmp_path):
-    with pytest.raises(DataError, match=r"^params\.yaml: dataset\.skin\.source: the reader 'isic2017' has no phantoms"):
-        sources.fetch("skin", dataset("phantom", reader="isic2017"), tmp_path / "raw")
+    with pytest.raises(DataError, match=r"^datasets/skin\.yaml: source: the reader 'isic2017' has no phantoms"):
+        sources.fetch("skin", dataset("synthetic", reader="isic2017"), tmp_path / "raw")
 
 
 # --- phantoms of LGG ---
@@ -483,14 +483,14 @@ def test_a_folder_may_be_given_relative_to_the_home_folder(tmp_path, monkeypatch
 def test_fetching_again_replaces_what_was_there(tmp_path):
     """Patients of an earlier source must not stay among those of the new one."""
     target = tmp_path / "raw"
-    sources.fetch("lgg", dataset("phantom"), target)
+    sources.fetch("lgg", dataset("synthetic"), target)
     origin = drawn(tmp_path / "download", groups=1, images=1, seed=9)
     assert sources.fetch("lgg", dataset("directory", origin), target) == 1
     assert originals_of(target) == files_of(origin)
 
 
 def test_phantoms_are_fetched_as_the_settings_say(tmp_path):
-    assert sources.fetch("lgg", dataset("phantom"), tmp_path / "raw") == 6
+    assert sources.fetch("lgg", dataset("synthetic"), tmp_path / "raw") == 6
     assert originals_of(tmp_path / "raw") == files_of(drawn(tmp_path / "expected", groups=2, images=3))
     assert json.loads((tmp_path / "raw" / "about.json").read_text())["synthetic"] is True
 
@@ -554,7 +554,7 @@ def test_a_subset_that_cannot_be_drawn_is_said_before_anything_is_copied(tmp_pat
     with pytest.raises(
         DataError, match=r"dataset\.lgg\.subset: .*the reader 'lgg' knows no classes\. Set subset to null"
     ):
-        sources.fetch("lgg", dataset("phantom", subset=2), tmp_path / "raw")
+        sources.fetch("lgg", dataset("synthetic", subset=2), tmp_path / "raw")
     assert not (tmp_path / "raw").exists()
 
 
@@ -687,7 +687,7 @@ def test_the_digest_is_of_the_original_pixels_alone(tmp_path):
     assert (after != before).tolist() == [False, False, True, False]
 
 
-@pytest.mark.parametrize(("source", "synthetic"), [("phantom", True), ("directory", False)])
+@pytest.mark.parametrize(("source", "synthetic"), [("synthetic", True), ("directory", False)])
 def test_the_description_counts_the_data_and_says_whether_they_are_synthetic(tmp_path, source, synthetic):
     """Every table states it: a result on phantoms must never pass for one on patients."""
     origin, raw = drawn(tmp_path / "origin", groups=2, images=3), tmp_path / "raw"

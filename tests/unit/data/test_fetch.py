@@ -29,7 +29,7 @@ import tifffile
 
 from classroom.data import archives, download, pcam, phantoms, sources
 from classroom.errors import ClassroomError, DataError
-from classroom.params import Dataset, Download, Phantom
+from classroom.params import Dataset, Download, Synthetic
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 """Larger than what a socket holds back, so that a transfer can be cut off in the middle."""
@@ -567,7 +567,7 @@ def test_a_disk_that_fills_up_while_unpacking_leaves_nothing_half(tmp_path, monk
 
 
 def phantom_archive(folder: Path, reader: str, groups: int = 4, images: int = 2) -> bytes:
-    settings = Phantom(groups=groups, images_per_group=images, size=32, seed=0)
+    settings = Synthetic(groups=groups, images_per_group=images, size=32, seed=0)
     phantoms.PHANTOMS[reader](folder, settings)
     return zipped({str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()})
 

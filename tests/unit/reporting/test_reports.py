@@ -414,7 +414,7 @@ def test_twins_of_two_tasks_or_trainings_are_refused(tmp_path: Path) -> None:
 def test_synthetic_twins_are_cautioned_of(tmp_path: Path) -> None:
     first, second = twins()
     for found in second:
-        found["data"] = found["data"] | {"synthetic": True, "source": "phantom"}
+        found["data"] = found["data"] | {"synthetic": True, "source": "synthetic"}
     twin_table("t", "paper", [0, 1], first, second, tmp_path / "t.md")
     assert "**Synthetic images, not patients" in (tmp_path / "t.md").read_text()
     assert pd.read_csv(tmp_path / "t.csv").synthetic.all()

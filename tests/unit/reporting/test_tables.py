@@ -43,7 +43,7 @@ from support.fabricated import (
 )
 from support.rendered import check_sources, check_tex, markdown_rows, markdown_tables, one
 
-PHANTOMS = LGG | {"source": "phantom", "synthetic": True}
+PHANTOMS = LGG | {"source": "synthetic", "synthetic": True}
 
 
 def render(
