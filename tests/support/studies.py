@@ -41,7 +41,7 @@ SYNTHETIC = {"histopathologic": (22, 3), "lgg": (22, 3), "ham10000": (60, 2)}
 
 
 def shrink(raw: dict[str, Any]) -> dict[str, Any]:
-    """The same settings with the smallest synthetic images and networks that still go every way: seconds, not minutes."""
+    """The same settings with the smallest images and networks that still go every way: seconds, not minutes."""
     raw = copy.deepcopy(raw)
     for name, (groups, images) in SYNTHETIC.items():
         raw["dataset"][name]["synthetic"] = {"groups": groups, "images_per_group": images, "size": 32, "seed": 0}

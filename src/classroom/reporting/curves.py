@@ -184,4 +184,4 @@ def _labelled(figure: Figure, panels: Mapping[tuple[str, str], Any], across: str
 
 
 def _synthetic(data: Data) -> str:
-    return " – SYNTHETIC phantoms" if data["synthetic"] else ""
+    return " – SYNTHETIC images" if data["synthetic"] else ""

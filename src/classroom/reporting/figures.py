@@ -48,7 +48,7 @@ def samples(run: Path, prepared: Path, scale: str, target: Path) -> None:
             _panel(axes[row, column], image, truth[position], stack[position], name if row == 0 else "")
             axes[row, column].set_xlabel(f"IoU {100 * iou:.0f}", fontsize=8)
         ious.append(f"{100 * iou:.0f}")
-    synthetic = " – SYNTHETIC phantoms" if about["data"]["synthetic"] else ""
+    synthetic = " – SYNTHETIC images" if about["data"]["synthetic"] else ""
     figure.suptitle(
         f"{about['method']} on {about['study']}, scale {scale}, seed {about['seed']}{synthetic}\n"
         f"truth blue, prediction orange; worst to best test {about['data']['group']}", fontsize=9,

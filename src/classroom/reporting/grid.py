@@ -57,7 +57,7 @@ def grid_report(study: str, points: Sequence[GridPoint], scale: str, seeds: Sequ
         caution = "**Synthetic images, not patients: these weights mean nothing elsewhere.**"
     table.insert(0, "study", study)
     table.insert(1, "scale", scale)
-    picture = _map(table, f"Grid search on {study}, scale {scale}{' – SYNTHETIC phantoms' if caution else ''}")
+    picture = _map(table, f"Grid search on {study}, scale {scale}{' – SYNTHETIC images' if caution else ''}")
     drawing = Drawing(picture, _seen(table))
     page = Page(
         "grid", f"Grid search on {study}", caution, facts, parts, drawing=drawing, study=study, runs=runs_of(points)

@@ -10,7 +10,7 @@ from classroom.artifacts import Data, NetworkFacts, Result, TrainingSettings
 from classroom.evaluation.metrics import LABELS, METRICS, nothing_to_find
 
 SOURCES = {
-    "phantom": "synthetic phantoms drawn by this program",
+    "synthetic": "synthetic images drawn by this program",
     "directory": "images from a local folder",
     "kaggle": "the Kaggle download",
     "download": "the published download",

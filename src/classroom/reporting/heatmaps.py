@@ -69,7 +69,7 @@ def picture(name: str, kind: str, runs: Mapping[str, Path], prepared: Path, scal
     title = f"{paper.title(name)}: {what} on {about['study']}"
     above = (
         f"{title}, scale {scale}, seed {about['seed']}"
-        + (" – SYNTHETIC phantoms" if about["data"]["synthetic"] else "")
+        + (" – SYNTHETIC images" if about["data"]["synthetic"] else "")
         + f"\nOf every {about['data']['group']} the test image with the lowest mean IoU of {len(known)} ensembles,"
         f" the hardest first. {colours}. Below: IoU, %."
     )
