@@ -18,8 +18,8 @@ SOURCE = ROOT / "src" / "classroom"
 
 # From the top down: a package may import what stands below it.
 LAYERS = [
-    "cli", "engines", "settings", "export", "reporting", "analysis", "training", "methods", "distill", "networks", "data",
-    "evaluation", "files", "params", "method_settings", "section", "errors", "artifacts",
+    "cli", "engines", "settings", "export", "reporting", "analysis", "training", "methods", "distill", "networks",
+    "data", "evaluation", "files", "params", "method_settings", "section", "errors", "artifacts",
 ]  # fmt: skip
 
 

@@ -287,7 +287,7 @@ def test_a_missing_folder_is_named_with_its_key(tmp_path, kind):
     if kind == "a file":
         folder.write_text("an archive, perhaps")
     target = tmp_path / "data" / "lgg"
-    message = rf"^params\.yaml: dataset\.lgg\.directory: no such folder: {re.escape(str(folder))}\. Expected the folder"
+    message = rf"^datasets/lgg\.yaml: directory: no such folder: {re.escape(str(folder))}\. Expected the folder"
     with pytest.raises(DataError, match=message):
         fetch(folder, target)
     assert list(target.parent.iterdir()) == []

@@ -520,7 +520,7 @@ def test_a_subset_has_as_many_of_each_class_or_is_refused_by_the_class_that_lack
     wanted = {label: subset // 3 + (number < subset % 3) for number, label in enumerate("abc")}
     lacking = [label for label in "abc" if have[label] < wanted[label]]
     if lacking:
-        with pytest.raises(DataError, match=rf"^params\.yaml: dataset\.mine\.subset: .*'{lacking[0]}'.* null for all"):
+        with pytest.raises(DataError, match=rf"^datasets/mine\.yaml: subset: .*'{lacking[0]}'.* null for all"):
             draw(labels, "abc", subset, seed, "mine")
         return
     drawn = draw(labels, "abc", subset, seed, "mine")
@@ -552,7 +552,7 @@ def test_a_subset_that_cannot_be_drawn_is_said_before_anything_is_copied(tmp_pat
     ):
         sources.fetch("hist", dataset("directory", origin, "histopathologic", subset=6), tmp_path / "raw")
     with pytest.raises(
-        DataError, match=r"dataset\.lgg\.subset: .*the reader 'lgg' knows no classes\. Set subset to null"
+        DataError, match=r"datasets/lgg\.yaml: subset: .*the reader 'lgg' knows no classes\. Set subset to null"
     ):
         sources.fetch("lgg", dataset("synthetic", subset=2), tmp_path / "raw")
     assert not (tmp_path / "raw").exists()

@@ -600,7 +600,7 @@ def test_images_and_masks_may_come_in_different_archives(server, tmp_path):
 def test_a_failed_download_names_the_setting(server, tmp_path, path, said):
     good = web(server, "/lgg.zip", phantom_archive(tmp_path / "made", "lgg"))
     files = (good, Download(url=server.url + path, checksum=md5(b"")))
-    message = rf"^params\.yaml: dataset\.lgg\.download\[1\]: {server.url}{path}: {said}"
+    message = rf"^datasets/lgg\.yaml: download\[1\]: {server.url}{path}: {said}"
     with pytest.raises(DataError, match=message):
         sources.fetch("lgg", dataset("lgg", "download", download=files), tmp_path / "raw", tmp_path / "downloads")
     assert not (tmp_path / "raw").exists()
@@ -679,7 +679,7 @@ def test_a_subset_of_pcam_is_balanced_without_doubles_and_drawn_by_its_seed(tmp_
         ids.append(set(table.id))
     assert ids[1] == ids[2] != ids[3]
     with pytest.raises(
-        DataError, match=r"^params\.yaml: dataset\.pcam\.subset: 40 images .*20 of 'negative', .*are 19"
+        DataError, match=r"^datasets/pcam\.yaml: subset: 40 images .*20 of 'negative', .*are 19"
     ):
         pcam.convert(patches, 40, 0, "pcam", tmp_path / "too-many")
 
@@ -804,7 +804,7 @@ def test_a_competitions_data_are_fetched_as_such(kaggle, tmp_path):
 def test_a_competition_that_refuses_says_where_its_rules_are(kaggle, tmp_path):
     kaggle["competition hcd"] = PermissionError("403 Client Error.\n\nYou don't have permission")
     message = (
-        r"^params\.yaml: dataset\.hcd\.kaggle: 'competitions/hcd' could not be fetched from Kaggle "
+        r"^datasets/hcd\.yaml: kaggle: 'competitions/hcd' could not be fetched from Kaggle "
         r"\(403 Client Error\. You don't have permission\)\. Check the network and your Kaggle token, accept the "
         r"competition's rules at https://www\.kaggle\.com/competitions/hcd/rules, or download it by hand and set "
         r"source to 'directory'\.$"

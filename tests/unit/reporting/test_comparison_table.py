@@ -15,7 +15,7 @@ from classroom import params
 from classroom.distill.exchange import EXCHANGE
 from classroom.errors import DataError
 from classroom.evaluation.grid import read_factors
-from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, departures, settings_type
+from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, departures, reference, settings_type
 from classroom.reporting.comparison import comparison_table
 from classroom.reporting.methods import listing
 from classroom.reporting.results import read_comparison
