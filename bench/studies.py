@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from classroom.data.batches import SplitData
+from classroom.params import load, read
 
 ROOT = Path(__file__).parents[1]
 SEGMENTATION = "lgg-resnet18"
@@ -20,13 +19,13 @@ BATCH = 8
 
 
 def settings(scale: str, **training: Any) -> dict[str, Any]:
-    """params.yaml with the networks of a scale, drawn at random, at the sizes that are compared."""
-    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
-    networks = yaml.safe_load((ROOT / "scales" / f"{scale}.yaml").read_text()).get("study", {})
+    """The settings with the networks of a scale, drawn at random, at the sizes that are compared."""
+    raw = load(ROOT / "params.yaml")
+    networks = read(ROOT / "scales" / f"{scale}.yaml")["studies"]
     for study, side in SIDES.items():
-        raw["study"][study] |= copy.deepcopy(networks.get(study, {})) | {"image_size": side}
+        raw["study"][study]["image_size"] = side
         for role in ("teacher", "student"):
-            raw["study"][study][role]["weights"] = "random"
+            raw["study"][study][role] = networks[study][role] | {"weights": "random"}
     raw["training"] |= {"batch_size": BATCH, "precision": "fp32", "threads": 1} | training
     return raw
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import warnings
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -442,14 +443,25 @@ def verify() -> None:
         raise typer.Exit(1)
 
 
+class SettingsFile(StrEnum):
+    params = "params"
+    study = "study"
+    dataset = "dataset"
+
+
 @app.command()
-def schema() -> None:
-    """Print the JSON schema of params.yaml, for editors."""
+def schema(
+    kind: Annotated[
+        SettingsFile, typer.Argument(help="Of params.yaml, of a file of studies/, or of a file of datasets/.")
+    ] = SettingsFile.params,
+) -> None:
+    """Print the JSON schema of a file of settings, for editors."""
     import json
 
-    from classroom.params import Params
+    from classroom.params import Common, Dataset, Study
 
-    typer.echo(json.dumps(Params.model_json_schema(), indent=1, ensure_ascii=False))
+    section = {"params": Common, "study": Study, "dataset": Dataset}[kind]
+    typer.echo(json.dumps(section.model_json_schema(), indent=1, ensure_ascii=False))
 
 
 def _point(text: str, method: str) -> tuple[float, ...] | None:

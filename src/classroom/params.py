@@ -94,7 +94,7 @@ class Download(Section):
 
 
 class Dataset(Section):
-    """Where a dataset comes from and in which layout it lies."""
+    """datasets/<dataset>.yaml: where a dataset comes from and in which layout its files are."""
 
     reader: Literal["lgg", "histopathologic", "ham10000", "isic2017"] = Field(
         description="the layout of the folder: a module of classroom.data.readers"
@@ -381,8 +381,8 @@ class Tune(Section):
         return factors
 
 
-class Params(Section):
-    """params.yaml, and what the files of the studies in force and of their datasets say."""
+class Common(Section):
+    """params.yaml: what is common to all studies."""
 
     scale: Scale = Field(description="the preset these values came from; stated in every table")
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
@@ -397,6 +397,11 @@ class Params(Section):
     losses: Losses
     augmentation: Augmentation
     training: Training
+
+
+class Params(Common):
+    """params.yaml, and what the files of the studies in force and of their datasets say."""
+
     study: dict[str, Study]
     dataset: dict[str, Dataset]
 
@@ -526,14 +531,20 @@ def load(path: Path = Path("params.yaml")) -> dict[str, Any]:
         If there is no such file, or one is not a YAML mapping of plain values.
     """
     raw = read(path)
+    refuse_older_layout(raw, path)
+    for folder, block in FOLDERS.items():
+        raw[block] = {file.stem: _readable(file) for file in sorted((path.parent / folder).glob("*.yaml"))}
+    return raw
+
+
+def refuse_older_layout(raw: Mapping[str, Any], path: Path) -> None:
+    """Raises ParamsError for settings that hold studies or datasets themselves."""
     for folder, block in FOLDERS.items():
         if block in raw:
             raise ParamsError(
-                f"{path}: '{block}' is of an older layout. Move each {block} into a file of its own: "
-                f"{folder}/<name>.yaml."
+                f"{path}: '{block}' is of an older layout. Move each {block} into a file of its own, "
+                f"{folder}/<name>.yaml; in an overlay, below '{folder}'. docs/new-study.md describes both."
             )
-        raw[block] = {file.stem: _readable(file) for file in sorted((path.parent / folder).glob("*.yaml"))}
-    return raw
 
 
 def _readable(path: Path) -> dict[str, Any] | ParamsError:
@@ -635,6 +646,11 @@ def check(raw: Mapping[str, Any], path: Path = Path("params.yaml")) -> Params:
     whole["dataset"] = {name: of for name, of in datasets.items() if name in used}
     params = _validated(Params, whole, "", path)
     for name, study in params.study.items():
+        if study.resplit and (study.resplit.of == name or study.resplit.of not in studies):
+            raise ParamsError(
+                f"studies/{name}.yaml: resplit.of: expected another study, with a file in studies/, not "
+                f"'{study.resplit.of}'.{suggestion(study.resplit.of, set(studies) - {name})}"
+            )
         for method, of in study.methods.items():
             key = f"study.{name}.methods.{method}.options"
             _validated(settings_type(study.task, method), of.options, key, path)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
+import shutil
 from pathlib import Path
 from typing import Any
+
+from classroom.params import FOLDERS
 
 ROOT = Path(__file__).parents[2]
 REAL_IMAGES = ROOT.parent / "shared" / "data"
@@ -47,3 +51,21 @@ def shrink(raw: dict[str, Any]) -> dict[str, Any]:
             study[role] = copy.deepcopy(network)
     raw["training"] |= {"epochs": 2, "batch_size": 8}
     return raw
+
+
+def copy_settings(root: Path) -> Path:
+    """Copies the committed files of settings into the folder `root`; returns its params.yaml."""
+    for folder in FOLDERS:
+        shutil.copytree(ROOT / folder, root / folder)
+    return Path(shutil.copy(ROOT / "params.yaml", root))
+
+
+def put_settings(root: Path, raw: dict[str, Any]) -> Path:
+    """Writes settings as `params.load` returns them, valid or not, into their files in `root`; returns params.yaml."""
+    contents = {"params.yaml": {key: value for key, value in raw.items() if key not in FOLDERS.values()}}
+    for folder, block in FOLDERS.items():
+        (root / folder).mkdir(exist_ok=True)
+        contents |= {f"{folder}/{name}.yaml": of for name, of in raw[block].items()}
+    for path, content in contents.items():
+        (root / path).write_text(json.dumps(content))  # JSON is YAML
+    return root / "params.yaml"

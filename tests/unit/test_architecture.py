@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from classroom.params import read
+from support.finished import classroom
 from support.studies import ROOT
 
 SOURCE = ROOT / "src" / "classroom"
 
 # From the top down: a package may import what stands below it.
 LAYERS = [
-    "cli", "engines", "export", "reporting", "analysis", "training", "methods", "distill", "networks", "data",
-    "evaluation", "files", "params", "progress", "method_settings", "section", "errors", "artifacts",
+    "cli", "settings", "engines", "export", "reporting", "places", "analysis", "training", "methods", "distill",
+    "networks", "data", "evaluation", "files", "params", "progress", "method_settings", "section", "errors", "artifacts",
 ]  # fmt: skip
 
 
@@ -106,10 +109,21 @@ def test_the_lock_pins_every_dependency_of_the_project() -> None:
         assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)]), text
 
 
-def test_the_schema_for_editors_is_generated_from_the_settings() -> None:
-    import json
+@pytest.mark.parametrize("kind", ["params", "study", "dataset"])
+def test_the_schemas_for_editors_are_those_that_the_command_prints(kind: str) -> None:
+    path = f"workflow/schemas/{kind}.schema.json"
+    printed = classroom(f"classroom schema {kind}").out
+    assert (ROOT / path).read_text() == printed, f"run: classroom schema {kind} > {path}"
 
-    from classroom.params import Params
 
-    committed = json.loads((ROOT / "workflow/schemas/params.schema.json").read_text())
-    assert committed == Params.model_json_schema(), "run: classroom schema > workflow/schemas/params.schema.json"
+def test_the_files_of_settings_name_the_schema_that_they_follow() -> None:
+    """Editors complete and check by it. Only the files of a kind have that kind's keys."""
+    files = {"params": [ROOT / "params.yaml"], "study": ROOT.glob("studies/*"), "dataset": ROOT.glob("datasets/*")}
+    for kind, paths in files.items():
+        schema = ROOT / f"workflow/schemas/{kind}.schema.json"
+        keys = json.loads(schema.read_text())["properties"]
+        for path in paths:
+            first = path.read_text().split("\n", 1)[0]
+            named = first.removeprefix("# yaml-language-server: $schema=")
+            assert (path.parent / named).resolve() == schema.resolve(), path
+            assert set(read(path)) <= set(keys), path

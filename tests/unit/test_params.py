@@ -1,4 +1,4 @@
-"""params.yaml: what is valid, and what is said of whatever is not."""
+"""All settings: what is valid, and what is said of whatever is not, with its file and key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from classroom.engines.checks import check_all, check_source
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,7 +23,9 @@ from classroom import params
 from classroom.distill.exchange import EXCHANGE
 from classroom.distill.grid import weights_at
 from classroom.errors import ParamsError
+from classroom.method_settings import METHODS
 from classroom.params import (
+    FOLDERS,
     STRATEGIES,
     TECHNIQUES,
     VARIANTS,
@@ -36,8 +37,10 @@ from classroom.params import (
     VariantWeights,
     select,
 )
-from support.studies import ROOT, STUDY
+from classroom.settings.checks import check_all, check_source
+from support.studies import ROOT, STUDY, copy_settings, put_settings
 
+OF_STUDY = rf"studies/{STUDY}\.yaml: "
 PRINTED_WEIGHTS = ROOT / "src/classroom/reporting/printed/weights.csv"
 
 
@@ -58,6 +61,14 @@ def place(raw: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
     """The mapping that holds the value at `path` (keys joined by '/'), and the last key."""
     *above, last = path.split("/")
     return reduce(getitem, above, raw), last
+
+
+def where(path: str) -> str:
+    """The file that holds the value at `path`, and the key there: how an error begins, as a pattern."""
+    block, *rest = path.split("/")
+    folders = {block: folder for folder, block in FOLDERS.items()}
+    file, keys = (f"{folders[block]}/{rest[0]}.yaml", rest[1:]) if block in folders else ("params.yaml", [block, *rest])
+    return re.escape(f"{file}: {'.'.join(keys)}")
 
 
 def with_value(raw: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
@@ -83,7 +94,7 @@ def accepted(raw: dict[str, Any], path: str, values: Iterable[Any], message: str
     return wrongly
 
 
-# --- the committed file ---
+# --- the committed files ---
 
 
 TABLES = {
@@ -104,15 +115,15 @@ def test_the_committed_settings_hold_the_papers_six_studies_and_twelve_variants(
     assert set(VARIANTS) == {f"{technique}-{strategy}" for technique in TECHNIQUES for strategy in STRATEGIES}
     assert set(committed.trained_variants) == set(VARIANTS)
     assert set(committed.studies) == set(committed.study) == set(TABLES)
-    assert {name: study.tables.variants for name, study in committed.study.items()} == {
+    assert {name: study.reports.variants for name, study in committed.study.items()} == {
         name: f"table{number}" for name, number in TABLES.items()
     }
 
 
 def test_the_committed_weights_are_those_that_the_studys_table_prints(committed):
     ours = {
-        study: {variant: weights.model_dump() for variant, weights in of.items()}
-        for study, of in committed.weights.items()
+        study: {variant: weights.model_dump() for variant, weights in of.weights.items()}
+        for study, of in committed.study.items()
     }
     assert ours == {study: printed_weights(number) for study, number in TABLES.items()}
 
@@ -124,10 +135,9 @@ def test_the_committed_weights_name_only_what_the_technique_has(raw):
         "kd_ml": {"alpha", "beta", "gamma"},
     }  # fmt: skip
     for study, variant in product(TABLES, VARIANTS):
-        for student, weights in raw["weights"][study][variant].items():
-            where = study, variant, student
-            assert set(weights) == has[variant.split("-")[0]], where
-            assert sum(weights.values()) == pytest.approx(1), where
+        for student, weights in raw["study"][study]["weights"][variant].items():
+            assert set(weights) == has[variant.split("-")[0]], (study, variant, student)
+            assert sum(weights.values()) == pytest.approx(1), (study, variant, student)
 
 
 def test_weights_that_the_paper_does_not_print_are_marked(committed):
@@ -137,13 +147,17 @@ def test_weights_that_the_paper_does_not_print_are_marked(committed):
     assert {(row["table"], row["technique"], row["strategy"]): row["inferred"] for row in rows} == {
         ("4", "ml", "v3"): "alpha_2", ("8", "kd_ml", "v2"): "gamma_1 gamma_2", ("9", "ml", "v3"): "gamma_1",
     }  # fmt: skip
-    assert committed.weights["lgg-mobilenet"]["ml-v3"].S1.model_dump() == {"alpha": 0.1, "beta": 0.0, "gamma": 0.9}
+    assert committed.study["lgg-mobilenet"].weights["ml-v3"].S1.model_dump() == {
+        "alpha": 0.1,
+        "beta": 0.0,
+        "gamma": 0.9,
+    }
 
 
 def test_weights_that_the_paper_balances_are_points_of_a_grid(committed):
     """Every printed KD+ML row shares 1 - alpha equally, so that a search with teacher_share 0.5 can find it again."""
     for study, variant in product(TABLES, VARIANTS):
-        weights = committed.weights[study][variant]
+        weights = committed.study[study].weights[variant]
         found = weights_at(EXCHANGE[variant], weights.S1.alpha, weights.S2.alpha, 0.5)
         for student in ("S1", "S2"):
             own = getattr(weights, student).model_dump()
@@ -162,35 +176,49 @@ def test_the_committed_downloads_are_https_and_checked(committed):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("trainig", r"unknown key 'trainig'\. Did you mean 'training'\?"),
-        ("training/epoch", r"unknown key 'training\.epoch'\. Did you mean 'epochs'\?"),
-        ("dataset/lgg/phantom/patients", r"unknown key 'dataset\.lgg\.phantom\.patients'. Known: groups, images_per_"),
-        ("dataset/lgg/kagle", r"unknown key 'dataset\.lgg\.kagle'\. Did you mean 'kaggle'\?"),
-        ("study/lgg-resnet18/tables/variant", r"'study\.lgg-resnet18\.tables\.variant'\. Did you mean 'variants'\?"),
-        ("study/lgg-resnet18/teacher/weight", r"'study\.lgg-resnet18\.teacher\.weight'\. Did you mean 'weights'\?"),
-        ("weights/lgg-resnet18/ml-v1/S3", r"unknown key 'weights\.lgg-resnet18\.ml-v1\.S3'\. Known: S1, S2\."),
-        ("weights/lgg-resnet18/ml-v1/S1/alfa", r"'weights\.lgg-resnet18\.ml-v1\.S1\.alfa'\. Did you mean 'alpha'\?"),
-        ("losses/prediction/xyz", r"'losses\.prediction\.xyz'\. Known: temperature, direction, multiply_by_squared"),
+        ("trainig", r"params\.yaml: unknown key 'trainig'\. Did you mean 'training'\?"),
+        ("training/epoch", r"params\.yaml: unknown key 'training\.epoch'\. Did you mean 'epochs'\?"),
+        ("losses/prediction/xyz", r"params\.yaml: .*'losses\.prediction\.xyz'\. Known: temperature, direction, mult"),
+        ("dataset/lgg/synthetic/patients", r"datasets/lgg\.yaml: unknown key 'synthetic\.patients'. Known: groups, im"),
+        ("dataset/lgg/kagle", r"datasets/lgg\.yaml: unknown key 'kagle'\. Did you mean 'kaggle'\?"),
+        (f"study/{STUDY}/tak", rf"{OF_STUDY}unknown key 'tak'\. Did you mean 'task'\?"),
+        (f"study/{STUDY}/reports/variant", rf"{OF_STUDY}unknown key 'reports\.variant'\. Did you mean 'variants'\?"),
+        (f"study/{STUDY}/teacher/weight", rf"{OF_STUDY}unknown key 'teacher\.weight'\. Did you mean 'weights'\?"),
+        (f"study/{STUDY}/weights/ml-v1/S3", rf"{OF_STUDY}unknown key 'weights\.ml-v1\.S3'\. Known: S1, S2\."),
+        (f"study/{STUDY}/weights/ml-v1/S1/alfa", rf"{OF_STUDY}.*'weights\.ml-v1\.S1\.alfa'\. Did you mean 'alpha'\?"),
+        (f"study/{STUDY}/methods/at/wieghts", rf"{OF_STUDY}.*'methods\.at\.wieghts'\. Did you mean 'weights'\?"),
+        (f"study/{STUDY}/methods/at/options/tap", rf"{OF_STUDY}.*'methods\.at\.options\.tap'\. Did you mean 'taps'\?"),
     ],
 )
 def test_a_misspelt_key_is_named_with_the_likely_one(raw, path, message):
-    with pytest.raises(ParamsError, match=rf"^params\.yaml: .*{message}"):
+    with pytest.raises(ParamsError, match=rf"^{message}"):
         params.check(with_value(raw, path, 1))
 
 
-@pytest.mark.parametrize("path", ["training", "training/threads", "study/lgg-resnet18/split/by"])
+@pytest.mark.parametrize("path", ["training", "training/threads", "study/lgg-resnet18/split/by", "dataset/lgg/reader"])
 def test_a_missing_key_is_named(raw, path):
     inner, last = place(raw, path)
     del inner[last]
-    with pytest.raises(ParamsError, match=rf"^params\.yaml: key '{re.escape(path.replace('/', '.'))}' is missing$"):
+    file, key = where(path).split(":\\ ")
+    with pytest.raises(ParamsError, match=rf"^{file}: key '{key}' is missing$"):
         params.check(raw)
 
 
 def test_all_mistakes_are_named_at_once(raw):
     """One run of `classroom check` must do for a file with several mistakes."""
     broken = with_value(with_value(raw, "training/epochs", 0), "training/precision", "fp16")
-    with pytest.raises(ParamsError, match=r"training\.epochs: .*; training\.precision: "):
+    with pytest.raises(ParamsError, match=r"^params\.yaml: training\.epochs: .*; training\.precision: "):
         params.check(broken)
+
+
+def test_mistakes_in_several_files_are_named_with_their_files(raw):
+    for path in (f"study/{STUDY}/image_size", "dataset/lgg/full_size", "training/epochs"):
+        with_value(raw, path, 0)
+    message = (
+        rf"^params\.yaml: training\.epochs: [^;]*; {OF_STUDY}image_size: [^;]*; datasets/lgg\.yaml: full_size: [^;]*$"
+    )
+    with pytest.raises(ParamsError, match=message):
+        params.check(raw)
 
 
 # --- wrong values ---
@@ -199,57 +227,57 @@ def test_all_mistakes_are_named_at_once(raw):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("training/epochs", 0, r"training\.epochs: should be greater than or equal to 1, not 0"),
-        ("training/epochs", "six", r"training\.epochs: should be a valid integer.*not 'six'"),
-        ("training/batch_size", 1, r"training\.batch_size: should be greater than or equal to 2"),
-        ("training/learning_rate", 0, r"training\.learning_rate: should be greater than 0"),
-        ("training/learning_rate", math.nan, r"training\.learning_rate: should be a finite number, not nan"),
-        ("training/precision", "fp16", r"training\.precision: should be 'fp32' or 'bf16', not 'fp16'"),
-        ("training", None, r"training: should be a mapping, not None"),
-        ("scale", "huge", r"scale: should be 'demo', 'small' or 'paper', not 'huge'"),
-        ("seeds", 0, r"seeds: should be a list, not 0"),
-        ("seeds", [], r"seeds: should have at least 1 item\(s\), not \[\]$"),
-        ("seeds", [-1], r"seeds\.0: should be greater than or equal to 0, not -1"),
-        ("seeds", [0, 1, 0], r"seeds: each once, not \[0, 1, 0\]"),
-        ("dataset/lgg/source", "kagle", r"lgg\.source: should be 'phantom', 'directory', 'kaggle' or 'download'"),
-        ("dataset/lgg/reader", "lggg", r"dataset\.lgg\.reader: should be 'lgg', 'histopathologic'"),
-        ("dataset/lgg/subset", 1, r"dataset\.lgg\.subset: should be greater than or equal to 2, not 1"),
-        ("dataset/lgg/full_size", 0, r"dataset\.lgg\.full_size: should be greater than or equal to 1, not 0"),
-        ("dataset/lgg/phantom/groups", 0, r"dataset\.lgg\.phantom\.groups: should be greater than or equal to 1"),
-        ("dataset/lgg/phantom/size", 16, r"dataset\.lgg\.phantom\.size: should be greater than or equal to 32"),
-        ("study/lgg-resnet18/balance", "mena", r"study\.lgg-resnet18\.balance: should be 'none' or 'mean', not 'mena'"),
-        ("grid/alpha_1", [0.1, 1.0], r"grid\.alpha_1\.1: should be less than 1, not 1\.0"),
-        ("grid/alpha_2", [0], r"grid\.alpha_2\.0: should be greater than 0, not 0"),
-        ("grid/teacher_share", [], r"grid\.teacher_share: .*at least 1 item"),
-        ("study/lgg-resnet18/image_size", 48, r"study\.lgg-resnet18\.image_size: should be a multiple of 32, not 48"),
-        ("study/lgg-resnet18/image_size", 0, r"study\.lgg-resnet18\.image_size: should be greater than or equal to 32"),
-        ("study/lgg-resnet18/task", "detection", r"lgg-resnet18\.task: should be 'classification' or 'segmentation'"),
-        ("study/lgg-resnet18/split/percent", [75, 10, 10], r"split\.percent: .*sum to 100, not \[75, 10, 10\]"),
-        ("study/lgg-resnet18/split/percent", [90, 10, 0], r"split\.percent: .*at least 1.*not \[90, 10, 0\]"),
-        ("study/lgg-resnet18/split/by", "patient", r"split\.by: should be 'image' or 'group', not 'patient'"),
+        ("training/epochs", 0, r": should be greater than or equal to 1, not 0"),
+        ("training/epochs", "six", r": should be a valid integer.*not 'six'"),
+        ("training/batch_size", 1, r": should be greater than or equal to 2"),
+        ("training/learning_rate", 0, r": should be greater than 0"),
+        ("training/learning_rate", math.nan, r": should be a finite number, not nan"),
+        ("training/precision", "fp16", r": should be 'fp32' or 'bf16', not 'fp16'"),
+        ("training", None, r": should be a mapping, not None"),
+        ("scale", "huge", r": should be 'demo', 'small' or 'paper', not 'huge'"),
+        ("seeds", 0, r": should be a list, not 0"),
+        ("seeds", [], r": should have at least 1 item\(s\), not \[\]$"),
+        ("seeds", [-1], r"\.0: should be greater than or equal to 0, not -1"),
+        ("seeds", [0, 1, 0], r": each once, not \[0, 1, 0\]"),
+        ("dataset/lgg/source", "kagle", r": should be 'synthetic', 'directory', 'kaggle' or 'download'"),
+        ("dataset/lgg/reader", "lggg", r": should be 'lgg', 'histopathologic'"),
+        ("dataset/lgg/subset", 1, r": should be greater than or equal to 2, not 1"),
+        ("dataset/lgg/full_size", 0, r": should be greater than or equal to 1, not 0"),
+        ("dataset/lgg/synthetic/groups", 0, r": should be greater than or equal to 1"),
+        ("dataset/lgg/synthetic/size", 16, r": should be greater than or equal to 32"),
+        ("study/lgg-resnet18/balance", "mena", r": should be 'none' or 'mean', not 'mena'"),
+        ("grid/alpha_1", [0.1, 1.0], r"\.1: should be less than 1, not 1\.0"),
+        ("grid/alpha_2", [0], r"\.0: should be greater than 0, not 0"),
+        ("grid/teacher_share", [], r": .*at least 1 item"),
+        ("study/lgg-resnet18/image_size", 48, r": should be a multiple of 32, not 48"),
+        ("study/lgg-resnet18/image_size", 0, r": should be greater than or equal to 32"),
+        ("study/lgg-resnet18/task", "detection", r": should be 'classification' or 'segmentation'"),
+        ("study/lgg-resnet18/split/percent", [75, 10, 10], r": .*sum to 100, not \[75, 10, 10\]"),
+        ("study/lgg-resnet18/split/percent", [90, 10, 0], r": .*at least 1.*not \[90, 10, 0\]"),
+        ("study/lgg-resnet18/split/by", "patient", r": should be 'image' or 'group', not 'patient'"),
         (
             "study/lgg-resnet18/student/decoder_channels",
             [64, 32],
-            r"decoder_channels: should have at least 5 item\(s\), not \[64, 32\]$",
+            r": should have at least 5 item\(s\), not \[64, 32\]$",
         ),
-        ("study/lgg-resnet18/student/decoder_channels", [64, 32, 16, 8, 0], r"student\.decoder_channels\.4: should be"),
-        ("losses/prediction/temperature", 0, r"losses\.prediction\.temperature: should be greater than 0"),
-        ("losses/prediction/temperature", math.inf, r"losses\.prediction\.temperature: should be a finite number"),
-        ("losses/prediction/direction", "forward", r"losses\.prediction\.direction: should be 'student\|\|target' or"),
-        ("augmentation/flip", 1.5, r"augmentation\.flip: should be less than or equal to 1, not 1\.5"),
-        ("augmentation/scale", [1.1, 0.9], r"augmentation\.scale: the smallest and the largest .*not \[1\.1, 0\.9\]"),
-        ("weights/lgg-resnet18/ml-v1/S1/alpha", -0.1, r"ml-v1\.S1\.alpha: should be greater than or equal to 0"),
+        ("study/lgg-resnet18/student/decoder_channels", [64, 32, 16, 8, 0], r"\.4: should be"),
+        ("losses/prediction/temperature", 0, r": should be greater than 0"),
+        ("losses/prediction/temperature", math.inf, r": should be a finite number"),
+        ("losses/prediction/direction", "forward", r": should be 'student\|\|target' or"),
+        ("augmentation/flip", 1.5, r": should be less than or equal to 1, not 1\.5"),
+        ("augmentation/scale", [1.1, 0.9], r": the smallest and the largest .*not \[1\.1, 0\.9\]"),
+        ("study/lgg-resnet18/weights/ml-v1/S1/alpha", -0.1, r": should be greater than or equal to 0"),
     ],
 )
 def test_a_value_out_of_range_is_named_with_what_was_expected(raw, path, value, message):
-    with pytest.raises(ParamsError, match=rf"^params\.yaml: .*{message}"):
+    with pytest.raises(ParamsError, match=rf"^{where(path)}{message}"):
         params.check(with_value(raw, path, value))
 
 
 def test_a_first_decoder_width_that_differs_between_teacher_and_student_is_refused(raw):
     """Their feature maps could not be compared; training would fail after minutes instead."""
     path = "study/lgg-resnet18/student/decoder_channels"
-    with pytest.raises(ParamsError, match=r"study\.lgg-resnet18: .*decoder_channels must start alike: 64 and 32"):
+    with pytest.raises(ParamsError, match=rf"{OF_STUDY}.*decoder_channels must start alike: 64 and 32"):
         params.check(with_value(raw, path, [32, 32, 16, 8, 4]))
     assert params.check(with_value(raw, path, [64, 8, 8, 8, 8])).study[STUDY].student.decoder_channels[1] == 8
 
@@ -258,22 +286,27 @@ def test_a_first_decoder_width_that_differs_between_teacher_and_student_is_refus
 
 WHOLE = (
     "seeds/0", "training/epochs", "training/batch_size", "training/threads", "study/lgg-resnet18/image_size",
-    "study/lgg-resnet18/split/seed", "study/lgg-resnet18/split/percent/0", "dataset/lgg/phantom/groups",
+    "study/lgg-resnet18/split/seed", "study/lgg-resnet18/split/percent/0", "dataset/lgg/synthetic/groups",
     "dataset/histopathologic/subset", "dataset/histopathologic/subset_seed", "dataset/lgg/full_size",
     "study/lgg-resnet18/student/decoder_channels/4", "study/histopathologic-resnet18/teacher/conv6_channels",
-    "methods/segmentation/skd/pool", "methods/segmentation/dsd/category_size", "methods/classification/simkd/reduction",
+    "study/lgg-resnet18/methods/skd/options/pool", "study/lgg-resnet18/methods/dsd/options/category_size",
+    "study/histopathologic-resnet18/methods/simkd/options/reduction",
 )  # fmt: skip
 NUMBERS = (
     "training/learning_rate", "losses/prediction/temperature", "losses/task/focal_gamma", "augmentation/flip",
-    "augmentation/scale/0", "weights/lgg-resnet18/ml-v1/S1/alpha", "grid/alpha_1/0", "tune/factors/0",
-    "method_weights/lgg-resnet18/cwd/logits", "methods/classification/at/power",
-    "methods/segmentation/skd/adversary/weight",
+    "augmentation/scale/0", "study/lgg-resnet18/weights/ml-v1/S1/alpha", "grid/alpha_1/0", "tune/factors/0",
+    "study/lgg-resnet18/methods/cwd/weights/logits", "study/histopathologic-resnet18/methods/at/options/power",
+    "study/lgg-resnet18/methods/skd/options/adversary/weight",
 )  # fmt: skip
 SWITCHES = (
-    "training/compile", "losses/prediction/multiply_by_squared_temperature", "methods/segmentation/skd/adversarial",
-    "methods/classification/fitnet/two_stage",
+    "training/compile", "losses/prediction/multiply_by_squared_temperature", "study/lgg-resnet18/reports/samples",
+    "study/lgg-resnet18/reports/deploy", "study/lgg-resnet18/methods/skd/options/adversarial",
+    "study/histopathologic-resnet18/methods/fitnet/options/two_stage",
 )  # fmt: skip
-TEXTS = ("studies/0", "study/lgg-resnet18/dataset", "samples/lgg-resnet18", "dataset/lgg/directory", "scale")
+TEXTS = (
+    "studies/0", "ours", "study/lgg-resnet18/dataset", "study/lgg-resnet18/reports/variants", "dataset/lgg/directory",
+    "scale",
+)  # fmt: skip
 
 
 def refused(raw: dict[str, Any], path: str, value: Any) -> str:
@@ -295,39 +328,40 @@ def refused(raw: dict[str, Any], path: str, value: Any) -> str:
 @pytest.mark.parametrize("path", WHOLE)
 def test_a_whole_number_is_written_as_one(raw, path):
     """Snakemake would get 2 where DVC puts 2.0 or true into commands and the names of folders."""
-    key = re.escape(path.replace("/", "."))
     for value in (64.0, True, "64", 2.0, 1e1):
         message = refused(raw, path, value)
-        assert re.search(rf"{key}: should be .*, not {re.escape(repr(value))}$", message), (value, message)
+        assert re.match(rf"{where(path)}: should be .*, not {re.escape(repr(value))}$", message), (value, message)
     assert "such as 1, not 64.0" in refused(raw, "training/epochs", 64.0)
 
 
 @pytest.mark.parametrize("path", NUMBERS)
 def test_a_number_is_no_text_and_no_switch(raw, path):
-    key = re.escape(path.replace("/", "."))
     for value in ("0.5", True):
         message = refused(raw, path, value)
-        assert re.search(rf"{key}[^:]*: should be .*, not {re.escape(repr(value))}", message), (value, message)
+        assert re.match(rf"{where(path)}[^:]*: should be .*, not {re.escape(repr(value))}", message), (value, message)
 
 
 @pytest.mark.parametrize("path", SWITCHES)
 def test_a_switch_is_true_or_false(raw, path):
     """YAML 1.1 takes yes and on for true, YAML 1.2 for texts."""
     for value in ("yes", "on", "true", 1, 0.0):
-        assert refused(raw, path, value).endswith(f"{path.replace('/', '.')}: should be true or false, not {value!r}")
+        message = refused(raw, path, value)
+        assert re.fullmatch(rf"{where(path)}: should be true or false, not {re.escape(repr(value))}", message), message
 
 
 @pytest.mark.parametrize("path", TEXTS)
 def test_a_text_is_no_number(raw, path):
     for value in (3, 3.0, True):
-        assert f"{path.replace('/', '.')}: should be " in refused(raw, path, value)
+        assert re.match(rf"{where(path)}: should be ", refused(raw, path, value))
 
 
 def test_a_list_is_neither_a_text_nor_a_mapping(raw):
     for value in ("ml-v1", {"ml-v1": 1}, 1):
         assert "variants.joint: should be a list, not " in refused(raw, "variants/joint", value)
-    assert "twins.x: should be a list, not 'ab'" in refused(raw, "twins", {"x": "ab"})
-    assert "twins.x.1: should be a valid string, not 1" in refused(raw, "twins", {"x": ["lgg-resnet18", 1]})
+    assert "comparison.segmentation: should be a list, not 'at'" in refused(raw, "comparison/segmentation", "at")
+    assert "comparison.segmentation.1: should be a valid string, not 1" in refused(
+        raw, "comparison/segmentation", ["at", 1]
+    )
 
 
 def test_a_whole_number_will_do_for_a_float(raw):
@@ -346,9 +380,9 @@ def test_a_factor_stays_as_it_is_written(raw):
 @pytest.mark.parametrize("value", ["1.0", "1e1", "true", "'1'"])
 def test_a_seed_that_is_no_whole_number_is_refused_wherever_it_is_read(tmp_path, value):
     """`check` and the commands alike, as YAML has it."""
-    committed = (ROOT / "params.yaml").read_text()
-    (tmp_path / "params.yaml").write_text(committed.replace("seeds: [0]", f"seeds: [{value}]"))
-    raw = params.load(tmp_path / "params.yaml")
+    file = copy_settings(tmp_path)
+    file.write_text(file.read_text().replace("seeds: [0]", f"seeds: [{value}]"))
+    raw = params.load(file)
     for read in (lambda: params.check(raw), lambda: select(raw, "seeds", list[int])):
         with pytest.raises(ParamsError, match=r"seeds\.0: should be a valid integer without .*, such as 1, not "):
             read()
@@ -372,13 +406,13 @@ def test_a_seed_that_is_no_whole_number_is_refused_wherever_it_is_read(tmp_path,
 def test_a_network_of_the_other_task_is_refused(raw, role, path, value, message):
     """Ignored in silence, the setting would promise a network that is not trained."""
     study = path.split("/")[0]
-    with pytest.raises(ParamsError, match=rf"^params\.yaml: study\.{study}: {message.format(role)}"):
+    with pytest.raises(ParamsError, match=rf"^studies/{study}\.yaml: {message.format(role)}"):
         params.check(with_value(raw, f"study/{path.format(role)}", value))
 
 
 def test_only_classes_can_be_balanced(raw):
     assert params.check(with_value(raw, "study/histopathologic-resnet18/balance", "mean"))
-    with pytest.raises(ParamsError, match=r"study\.lgg-resnet18: balance is of classes, so a segmentation .* 'none'"):
+    with pytest.raises(ParamsError, match=rf"{OF_STUDY}balance is of classes, so a segmentation .* 'none'"):
         params.check(with_value(raw, "study/lgg-resnet18/balance", "mean"))
 
 
@@ -392,11 +426,11 @@ def test_a_classification_student_may_have_the_papers_block_too(raw):
 
 
 @pytest.mark.parametrize(
-    ("source", "nothing"), [("phantom", None), ("directory", ""), ("kaggle", []), ("download", [])]
+    ("source", "nothing"), [("synthetic", None), ("directory", ""), ("kaggle", []), ("download", [])]
 )
 def test_a_dataset_needs_the_settings_of_its_source(raw, source, nothing):
     raw["dataset"]["lgg"] |= {"source": source, source: nothing}
-    with pytest.raises(ParamsError, match=rf"^params\.yaml: dataset\.lgg: source is '{source}', so '{source}' must be"):
+    with pytest.raises(ParamsError, match=rf"^datasets/lgg\.yaml: source is '{source}', so '{source}' must be"):
         params.check(raw)
 
 
@@ -404,7 +438,7 @@ def test_a_dataset_needs_no_settings_of_other_sources(raw):
     """A user's own dataset has a folder and nothing else."""
     raw["dataset"]["lgg"] = {"reader": "lgg", "source": "directory", "directory": "mine", "full_size": 10}
     dataset = params.check(raw).dataset["lgg"]
-    assert (dataset.phantom, dataset.kaggle, dataset.download, dataset.subset) == (None, (), (), None)
+    assert (dataset.synthetic, dataset.kaggle, dataset.download, dataset.subset) == (None, (), (), None)
 
 
 def test_a_download_has_one_of_two_checksums(raw):
@@ -415,7 +449,9 @@ def test_a_download_has_one_of_two_checksums(raw):
         "0" * 32, "md5:" + "0" * 64, "md5:" + "0" * 32 + "\n",
     ]  # fmt: skip
     downloads = [[file | {"checksum": checksum}] for checksum in wrong]
-    assert accepted(raw, "dataset/lgg/download", downloads, r"dataset\.lgg\.download\.0\.checksum: .*pattern") == []
+    assert (
+        accepted(raw, "dataset/lgg/download", downloads, r"datasets/lgg\.yaml: download\.0\.checksum: .*pattern") == []
+    )
     for checksum in ("md5:" + "0a" * 16, "sha256:" + "0a" * 32):
         raw["dataset"]["lgg"] |= {"source": "download", "download": [file | {"checksum": checksum}]}
         assert params.check(raw).dataset["lgg"].download[0].checksum == checksum
@@ -427,112 +463,164 @@ def test_a_download_has_one_of_two_checksums(raw):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("studies", ["lgg-resnet81"], r"studies: unknown study 'lgg-resnet81'\. Did you mean 'lgg-resnet18'\?"),
-        ("studies", ["lgg-resnet18"], r"studies must list every block of study: 'histopathologic-resnet18' is missing"),
-        ("studies", ["lgg-resnet18"] * 2, r"studies: each once, not \['lgg-resnet18', 'lgg-resnet18'\]"),
-        ("baseline_tables", ["table2"] * 2, r"baseline_tables: each once, not \['table2', 'table2'\]"),
-        ("baseline_tables", ["table2"], r"baseline_tables lacks 'table13', which study\.ham10000-.*tables\.baselines"),
-        ("baseline_tables", ["table2", "table13", "x"], r"baseline_tables: no study names 'x' under tables\.baselines"),
-        ("baseline_tables", ["table2", "table13", "table4"], r"baseline_tables: no study names 'table4' under"),
-        ("study/lgg-resnet18/dataset", "lgq", r"study\.lgg-resnet18\.dataset: unknown dataset 'lgq'\. .*'lgg'\?"),
-        ("variants/joint", ["kd_mml-v1"], r"variants\.joint: unknown variant 'kd_mml-v1'\. Did you mean 'kd_ml-v1'\?"),
-        ("variants/offline", ["kdoff-v1"], r"variants\.offline: unknown variant 'kdoff-v1'\. .*'kd_off-v1'\?"),
-        ("variants/joint", ["ml-v1", "ml-v1"], r"variants\.joint: a variant is listed twice"),
-        ("variants/joint", ["kd_off-v1"], r"variants: 'kd_off-v1' needs the pre-trained teacher.*joint to offline"),
-        ("variants/offline", ["kd_on-v1"], r"variants: 'kd_on-v1' needs no pre-trained teacher.*offline to joint"),
-        ("samples", {STUDY: "kd_ml-v9"}, r"samples\.lgg-resnet18: 'kd_ml-v9' is not in variants\. .*'kd_ml-v3'"),
-        ("samples", {"lgg-mobile": "ml-v1"}, r"samples\.lgg-mobile: unknown study 'lgg-mobile'\. .*'lgg-mobilenet'"),
-        ("samples", {"ham10000-classification": "ml-v1"}, r"samples\.ham.*: pictures of masks need a segmentation"),
-        ("grid/studies", ["lgg-resnet81"], r"grid\.studies: unknown study 'lgg-resnet81'\. .*'lgg-resnet18'"),
-        ("grid/studies", ["lgg-resnet18"] * 2, r"grid: studies: each value once, not \['lgg-resnet18', 'lgg-res"),
-        ("grid/alpha_1", [0.1, 0.1], r"grid: alpha_1: each value once, not \[0\.1, 0\.1\]"),
-        ("grid/alpha_2", [0.1, 0.2, 0.1], r"grid: alpha_2: each value once"),
-        ("grid/teacher_share", [0.5, 0.5], r"grid: teacher_share: each value once"),
-        ("grid/joint", ["kd_mll-v3"], r"grid\.joint: unknown variant 'kd_mll-v3'\. Did you mean 'kd_ml-v3'\?$"),
-        ("grid/joint", ["kd_off-v1"], r"grid: 'kd_off-v1' needs the pre-trained teacher: move it from joint to off"),
-        ("grid/offline", ["ml-v1"], r"grid: 'ml-v1' needs no pre-trained teacher: move it from offline to joint$"),
-        ("twins", {"x": ["lgg-resnet18", "lgg"]}, r"twins\.x: unknown study 'lgg'\. "),
-        ("twins", {"x": ["lgg-resnet18"]}, r"key 'twins\.x\.1' is missing"),
-        ("twins", {"x": ["lgg-resnet18"] * 2}, r"twins\.x: two different studies, not 'lgg-resnet18' twice"),
-        ("twins", {"table4": ["lgg-resnet18", "lgg-mobilenet"]}, r"twins\.table4: the name is taken \(study\.lgg-res"),
-        ("twins", {"cost": ["lgg-resnet18", "lgg-mobilenet"]}, r"twins\.cost: the name is taken \(a report of its own"),
-        ("twins", {"table13": ["lgg-resnet18", "lgg-mobilenet"]}, r"twins\.table13: the name is taken \(baselines"),
-        ("twins", {"A B": ["lgg-resnet18", "lgg-mobilenet"]}, r"twins\.A B: a name is lower-case letters"),
-        ("weights/lgg-resnet81", {}, r"weights: unknown study 'lgg-resnet81'\. Did you mean 'lgg-resnet18'\?"),
-        ("weights/lgg-resnet18/kd_mm-v1", {"S1": {}, "S2": {}}, r"weights\.lgg-resnet18: unknown variant 'kd_mm-v1'"),
+        ("studies", ["lgg-resnet81"], r": 'lgg-resnet81' has no file studies/lgg-resnet81\.yaml\. .*'lgg-resnet18'\?"),
+        ("studies", ["lgg-resnet18"] * 2, r": each once, not \['lgg-resnet18', 'lgg-resnet18'\]"),
+        ("studies", [], r": should have at least 1 item"),
+        ("study/lgg-resnet18/dataset", "lgq", r": 'lgq' has no file datasets/lgq\.yaml\. Did you mean 'lgg'\?"),
+        ("variants/joint", ["kd_mml-v1"], r": unknown variant 'kd_mml-v1'\. Did you mean 'kd_ml-v1'\?"),
+        ("variants/offline", ["kdoff-v1"], r": unknown variant 'kdoff-v1'\. .*'kd_off-v1'\?"),
+        ("variants/joint", ["ml-v1", "ml-v1"], r": a variant is listed twice"),
+        (
+            "variants",
+            {"joint": ["kd_off-v1"], "offline": []},
+            r": 'kd_off-v1' needs the pre-trained .*joint to offline",
+        ),
+        ("variants", {"joint": [], "offline": ["kd_on-v1"]}, r": 'kd_on-v1' needs no pre-trained .*offline to joint"),
+        ("ours", "kd_ml-v9", r": 'kd_ml-v9' is not in variants\. .*'kd_ml-v3'"),
+        ("grid/joint", ["kd_mll-v3"], r": unknown variant 'kd_mll-v3'\. Did you mean 'kd_ml-v3'\?$"),
+        ("study/lgg-resnet18/weights/kd_mm-v1", {"S1": {}, "S2": {}}, "unknown variant 'kd_mm-v1'. Did you mean 'kd_"),
     ],
 )
 def test_a_name_that_refers_to_nothing_is_named_with_the_nearest(raw, path, value, message):
-    with pytest.raises(ParamsError, match=rf"^params\.yaml: {message}"):
+    start = where(path) if message.startswith(":") else rf"{OF_STUDY}weights: "
+    with pytest.raises(ParamsError, match=rf"^{start}{message}"):
         params.check(with_value(raw, path, value))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("studies", ["lgg-resnet18"] * 2, r"studies: each value once, not \['lgg-resnet18', 'lgg-res"),
+        ("alpha_1", [0.1, 0.1], r"alpha_1: each value once, not \[0\.1, 0\.1\]"),
+        ("alpha_2", [0.1, 0.2, 0.1], r"alpha_2: each value once"),
+        ("teacher_share", [0.5, 0.5], r"teacher_share: each value once"),
+        ("joint", ["kd_off-v1"], r"'kd_off-v1' needs the pre-trained teacher: move it from joint to off"),
+        ("offline", ["ml-v1"], r"'ml-v1' needs no pre-trained teacher: move it from offline to joint$"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused(raw, key, value, message):
+    with pytest.raises(ParamsError, match=rf"^params\.yaml: grid: {message}"):
+        params.check(with_value(raw, f"grid/{key}", value))
+
+
+def test_masks_are_shown_of_segmentation_only(raw):
+    for reports in ({"samples": True}, {"pictures": {"x": "diverse"}}):
+        of = raw["study"]["ham10000-classification"]
+        before, of["reports"] = of["reports"], of["reports"] | reports
+        with pytest.raises(
+            ParamsError, match=r"^studies/ham10000-classification\.yaml: .*show masks.* segmentation study"
+        ):
+            params.check(raw)
+        of["reports"] = before
 
 
 KINDS = ("variants", "fidelity", "architecture", "baselines")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "comparison"])
 def test_two_reports_of_one_name_are_refused(raw, kind):
     """One would overwrite the other's file, and both engines would ask two rules for it."""
-    message = rf"study\.lgg-resnet18\.tables\.{kind}: '\w+' is taken \(.*\); each report has a name of its own"
-    taken = ["table3", "table11", "table6", "table1", "table5", "cost"]
-    assert accepted(raw, f"study/lgg-resnet18/tables/{kind}", taken, message) == []
+    message = rf"^{OF_STUDY}reports\.{kind}: '\w+' is taken \(.*\); each report has a name of its own"
+    taken = ["table3", "table11", "table6", "table1", "table5", "cost", "figure6"]
+    assert accepted(raw, f"study/lgg-resnet18/reports/{kind}", taken, message) == []
 
 
-def test_two_reports_of_one_study_need_two_names(raw):
-    with pytest.raises(
-        ParamsError, match=r"tables\.fidelity: 'table4' is taken \(study\.lgg-resnet18\.tables\.variants"
-    ):
-        params.check(with_value(raw, "study/lgg-resnet18/tables/fidelity", "table4"))
+def test_the_studies_that_claim_one_name_are_both_named(raw):
+    raw["studies"] = [STUDY, "lgg-mobilenet"]
+    with_value(raw, "study/lgg-mobilenet/reports/variants", "table4")
+    message = rf"^studies/lgg-mobilenet\.yaml: reports\.variants: 'table4' is taken \({OF_STUDY}reports\.variants\)"
+    with pytest.raises(ParamsError, match=message):
+        params.check(raw)
 
 
-def test_baselines_of_several_studies_may_share_a_report(raw):
-    """Tables 2 and 13 of the paper do."""
-    for study in raw["study"].values():
-        study["tables"]["baselines"] = "alone"
-    raw["baseline_tables"] = ["alone"]
-    assert params.check(raw).baseline_tables == ("alone",)
+@pytest.mark.parametrize("path", ["fidelity", "pictures"])
+def test_two_reports_of_one_study_need_two_names(raw, path):
+    raw["study"][STUDY]["reports"][path] = {"fidelity": "table4", "pictures": {"table4": "diverse"}}[path]
+    with pytest.raises(ParamsError, match=rf"^{OF_STUDY}reports\.{path}.*: 'table4' is taken \({OF_STUDY}reports\.var"):
+        params.check(raw)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_report_whose_name_could_not_be_a_file_is_refused(raw, kind):
-    message = rf"lgg-resnet18\.tables\.{kind}: a name is lower-case letters"
-    names = ["Table4", "table 4", "a/b", "../x", "", "table4.md"]
-    assert accepted(raw, f"study/lgg-resnet18/tables/{kind}", names, message) == []
-
-
-@pytest.mark.parametrize("kind", ["study", "dataset"])
-def test_a_name_that_could_not_be_a_folder_everywhere_is_refused(raw, kind):
-    """Names of studies and datasets become folders and parts of dotted keys."""
-    one = next(iter(raw[kind].values()))
-    for name in ("LGG", "lgg study", "lgg/x", "../lgg", "-lgg", "lgg.x", ""):
-        raw[kind][name] = one
-        with pytest.raises(ParamsError, match=rf"{kind}\.{re.escape(name)}: a name is lower-case letters"):
-            params.check(raw)
-        del raw[kind][name]
-
-
-def test_without_a_search_the_other_settings_of_the_grid_may_stay(raw):
-    """Scale paper empties the list of studies and nothing else."""
-    assert params.check(with_value(raw, "grid/studies", [])).grid.joint == ("kd_ml-v3",)
-
-
-def test_a_study_that_is_removed_takes_its_weights_and_names_along(raw):
-    """What `studies` must list, so nothing that was left behind is trained or waited for."""
-    del raw["study"]["ham10000-segmentation"]
-    for message, mend in (
-        (r"studies: unknown study 'ham10000-segmentation'", lambda: raw["studies"].remove("ham10000-segmentation")),
-        (r"weights: unknown study 'ham10000-segmentation'", lambda: raw["weights"].pop("ham10000-segmentation")),
-        (r"samples\.ham10000-segmentation: unknown study", lambda: raw["samples"].pop("ham10000-segmentation")),
-    ):
-        with pytest.raises(ParamsError, match=message):
-            params.check(raw)
-        mend()
+def test_figures_of_one_name_are_refused(raw):
+    """`figure6` shows one study's layers."""
+    raw["study"][STUDY]["reports"]["cka"] = ["figure6"]
+    with pytest.raises(ParamsError, match=r"reports\.cka\.figure6: 'figure6' is taken \("):
+        params.check(raw)
+    raw["study"][STUDY]["reports"]["cka"] = []  # its table alone, called by the study
     params.check(raw)
 
 
+@pytest.mark.parametrize("kind", ["baselines", "comparison"])
+def test_several_studies_may_share_a_report(raw, kind):
+    """Tables 2, 10 and 13 of the paper do."""
+    for study in raw["study"].values():
+        if kind in study["reports"]:
+            study["reports"][kind] = "together"
+    assert {getattr(study.reports, kind) for study in params.check(raw).study.values()} <= {"together", None}
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "comparison"])
+def test_a_report_whose_name_could_not_be_a_file_is_refused(raw, kind):
+    message = rf"^{OF_STUDY}reports\.{kind}: a name is lower-case letters"
+    names = ["Table4", "table 4", "a/b", "../x", "", "table4.md"]
+    assert accepted(raw, f"study/lgg-resnet18/reports/{kind}", names, message) == []
+    names = [{name: "diverse"} for name in names]
+    message = rf"^{OF_STUDY}reports\.pictures\..*: a name is lower-case letters"
+    assert accepted(raw, "study/lgg-resnet18/reports/pictures", names, message) == []
+
+
+@pytest.mark.parametrize(("folder", "block"), FOLDERS.items())
+def test_a_name_that_could_not_be_a_folder_everywhere_is_refused(raw, folder, block):
+    """Names of studies and datasets become folders and parts of dotted keys."""
+    for name in ("LGG", "lgg study", "-lgg", "lgg.x", ""):
+        raw[block][name] = raw[block][{"study": STUDY, "dataset": "lgg"}[block]]
+        if block == "study":
+            raw["studies"] = [name]
+        else:
+            raw["study"][STUDY]["dataset"] = name
+        with pytest.raises(ParamsError, match=rf"^{folder}/{re.escape(name)}\.yaml: a name is lower-case letters"):
+            params.check(raw)
+
+
+def test_a_search_in_a_study_that_is_not_in_force_waits_for_it(raw):
+    """Putting one study in force is one line; the lists of searches need not follow."""
+    raw["studies"] = ["lgg-mobilenet"]
+    settings = params.check(raw)
+    assert settings.grid.joint == ("kd_ml-v3",)
+    assert settings.searched_studies == ()
+    assert [settings.tuned_studies(task) for task in ("classification", "segmentation")] == [(), ()]
+    raw["studies"].append("histopathologic-resnet18")
+    assert params.check(raw).searched_studies == ("histopathologic-resnet18",)
+
+
+def test_only_what_is_in_force_is_read_and_named(raw):
+    """One study may be edited while another runs."""
+    for study in set(raw["study"]) - {STUDY}:
+        raw["study"][study] = {"reports": {"variants": "table4"}, "nonsense": 1}
+    raw["dataset"]["ham10000"] = {"reader": 5}
+    raw |= {"studies": [STUDY]}
+    settings = params.check(raw)
+    assert (list(settings.study), list(settings.dataset)) == ([STUDY], ["lgg"])
+
+
+@pytest.mark.parametrize("of", ["lgg-resnet81", STUDY])
+def test_a_resplit_study_repeats_another_one_that_is_there(raw, of):
+    raw["study"][STUDY]["resplit"] = {"of": of, "report": "splits"}
+    message = rf"^{OF_STUDY}resplit\.of: expected another study, with a file in studies/, not '{of}'\."
+    with pytest.raises(ParamsError, match=message):
+        params.check(raw)
+
+
+@pytest.mark.parametrize("name", ["table4", "cost", "table2", "A B"])
+def test_the_report_of_a_resplit_study_needs_a_name_of_its_own(raw, name):
+    raw["study"]["lgg-mobilenet"]["resplit"] = {"of": STUDY, "report": name}
+    said = "a name is lower-case letters" if " " in name else f"'{name}' is taken"
+    with pytest.raises(ParamsError, match=rf"^studies/lgg-mobilenet\.yaml: resplit\.report: {said}"):
+        params.check(raw)
+
+
 def test_a_variant_without_weights_is_named(raw):
-    del raw["weights"]["lgg-resnet18"]["kd_off-v2"]
-    with pytest.raises(ParamsError, match=r"weights\.lgg-resnet18 lacks 'kd_off-v2', which variants lists"):
+    del raw["study"]["lgg-resnet18"]["weights"]["kd_off-v2"]
+    with pytest.raises(ParamsError, match=rf"^{OF_STUDY}weights lacks 'kd_off-v2', which variants lists"):
         params.check(raw)
 
 
@@ -562,9 +650,95 @@ def test_a_file_that_is_no_mapping_is_named_in_one_line(tmp_path, content, messa
     assert "\n" not in str(caught.value)
 
 
+# --- several files ---
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """The folder of the committed files of settings, free to change."""
+    copy_settings(tmp_path)
+    return tmp_path
+
+
+def test_every_file_of_a_folder_is_a_study_or_a_dataset(files, raw):
+    assert params.load(files / "params.yaml") == raw
+    shutil.copy(files / "datasets/lgg.yaml", files / "datasets/mine.yaml")
+    assert params.load(files / "params.yaml")["dataset"]["mine"] == raw["dataset"]["lgg"]
+
+
+@pytest.mark.parametrize("layout", ["study", "dataset"])
+def test_params_of_the_older_layout_are_refused_with_what_to_do(files, layout):
+    with (files / "params.yaml").open("a") as file:
+        file.write(f"{layout}: {{lgg: {{}}}}\n")
+    folder = {"study": "studies", "dataset": "datasets"}[layout]
+    with pytest.raises(
+        ParamsError, match=rf"'{layout}' is of an older layout\. Move each {layout} into .*{folder}/<name>"
+    ):
+        params.load(files / "params.yaml")
+
+
+def test_a_study_in_force_without_its_file_is_named(files):
+    (files / f"studies/{STUDY}.yaml").rename(files / "studies/lgg-resnet-18.yaml")
+    message = rf"params\.yaml: studies: '{STUDY}' has no file studies/{STUDY}\.yaml\. Did you mean 'lgg-resnet-18'\?$"
+    with pytest.raises(ParamsError, match=message):
+        params.check(params.load(files / "params.yaml"))
+
+
+def test_a_study_whose_dataset_has_no_file_is_named(files):
+    (files / "datasets/lgg.yaml").unlink()
+    with pytest.raises(
+        ParamsError, match=r"^studies/lgg-\w+\.yaml: dataset: 'lgg' has no file datasets/lgg\.yaml\. Known: ham"
+    ):
+        params.check(params.load(files / "params.yaml"))
+
+
+@pytest.mark.parametrize("path", [f"studies/{STUDY}.yaml", "datasets/lgg.yaml"])
+def test_unknown_keys_are_named_with_their_file(files, path):
+    with (files / path).open("a") as file:
+        file.write("nonsense: 1\n")
+    with pytest.raises(ParamsError, match=rf"^{re.escape(path)}: unknown key 'nonsense'"):
+        params.check(params.load(files / "params.yaml"), Path("params.yaml"))
+
+
+@pytest.mark.parametrize("content", [b"dataset: [lgg\n", b"- lgg\n", b"", b"\xff", b"a: 1\na: 2\n"])
+@pytest.mark.parametrize("path", [f"studies/{STUDY}.yaml", "datasets/lgg.yaml"])
+def test_a_broken_file_disturbs_those_alone_who_need_it(files, path, content):
+    """One study may be edited while another runs."""
+    (files / path).write_bytes(content)
+    raw = params.load(files / "params.yaml")
+    for read in (lambda: params.check(raw), lambda: select(raw, f"{params.dotted(path)}.reader", str)):
+        with pytest.raises(ParamsError, match=rf"{re.escape(path)}: (not|expected) "):
+            read()
+    raw["studies"] = ["ham10000-segmentation"]
+    assert params.check(raw).studies == ("ham10000-segmentation",)
+    assert select(raw, "study.ham10000-segmentation.dataset", str) == "ham10000"
+
+
+def test_a_study_of_ones_own_alone_is_all_that_is_needed(files, raw):
+    """No list besides `studies` names it, and none of the others need be there."""
+    for path in files.glob("studies/*.yaml"):
+        path.rename(files / "mine") if path.stem == STUDY else path.unlink()
+    (files / "mine").rename(files / "studies/mine.yaml")
+    for path in files.glob("datasets/*.yaml"):
+        if path.stem != "lgg":
+            path.unlink()
+    settings = params.load(files / "params.yaml")
+    settings["studies"] = ["mine"]
+    assert params.check(settings).study["mine"] == params.check(raw).study[STUDY]
+
+
+def test_a_dotted_key_leads_to_its_file_and_back():
+    assert params.dotted("studies/lgg.yaml", "split.by") == "study.lgg.split.by"
+    assert params.dotted("datasets/lgg.yaml") == "dataset.lgg"
+    assert params.dotted("params.yaml", "training") == "training"
+
+
+# --- a command's share ---
+
+
 def test_select_hands_out_a_validated_share(raw):
     assert select(raw, "study.lgg-resnet18.split", Split) == Split(percent=(75, 10, 15), by="group", seed=0)
-    assert select(raw, "dataset.lgg", Dataset).phantom.groups == raw["dataset"]["lgg"]["phantom"]["groups"]
+    assert select(raw, "dataset.lgg", Dataset).synthetic.groups == raw["dataset"]["lgg"]["synthetic"]["groups"]
     assert select(raw, "seeds", list[int]) == [0]
 
 
@@ -577,10 +751,16 @@ def test_select_reads_nothing_but_its_share(raw):
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("trainin", r"params\.yaml: key 'trainin' is missing at the top level\. Did you mean 'training'\?"),
-        ("study.lgg-resnet81.split", r"key 'study\.lgg-resnet81\.split' is missing at study\. .*'lgg-resnet18'\?"),
-        ("training.epochs.x", r"key 'training\.epochs\.x' is missing at training\.epochs\."),
-        ("seeds.0", r"key 'seeds\.0' is missing at seeds\."),
+        ("trainin", r"^params\.yaml: key 'trainin' is missing\. Did you mean 'training'\?"),
+        (
+            "study.lgg-resnet81.split",
+            r"^unknown study 'lgg-resnet81': no file studies/lgg-resnet81\.yaml\. .*resnet18'\?",
+        ),
+        ("dataset.lgq", r"^unknown dataset 'lgq': no file datasets/lgq\.yaml\. Did you mean 'lgg'\?"),
+        ("training.epochs.x", r"^params\.yaml: key 'training\.epochs\.x' is missing in 'training\.epochs'\."),
+        ("study.lgg-resnet18.splt", r"^studies/lgg-resnet18\.yaml: key 'splt' is missing\. Did you mean 'split'\?"),
+        ("study.lgg-resnet18.split.b", rf"^{OF_STUDY}key 'split\.b' is missing in 'split'\. .*by"),
+        ("seeds.0", r"key 'seeds\.0' is missing in 'seeds'\."),
     ],
 )
 def test_select_on_a_missing_key_says_where_and_what_is_near(raw, key, message):
@@ -592,8 +772,7 @@ def test_select_names_the_whole_key_of_a_wrong_value(raw):
     raw["study"]["lgg-resnet18"]["split"]["bye"] = raw["study"]["lgg-resnet18"]["split"].pop("by")
     with pytest.raises(
         ParamsError,
-        match=r"key 'study\.lgg-resnet18\.split\.by' is missing; "
-        r"unknown key 'study\.lgg-resnet18\.split\.bye'\. Did you mean 'by'\?",
+        match=rf"^{OF_STUDY}key 'split\.by' is missing; unknown key 'split\.bye'\. Did you mean 'by'\?",
     ):
         select(raw, "study.lgg-resnet18.split", Split)
     with pytest.raises(ParamsError, match=r"^params\.yaml: training\.epochs: should be .*, not 0$"):
@@ -631,7 +810,7 @@ def test_exactly_the_students_whose_weights_do_not_sum_to_one_are_warned_of(any_
 def checked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params, list[str]]:
     """A project's root in which the committed settings were checked, what they are, and the warnings. Read only."""
     root = tmp_path_factory.mktemp("checked")
-    shutil.copy(ROOT / "params.yaml", root)
+    copy_settings(root)
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         patch.chdir(root)
@@ -652,16 +831,12 @@ def known(project: Path, checked: tuple[Path, Params, list[str]]) -> Path:
     return Path(shutil.copytree(checked[0] / ".classroom", project / ".classroom"))
 
 
-def put(project: Path, raw: dict[str, Any]) -> None:
-    (project / "params.yaml").write_text(json.dumps(raw))  # JSON is YAML
-
-
 def test_the_committed_settings_are_accepted_and_their_networks_remembered(checked, known, project, raw, monkeypatch):
     assert checked[1] == params.check(raw)
     # Asked again, it must not wait for the libraries.
     monkeypatch.setattr("classroom.networks.build.feature_channels", lambda *asked: pytest.fail(f"asked for {asked}"))
     monkeypatch.setattr("classroom.methods.make.sketch", lambda *asked: pytest.fail(f"made {asked}"))
-    put(project, raw)
+    put_settings(project, raw)
     assert check_all() == params.check(raw)
 
 
@@ -670,43 +845,64 @@ def test_the_committed_settings_give_no_warning(checked):
     assert checked[2] == []
 
 
+@pytest.mark.parametrize("key", ["grid", "tune/segmentation"])
+def test_a_search_in_a_study_that_is_not_there_is_warned_of(known, project, raw, key):
+    """A misspelt name would search nothing, and nobody would know; names of studies that were removed do no harm."""
+    put_settings(project, with_value(raw, f"{key}/studies", ["lgg-resnet81"]))
+    message = (
+        rf"params\.yaml: {key.replace('/', '.')}\.studies: 'lgg-resnet81' has no file .*nothing is searched.*resnet18"
+    )
+    with pytest.warns(UserWarning, match=message):
+        check_all()
+
+
 def compared(raw: dict[str, Any], section: str, task: str, method: str) -> dict[str, Any]:
     """The same settings with one published method to make, which is in one study."""
-    for other, of in product(("comparison", "tune"), ("classification", "segmentation")):
-        raw[other][of]["methods"] = [method] if (other, of) == (section, task) else []
+    for other in METHODS:
+        for kind, of in (("comparison", raw["comparison"]), ("tune", raw["tune"][other])):
+            of[other if kind == "comparison" else "methods"] = [method] if (kind, other) == (section, task) else []
+    for study in raw["study"].values():
+        if not raw["comparison"][study["task"]]:
+            study["reports"].pop("comparison", None)
     return raw
+
+
+STUDY_OF = {"classification": "histopathologic-resnet18", "segmentation": STUDY}
 
 
 @pytest.mark.parametrize(
     ("section", "path", "value", "message"),
     [
-        ("comparison", "classification/fitnet/tap", "layer5", r"on study histo.*'layer5'.*layer1, layer2"),
-        ("tune", "classification/fitnet/tap", "layer5", r"on study histo.*'layer5'.*layer1, layer2"),
-        ("comparison", "segmentation/emkd/high", "decoder.block.0", r"on study lgg.*'decoder\.block\.0'"),
-        ("comparison", "segmentation/skd/tap", "encoder.nothing", r"on study lgg.*does not exist"),
+        ("comparison", "classification/fitnet/tap", "layer5", r"'layer5'.*layer1, layer2"),
+        ("tune", "classification/fitnet/tap", "layer5", r"'layer5'.*layer1, layer2"),
+        ("comparison", "segmentation/emkd/high", "decoder.block.0", r"'decoder\.block\.0'"),
+        ("comparison", "segmentation/skd/tap", "encoder.nothing", r"does not exist"),
     ],
 )
 def test_a_published_method_that_cannot_be_made_is_said_before_its_teacher_trains(
     known, project, raw, section, path, value, message
 ):
     """Its job comes after the teacher's: hours later, at the paper's scale."""
-    task, method, _ = path.split("/")
-    put(project, compared(with_value(raw, f"methods/{path}", value), section, task, method))
-    with pytest.raises(ParamsError, match=rf"params\.yaml: methods\.{task}\.{method} {message}"):
+    task, method, key = path.split("/")
+    with_value(raw, f"study/{STUDY_OF[task]}/methods/{method}/options/{key}", value)
+    put_settings(project, compared(raw, section, task, method))
+    with pytest.raises(ParamsError, match=rf"^studies/{STUDY_OF[task]}\.yaml: methods\.{method}: .*{message}"):
         check_all()
 
 
 def test_images_too_small_for_a_published_method_are_said_too(known, project, raw):
-    put(project, compared(with_value(raw, "study/lgg-resnet18/image_size", 32), "comparison", "segmentation", "skd"))
-    with pytest.raises(ParamsError, match=r"methods\.segmentation\.skd on study lgg.*64×64 pixels or more, not 32×32"):
+    put_settings(
+        project, compared(with_value(raw, "study/lgg-resnet18/image_size", 32), "comparison", "segmentation", "skd")
+    )
+    with pytest.raises(ParamsError, match=rf"^{OF_STUDY}methods\.skd: .*64×64 pixels or more, not 32×32"):
         check_all()
 
 
 def test_a_network_that_is_changed_is_asked_for_again(known, project, raw):
     """Other options of an encoder that is known can be wrong too."""
     options = "study/histopathologic-resnet18/student/encoder_options"
-    put(project, with_value(raw, options, {"chanels": [8, 8, 8, 8]}))
-    with pytest.raises(ParamsError, match=r"study\.histopathologic-resnet18\.student.*chanels.* cannot be built"):
+    put_settings(project, with_value(raw, options, {"chanels": [8, 8, 8, 8]}))
+    with pytest.raises(ParamsError, match=r"^studies/histopath.*\.yaml: student.*chanels.* cannot be built"):
         check_all()
 
 
@@ -716,7 +912,7 @@ def test_notes_that_are_damaged_or_of_other_versions_are_not_believed(known, pro
     encoder = raw["study"][STUDY]["teacher"]["encoder"]
     raw = compared(raw, "comparison", "segmentation", "at")
     raw["studies"].sort(key=lambda study: study != STUDY)  # asked for first
-    (project / "params.yaml").write_text(json.dumps(raw).replace(encoder, "resnet81"))
+    put_settings(project, json.loads(json.dumps(raw).replace(encoder, "resnet81")))
     for path in known.iterdir():
         path.write_text(path.read_text().replace(encoder, "resnet81"))
     check_all()  # the notes are believed, so nobody finds that there is no such encoder
@@ -737,8 +933,8 @@ def test_notes_that_are_damaged_or_of_other_versions_are_not_believed(known, pro
     ],
 )
 def test_the_key_of_an_unknown_encoder_is_named(known, project, raw, study, encoder, near):
-    put(project, with_value(raw, f"study/{study}/teacher/encoder", encoder))
-    message = rf"params\.yaml: study\.{study}\.teacher\.encoder: unknown encoder '{encoder}'\. ?{near}"
+    put_settings(project, with_value(raw, f"study/{study}/teacher/encoder", encoder))
+    message = rf"^studies/{study}\.yaml: teacher\.encoder: unknown encoder '{encoder}'\. ?{near}"
     with pytest.raises(ParamsError, match=message):
         check_all()
 
@@ -746,9 +942,9 @@ def test_the_key_of_an_unknown_encoder_is_named(known, project, raw, study, enco
 @pytest.mark.parametrize("wrong", [None, 129])
 def test_a_teacher_whose_features_have_another_width_is_refused(known, project, raw, wrong):
     """Its message names what helps; found in training, it would cost the time until the first batch of V2."""
-    put(project, with_value(raw, "study/histopathologic-resnet18/teacher/conv6_channels", wrong))
+    put_settings(project, with_value(raw, "study/histopathologic-resnet18/teacher/conv6_channels", wrong))
     width = wrong or 4 * 128  # a bottleneck's
-    message = rf"study\.histopathologic-resnet18: .*{width} and 128 channels\. Set teacher\.conv6_channels to 128\."
+    message = rf"^studies/histopathologic-.*\.yaml: .*{width} and 128 channels\. Set teacher\.conv6_channels to 128\."
     with pytest.raises(ParamsError, match=message):
         check_all()
 
@@ -757,7 +953,7 @@ def test_the_folder_of_a_dataset_is_asked_for_until_it_is_fetched(project, raw):
     dataset = select(raw, "dataset.lgg", Dataset).model_copy(
         update={"source": "directory", "directory": "downloads/lgg"}
     )
-    with pytest.raises(ParamsError, match=r"dataset\.lgg\.directory: no such folder: downloads/lgg\. Expected"):
+    with pytest.raises(ParamsError, match=r"^datasets/lgg\.yaml: directory: no such folder: downloads/lgg\. Expected"):
         check_source("lgg", dataset)
     (project / "downloads" / "lgg").mkdir(parents=True)
     check_source("lgg", dataset)

@@ -13,15 +13,18 @@ from ruamel.yaml import YAML, YAMLError
 
 from classroom.engines.plan import Stage
 from classroom.engines.records import leaves
+from classroom.params import FOLDERS
 
 OVERLAY = "explained.yaml"
+OVERLAID = {block: folder for folder, block in FOLDERS.items()}
+"""What an overlay calls the blocks of studies and datasets."""
 
 
 def recipe(chain: Sequence[Stage], records: Sequence[Mapping[str, Any]], versions: Sequence[str]) -> dict[str, Any]:
     """`commands` that do the jobs of `chain` as `records` say that they were done; `remarks` on what those leave open.
 
     First comes the version of the code, which is one of the records' or else of `versions`, then the settings, where
-    params.yaml has others there, then every job.
+    the files have others there, then every job.
     """
     code = {path: of for record in records for path, of in record["dependencies"].items() if path.startswith("src/")}
     version, remarks = _version([*(of["code_version"] for of in records if "code_version" in of), *versions], code)
@@ -54,19 +57,26 @@ def _version(versions: Sequence[str], code: Mapping[str, str]) -> tuple[str | No
 
 
 def _others(wanted: Mapping[str, Any], version: str | None) -> dict[str, Any]:
-    """Of the settings that are wanted those that params.yaml does not have, in that version or as it is."""
-    text = _git("show", f"{version}:params.yaml") if version else Path("params.yaml").read_bytes()
-    try:
-        there = leaves(YAML(typ="safe").load(text or b"") or {})
-    except (YAMLError, AttributeError):
-        there = {}
+    """Of the settings that are wanted those that the files do not have, in that version or as they are."""
+    places = {tuple(key.split(".")[:2]) for key in wanted if key.split(".")[0] in OVERLAID}
+    files = {f"{OVERLAID[block]}/{name}.yaml": f"{block}.{name}." for block, name in places}
+    there: dict[str, Any] = {}
+    for path, prefix in {"params.yaml": "", **files}.items():
+        try:
+            text = _git("show", f"{version}:{path}") if version else Path(path).read_bytes()
+            there |= leaves(YAML(typ="safe").load(text or b"") or {}, prefix)
+        except (OSError, YAMLError, AttributeError):
+            continue
     return {key: value for key, value in wanted.items() if there.get(key) != value}
 
 
 def _yaml(settings: Mapping[str, Any]) -> str:
+    """As an overlay."""
     nested: dict[str, Any] = {}
     for key, value in settings.items():
         *above, last = key.split(".")
+        if above:
+            above[0] = OVERLAID.get(above[0], above[0])
         place = nested
         for part in above:
             place = place.setdefault(part, {})

@@ -104,14 +104,21 @@ def _locked(stage: Stage) -> Record | None:
         entry = _lock(dvc_lock.LOCK.resolve(), dvc_lock.LOCK.stat().st_mtime_ns)[stage.name]
         return {
             "command": entry["cmd"],
-            "params": {
-                dotted(file, key): value for file, of in entry.get("params", {}).items() for key, value in of.items()
-            },
+            "params": _settings(stage, entry.get("params", {})),
             "dependencies": _files(entry.get("deps", ())),
             "outputs": {out: digest for out, digest in _files(entry["outs"]).items() if Path(out) != stage.receipt},
         }
     except (OSError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _settings(stage: Stage, files: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """As a receipt has them: a file that the stage reads whole is one setting."""
+    found: dict[str, Any] = {}
+    for file, of in files.items():
+        whole = dotted(file) in stage.params
+        found |= {dotted(file): of} if whole else {dotted(file, key): value for key, value in of.items()}
+    return found
 
 
 def _files(entries: Iterable[Mapping[str, str]]) -> dict[str, str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 
 from classroom.data.labels import LABELS
-from classroom.errors import ParamsError, TrainingError
+from classroom.errors import ParamsError, TrainingError, suggestion
 from classroom.files import write_json
 from classroom.method_settings import METHODS
 from classroom.params import Dataset, Network, Params, Tuned, check, load, warn_of_sum
@@ -19,9 +20,21 @@ def check_all(path: Path = Path("params.yaml")) -> Params:
 
     Raises ParamsError.
 
-    Warns of students' weights that do not sum to 1.
+    Warns of students' weights that do not sum to 1, and of searches in a study that is not there.
     """
-    params = check(load(path), path)
+    raw = load(path)
+    params = check(raw, path)
+    for key, names in [
+        ("grid.studies", params.grid.studies),
+        *((f"tune.{task}.studies", getattr(params.tune, task).studies) for task in METHODS),
+    ]:
+        for name in names:
+            if name not in raw["study"]:
+                warnings.warn(
+                    f"{path}: {key}: '{name}' has no file studies/{name}.yaml, so nothing is searched there."
+                    f"{suggestion(name, raw['study'])}",
+                    stacklevel=2,
+                )
     _check_networks(params)
     _check_methods(params)
     for study in params.studies:

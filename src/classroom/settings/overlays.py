@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from classroom.errors import ParamsError, suggestion
 from classroom.files import write_text
-from classroom.params import FOLDERS, check, load, read
+from classroom.params import FOLDERS, NAME, check, load, read, refuse_older_layout
 
 RESPLIT = "-resplit"
 """What the name of a resplit study, and those of its reports, end with."""
@@ -63,7 +63,7 @@ def resplit(study: str, params: Path = Path("params.yaml")) -> list[str]:
     The report that shows both is `<table>-splits`. Returns the keys that changed. Raises ParamsError for an unknown
     study, or one that has been resplit.
     """
-    files = _Files(params)
+    files = _valid_files(params)
     if study not in files.studies:
         raise ParamsError(f"unknown study '{study}'.{suggestion(study, files.studies)}")
     name = study + RESPLIT
@@ -80,15 +80,24 @@ def resplit(study: str, params: Path = Path("params.yaml")) -> list[str]:
 
 
 def _apply(overlay: Path, params: Path, new_files: bool) -> list[str]:
-    read(overlay)  # for its errors
+    refuse_older_layout(read(overlay), overlay)
     values = YAML().load(overlay.read_text())
-    files = _Files(params)
+    files = _valid_files(params)
     if not new_files:
-        for block in FOLDERS:
-            if isinstance(values.get(block), Mapping):
-                values[block] = {name: of for name, of in values[block].items() if name in files.documents[block]}
-    files.merge(values)
+        for folder in FOLDERS:
+            if isinstance(values.get(folder), Mapping):
+                values[folder] = {name: of for name, of in values[folder].items() if name in files.documents[folder]}
+    try:
+        files.merge(values)
+    except ParamsError as error:
+        raise ParamsError(f"{overlay}: {error}") from None
     return files.write(overlay)
+
+
+def _valid_files(params: Path) -> _Files:
+    """Those that are valid before the change, so that a mistake afterwards is the overlay's."""
+    check(load(params), params)
+    return _Files(params)
 
 
 class _Files:
@@ -96,15 +105,17 @@ class _Files:
 
     def __init__(self, params: Path) -> None:
         self.params, self.root = params, params.parent
-        check(load(params), params)
+        self.settings = load(params)
         self.yaml = _yaml()
-        self.texts = {params: params.read_text()}
-        self.main = self.yaml.load(self.texts[params])
-        self.documents: dict[str, dict[str, Any]] = {}
-        for folder in FOLDERS:
-            paths = {path.stem: path for path in sorted((self.root / folder).glob("*.yaml"))}
-            self.texts |= {path: path.read_text() for path in paths.values()}
-            self.documents[folder] = {name: self.yaml.load(self.texts[path]) for name, path in paths.items()}
+        self.main = self.yaml.load(params.read_text())
+        self.documents = {
+            folder: {
+                name: self.yaml.load((self.root / folder / f"{name}.yaml").read_text())
+                for name, content in self.settings[block].items()
+                if not isinstance(content, ParamsError)  # of a study that is not in force
+            }
+            for folder, block in FOLDERS.items()
+        }
         self.changed: dict[Path, list[str]] = {}
 
     @property
@@ -120,17 +131,24 @@ class _Files:
             else:
                 _merge(self.main, {key: value}, "", self.changed.setdefault(self.params, []))
         for name, study in self.studies.items():  # it follows the study that it repeats, to another scale for instance
-            resplit = study.get("resplit") if isinstance(study, Mapping) else None
-            if resplit and resplit["of"] in self.studies:
-                self._merge_file("studies", name, _shared(self.studies[resplit["of"]]))
+            resplit = study.get("resplit")
+            of = str(resplit.get("of")) if isinstance(resplit, Mapping) else ""
+            if of in self.studies and of != name:
+                self._merge_file("studies", name, _shared(self.studies[of]))
 
     def _merge_file(self, folder: str, name: str, values: Any) -> None:
         path, documents = self.root / folder / f"{name}.yaml", self.documents[folder]
-        if name in documents and isinstance(documents[name], Mapping) and isinstance(values, Mapping):
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise ParamsError(f"{folder}: a name is lower-case letters, digits, '-' and '_', not {name!r}")
+        if not isinstance(values, Mapping):
+            raise ParamsError(f"{folder}.{name}: should be a mapping, not {values!r}")
+        if isinstance(unreadable := self.settings[FOLDERS[folder]].get(name), ParamsError):
+            raise unreadable
+        if name in documents:
             _merge(documents[name], values, "", self.changed.setdefault(path, []))
             return
         documents[name] = values
-        self.changed[path] = list(values) if isinstance(values, Mapping) else [""]
+        self.changed[path] = list(values)
         if folder == "studies" and name not in self.main["studies"]:
             self.main["studies"].append(name)
             self.changed.setdefault(self.params, []).append("studies")
@@ -142,9 +160,9 @@ class _Files:
             check(self._settings(texts), self.params)
         except ParamsError as error:
             raise error if source == self.params else ParamsError(f"{source}: {error}") from None
-        for path, text in texts.items():
+        for path in sorted(texts, key=lambda path: path == self.params):  # a study that it names has its file by then
             path.parent.mkdir(exist_ok=True)
-            write_text(path, text)
+            write_text(path, texts[path])
         return [
             key if path == self.params else f"{path.relative_to(self.root)}: {key}"
             for path, keys in self.changed.items()
@@ -158,10 +176,15 @@ class _Files:
         return text.getvalue()
 
     def _settings(self, texts: Mapping[Path, str]) -> dict[str, Any]:
-        safe, texts = YAML(typ="safe"), self.texts | texts
-        settings = safe.load(texts.pop(self.params))
-        for folder, block in FOLDERS.items():
-            settings[block] = {p.stem: safe.load(text) for p, text in texts.items() if p.parent.name == folder}
+        """Those of all files, once these `texts` are written."""
+        settings = {key: value for key, value in self.settings.items() if key not in FOLDERS.values()}
+        settings |= {block: dict(self.settings[block]) for block in FOLDERS.values()}
+        safe = YAML(typ="safe")
+        for path, text in texts.items():
+            if path == self.params:
+                settings |= safe.load(text)
+            else:
+                settings[FOLDERS[path.parent.name]][path.stem] = safe.load(text)
         return settings
 
 
@@ -180,7 +203,8 @@ def _yaml() -> YAML:
 def _shared(study: Mapping[str, Any]) -> dict[str, Any]:
     """What a resplit study has in common with `study`, and the other way to split."""
     values = {key: copy.deepcopy(value) for key, value in study.items() if key not in ("reports", "resplit")}
-    values["split"]["by"] = {"image": "group", "group": "image"}[study["split"]["by"]]
+    if isinstance(split := values.get("split"), dict):
+        split["by"] = {"image": "group", "group": "image"}.get(str(split.get("by")), split.get("by"))
     return values
 
 

@@ -16,7 +16,8 @@ import yaml
 
 from classroom.errors import ParamsError
 from classroom.files import write_text
-from classroom.params import METHODS, Params
+from classroom.method_settings import METHODS
+from classroom.params import Params
 
 PLAN = Path("workflow/plan.yaml")
 

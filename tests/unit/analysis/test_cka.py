@@ -515,7 +515,7 @@ class Left(NamedTuple):
 def left_of(data: Path, folder: Path, *methods: str) -> Left:
     """The runs of `methods`; the first is `teacher` where others need its weights."""
     raw = shrink(params.load(ROOT / "params.yaml"))
-    raw["method_weights"][CLASSES_STUDY] = raw["method_weights"]["histopathologic-resnet18"]  # of simkd
+    raw["study"][CLASSES_STUDY]["methods"] = raw["study"]["histopathologic-resnet18"]["methods"]  # simkd among them
     weights = folder / "teacher" / "weights.safetensors"
     return Left(folder, {name: run_of(name, raw, data, folder / name, weights) for name in methods})
 

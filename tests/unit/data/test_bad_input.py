@@ -20,11 +20,11 @@ from classroom.data import sources
 from classroom.data.prepare import prepare
 from classroom.data.synthetic import GENERATORS
 from classroom.errors import DataError
-from classroom.params import Dataset, Phantom
+from classroom.params import Dataset, Synthetic
 from support.finished import classroom
-from support.studies import ROOT
+from support.studies import copy_settings
 
-TINY = Phantom(groups=2, images_per_group=3, size=32, seed=0)
+TINY = Synthetic(groups=2, images_per_group=3, size=32, seed=0)
 CASE = "kaggle_3m/SYNTHETIC_0001"
 IMAGE = f"{CASE}/SYNTHETIC_0001_2.tif"
 MASK = f"{CASE}/SYNTHETIC_0001_2_mask.tif"
@@ -291,7 +291,7 @@ def test_a_missing_folder_is_named_with_its_key(tmp_path, kind):
     if kind == "a file":
         folder.write_text("an archive, perhaps")
     target = tmp_path / "data" / "lgg"
-    message = rf"^params\.yaml: dataset\.lgg\.directory: no such folder: {re.escape(str(folder))}\. Expected the folder"
+    message = rf"^datasets/lgg\.yaml: directory: no such folder: {re.escape(str(folder))}\. Expected the folder"
     with pytest.raises(DataError, match=message):
         fetch(folder, target)
     assert list(target.parent.iterdir()) == []
@@ -533,24 +533,23 @@ def project(tmp_path: Path) -> Path:
     """A project's root with nothing but the committed settings, free to edit."""
     root = tmp_path / "project"
     root.mkdir()
-    shutil.copy(ROOT / "params.yaml", root)
+    copy_settings(root)
     return root
 
 
-def edit(before: str, after: str) -> Callable[[Path], None]:
-    """Replaces text in params.yaml, once."""
+def edit(path: str, before: str, after: str) -> Callable[[Path], None]:
+    """Replaces text in a file of settings."""
 
     def change(project: Path) -> None:
-        text = (project / "params.yaml").read_text()
-        assert before in text  # or the case would test nothing
-        (project / "params.yaml").write_text(text.replace(before, after, 1))
+        text = (project / path).read_text()
+        assert text.count(before) == 1, before  # or the case would test nothing
+        (project / path).write_text(text.replace(before, after))
 
     return change
 
 
-LGG = "mateuszbuda/lgg-mri-segmentation]\n    "
-"""What comes before the synthetic images of LGG in params.yaml, so that those of no other dataset are edited."""
-missing_directory = edit("reader: lgg\n    source: phantom", "reader: lgg\n    source: directory")
+LGG = "datasets/lgg.yaml"
+missing_directory = edit(LGG, "source: synthetic\n", "source: directory\n")
 
 
 def damaged_image(project: Path) -> None:
@@ -577,19 +576,19 @@ COMMANDS = {
     # name: (command, what is done to the project before, what the command says)
     "misspelt key": (
         "fetch lgg",
-        edit(f"{LGG}phantom: {{groups:", f"{LGG}phantom: {{group:"),
-        r"params\.yaml: key 'dataset\.lgg\.phantom\.groups' is missing; "
-        r"unknown key 'dataset\.lgg\.phantom\.group'\. Did you mean 'groups'\?",
+        edit(LGG, "synthetic: {groups:", "synthetic: {group:"),
+        r"datasets/lgg\.yaml: key 'synthetic\.groups' is missing; "
+        r"unknown key 'synthetic\.group'\. Did you mean 'groups'\?",
     ),
     "unknown dataset": (
         "fetch lgq",
         nothing,
-        r"params\.yaml: key 'dataset\.lgq' is missing at dataset\. Did you mean 'lgg'\?",
+        r"unknown dataset 'lgq': no file datasets/lgq\.yaml\. Did you mean 'lgg'\?",
     ),
     "no such directory": (
         "fetch lgg",
         missing_directory,
-        r"params\.yaml: dataset\.lgg\.directory: no such folder: data/downloads/lgg\. Expected .*",
+        r"datasets/lgg\.yaml: directory: no such folder: data/downloads/lgg\. Expected .*",
     ),
     "damaged image": (
         "fetch lgg",
@@ -624,13 +623,13 @@ COMMANDS = {
     ),
     "value of another type": (
         "check",
-        edit("encoder: tu-resnet50", "encoder: [tu-resnet50]"),
-        r"params\.yaml: study\.lgg-resnet18\.teacher\.encoder: should be a valid string, not \['tu-resnet50'\]",
+        edit("studies/lgg-resnet18.yaml", "encoder: tu-resnet50", "encoder: [tu-resnet50]"),
+        r"studies/lgg-resnet18\.yaml: teacher\.encoder: should be a valid string, not \['tu-resnet50'\]",
     ),
     "table of an unknown study": (
         "table lgg-resnet81 variants",
         nothing,
-        r"params\.yaml: key 'study\.lgg-resnet81\.tables\.variants' is missing at study\. Did you mean 'lgg-resnet18.*",
+        r"unknown study 'lgg-resnet81': no file studies/lgg-resnet81\.yaml\. Did you mean 'lgg-resnet18'\?",
     ),
 }
 
@@ -656,6 +655,6 @@ def test_the_installed_command_shows_no_traceback_and_fails(project):
 
 
 def test_a_command_that_can_run_says_what_it_made(project):
-    edit(f"{LGG}phantom: {{groups: 60, images_per_group: 5", f"{LGG}phantom: {{groups: 2, images_per_group: 1")(project)
-    assert classroom("classroom fetch lgg", project) == (0, "data/raw/lgg: 2 images, all valid (phantom)\n", "")
+    edit(LGG, "groups: 60, images_per_group: 5", "groups: 2, images_per_group: 1")(project)
+    assert classroom("classroom fetch lgg", project) == (0, "data/raw/lgg: 2 images, all valid (synthetic)\n", "")
     assert len(list((project / "data" / "raw" / "lgg").rglob("*.tif"))) == 4

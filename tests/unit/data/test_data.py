@@ -25,7 +25,7 @@ from classroom.data.labels import LABELS
 from classroom.data.readers import ham10000, histopathologic, isic2017, lgg, reader
 from classroom.data.subset import draw
 from classroom.errors import DataError
-from classroom.params import Augmentation, Dataset, Phantom
+from classroom.params import Augmentation, Dataset, Synthetic
 from support.studies import REAL_IMAGES
 
 CPU = torch.device("cpu")
@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 
 def drawn(folder: Path, name: str = "lgg", groups: int = 2, images: int = 2, size: int = 32, seed: int = 0) -> Path:
     """Synthetic images for the reader `name`, in `folder`."""
-    settings = Phantom(groups=groups, images_per_group=images, size=size, seed=seed)
+    settings = Synthetic(groups=groups, images_per_group=images, size=size, seed=seed)
     synthetic.GENERATORS[name](folder, settings)
     return folder
 
@@ -58,7 +58,7 @@ def dataset(source: str, directory: Path | str = "nowhere", reader: str = "lgg",
         source=source,
         directory=str(directory),
         kaggle=("mateuszbuda/lgg-mri-segmentation",),
-        phantom=Phantom(groups=2, images_per_group=3, size=32, seed=0),
+        synthetic=Synthetic(groups=2, images_per_group=3, size=32, seed=0),
         full_size=1,
         **changes,
     )
@@ -104,8 +104,8 @@ def test_synthetic_images_of_any_size_pass_for_the_original(tmp_path_factory, na
     folder = tmp_path_factory.mktemp("synthetic")
     settings = Dataset(
         reader=name,
-        source="phantom",
-        phantom=Phantom(groups=groups, images_per_group=images, size=size, seed=seed),
+        source="synthetic",
+        synthetic=Synthetic(groups=groups, images_per_group=images, size=size, seed=seed),
         full_size=1,
     )
     count = sources.fetch(name, settings, folder / "raw")
@@ -117,10 +117,8 @@ def test_synthetic_images_of_any_size_pass_for_the_original(tmp_path_factory, na
 
 
 def test_a_reader_without_synthetic_images_says_which_have_some(tmp_path):
-    with pytest.raises(
-        DataError, match=r"^params\.yaml: dataset\.skin\.source: the reader 'isic2017' has no synthetic images"
-    ):
-        sources.fetch("skin", dataset("phantom", reader="isic2017"), tmp_path / "raw")
+    with pytest.raises(DataError, match=r"^datasets/skin\.yaml: source: the reader 'isic2017' has no synthetic images"):
+        sources.fetch("skin", dataset("synthetic", reader="isic2017"), tmp_path / "raw")
 
 
 # --- synthetic images of LGG ---
@@ -485,14 +483,14 @@ def test_a_folder_may_be_given_relative_to_the_home_folder(tmp_path, monkeypatch
 def test_fetching_again_replaces_what_was_there(tmp_path):
     """Patients of an earlier source must not stay among those of the new one."""
     target = tmp_path / "raw"
-    sources.fetch("lgg", dataset("phantom"), target)
+    sources.fetch("lgg", dataset("synthetic"), target)
     origin = drawn(tmp_path / "download", groups=1, images=1, seed=9)
     assert sources.fetch("lgg", dataset("directory", origin), target) == 1
     assert originals_of(target) == files_of(origin)
 
 
 def test_synthetic_images_are_fetched_as_the_settings_say(tmp_path):
-    assert sources.fetch("lgg", dataset("phantom"), tmp_path / "raw") == 6
+    assert sources.fetch("lgg", dataset("synthetic"), tmp_path / "raw") == 6
     assert originals_of(tmp_path / "raw") == files_of(drawn(tmp_path / "expected", groups=2, images=3))
     assert json.loads((tmp_path / "raw" / "about.json").read_text())["synthetic"] is True
 
@@ -522,7 +520,7 @@ def test_a_subset_has_as_many_of_each_class_or_is_refused_by_the_class_that_lack
     wanted = {label: subset // 3 + (number < subset % 3) for number, label in enumerate("abc")}
     lacking = [label for label in "abc" if have[label] < wanted[label]]
     if lacking:
-        with pytest.raises(DataError, match=rf"^params\.yaml: dataset\.mine\.subset: .*'{lacking[0]}'.* null for all"):
+        with pytest.raises(DataError, match=rf"^datasets/mine\.yaml: subset: .*'{lacking[0]}'.* null for all"):
             draw(labels, "abc", subset, seed, "mine")
         return
     drawn = draw(labels, "abc", subset, seed, "mine")
@@ -554,9 +552,9 @@ def test_a_subset_that_cannot_be_drawn_is_said_before_anything_is_copied(tmp_pat
     ):
         sources.fetch("hist", dataset("directory", origin, "histopathologic", subset=6), tmp_path / "raw")
     with pytest.raises(
-        DataError, match=r"dataset\.lgg\.subset: .*the reader 'lgg' has no classes\. Set subset to null"
+        DataError, match=r"datasets/lgg\.yaml: subset: .*the reader 'lgg' has no classes\. Set subset to null"
     ):
-        sources.fetch("lgg", dataset("phantom", subset=2), tmp_path / "raw")
+        sources.fetch("lgg", dataset("synthetic", subset=2), tmp_path / "raw")
     assert not (tmp_path / "raw").exists()
 
 
@@ -689,7 +687,7 @@ def test_the_digest_is_of_the_original_pixels_alone(tmp_path):
     assert (after != before).tolist() == [False, False, True, False]
 
 
-@pytest.mark.parametrize(("source", "synthetic"), [("phantom", True), ("directory", False)])
+@pytest.mark.parametrize(("source", "synthetic"), [("synthetic", True), ("directory", False)])
 def test_the_description_counts_the_data_and_says_whether_they_are_synthetic(tmp_path, source, synthetic):
     """Every table states it: a result on synthetic images must never pass for one on patients."""
     origin, raw = drawn(tmp_path / "origin", groups=2, images=3), tmp_path / "raw"

@@ -27,7 +27,7 @@ import tifffile
 
 from classroom.data import archives, download, pcam, sources, synthetic
 from classroom.errors import ClassroomError, DataError
-from classroom.params import Dataset, Download, Phantom
+from classroom.params import Dataset, Download, Synthetic
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 """Larger than what a socket holds back, so that a transfer can be cut off in the middle."""
@@ -560,7 +560,7 @@ def test_a_disk_that_fills_up_while_unpacking_leaves_nothing_half(tmp_path, monk
 
 
 def synthetic_archive(folder: Path, reader: str, groups: int = 4, images: int = 2) -> bytes:
-    settings = Phantom(groups=groups, images_per_group=images, size=32, seed=0)
+    settings = Synthetic(groups=groups, images_per_group=images, size=32, seed=0)
     synthetic.GENERATORS[reader](folder, settings)
     return zipped({str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()})
 
@@ -593,7 +593,7 @@ def test_images_and_masks_may_come_in_different_archives(server, tmp_path):
 def test_a_failed_download_names_the_setting(server, tmp_path, path, said):
     good = web(server, "/lgg.zip", synthetic_archive(tmp_path / "made", "lgg"))
     files = (good, Download(url=server.url + path, checksum=md5(b"")))
-    message = rf"^params\.yaml: dataset\.lgg\.download\[1\]: {server.url}{path}: {said}"
+    message = rf"^datasets/lgg\.yaml: download\[1\]: {server.url}{path}: {said}"
     with pytest.raises(DataError, match=message):
         sources.fetch("lgg", dataset("lgg", "download", download=files), tmp_path / "raw", tmp_path / "downloads")
     assert not (tmp_path / "raw").exists()
@@ -671,9 +671,7 @@ def test_a_subset_of_pcam_is_balanced_without_doubles_and_drawn_by_its_seed(tmp_
         assert {path.stem for path in (tmp_path / str(number) / "train").iterdir()} == set(table.id)
         ids.append(set(table.id))
     assert ids[1] == ids[2] != ids[3]
-    with pytest.raises(
-        DataError, match=r"^params\.yaml: dataset\.pcam\.subset: 40 images .*20 of 'negative', .*are 19"
-    ):
+    with pytest.raises(DataError, match=r"^datasets/pcam\.yaml: subset: 40 images .*20 of 'negative', .*are 19"):
         pcam.convert(patches, 40, 0, "pcam", tmp_path / "too-many")
 
 
@@ -797,7 +795,7 @@ def test_a_competitions_data_are_fetched_as_such(kaggle, tmp_path):
 def test_a_competition_that_refuses_says_where_its_rules_are(kaggle, tmp_path):
     kaggle["competition hcd"] = PermissionError("403 Client Error.\n\nYou don't have permission")
     message = (
-        r"^params\.yaml: dataset\.hcd\.kaggle: 'competitions/hcd' could not be fetched from Kaggle "
+        r"^datasets/hcd\.yaml: kaggle: 'competitions/hcd' could not be fetched from Kaggle "
         r"\(403 Client Error\. You don't have permission\)\. Check the network and your Kaggle token, accept the "
         r"competition's rules at https://www\.kaggle\.com/competitions/hcd/rules, or download it by hand and set "
         r"source to 'directory'\.$"

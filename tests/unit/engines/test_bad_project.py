@@ -27,6 +27,7 @@ PWNED = "pwned"
 """The file that hostile input would leave in the project, could it run a command."""
 CALL = f"!!python/object/apply:os.system ['touch {PWNED}']"
 PREPARED, RUN = f"data/prepared/{STUDY}", f"runs/{STUDY}/ml-v3/seed-0"
+OF_STUDY = f"studies/{STUDY}.yaml"
 TEACHER = f"runs/{STUDY}/teacher/seed-0/weights.safetensors"
 CHECKPOINT = f"checkpoints/{RUN}/newest.pt"
 TRAIN, OFFLINE = f"train {STUDY} ml-v3 --seed 0", f"train {STUDY} kd_off-v1 --seed 0"
@@ -107,7 +108,7 @@ def bomb(kind: str) -> str:
         "merge": ("{a: 1}", lambda name: "{<<: [" + ", ".join([name] * 9) + "]}"),
     }[kind]
     lines = [f"  b0: &b0 {first}"] + [f"  b{i}: &b{i} {level(f'*b{i - 1}')}" for i in range(1, 10)]
-    return "\n".join(["twins:", *lines, ""])
+    return "\n".join(["grid:", *lines, ""])
 
 
 def made_anew(made: str, path: str) -> str:
@@ -135,7 +136,7 @@ PARAMS = {
     ),
     "bomb of lists": (put("params.yaml", bomb("list")), r"expected settings, found more .*"),
     "bomb of merges": (put("params.yaml", bomb("merge")), r"expected settings, found more than 100,000 values.*"),
-    "an alias to itself": (put("params.yaml", "twins: &a [*a]\n"), r"expected settings, found more than 100,000 .*"),
+    "an alias to itself": (put("params.yaml", "grid: &a [*a]\n"), r"expected settings, found more than 100,000 .*"),
     "nested without end": (put("params.yaml", "a: " + "[" * 1500), r"not valid YAML: brackets nested too deeply\. .*"),
     "a number of 5000 digits": (put("params.yaml", f"a: {'9' * 5000}\n"), r"not valid YAML: Exceeds the limit .*"),
     "unknown key": (
@@ -146,7 +147,17 @@ PARAMS = {
         added("params.yaml", '"a\\nb\\e[2J": 1\n'), r"unknown key 'a\\nb\\x1b\[2J'\. Known: .*",
     ),
     "a number as a key": (added("params.yaml", "7: 1\n"), r"7: Keys should be strings.*"),
-    "everything missing": (put("params.yaml", "scale: demo\n"), r"key 'seeds' is missing; .*; and \d+ more mistakes"),
+    "everything missing": (
+        put("params.yaml", "scale: demo\n"), r"key 'seeds' is missing; .*; key 'training' is missing",
+    ),
+    "mistakes without end": (
+        put("params.yaml", "".join(f"key{n}: 1\n" for n in range(99))),
+        r"key 'scale' is missing; .*; and \d+ more mistakes",
+    ),
+    "of the older layout": (
+        added("params.yaml", "study: {}\n"),
+        r"'study' is of an older layout\. Move each study into a file of its own, studies/<name>\.yaml; .*",
+    ),
     "a value without end": (
         edited("params.yaml", "scale: demo", f"scale: {'x' * 10_000}"), r"scale: should be .{,200}",
     ),
@@ -158,26 +169,47 @@ PARAMS = {
         edited("params.yaml", "seeds:\n- 0", "seeds:\n- 1000000000"),
         r"seeds\.0: should be less than or equal to 999999999, not 1000000000",
     ),
-    "a name that climbs out": (
-        edited("params.yaml", "variants: table4", "variants: ../table4"),
-        r"study\..*tables\.variants: a name is lower-case letters.*not '\.\./table4'",
-    ),
-    "a name that is HTML": (
-        edited("params.yaml", "variants: table4", "variants: <script>alert(1)</script>"),
-        r"study\..*tables\.variants: a name is lower-case letters.*",
-    ),
 }  # fmt: skip
 
 SETTINGS = {
     # name: (what is done to the project, command, what it says)
+    "study: without its file": (
+        gone(OF_STUDY), "check", rf"params\.yaml: studies: '{STUDY}' has no file {OF_STUDY}\. Known: .*",
+    ),
+    "study: cut off": (put(OF_STUDY, "dataset: [lgg"), "check", rf"{OF_STUDY}: not valid YAML: .*"),
+    "study: a folder": (folder(OF_STUDY), "check", rf"{OF_STUDY}: cannot be read \(Is a directory\)\. .*"),
+    "study: Python's tag": (added(OF_STUDY, f"a: {CALL}\n"), "check", rf"{OF_STUDY}: not valid YAML: .*os\.system.*"),
+    "study: bomb": (
+        put(OF_STUDY, bomb("list")), "check", rf"{OF_STUDY}: expected settings, found more than 100,000 .*",
+    ),
+    "study: unknown key": (
+        added(OF_STUDY, "tsak: 1\n"), "check", rf"{OF_STUDY}: unknown key 'tsak'\. Did you mean 'task'\?",
+    ),
+    "study: a report that climbs out": (
+        edited(OF_STUDY, "variants: table4", "variants: ../table4"), "check",
+        rf"{OF_STUDY}: reports\.variants: a name is lower-case letters.*not '\.\./table4'",
+    ),
+    "study: a report that is HTML": (
+        edited(OF_STUDY, "variants: table4", "variants: <script>alert(1)</script>"), "check",
+        rf"{OF_STUDY}: reports\.variants: a name is lower-case letters.*",
+    ),
+    "study: a dataset without its file": (
+        gone("datasets/lgg.yaml"), "check", rf"{OF_STUDY}: dataset: 'lgg' has no file datasets/lgg\.yaml\. Known: .*",
+    ),
+    "study: a job whose file is cut off": (put(OF_STUDY, "dataset: [lgg"), TRAIN, rf"{OF_STUDY}: not valid YAML: .*"),
+    "use: unknown": (
+        nothing, "use lgg-resnet81",
+        rf"params\.yaml: studies: 'lgg-resnet81' has no file .*\. Did you mean '{STUDY}'\?",
+    ),
+    "resplit: unknown": (nothing, "resplit lgg-resnet81", rf"unknown study 'lgg-resnet81'\. Did you mean '{STUDY}'\?"),
     "scale: unknown": (nothing, "scale huge", r"unknown scale 'huge'\. Known: demo, paper, small\."),
     "scale: cut off": (
-        put("scales/small.yaml", "scale: small\nstudy: {lgg-resnet18: {"), "scale small",
+        put("scales/small.yaml", "scale: small\nstudies: {lgg-resnet18: {"), "scale small",
         r"scales/small\.yaml: not valid .*",
     ),
     "scale: sections of a wrong kind": (
-        put("scales/small.yaml", "study: 5\ntune: 4\n"), "scale small",
-        r"scales/small\.yaml: tune: .*; study: .* not 5",
+        put("scales/small.yaml", "studies: 5\ntune: 4\n"), "scale small",
+        r"scales/small\.yaml: params\.yaml: studies: .* not 5; tune: .* not 4",
     ),
     "overlay: none": (nothing, "overlay nowhere.yaml", r"nowhere\.yaml: no such file\. .*"),
     "overlay: a folder": (nothing, "overlay docs", r"docs: cannot be read \(Is a directory\)\. .*"),
@@ -186,11 +218,19 @@ SETTINGS = {
     ),
     "overlay: bomb": (put("o.yaml", bomb("list")), "overlay o.yaml", r"o\.yaml: expected settings, found more than .*"),
     "overlay: a study that is a number": (
-        put("o.yaml", "study: {new: 3}\n"), "overlay o.yaml", r"o\.yaml: study\.new: .* not 3",
+        put("o.yaml", "studies: {new: 3}\n"), "overlay o.yaml", r"o\.yaml: studies\.new: .* not 3",
     ),
-    "overlay: tables that are a number": (
-        put("o.yaml", f"study: {{{STUDY}: {{tables: 3}}}}\n"), "overlay o.yaml",
-        rf"o\.yaml: study\.{STUDY}\.tables: .* not 3",
+    "overlay: reports that are a number": (
+        put("o.yaml", f"studies: {{{STUDY}: {{reports: 3}}}}\n"), "overlay o.yaml",
+        rf"o\.yaml: {OF_STUDY}: reports: .* not 3",
+    ),
+    "overlay: a name that climbs out": (
+        put("o.yaml", "studies: {../new: {task: segmentation}}\n"), "overlay o.yaml",
+        r"o\.yaml: studies: a name is lower-case letters.*not '\.\./new'",
+    ),
+    "overlay: of the older layout": (
+        put("o.yaml", "study: {new: {task: segmentation}}\n"), "overlay o.yaml",
+        r"o\.yaml: 'study' is of an older layout\. .* in an overlay, below 'studies'\. .*",
     ),
     "graph: dvc.yaml cut off": (
         put("dvc.yaml", "stages: ["), PREPARE,
@@ -203,8 +243,8 @@ SETTINGS = {
         put("dvc.yaml", b"\xff"), PREPARE, r"dvc\.yaml cannot be resolved: .*not valid utf-8.*",
     ),
     "graph: dvc.yaml names no setting": (
-        edited("dvc.yaml", "${studies}", "${studdies}"), PREPARE,
-        r"dvc\.yaml cannot be resolved: .*Could not find 'studdies'.*",
+        edited("dvc.yaml", "${plan.studies}", "${plan.studdies}"), PREPARE,
+        r"dvc\.yaml cannot be resolved: .*Could not find 'plan\.studdies'.*",
     ),
     "graph: none": (gone("dvc.yaml"), "reconcile", r"dvc\.yaml: no such file\. Run this in the project's root\."),
     "graph: dvc.lock with a conflict": (
@@ -270,8 +310,8 @@ ARTEFACTS = {
     "results: none": (gone(VARIANT), TABLE, rf"{VARIANT}: cannot be read .*Run `classroom evaluate` for it again\."),
     "results: a better number": (edited(VARIANT, '"iou": 0.', '"iou": 0.9'), TABLE, made_anew(EVALUATE, VARIANT)),
     "results: of published methods": (
-        put(f"results/comparison/{STUDY}.json", "{}"), "comparison table10",
-        made_anew(f"compare {STUDY}", f"results/comparison/{STUDY}.json"),
+        put(f"results/comparison/table10/{STUDY}.json", "{}"), "comparison table10",
+        made_anew(f"compare {STUDY}", f"results/comparison/table10/{STUDY}.json"),
     ),
     "results: costs of a study that left": (
         put("results/costs/variants/gone/ml-v3.json", '{"study": "gone", "method": "ml-v3", "seeds": {}}'), "cost",
@@ -333,13 +373,13 @@ COMMAND_LINES = {
     "method: unknown": (f"train {STUDY} kd_mll-v3 --seed 0", r"unknown method 'kd_mll-v3'\. Did you mean 'kd_ml-v3'\?"),
     "study: unknown": (
         "train lgg-resnet81 ml-v3 --seed 0",
-        rf"params\.yaml: key 'study\.lgg-resnet81.*' is missing .*Did you mean '{STUDY}'\?",
+        rf"unknown study 'lgg-resnet81': no file studies/lgg-resnet81\.yaml\. Did you mean '{STUDY}'\?",
     ),
-    "study: climbs out": (
-        "train ../../etc ml-v3 --seed 0", r"params\.yaml: key 'study\.\.\./\.\./etc.*' is missing .*",
+    "study: climbs out": ("train ../../etc ml-v3 --seed 0", r"unknown study '.*': no file .*\. Known: .*"),
+    "study: nothing": ("train '' ml-v3 --seed 0", r"unknown study '': no file .*\. Known: .*"),
+    "study: breaks the line": (
+        "train 'a\nb' ml-v3 --seed 0", r"unknown study 'a\\nb': no file studies/a\\nb\.yaml\. .*",
     ),
-    "study: nothing": ("train '' ml-v3 --seed 0", r"params\.yaml: key 'study\..*' is missing at study\. Known: .*"),
-    "study: breaks the line": ("train 'a\nb' ml-v3 --seed 0", r"params\.yaml: key 'study\.a\\nb.*' is missing .*"),
     "point: no numbers": (f"{TRAIN} --point 0.1,x", r"--point 0\.1,x: expected three numbers from 0 to 1, such as .*"),
     "point: not a number": (
         f"{TRAIN} --point nan,nan,nan", r"--point nan,nan,nan: expected three numbers from 0 to 1.*",
@@ -360,7 +400,7 @@ COMMAND_LINES = {
     "job: unknown table": ("comparison table11", NO_JOB.format("comparison table11", "Did you mean '.* table10'.*")),
     "job: unknown baselines": ("baselines table3", NO_JOB.format("baselines table3", "Did you mean '.* table2'.*")),
     "job: none of its kind": (
-        "picture figure99", NO_JOB.format("picture figure99", "params.yaml asks for none of this.*"),
+        f"picture {STUDY} figure99", NO_JOB.format(f"picture {STUDY} figure99", "params.yaml asks for none of this.*"),
     ),
 }  # fmt: skip
 
@@ -427,6 +467,16 @@ def test_arrays_without_receipts_are_judged_by_what_is_in_them(project: Path, ca
 def test_a_bad_command_line_is_named_in_one_paragraph(project: Path, case: str) -> None:
     command, said = COMMAND_LINES[case]
     refused(project, command, said)
+
+
+@pytest.mark.parametrize("content", ["dataset: [lgg", "- lgg\n", "task: nonsense\n", b"\xff"])
+def test_a_broken_file_of_a_study_that_is_not_in_force_disturbs_nobody(project: Path, content: str | bytes) -> None:
+    """One study may be edited while another one runs."""
+    put("studies/lgg-mobilenet.yaml", content)(project)
+    for command in ("check", EVALUATE, "scale demo", f"use {STUDY}"):
+        done = classroom(f"classroom {command}", project)
+        assert (done.code, done.error) == (0, ""), command
+    refused(project, "use lgg-mobilenet", r"studies/lgg-mobilenet\.yaml: .*")
 
 
 # What else hostile or damaged input must not do -----------------------------------------------------------------------

@@ -166,7 +166,7 @@ def test_a_number_is_led_back_to_all_that_it_stands_on(finished_project: Path, w
         for path, digest in (run["made_from"] | run["made"]).items():
             assert content_hash(project / path) == digest
     assert said["settings"]["training"]["epochs"] == 1
-    assert said["settings"][f"weights.{STUDY}.kd_off-v1"]["S1"] == {"alpha": 0.2, "beta": 0.8}
+    assert said["settings"][f"study.{STUDY}.weights.kd_off-v1"]["S1"] == {"alpha": 0.2, "beta": 0.8}
 
 
 def test_a_report_goes_by_any_of_its_files(finished_project: Path, whole: dict[str, Any]) -> None:

@@ -82,7 +82,7 @@ def leave_run(folder: Path, seed: int, probabilities: dict[str, Any], of_classes
         "study": "lgg-resnet18",
         "method": "kd_on-v1",
         "seed": seed,
-        "data": {"source": "phantom", "synthetic": True, "test": 2},
+        "data": {"source": "synthetic", "synthetic": True, "test": 2},
         "settings": {"training": {"epochs": 4}},
         "networks": {name: dict(facts) for name in probabilities},
         "extra_parameters": 0,

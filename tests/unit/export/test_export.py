@@ -32,10 +32,11 @@ from classroom.export.model import FACTS, Model
 from classroom.export.predict import find, predict
 from classroom.networks.build import Network, seeded
 from classroom.networks.restore import restore
+from classroom.settings.plan import plan
 from support import fabricated
 from support.exported import brightness, command, finished_run
 from support.rendered import markdown_tables
-from support.studies import ROOT, shrink
+from support.studies import ROOT, STUDY, copy_settings, shrink
 
 ALL = ("T", "S1", "S2", "ensemble")
 
@@ -432,7 +433,7 @@ def test_a_full_disk_or_a_file_in_the_way_leaves_nothing_half_written(
 def test_the_command_takes_the_first_seed_and_the_ensemble_by_default(
     copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    shutil.copyfile(ROOT / "params.yaml", copy / "params.yaml")
+    copy_settings(copy)
     for place, target in {
         "data/prepared/lgg-resnet18": "prepared",
         "data/splits/lgg-resnet18.parquet": "splits.parquet",
@@ -450,7 +451,8 @@ def test_the_command_takes_the_first_seed_and_the_ensemble_by_default(
 def test_what_cannot_be_exported_is_named_in_one_paragraph(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
+    copy_settings(tmp_path)
+    before = left(tmp_path)
     monkeypatch.chdir(tmp_path)
     for arguments, message in (
         ("lgg-resnet18 kd_ml-v3", "seed-0: no such run. Run `classroom train lgg-resnet18 kd_ml-v3 --seed 0` first"),
@@ -463,32 +465,29 @@ def test_what_cannot_be_exported_is_named_in_one_paragraph(
         assert err.startswith("Error: ")
         assert message in err
         assert len(err.splitlines()) == 1
-    assert left(tmp_path) == ["params.yaml"]
+    assert left(tmp_path) == before
 
 
 # What deploying may ask for
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"studies": ["lgg-resnt18"]}, "deploy.studies: unknown study 'lgg-resnt18'. Did you mean 'lgg-resnet18'"),
-        ({"studies": ["lgg-resnet18"] * 2}, "deploy.studies: each once"),
-        ({"method": "kd_ml-v4"}, "deploy.method: 'kd_ml-v4' is not in variants. Did you mean 'kd_ml-v"),
-        ({"studies": []}, "deploy: tables names the report on studies, so both are given or both are"),
-        ({"tables": ["table4"]}, "deploy.tables.table4: the name is taken"),
-        ({"tables": ["De ploy"]}, "deploy.tables.De ploy: a name is lower-case"),
-        ({"tabels": []}, "unknown key 'deploy.tabels'. Did you mean 'tables'"),
-    ],
-)
-def test_settings_of_deploying_that_cannot_be_are_refused(
-    raw: dict[str, Any], change: dict[str, Any], message: str
-) -> None:
-    raw["deploy"] |= change
-    with pytest.raises(params.ParamsError, match=message):
+def test_a_report_called_like_that_of_deploying_is_refused(raw: dict[str, Any]) -> None:
+    raw["study"][STUDY]["reports"]["variants"] = "deploy"
+    with pytest.raises(params.ParamsError, match=r"lgg-resnet18\.yaml: reports\.variants: 'deploy' is taken"):
+        params.check(raw)
+
+
+def test_deploying_needs_the_variant_that_it_exports(raw: dict[str, Any]) -> None:
+    raw["ours"] = "kd_ml-v4"
+    for of in raw["study"].values():
+        of["reports"] = {kind: of["reports"][kind] for kind in ("variants", "baselines", "fidelity", "architecture")}
+    params.check(raw)
+    raw["study"][STUDY]["reports"]["deploy"] = True
+    with pytest.raises(params.ParamsError, match=r"ours: 'kd_ml-v4' is not in variants\. Did you mean 'kd_ml.*deploy"):
         params.check(raw)
 
 
 def test_deploying_can_be_left_out(raw: dict[str, Any]) -> None:
-    raw["deploy"] |= {"tables": [], "studies": []}
-    assert params.check(raw).deploy.studies == ()
+    for of in raw["study"].values():
+        of["reports"].pop("deploy", None)
+    assert plan(params.check(raw))["deploy"] == {"studies": [], "tables": []}

@@ -190,7 +190,7 @@ def test_extra_modules_are_drawn_from_the_runs_seed() -> None:
 
 def test_a_point_of_a_search_multiplies_the_reference_weights() -> None:
     raw = copy.deepcopy(SETTINGS)
-    raw["method_weights"][STUDY]["skd"] = {"prediction": 7.0, "pair": 7.0, "adversarial": 7.0}
+    raw["study"][STUDY]["methods"]["skd"]["weights"] = {"prediction": 7.0, "pair": 7.0, "adversarial": 7.0}
     method = made(SEG, "skd", raw, point=(0.1,))
     assert method.weights == pytest.approx({"prediction": 0.1, "pair": 1.0, "adversarial": 0.0001})
 
@@ -412,7 +412,7 @@ def test_a_batch_too_small_for_a_method_is_refused(name: str, batch: int) -> Non
         (CLS, "fitnet", {"tap": "layer9"}, r"'layer9' does not exist.*mean 'layer.'.*layer1, layer2, layer3, layer4"),
         (SEG, "skd", {"tap": "decoder.block.0"}, r"mean 'decoder.blocks.0'.*decoder.blocks.0, decoder.blocks.1"),
         (SEG, "emkd", {"low": "layer7"}, r"'layer7' does not exist.*stem, layer1"),
-        (SEG, "dsd", {"taps": ["decoder.blocks.0"]}, r"methods.segmentation.dsd.taps"),
+        (SEG, "dsd", {"taps": ["decoder.blocks.0"]}, r"studies/lgg-resnet18\.yaml: methods\.dsd\.options\.taps"),
         (CLS, "simkd", {"reduction": 3}, r"reduction.*3"),
         (CLS, "at", {"convention": "C"}, r"convention.*C"),
         (CLS, "fitnet", {"taps": ["layer1"]}, r"unknown key.*taps.*Did you mean 'tap'"),
@@ -425,11 +425,11 @@ def test_settings_that_cannot_be_are_said(task: str, name: str, options: dict[st
 
 
 def test_weights_of_other_terms_are_said_when_a_method_is_made() -> None:
-    """`classroom train` reads its own share of params.yaml; nobody need have run `classroom check`."""
+    """`classroom train` reads its own share of the settings; nobody need have run `classroom check`."""
     raw = copy.deepcopy(SETTINGS)
     for weights, given in (({"featur": 1.0}, "featur"), ({}, "none"), ({"similarity": 1.0, "b": 1.0}, "similarity, b")):
-        raw["method_weights"][CLASSES_STUDY]["sp"] = weights
-        with pytest.raises(ParamsError, match=f"expected weights of similarity, not of {given}"):
+        raw["study"][CLASSES_STUDY]["methods"]["sp"]["weights"] = weights
+        with pytest.raises(ParamsError, match=rf"methods\.sp\.weights: expected weights of similarity, not of {given}"):
             made(CLS, "sp", raw)
 
 
@@ -468,22 +468,20 @@ def test_a_stage_that_an_encoder_does_not_have_is_said_before_training() -> None
         made(SEG, "emkd", raw)
 
 
-# The whole of params.yaml
+# All settings
 
 
 def committed() -> dict[str, Any]:
     """With a comparison of both tasks, whatever scale is committed."""
     raw = copy.deepcopy(COMMITTED)
     classes = next(name for name, study in raw["study"].items() if study["task"] == CLS)
-    raw["comparison"] = {
-        "tables": ["table10"], "ours": "kd_ml-v3",
-        CLS: {"studies": [classes], "methods": list(METHODS[CLS])},
-        SEG: {"studies": [STUDY], "methods": list(METHODS[SEG])},
-    }  # fmt: skip
-    raw["method_weights"] |= {
-        classes: copy.deepcopy(REFERENCE_WEIGHTS[CLS]),
-        STUDY: copy.deepcopy(REFERENCE_WEIGHTS[SEG]),
-    }
+    raw |= {"ours": "kd_ml-v3", "comparison": {task: list(methods) for task, methods in METHODS.items()}}
+    for task, study in ((CLS, classes), (SEG, STUDY)):
+        raw["study"][study]["reports"]["comparison"] = "table10"
+        raw["study"][study]["methods"] = {
+            name: {"options": reference(task, name).model_dump(mode="json"), "weights": dict(weights)}
+            for name, weights in REFERENCE_WEIGHTS[task].items()
+        }
     raw["training"]["batch_size"] = 8
     return raw
 
@@ -496,27 +494,32 @@ def change(raw: dict[str, Any], path: str, value: Any) -> None:
 
 
 COMPARISON = "comparison/segmentation"
-AT_WEIGHTS = f"method_weights/{STUDY}/at"
+OF_STUDY = f"study/{STUDY}/methods"
+FILE = rf"^studies/{STUDY}\.yaml: "
 
 
 @pytest.mark.parametrize(
     ("path", "value", "match"),
     [
-        (f"{COMPARISON}/methods", ["fitnett"], r"comparison\.segmentation\.methods: unknown method 'fitnett'.*fitnet"),
-        (f"{COMPARISON}/methods", ["simkd"], r"comparison\.segmentation\.methods.*'simkd'.*other task"),
-        (f"{COMPARISON}/methods", ["at", "at"], r"comparison\.segmentation\.methods: each once"),
-        (f"{COMPARISON}/studies", [CLASSES_STUDY], r"'ham10000-classification' is a study of classification"),
-        (f"{COMPARISON}/studies", ["lgg-resnet81"], r"unknown study 'lgg-resnet81'.*lgg-resnet18"),
-        ("comparison/ours", "kd_ml-v4", r"comparison\.ours: 'kd_ml-v4' is not in variants.*kd_ml-v"),
+        (COMPARISON, ["fitnett"], r"^params\.yaml: comparison\.segmentation: unknown method 'fitnett'.*fitnet"),
+        (COMPARISON, ["simkd"], r"^params\.yaml: comparison\.segmentation.*'simkd'.*other task"),
+        (COMPARISON, ["at", "at"], r"^params\.yaml: comparison\.segmentation: each once"),
+        (COMPARISON, [], rf"comparison\.segmentation: no method is named, but studies/{STUDY}\.yaml has reports\.comp"),
+        ("ours", "kd_ml-v4", r"^params\.yaml: ours: 'kd_ml-v4' is not in variants.*kd_ml-v"),
         ("tune/segmentation", {"studies": [STUDY], "methods": ["vid"]}, r"tune\.segmentation\.meth.*'vid'.*other task"),
-        (f"method_weights/{STUDY}", {}, rf"method_weights\.{STUDY} lacks 'fitnet'"),
-        (AT_WEIGHTS, {"attention": 1.0}, rf"method_weights\.{STUDY}\.at: expected weights of attention, prediction"),
-        (AT_WEIGHTS, {"attention": -1.0, "prediction": 1.0}, r"attention.*greater than or equal to 0"),
-        (f"method_weights/{STUDY}/simkd", {"feature": 1.0}, r"'simkd' is no method of segmentation"),
-        ("method_weights/nowhere", {}, r"method_weights: unknown study 'nowhere'"),
-        ("training/batch_size", 4, r"training\.batch_size: 4 is too small for semckd"),
-        ("methods/segmentation/cwd/tempreature", 4.0, r"unknown key.*tempreature.*Did you mean 'temperature'"),
-        ("methods/segmentation/skd/adversary/form", "lsgan", r"methods\.segmentation\.skd\.adversary\.form"),
+        ("tune/segmentation", {"studies": [CLASSES_STUDY], "methods": ["at"]}, r"'ham.*' is a study of classification"),
+        ("tune/segmentation", {"studies": [STUDY] * 2, "methods": ["at"]}, r"tune\.segmentation\.studies: each once"),
+        (OF_STUDY, {}, rf"{FILE}methods lacks 'fitnet', which comparison\.segmentation lists"),
+        (f"{OF_STUDY}/at/weights", {"attention": 1.0}, rf"{FILE}methods\.at\.weights: expected weights of attention, "),
+        (f"{OF_STUDY}/at/weights/attention", -1.0, rf"{FILE}methods\.at\.weights\.attention: .*greater than or equal"),
+        (f"{OF_STUDY}/simkd", {"options": {}, "weights": {}}, rf"{FILE}methods: 'simkd' is no method of segmentation"),
+        ("training/batch_size", 4, r"^params\.yaml: training\.batch_size: 4 is too small for semckd"),
+        (
+            f"{OF_STUDY}/cwd/options/tempreature",
+            4.0,
+            rf"{FILE}unknown key 'methods\.cwd\.options\.tempreature'\. Did you mean 'temperature'",
+        ),
+        (f"{OF_STUDY}/skd/options/adversary/form", "lsgan", rf"{FILE}methods\.skd\.options\.adversary\.form: should"),
         ("tune/factors", [], r"tune\.factors"),
         ("tune/factors", [0.0], r"tune\.factors"),
     ],
@@ -533,7 +536,7 @@ def test_a_comparison_that_can_be_is_sound() -> None:
     raw = committed()
     params.check(raw)
     raw["training"]["batch_size"] = 4
-    raw["comparison"][CLS]["methods"].remove("semckd")
+    raw["comparison"][CLS].remove("semckd")
     params.check(raw)
 
 
@@ -594,7 +597,7 @@ class Killed(Silent):
 
 def train(data: Path, folder: Path, name: str, task: str, show: Silent | None = None, **options: Any) -> Silent:
     raw = copy.deepcopy(SETTINGS)
-    raw["methods"][task][name] |= options
+    raw["study"][STUDY_OF[task]]["methods"][name]["options"] |= options
     raw["training"] |= {"epochs": 2, "batch_size": 4 if name == "skd" else 8, "threads": 1}
     show = show or Silent()
     run.train(

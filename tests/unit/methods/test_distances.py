@@ -371,7 +371,7 @@ def test_the_total_is_the_task_and_every_distance_times_its_weight(task: str, na
     """Weights that differ by term, so that one in a wrong place shows."""
     raw = copy.deepcopy(SETTINGS)
     weights = {term: 0.3 + 0.5 * place for place, term in enumerate(REFERENCE_WEIGHTS[task][name])}
-    raw["method_weights"][STUDY_OF[task]][name] = weights
+    raw["study"][STUDY_OF[task]]["methods"][name]["weights"] = weights
     method = made(task, name, raw, **({"adversarial": False} if name in WITH_ADVERSARY else {}))
     student, teacher = outputs(task, method)
     images, targets = batch_of(task)

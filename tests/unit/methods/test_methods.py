@@ -70,7 +70,7 @@ COMMITTED = shrink(params.load(ROOT / "params.yaml"))
 def settings_with_weights() -> dict[str, Any]:
     raw = copy.deepcopy(COMMITTED)
     for study in TASKS:
-        raw["weights"][study] = {variant: copy.deepcopy(WEIGHTS) for variant in VARIANTS}
+        raw["study"][study]["weights"] = {variant: copy.deepcopy(WEIGHTS) for variant in VARIANTS}
     return raw
 
 
@@ -333,8 +333,9 @@ def test_an_unknown_study_is_named_with_the_nearest() -> None:
 def test_weights_that_do_not_sum_to_one_are_used_with_a_warning() -> None:
     """Whoever sets them may mean it."""
     raw = settings_with_weights()
-    raw["weights"][CLASSES_STUDY]["ml-v3"] = {"S1": {"alpha": 0.1, "gamma": 0.8}, "S2": {"alpha": 0.2, "gamma": 0.8}}
-    with pytest.warns(UserWarning, match=rf"weights\.{CLASSES_STUDY}\.ml-v3\.S1: .* = 0\.9, not 1"):
+    weights = {"S1": {"alpha": 0.1, "gamma": 0.8}, "S2": {"alpha": 0.2, "gamma": 0.8}}
+    raw["study"][CLASSES_STUDY]["weights"]["ml-v3"] = weights
+    with pytest.warns(UserWarning, match=rf"studies/{CLASSES_STUDY}\.yaml: weights\.ml-v3\.S1: .* = 0\.9, not 1"):
         method = made("ml-v3", raw=raw)
     assert [term.weight for term in method.losses(*batch())] == [0.1, 0.8, 0.2, 0.8]
 
@@ -378,9 +379,9 @@ def test_a_teacher_of_other_classes_is_refused(teacher_files: dict[str, Path]) -
 
 
 def test_a_point_of_a_grid_takes_the_place_of_the_settings_weights() -> None:
-    """Trained with params.yaml's weights instead, every point of a search would be the same run."""
+    """Trained with the study's weights instead, every point of a search would be the same run."""
     raw = settings_with_weights()
-    del raw["weights"]  # a search need not declare what it does not read
+    del raw["study"][CLASSES_STUDY]["weights"]  # a search need not declare what it does not read
     method = made("kd_ml-v3", raw=raw, point=(0.1, 0.4, 0.25))
     expected = {"S1": (0.1, 0.225, 0.675), "S2": (0.4, 0.15, 0.45)}  # alpha, a quarter of the rest, the remainder
     terms = method.losses(*batch())

@@ -10,21 +10,20 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from classroom.reporting.tune import tune_report
-from ruamel.yaml import YAML
 
 from classroom import params
 from classroom.distill.exchange import EXCHANGE
-from classroom.engines import scales
 from classroom.errors import DataError
 from classroom.evaluation.grid import read_factors
-from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, departures, reference
+from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, departures, reference, settings_type
 from classroom.reporting.comparison import comparison_table
+from classroom.reporting.method_search import tune_report
 from classroom.reporting.methods import listing
 from classroom.reporting.results import read_comparison
+from classroom.settings.overlays import apply_overlay
 from support import fabricated
 from support.rendered import check_sources, check_tex, markdown_tables
-from support.studies import ROOT, shrink
+from support.studies import ROOT, copy_settings, put_settings, shrink
 
 SEEDS = (0, 1)
 
@@ -119,7 +118,7 @@ def test_sizes_and_times_are_of_what_each_method_needs(masks: dict[str, Any], tm
 
 
 def test_a_frozen_teacher_is_no_extra_parameter(masks: dict[str, Any], tmp_path: Path) -> None:
-    """`comparison.ours` may be a variant of KD (off), whose teacher has learnt before."""
+    """`ours` may be a variant of KD (off), whose teacher has learnt before."""
     masks["beside"][1]["method"] = "kd_off-v3"
     _, table = rendered(tmp_path, masks)
     of = {(row.method, row.network): row for row in table[table.metric == "iou"].itertuples()}
@@ -170,9 +169,11 @@ def test_the_committed_settings_are_the_reference_s_but_for_one_tap() -> None:
     settings = params.check(params.load(ROOT / "params.yaml"))
     offenders = {}
     for task, methods in METHODS.items():
-        for study, method in itertools.product(getattr(settings.comparison, task).studies, methods):
-            options = getattr(getattr(settings.methods, task), method).model_dump(mode="json")
-            differs = departures(task, method, options, settings.method_weights[study][method].terms)
+        assert getattr(settings.comparison, task) == methods
+        for study, method in itertools.product(settings.compared_studies(task), methods):
+            of = settings.study[study].methods[method]
+            options = settings_type(task, method)(**of.options).model_dump(mode="json")
+            differs = departures(task, method, options, of.weights.terms)
             if differs != (["tap decoder.blocks.2"] if method == "ifvd" else []):
                 offenders[study, method] = differs
     assert offenders == {}
@@ -180,19 +181,19 @@ def test_the_committed_settings_are_the_reference_s_but_for_one_tap() -> None:
 
 def test_results_that_are_not_of_today_s_runs_are_refused(masks: dict[str, Any], tmp_path: Path) -> None:
     costs = {group: [{"seeds": r["costs"]} for r in results] for group, results in masks.items()}
-    (tmp_path / "results/costs/comparison").mkdir(parents=True)
-    (tmp_path / "results/comparison").mkdir()
-    (tmp_path / "results/comparison/lgg-resnet18.json").write_text(json.dumps(masks))
-    (tmp_path / "results/costs/comparison/lgg-resnet18.json").write_text(json.dumps(costs))
-    read = read_comparison("lgg-resnet18", tmp_path / "results", tmp_path)
+    for place, content in (("results", masks), ("results/costs", costs)):
+        (tmp_path / place / "comparison/table10").mkdir(parents=True)
+        (tmp_path / place / "comparison/table10/lgg-resnet18.json").write_text(json.dumps(content))
+    path = tmp_path / "results/comparison/table10/lgg-resnet18.json"
+    read = read_comparison(path, tmp_path)
     assert read["published"][0]["costs"]["1"]["seconds_per_epoch"] == 3.0
     run = tmp_path / "compared/lgg-resnet18/fitnet/seed-1"
     run.mkdir(parents=True)
     (run / "predictions.parquet").write_text("of another run")
     with pytest.raises(DataError, match=r"was not made from .*fitnet/seed-1/.*`classroom compare lgg-resnet18` again"):
-        read_comparison("lgg-resnet18", tmp_path / "results", tmp_path)
+        read_comparison(path, tmp_path)
     with pytest.raises(DataError, match=r"lgg-mobilenet\.json: cannot be read"):
-        read_comparison("lgg-mobilenet", tmp_path / "results", tmp_path)
+        read_comparison(path.with_stem("lgg-mobilenet"), tmp_path)
 
 
 # The list
@@ -203,13 +204,13 @@ def test_the_list_tells_every_method_with_the_settings_in_force(tmp_path: Path) 
     raw = shrink(params.load(ROOT / "params.yaml"))
     for study in raw["study"].values():
         study["image_size"] = 64  # the least that a discriminator takes
-    raw["methods"]["segmentation"]["skd"]["adversary"]["form"] = "hinge"
-    raw["methods"]["classification"]["fitnet"]["tap"] = "layer1"
-    raw["method_weights"]["lgg-resnet18"]["at"] = {"attention": 100.0, "prediction": 0.01, "tuned": True}
+    of_masks, of_classes = (raw["study"][name]["methods"] for name in ("lgg-resnet18", "histopathologic-resnet18"))
+    of_masks["skd"]["options"]["adversary"]["form"] = "hinge"
+    of_masks["at"]["weights"] = {"attention": 100.0, "prediction": 0.01, "tuned": True}
+    of_classes["fitnet"]["options"]["tap"] = "layer1"
     for role in ("teacher", "student"):
         raw["study"]["lgg-resnet18"][role]["weights"] = "hub"
-    (tmp_path / "params.yaml").write_text(json.dumps(raw))
-    text = listing(tmp_path / "params.yaml")
+    text = listing(put_settings(tmp_path, raw))
     assert all(f"  {variant}: " in text for variant in EXCHANGE)
     _, classes, masks_ = text.split("Published methods of ")
     found = {}
@@ -261,23 +262,21 @@ def test_the_best_student_on_validation_wins_and_goes_back_into_the_settings(tmp
     table = pd.read_csv(target.with_suffix(".csv"))
     assert table[table.best].factor.tolist() == [1.0, 0.1], "of equal ones the first"
 
-    settings = tmp_path / "params.yaml"
-    settings.write_text((ROOT / "params.yaml").read_text())
-    scales.write(target.with_suffix(".yaml"), settings)
-    weights = params.check(params.load(settings)).method_weights["lgg-resnet18"]
-    assert weights["at"].tuned
-    assert weights["at"].terms == pytest.approx({"attention": 1000.0, "prediction": 0.1})
-    assert weights["fitnet"].tuned
-    assert not weights["skd"].tuned
+    settings = copy_settings(tmp_path)
+    apply_overlay(target.with_suffix(".yaml"), settings)
+    methods = params.check(params.load(settings)).study["lgg-resnet18"].methods
+    assert methods["at"].weights.tuned
+    assert methods["at"].weights.terms == pytest.approx({"attention": 1000.0, "prediction": 0.1})
+    assert methods["fitnet"].weights.tuned
+    assert not methods["skd"].weights.tuned
 
 
 def test_the_other_convention_is_one_overlay_away(tmp_path: Path) -> None:
-    settings = tmp_path / "params.yaml"
-    settings.write_text((ROOT / "params.yaml").read_text())
-    scales.write(ROOT / "examples/plus-kl.yaml", settings)
-    methods = params.check(params.load(settings)).methods.classification
-    assert {of.convention for of in (methods.fitnet, methods.srrl, methods.at, methods.sp, methods.vid)} == {"B"}
-    assert YAML(typ="safe").load(settings.read_text())["methods"]["classification"]["at"]["power"] == 2.0
+    settings = copy_settings(tmp_path)
+    apply_overlay(ROOT / "examples/plus-kl.yaml", settings)
+    methods = params.check(params.load(settings)).study["histopathologic-resnet18"].methods
+    assert {methods[name].options["convention"] for name in ("fitnet", "srrl", "at", "sp", "vid")} == {"B"}
+    assert methods["at"].options["power"] == 2.0
 
 
 def test_a_factor_that_is_missing_is_named(tmp_path: Path) -> None:

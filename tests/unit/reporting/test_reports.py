@@ -1,4 +1,4 @@
-"""Fidelity, exchange, architecture, twins, cost and grids: what the other reports say."""
+"""Fidelity, exchange, architecture, resplit studies, cost and grids: what the other reports say."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from classroom.reporting.grid import grid_report
-from classroom.reporting.twin import twin_table
 from PIL import Image
 from ruamel.yaml import YAML
 
 from classroom.distill.exchange import EXCHANGE
 from classroom.distill.grid import weights_at
-from classroom.engines import scales
 from classroom.errors import DataError, ParamsError
 from classroom.networks.build import build
 from classroom.params import Network, VariantWeights
@@ -28,11 +25,14 @@ from classroom.reporting.architecture import architecture_table
 from classroom.reporting.cost import cost_table
 from classroom.reporting.exchange import exchange_tables
 from classroom.reporting.fidelity import fidelity_table
+from classroom.reporting.grid_search import grid_report
 from classroom.reporting.layers import layers
+from classroom.reporting.resplit import resplit_table
 from classroom.reporting.tables import TEX, Part, latex, markdown
+from classroom.settings.overlays import apply_overlay
 from support.fabricated import HAM10000, HISTOPATHOLOGIC, LGG, all_twelve, result, students
 from support.rendered import check_sources, check_tex, markdown_rows, markdown_tables, one, page_of
-from support.studies import ROOT
+from support.studies import ROOT, copy_settings
 
 # Fidelity
 
@@ -327,10 +327,10 @@ def test_an_encoder_that_does_not_exist_is_named(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-# Twins
+# Resplit studies
 
 
-def twins(by: tuple[str, str] = ("image", "group"), drop: float = 0.05) -> list[list[dict[str, Any]]]:
+def resplit_pair(by: tuple[str, str] = ("image", "group"), drop: float = 0.05) -> list[list[dict[str, Any]]]:
     """Two studies of the same variants; the second's ensembles are `drop` worse."""
     found = []
     for place, how in enumerate(by):
@@ -350,8 +350,8 @@ def twins(by: tuple[str, str] = ("image", "group"), drop: float = 0.05) -> list[
     return found
 
 
-def test_twins_stand_side_by_side_with_their_difference_and_the_paper(tmp_path: Path) -> None:
-    twin_table("table4-splits", "paper", [0, 1], *twins(), tmp_path / "t.md", "table4")
+def test_a_resplit_study_is_next_to_its_original_with_their_difference_and_the_paper(tmp_path: Path) -> None:
+    resplit_table("table4-splits", "paper", [0, 1], *resplit_pair(), tmp_path / "t.md", "table4")
     assert {len(cell["sources"]) for cell in check_sources(tmp_path / "t.md")} == {1, 2}
     header, *rows = markdown_rows(tmp_path / "t.md")
     assert header == [
@@ -381,16 +381,16 @@ def test_twins_stand_side_by_side_with_their_difference_and_the_paper(tmp_path: 
 
 
 def test_the_optimism_has_the_same_sign_whichever_study_comes_first(tmp_path: Path) -> None:
-    first, second = twins()
-    twin_table("t", "paper", [0, 1], second, first, tmp_path / "t.md")
+    first, second = resplit_pair()
+    resplit_table("t", "paper", [0, 1], second, first, tmp_path / "t.md")
     text = (tmp_path / "t.md").read_text()
     assert "ensembles of 2 variants: +5.00 percentage points" in text
     assert "reads 5.00 points higher than splitting by patient" in text
     assert "paper (Table" not in text
 
 
-def test_twins_of_one_kind_of_split_claim_no_optimism(tmp_path: Path) -> None:
-    twin_table("t", "paper", [0, 1], *twins(("group", "group")), tmp_path / "t.md", "own")
+def test_two_studies_of_one_kind_of_split_claim_no_optimism(tmp_path: Path) -> None:
+    resplit_table("t", "paper", [0, 1], *resplit_pair(("group", "group")), tmp_path / "t.md", "own")
     text = (tmp_path / "t.md").read_text()
     assert "Mean difference" in text
     assert "Splitting by image" not in text
@@ -398,30 +398,30 @@ def test_twins_of_one_kind_of_split_claim_no_optimism(tmp_path: Path) -> None:
 
 
 def test_a_variant_of_one_study_only_gets_a_dash(tmp_path: Path) -> None:
-    first, second = twins()
-    twin_table("t", "paper", [0, 1], first, second[:1], tmp_path / "t.md")
+    first, second = resplit_pair()
+    resplit_table("t", "paper", [0, 1], first, second[:1], tmp_path / "t.md")
     rows = markdown_rows(tmp_path / "t.md")[1:]
     assert rows[5][3:] == ["86.00 ± 1.414", "–", "–"]
     assert "the ensemble of 1 variant: −5.00" in (tmp_path / "t.md").read_text()
 
 
-def test_twins_of_two_tasks_or_trainings_are_refused(tmp_path: Path) -> None:
-    first, second = twins()
+def test_two_tasks_or_trainings_are_refused_side_by_side(tmp_path: Path) -> None:
+    first, second = resplit_pair()
     classes = [result("ml-v1", students([0.8] * 2, [0.8] * 2, [0.8] * 2), HAM10000, study="of-classes")]
-    with pytest.raises(DataError, match=r"lgg-image-0 is segmentation, of-classes classification.*twins\.mine"):
-        twin_table("mine", "paper", [0, 1], first, classes, tmp_path / "t.md")
+    with pytest.raises(DataError, match=r"lgg-image-0 is segmentation, of-classes classif.*studies/of-classes\.yaml"):
+        resplit_table("mine", "paper", [0, 1], first, classes, tmp_path / "t.md")
     for found in second:
         found["settings"] = found["settings"] | {"training": found["settings"]["training"] | {"epochs": 1}}
     with pytest.raises(DataError, match="other data or training"):
-        twin_table("mine", "paper", [0, 1], first, second, tmp_path / "t.md")
+        resplit_table("mine", "paper", [0, 1], first, second, tmp_path / "t.md")
     assert not list(tmp_path.iterdir())
 
 
-def test_synthetic_twins_are_cautioned_of(tmp_path: Path) -> None:
-    first, second = twins()
+def test_synthetic_studies_side_by_side_carry_a_disclaimer(tmp_path: Path) -> None:
+    first, second = resplit_pair()
     for found in second:
-        found["data"] = found["data"] | {"synthetic": True, "source": "phantom"}
-    twin_table("t", "paper", [0, 1], first, second, tmp_path / "t.md")
+        found["data"] = found["data"] | {"synthetic": True, "source": "synthetic"}
+    resplit_table("t", "paper", [0, 1], first, second, tmp_path / "t.md")
     assert "**Synthetic images, not patients" in (tmp_path / "t.md").read_text()
     assert pd.read_csv(tmp_path / "t.csv").synthetic.all()
 
@@ -547,16 +547,18 @@ def test_a_mean_over_seeds_chooses_not_the_luckiest_seed(tmp_path: Path, monkeyp
 
 
 def test_the_fragment_is_written_in_with_classroom_overlay(grid: Path, tmp_path: Path) -> None:
-    settings_file = tmp_path / "params.yaml"
-    settings_file.write_text((ROOT / "params.yaml").read_text())
+    params_file = copy_settings(tmp_path)
+    study_file = tmp_path / f"studies/{STUDY}.yaml"
     text = grid.with_suffix(".yaml").read_text()
     assert text.startswith(f"# chosen by `classroom choose {STUDY}`")
-    assert "    ml-v1: {S1: {alpha: 0.4, gamma: 0.6}, S2: {alpha: 0.1, gamma: 0.9}}\n" in text
-    scales.write(grid.with_suffix(".yaml"), settings_file)
-    written = YAML(typ="safe").load(settings_file.read_text())["weights"][STUDY]
+    assert "      ml-v1: {S1: {alpha: 0.4, gamma: 0.6}, S2: {alpha: 0.1, gamma: 0.9}}\n" in text
+    changed = apply_overlay(grid.with_suffix(".yaml"), params_file)
+    assert changed
+    assert all(key.startswith(f"studies/{STUDY}.yaml: weights.") for key in changed)
+    written = YAML(typ="safe").load(study_file.read_text())["weights"]
     for variant in ("kd_ml-v3", "ml-v1", "kd_on-v2"):
         assert VariantWeights(**written[variant]) == weights_at(EXCHANGE[variant], 0.4, 0.1, 0.3), variant
-    assert "# L = alpha" in settings_file.read_text()  # comments stay
+    assert "# L = alpha" in study_file.read_text()  # comments stay
 
 
 def test_the_map_is_a_png(grid: Path) -> None:

@@ -44,7 +44,7 @@ from support.fabricated import (
 )
 from support.rendered import check_sources, check_tex, markdown_rows, markdown_tables, one
 
-SYNTHETIC = LGG | {"source": "phantom", "synthetic": True}
+SYNTHETIC = LGG | {"source": "synthetic", "synthetic": True}
 
 
 def render(
