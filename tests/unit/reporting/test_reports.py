@@ -23,7 +23,7 @@ from classroom.params import Network, VariantWeights
 from classroom.reporting import paper
 from classroom.reporting.architecture import architecture_table
 from classroom.reporting.cost import cost_table
-from classroom.reporting.exchange import exchange_tables
+from classroom.reporting.exchange import MAKERS
 from classroom.reporting.fidelity import fidelity_table
 from classroom.reporting.grid_search import grid_report
 from classroom.reporting.layers import layers
@@ -138,7 +138,8 @@ def test_fidelity_of_nothing_but_mutual_learning_says_so(tmp_path: Path) -> None
 @pytest.fixture(scope="module")
 def exchange(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exchange")
-    exchange_tables(folder)
+    for name, make in MAKERS.items():
+        make(folder / f"{name}.md")
     return folder
 
 
@@ -538,7 +539,7 @@ def test_the_best_point_is_chosen_by_the_ensemble_on_validation_and_the_first_of
 
 
 def test_a_mean_over_seeds_chooses_not_the_luckiest_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("classroom.reporting.grid.png", lambda figure: b"")
+    monkeypatch.setattr("classroom.reporting.grid_search.png", lambda figure: b"")
     points = [point("ml-v1", (0.1, 0.1, 0.5), [0.9, 0.5]), point("ml-v1", (0.4, 0.1, 0.5), [0.75, 0.75])]
     grid_report(STUDY, points, "paper", [0, 1], tmp_path / "grid.md")
     table = pd.read_csv(tmp_path / "grid.csv")
