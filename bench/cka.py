@@ -18,8 +18,8 @@ from torch import nn
 from bench import studies
 from bench.timing import Point, alternate, ratio
 from classroom.analysis.cka import layers_of, similarities
-from classroom.networks.build import Network, build
-from classroom.networks.reproducible import make_deterministic
+from classroom.core.networks.build import Network, build
+from classroom.core.networks.reproducible import make_deterministic
 from classroom.params import Network as NetworkSettings
 
 SIDE, BATCH, IMAGES = studies.SIDES[studies.CLASSIFICATION], 32, 256
@@ -116,7 +116,7 @@ class _Normalised(nn.Module):
 def _peak(images: int) -> float:
     """Peak memory in MB of a process that compares the networks on so many images, which come a batch at a time."""
     code = (
-        "import resource; from bench import cka; from classroom.networks.reproducible import make_deterministic; "
+        "import resource; from bench import cka; from classroom.core.networks.reproducible import make_deterministic; "
         f"make_deterministic(1); cka.similarities(cka.networks(), cka.drawn({images})); "
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )

@@ -14,7 +14,7 @@ from bench.timing import Point, spread
 
 FIRST_STEP = """
 import os, sys, time
-from classroom.training.progress import Show
+from classroom.progress import Show
 from classroom.cli import main
 
 def first_step(self, *progress):
@@ -43,7 +43,7 @@ def measure(turns: int = 5) -> Point:
             started = [project.seconds("python", "-c", FIRST_STEP.format(study=study)) for _ in range(turns + 1)][1:]
             point.at_most(f"job start to first step, {studies.task(study)}", spread(started), 6, " s")
         rows = imports(
-            project, "import classroom.training.run, classroom.methods.make, timm, segmentation_models_pytorch"
+            project, "import classroom.training.run, classroom.training.make, timm, segmentation_models_pytorch"
         )
     point.tables.append((("imported by a training", "modules", "s"), rows[:12]))
     return point

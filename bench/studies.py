@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from classroom.data.batches import SplitData
+from classroom.core.batches import SplitData
 from classroom.params import load, read
 
 ROOT = Path(__file__).parents[1]

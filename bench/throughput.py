@@ -15,8 +15,8 @@ from torchvision.transforms import v2
 from bench import studies
 from bench.timing import Point, ratio, spread
 from bench.training import TURNS, Ours
-from classroom.data.augment import Augment
-from classroom.data.batches import SplitData
+from classroom.core.augment import Augment
+from classroom.core.batches import SplitData
 
 STUDY = studies.CLASSIFICATION
 METHODS = {"fitnet": "FitNet", "kd_off-v1": "KD, two students of a frozen teacher"}

@@ -13,14 +13,14 @@ import torch
 
 from bench import studies
 from bench.timing import clock
-from classroom.data.augment import Augment
-from classroom.methods.base import Method
-from classroom.methods.make import make
-from classroom.networks.reproducible import make_deterministic
+from classroom.core.augment import Augment
+from classroom.core.method import Method
+from classroom.core.networks.reproducible import make_deterministic
 from classroom.params import Augmentation, Training, select
+from classroom.progress import Show
 from classroom.training.checkpoint import Checkpoints, Progress
 from classroom.training.loop import fit
-from classroom.training.progress import Show
+from classroom.training.make import make
 from classroom.training.run import Clock
 
 CPU = torch.device("cpu")

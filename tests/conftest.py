@@ -97,7 +97,8 @@ def three_variants(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def _made(name: str, folder: Path) -> Path:
-    from classroom.data import prepare, sources, split
+    from classroom.data import prepare, split
+    from classroom.data.fetching import sources
 
     raw = shrink(_committed())
     study = raw["study"][name]

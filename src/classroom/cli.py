@@ -40,7 +40,7 @@ def fetch(
     dataset: Annotated[str, typer.Argument(help="A dataset: a file of datasets/, e.g. lgg.")],
 ) -> None:
     """Bring a dataset to data/raw/DATASET and validate every file of it."""
-    from classroom.data import sources
+    from classroom.data.fetching import sources
     from classroom.params import Dataset, select
 
     with _job(f"classroom fetch {dataset}") as job:
@@ -107,7 +107,7 @@ def train(
         target = Path(search, study, method, "-".join(point.split(",")), f"seed-{seed}")
     command = f"classroom train {study} {method} --seed {seed}" + (f" --point {point}" if point else "")
     with _job(command, only_planned=False) as job:
-        from classroom.training.progress import Show
+        from classroom.progress import Show
         from classroom.training.run import train as run
 
         checkpoints = Path("checkpoints", target)
@@ -212,7 +212,7 @@ def report(
 def _site() -> None:
     """Every report on one page that works without this repository."""
     from classroom.params import select
-    from classroom.reporting.provenance import read_runs
+    from classroom.reporting.common.provenance import read_runs
     from classroom.reporting.site import site as run
 
     with _job("classroom report index") as job:
@@ -272,9 +272,9 @@ def cka(study: StudyName, method: MethodName, seed: Seed) -> None:
     with _job(f"classroom cka {study} {method} --seed {seed}", only_planned=False) as job:
         from classroom.analysis import cka as alignment
         from classroom.analysis.similarities import write
-        from classroom.data.batches import open_splits
-        from classroom.networks.reproducible import make_deterministic
-        from classroom.networks.restore import restore
+        from classroom.core.batches import open_splits
+        from classroom.core.networks.reproducible import make_deterministic
+        from classroom.restore import restore
 
         make_deterministic(select(job.raw, "training.threads", int))
         run, teacher = _run_folder(study, method, seed), _run_folder(study, "teacher", seed)

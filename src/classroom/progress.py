@@ -3,23 +3,63 @@
 from __future__ import annotations
 
 import sys
+import time
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+if TYPE_CHECKING:
+    from classroom.training.checkpoint import Progress
 
 
-def progress_bar(*columns: ProgressColumn) -> Progress:
+def progress_bar(*columns: ProgressColumn) -> Bar:
     """A bar on standard error with title, these `columns` and the time left; disabled if that is no terminal.
 
     Lines that are logged meanwhile appear above the bar.
     """
     console = Console(stderr=True)
     title = TextColumn("{task.description}", markup=False)
-    return Progress(
-        title, BarColumn(), *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
-    )
+    return Bar(title, BarColumn(), *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
 
 
 def log(line: str) -> None:
     """Writes a line to standard error."""
     print(line, file=sys.stderr, flush=True)
+
+
+class Show:
+    """Shows a training, whose progress it is called with after every step."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.logged_at = time.monotonic()
+        self.bar = progress_bar(MofNCompleteColumn(), TextColumn("loss {task.fields[loss]}"))
+        self.task = self.bar.add_task(title, loss="–", total=None)
+
+    def __enter__(self) -> Show:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def __call__(self, progress: Progress, steps: int, epochs: int) -> None:
+        loss = sum(progress.weighted.values()) / progress.step
+        done = progress.epoch * steps + progress.step
+        self.bar.update(self.task, total=epochs * steps, completed=done, loss=f"{loss:.4f}")
+        if self.bar.disable and progress.step == steps:
+            seconds = time.monotonic() - self.logged_at
+            self.logged_at = time.monotonic()
+            self.log(f"epoch {progress.epoch + 1}/{epochs}: loss {loss:.4f}, {seconds:.1f} s{_terms(progress)}")
+
+    def log(self, message: str) -> None:
+        log(f"{self.title}: {message}")
+
+
+def _terms(progress: Progress) -> str:
+    """The weighted terms, which show whether their weights suit each other."""
+    if len(progress.weighted) < 2:
+        return ""
+    return "; " + ", ".join(f"{key} {value / progress.step:.3g}" for key, value in progress.weighted.items())

@@ -86,7 +86,7 @@ def test_an_experiment_aside_runs_exactly_what_a_change_touches(finished: Projec
     for arguments, due in {("-S", "seeds=[0,1]"): after, directory: images + after}.items():
         printed = finished.run("dvc", "exp", "run", "--temp", *arguments, f"evaluate_student@{STUDY}")
         assert ran(printed) == due, arguments
-    finished.edit("src/classroom/distill/losses.py", "return 1 - 2 * overlap", "return 1 - 2.0 * overlap")
+    finished.edit("src/classroom/core/losses.py", "return 1 - 2 * overlap", "return 1 - 2.0 * overlap")
     printed = finished.run("dvc", "exp", "run", "--temp", f"evaluate_student@{STUDY}")
     assert ran(printed) == after
     finished.run("git", "checkout", "--quiet", ".")

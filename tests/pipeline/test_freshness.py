@@ -53,7 +53,7 @@ CHANGES = {
         Counter(fetch=1, prepare=1, split=1) + TRAININGS + AFTER_TRAININGS,
     ),
     "loss": (
-        lambda p: p.edit("src/classroom/distill/losses.py", "return 1 - 2 * overlap", "return 1 - 2.0 * overlap"),
+        lambda p: p.edit("src/classroom/core/losses.py", "return 1 - 2 * overlap", "return 1 - 2.0 * overlap"),
         TRAININGS + AFTER_TRAININGS,
     ),
     "touched code": (lambda p: [os.utime(path) for path in (p.root / "src").rglob("*.py")], Counter()),
@@ -63,7 +63,7 @@ CHANGES = {
         + Counter(cka_table=1, deploy=1, site=1),
     ),
     "comment in exchange": (
-        lambda p: p.edit("src/classroom/distill/exchange.py", "  # V3 turns", "  # So V3 turns"),
+        lambda p: p.edit("src/classroom/methods/learning_styles/exchange.py", "  # V3 turns", "  # So V3 turns"),
         Counter(
             train=2, train_offline=1, grid=1, evaluate=3, cost=1, exchange=2, samples=1, grid_search=1,
             evaluate_methods=1, comparison=1, pictures=1, cka=3, cka_figure=1, cka_table=1, curves=1, agreement=1,
@@ -73,7 +73,7 @@ CHANGES = {
         + COMPARED,
     ),
     "heading": (
-        lambda p: p.edit("src/classroom/reporting/heading.py", "from a local folder", "of a folder"),
+        lambda p: p.edit("src/classroom/reporting/common/heading.py", "from a local folder", "of a folder"),
         COMPARED + DEPLOYED + Counter(baselines=1, comparison=1, cka_figure=1, cka_table=1, site=1)
         + Counter(samples=1, pictures=1, curves=1, agreement=1),
     ),

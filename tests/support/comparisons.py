@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from classroom import params
+from classroom.core.networks.build import Output
 from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, reference
-from classroom.methods.comparison import Comparison
-from classroom.methods.make import make
-from classroom.networks.build import Output
+from classroom.methods.shared.comparison import Comparison
+from classroom.training.make import make
 from support.studies import CLASSES_STUDY, ROOT, STUDY, shrink
 
 CLASSES = 7

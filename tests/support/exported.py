@@ -14,11 +14,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from classroom.cli import main
-from classroom.data.batches import open_splits, read_splits
-from classroom.methods.make import make
+from classroom.core.batches import open_splits, read_splits
 from classroom.params import Training, select
 from classroom.training import run as training
 from classroom.training.checkpoint import Progress
+from classroom.training.make import make
 from support.studies import CLASSES_STUDY, STUDY
 
 SIZE = 32

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from classroom.artifacts import Metrics
-from classroom.distill.exchange import EXCHANGE
-from classroom.evaluation.metrics import score
+from classroom.core.metrics import score
+from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.params import VARIANTS
 
 GROUPS, EACH = 20, 5

@@ -6,15 +6,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from classroom.distill.exchange import EXCHANGE
-from classroom.distill.grid import weights_at
+from classroom.methods.learning_styles.exchange import EXCHANGE
+from classroom.methods.points import weights_at
 from classroom.reporting.baselines import baselines_table
+from classroom.reporting.common.pages import write_picture
 from classroom.reporting.cost import cost_table
 from classroom.reporting.curves import agreement
 from classroom.reporting.exchange import MAKERS
 from classroom.reporting.fidelity import fidelity_table
 from classroom.reporting.grid_search import grid_report
-from classroom.reporting.pages import write_picture
 from classroom.reporting.site import site
 from classroom.reporting.variants import variants_table
 from support.fabricated import LGG, MOBILENET, TEACHER, all_twelve, alone, network

@@ -62,7 +62,7 @@ STARTS = {
         )),
     ],
     "a training": [
-        ("classroom.engines.receipts, classroom.methods.make, classroom.training.progress, classroom.training.run",
+        ("classroom.engines.receipts, classroom.training.make, classroom.progress, classroom.training.run",
          "dvc snakemake sklearn scipy matplotlib onnx jinja2"),
     ],
 }  # fmt: skip

@@ -20,10 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from classroom import params
-from classroom.distill.exchange import EXCHANGE
-from classroom.distill.grid import weights_at
 from classroom.errors import ParamsError
 from classroom.method_settings import METHODS
+from classroom.methods.learning_styles.exchange import EXCHANGE
+from classroom.methods.points import weights_at
 from classroom.params import (
     FOLDERS,
     STRATEGIES,
@@ -41,7 +41,7 @@ from classroom.settings.checks import check_all, check_source
 from support.studies import ROOT, STUDY, copy_settings, put_settings
 
 OF_STUDY = rf"studies/{STUDY}\.yaml: "
-PRINTED_WEIGHTS = ROOT / "src/classroom/reporting/printed/weights.csv"
+PRINTED_WEIGHTS = ROOT / "src/classroom/reporting/common/printed/weights.csv"
 
 
 def printed_weights(table: int) -> dict[str, dict[str, dict[str, float]]]:
@@ -834,8 +834,10 @@ def known(project: Path, checked: tuple[Path, Params, list[str]]) -> Path:
 def test_the_committed_settings_are_accepted_and_their_networks_remembered(checked, known, project, raw, monkeypatch):
     assert checked[1] == params.check(raw)
     # Asked again, it must not wait for the libraries.
-    monkeypatch.setattr("classroom.networks.build.feature_channels", lambda *asked: pytest.fail(f"asked for {asked}"))
-    monkeypatch.setattr("classroom.methods.make.sketch", lambda *asked: pytest.fail(f"made {asked}"))
+    monkeypatch.setattr(
+        "classroom.core.networks.build.feature_channels", lambda *asked: pytest.fail(f"asked for {asked}")
+    )
+    monkeypatch.setattr("classroom.training.make.sketch", lambda *asked: pytest.fail(f"made {asked}"))
     put_settings(project, raw)
     assert check_all() == params.check(raw)
 

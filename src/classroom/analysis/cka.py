@@ -18,10 +18,10 @@ import pandas as pd
 import torch
 from torch import nn
 
-from classroom.data.batches import SplitData
+from classroom.core.batches import SplitData
+from classroom.core.networks.build import Network
+from classroom.core.networks.taps import STRIDES, blocks_of, find, stages_of
 from classroom.errors import ParamsError, TrainingError
-from classroom.networks.build import Network
-from classroom.networks.taps import STRIDES, blocks_of, find, stages_of
 
 LEAST_BATCH = 4
 """HSIC_1 divides by n − 3."""

@@ -18,9 +18,9 @@ from classroom.engines.records import Record
 from classroom.errors import ClassroomError, DataError
 from classroom.evaluation.evaluate import judge
 from classroom.params import load
-from classroom.reporting import provenance
-from classroom.reporting.numbers import find, numbers
-from classroom.reporting.pages import read_page
+from classroom.reporting.common import provenance
+from classroom.reporting.common.numbers import find, numbers
+from classroom.reporting.common.pages import read_page
 
 VALUE = ("value", "paper", "difference")
 

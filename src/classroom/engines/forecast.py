@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from classroom.data.labels import LABELS
+from classroom.data.readers import classes_of
 from classroom.engines import plan
 from classroom.engines.plan import Stage, upstream
 from classroom.engines.receipts import matches
@@ -91,13 +91,13 @@ def _trainings(
     params: Params, raw: dict[str, Any], runs: list[Run], device: str, say: Callable[[str], None]
 ) -> tuple[list[list[Any]], float, float]:
     """A row per study and kind; hours and bytes of all."""
-    from classroom.training.speed import measure
+    from classroom.speed import measure
 
     rows, hours, size = [], 0.0, 0.0
     for (study, kind), count in Counter((run.study, run.kind) for run in runs).items():
         method = next(run.method for run in runs if (run.study, run.kind) == (study, kind))
         settings = params.study[study]
-        classes = max(len(LABELS[params.dataset[settings.dataset].reader]), 2)
+        classes = max(len(classes_of(params.dataset[settings.dataset].reader)), 2)
         speed = measure(method, study, raw, classes, device)
         train, val, test = split_sizes(params, study)
         batch, epochs = params.training.batch_size, params.training.epochs

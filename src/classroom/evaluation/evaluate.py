@@ -10,11 +10,11 @@ from typing import Literal, NamedTuple, cast
 import numpy as np
 
 from classroom.artifacts import MethodCosts, Metrics, PerImageCounts, Result, Scores, SeedResult
+from classroom.core import predictions
+from classroom.core.ensemble import with_ensemble
+from classroom.core.metrics import all_masks_empty, per_image_counts, predict_labels, score
 from classroom.errors import DataError
-from classroom.evaluation import predictions
 from classroom.evaluation.costs import costs
-from classroom.evaluation.ensemble import with_ensemble
-from classroom.evaluation.metrics import all_masks_empty, per_image_counts, predict_labels, score
 from classroom.files import content_hash, read_metrics
 
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from classroom.artifacts import NetworkName, Result
+from classroom.core.metrics import METRICS
 from classroom.errors import DataError
-from classroom.evaluation.metrics import METRICS
 
 SUBJECT = "kd_ml-v3"
 VERSUS: dict[str, NetworkName] = {

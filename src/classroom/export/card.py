@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from classroom.artifacts import Data, Metrics, Result
-from classroom.evaluation.ensemble import STUDENTS
-from classroom.evaluation.metrics import LABELS, METRICS
+from classroom.core.ensemble import STUDENTS
+from classroom.core.metrics import LABELS, METRICS
 from classroom.export.compare import Difference
 from classroom.export.model import FILE
 from classroom.export.origins import licence, origin
-from classroom.reporting import heading
-from classroom.reporting.tables import GREEK, Part, markdown, number
+from classroom.reporting.common import heading
+from classroom.reporting.common.tables import GREEK, Part, markdown, number
 
 NETWORK_LABELS = {"T": "teacher", "S1": "student S1", "S2": "student S2", "ensemble": "ensemble of both students"}
 SYNTHETIC = (

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from classroom.data.batches import SplitData
+from classroom.core import predictions
+from classroom.core.batches import SplitData
+from classroom.core.ensemble import with_ensemble
 from classroom.errors import ExportError
-from classroom.evaluation import predictions
-from classroom.evaluation.ensemble import with_ensemble
 from classroom.export.graph import Exported
 from classroom.export.model import Model
 

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from classroom.artifacts import Metrics
-from classroom.data.batches import SplitData, open_splits
+from classroom.core.batches import SplitData, open_splits
+from classroom.core.ensemble import STUDENTS
 from classroom.errors import ExportError
-from classroom.evaluation.ensemble import STUDENTS
 from classroom.export import card, graph
 from classroom.export.compare import Difference, compare
 from classroom.export.model import FILE, VERSION
 from classroom.export.origins import licence
 from classroom.files import read_metrics, written_whole
-from classroom.networks.restore import restore
+from classroom.restore import restore
 
 ENSEMBLE = "ensemble"
 CARD = "README.md"

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from classroom.core.networks.build import Network
 from classroom.errors import ExportError
 from classroom.export.model import INPUT, OUTPUT
-from classroom.networks.build import Network
 
 OPSET = 20
 """Of ONNX operators; onnxruntime has known it since 1.17."""

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from classroom.core.metrics import predict_labels
+from classroom.core.predictions import quantise
 from classroom.data.pixels import FORMATS, read_image
 from classroom.data.prepare import resized
 from classroom.data.readers import walk
 from classroom.errors import ExportError
-from classroom.evaluation.metrics import predict_labels
-from classroom.evaluation.predictions import quantise
 from classroom.export.model import Model
 from classroom.files import folder_written_whole
 

@@ -1,1 +1,1 @@
-"""Everything that trains, behind one interface: see `classroom.methods.base.Method`."""
+"""Everything that trains, behind one interface: see `classroom.core.method.Method`."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from classroom.distill.losses import task_loss
-from classroom.methods.base import Method, Term
-from classroom.networks.build import Network
+from classroom.core.losses import task_loss
+from classroom.core.method import Method, Term
+from classroom.core.networks.build import Network
 from classroom.params import TaskLoss
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from classroom.core.method import total
+from classroom.core.networks.build import Output
 from classroom.method_settings import ATClassification, ATSegmentation
-from classroom.methods.base import total
-from classroom.methods.comparison import Comparison, attention, same_size, softened_divergence
-from classroom.networks.build import Output
+from classroom.methods.shared.comparison import Comparison, attention, same_size, softened_divergence
 
 
 class AttentionTransfer(Comparison):

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from classroom.core.networks.build import Output
 from classroom.method_settings import CWDSegmentation
-from classroom.methods.comparison import Comparison, block, same_size, two_channels
-from classroom.networks.build import Output
+from classroom.methods.shared.comparison import Comparison, block, same_size, two_channels
 
 
 class ChannelWise(Comparison):

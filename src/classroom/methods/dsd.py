@@ -7,10 +7,10 @@ import itertools
 import torch
 import torch.nn.functional as F
 
+from classroom.core.method import total
+from classroom.core.networks.build import Output
 from classroom.method_settings import DSDSegmentation
-from classroom.methods.base import total
-from classroom.methods.comparison import Comparison, two_channels
-from classroom.networks.build import Output
+from classroom.methods.shared.comparison import Comparison, two_channels
 
 
 class DoubleSimilarity(Comparison):

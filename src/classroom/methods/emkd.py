@@ -8,10 +8,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from classroom.distill.masks import lost_lesions, resized
+from classroom.core.networks.build import Output
 from classroom.method_settings import EMKDSegmentation
-from classroom.methods.comparison import Comparison, attention, softened_divergence
-from classroom.networks.build import Output
+from classroom.methods.shared.comparison import Comparison, attention, softened_divergence
+from classroom.methods.shared.masks import lost_lesions, resized
 
 
 class EfficientMedical(Comparison):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from classroom.distill.losses import feature_loss
+from classroom.core.losses import feature_loss
+from classroom.core.method import Term
+from classroom.core.networks.build import Output
 from classroom.errors import TrainingError
 from classroom.method_settings import FitNetClassification, FitNetSegmentation
-from classroom.methods.base import Term
-from classroom.methods.comparison import Comparison, same_size, softened_divergence
-from classroom.networks.build import Output
+from classroom.methods.shared.comparison import Comparison, same_size, softened_divergence
 
 
 class FitNet(Comparison):

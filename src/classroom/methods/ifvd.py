@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from classroom.distill.masks import lost_lesions, resized
+from classroom.core.networks.build import Output
 from classroom.method_settings import IFVDSegmentation
-from classroom.methods.adversary import AdversarialComparison
-from classroom.methods.comparison import same_size, softened_divergence
-from classroom.networks.build import Output
+from classroom.methods.shared.adversary import AdversarialComparison
+from classroom.methods.shared.comparison import same_size, softened_divergence
+from classroom.methods.shared.masks import lost_lesions, resized
 
 
 class IntraClassVariation(AdversarialComparison):

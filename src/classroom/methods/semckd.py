@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from classroom.core.networks.build import Output
 from classroom.method_settings import SemCKDClassification
-from classroom.methods.comparison import Comparison, block, same_size
-from classroom.networks.build import Output
+from classroom.methods.shared.comparison import Comparison, block, same_size
 
 
 class SemanticCalibration(Comparison):

@@ -8,11 +8,11 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from classroom.distill.losses import feature_loss
+from classroom.core.losses import feature_loss
+from classroom.core.networks.build import Network, Output
+from classroom.core.networks.classifier import Classifier
 from classroom.method_settings import SimKDClassification
-from classroom.methods.comparison import LAST_MAP, Comparison, block, same_size
-from classroom.networks.build import Network, Output
-from classroom.networks.classifier import Classifier
+from classroom.methods.shared.comparison import LAST_MAP, Comparison, block, same_size
 
 
 class SimKD(Comparison):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from classroom.core.networks.build import Output
 from classroom.method_settings import SKDSegmentation
-from classroom.methods.adversary import AdversarialComparison
-from classroom.methods.comparison import same_size, softened_divergence
-from classroom.networks.build import Output
+from classroom.methods.shared.adversary import AdversarialComparison
+from classroom.methods.shared.comparison import same_size, softened_divergence
 
 
 class StructuredDistillation(AdversarialComparison):

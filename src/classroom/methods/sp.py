@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from classroom.core.networks.build import Output
 from classroom.method_settings import SPClassification
-from classroom.methods.comparison import Comparison
-from classroom.networks.build import Output
+from classroom.methods.shared.comparison import Comparison
 
 
 class SimilarityPreserving(Comparison):

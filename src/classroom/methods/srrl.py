@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from classroom.core.networks.build import Output
+from classroom.core.networks.classifier import Classifier
 from classroom.method_settings import SRRLClassification
-from classroom.methods.comparison import LAST_MAP, Comparison, block, same_size
-from classroom.networks.build import Output
-from classroom.networks.classifier import Classifier
+from classroom.methods.shared.comparison import LAST_MAP, Comparison, block, same_size
 
 
 class SoftmaxRegression(Comparison):

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from classroom.core.method import total
+from classroom.core.networks.build import Output
 from classroom.method_settings import VIDClassification
-from classroom.methods.base import total
-from classroom.methods.comparison import Comparison, same_size
-from classroom.networks.build import Output
+from classroom.methods.shared.comparison import Comparison, same_size
 
 
 class VariationalInformation(Comparison):

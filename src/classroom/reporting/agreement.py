@@ -7,10 +7,10 @@ from typing import Any
 
 from classroom import places
 from classroom.params import select
+from classroom.reporting.common.pages import write_picture
+from classroom.reporting.common.results import read_variants
 from classroom.reporting.curves import agreement
-from classroom.reporting.pages import write_picture
 from classroom.reporting.registry import Item, Report, of_studies
-from classroom.reporting.results import read_variants
 
 
 def make(name: str, item: Item, settings: dict[str, Any]) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from classroom.data.labels import LABELS
+from classroom.data.readers import classes_of
 from classroom.params import Network, select
-from classroom.reporting import paper
-from classroom.reporting.pages import Page, write_table
+from classroom.reporting.common import paper
+from classroom.reporting.common.pages import Page, write_table
+from classroom.reporting.common.tables import Part, number
 from classroom.reporting.registry import Item, Report
-from classroom.reporting.tables import Part, number
 
 IMAGENET_CLASSES = 1000
 
@@ -28,7 +28,7 @@ def architecture_table(
     """
     import torch
 
-    from classroom.networks.build import build
+    from classroom.core.networks.build import build
     from classroom.reporting.layers import layers
 
     stages: dict[str, dict[str, str]] = {}
@@ -118,7 +118,7 @@ def make(name: str, item: Item, settings: dict[str, Any]) -> None:
     study = item["study"]
     networks = [select(settings, f"study.{study}.{role}", Network) for role in ("teacher", "student")]
     task, size = select(settings, f"study.{study}.task", str), select(settings, f"study.{study}.image_size", int)
-    classes = len(LABELS[select(settings, f"dataset.{item['dataset']}.reader", str)])
+    classes = len(classes_of(select(settings, f"dataset.{item['dataset']}.reader", str)))
     scale = select(settings, "scale", str)
     architecture_table(name, study, *networks, task, size, classes, scale, Path("reports", f"{name}.md"))
 

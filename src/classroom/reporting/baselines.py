@@ -12,14 +12,14 @@ import pandas as pd
 
 from classroom import places
 from classroom.artifacts import NetworkFacts, Result
-from classroom.evaluation.metrics import LABELS, METRICS
+from classroom.core.metrics import LABELS, METRICS
 from classroom.params import BASELINES, Params, select
-from classroom.reporting import heading, paper
-from classroom.reporting.pages import Page, write_table
-from classroom.reporting.provenance import source
+from classroom.reporting.common import heading, paper
+from classroom.reporting.common.pages import Page, write_table
+from classroom.reporting.common.provenance import source
+from classroom.reporting.common.results import check_alike, read_results
+from classroom.reporting.common.tables import Cell, Part, beside_paper, mean_cell, mean_sd, shown_metrics
 from classroom.reporting.registry import Item, Report
-from classroom.reporting.results import check_alike, read_results
-from classroom.reporting.tables import Cell, Part, beside_paper, mean_cell, mean_sd, shown_metrics
 
 
 def baselines_table(name: str, scale: str, seeds: Sequence[int], results: list[Result], target: Path) -> None:

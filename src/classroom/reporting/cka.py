@@ -16,14 +16,14 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from classroom.analysis.similarities import last_stages, read
-from classroom.distill.exchange import EXCHANGE
 from classroom.errors import DataError
+from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.methods.names import run_folder
 from classroom.params import Variants, select
-from classroom.reporting import heading, paper
-from classroom.reporting.pages import Drawing, Page, write
-from classroom.reporting.provenance import Source
-from classroom.reporting.tables import TECHNIQUE_LABELS, Cell, Part, csv, markdown, number
+from classroom.reporting.common import heading, paper
+from classroom.reporting.common.pages import Drawing, Page, write
+from classroom.reporting.common.provenance import Source
+from classroom.reporting.common.tables import TECHNIQUE_LABELS, Cell, Part, csv, markdown, number
 
 Tables = Mapping[str, Sequence[pd.DataFrame]]
 """By variant what `analysis.similarities.read` returned, a table a seed."""

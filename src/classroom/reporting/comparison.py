@@ -11,16 +11,15 @@ import pandas as pd
 
 from classroom import places
 from classroom.artifacts import ComparedResult, ComparedResults, Cost
-from classroom.distill.exchange import EXCHANGE
-from classroom.evaluation.metrics import LABELS, METRICS
+from classroom.core.metrics import LABELS, METRICS
 from classroom.method_settings import departures, in_words
+from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.params import Params, select
-from classroom.reporting import heading, paper
-from classroom.reporting.pages import Page, write_table
-from classroom.reporting.provenance import source
-from classroom.reporting.registry import Item, Report
-from classroom.reporting.results import check_alike, read_comparison
-from classroom.reporting.tables import (
+from classroom.reporting.common import heading, paper
+from classroom.reporting.common.pages import Page, write_table
+from classroom.reporting.common.provenance import source
+from classroom.reporting.common.results import check_alike, read_comparison
+from classroom.reporting.common.tables import (
     Part,
     beside_paper,
     mean_cell,
@@ -29,6 +28,7 @@ from classroom.reporting.tables import (
     shown_metrics,
     variant_label,
 )
+from classroom.reporting.registry import Item, Report
 
 LABEL = {
     "fitnet": "FitNet", "srrl": "SRRL", "at": "AT", "sp": "SP", "vid": "VID", "simkd": "SimKD", "semckd": "SemCKD",

@@ -11,15 +11,15 @@ import pandas as pd
 
 from classroom import places
 from classroom.artifacts import TableCosts
-from classroom.distill.exchange import EXCHANGE
 from classroom.errors import DataError
 from classroom.method_settings import COMPARISON_METHODS
+from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.params import TECHNIQUES, select
-from classroom.reporting.pages import Page, write
-from classroom.reporting.paper import title
-from classroom.reporting.provenance import Source
+from classroom.reporting.common.pages import Page, write
+from classroom.reporting.common.paper import title
+from classroom.reporting.common.provenance import Source
+from classroom.reporting.common.tables import TECHNIQUE_LABELS, Cell, Part, csv, markdown, number
 from classroom.reporting.registry import Item, Report
-from classroom.reporting.tables import TECHNIQUE_LABELS, Cell, Part, csv, markdown, number
 
 BASELINES, PUBLISHED = "baselines", "published"
 

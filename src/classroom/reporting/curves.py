@@ -12,16 +12,16 @@ from matplotlib.figure import Figure
 
 from classroom import places
 from classroom.artifacts import Data, Result
+from classroom.core.metrics import LABELS, METRICS
 from classroom.errors import DataError
-from classroom.evaluation.metrics import LABELS, METRICS
 from classroom.methods.names import run_folder
 from classroom.params import STRATEGIES, TECHNIQUES, select
-from classroom.reporting import heading
-from classroom.reporting.drawing import png
-from classroom.reporting.pages import Drawing, Page, write_picture
+from classroom.reporting.common import heading
+from classroom.reporting.common.drawing import png
+from classroom.reporting.common.pages import Drawing, Page, write_picture
+from classroom.reporting.common.results import read_variants
+from classroom.reporting.common.tables import NETWORKS, csv, variant_label
 from classroom.reporting.registry import Item, Report, of_studies
-from classroom.reporting.results import read_variants
-from classroom.reporting.tables import NETWORKS, csv, variant_label
 
 COLOURS = {"T": "#000000", "S1": "#0072B2", "S2": "#E69F00", "ensemble": "#009E73"}
 MARKS = {"T": ":", "S1": "-", "S2": "--", "ensemble": "-."}

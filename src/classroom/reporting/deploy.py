@@ -9,14 +9,14 @@ from typing import Any
 
 import pandas as pd
 
+from classroom.core.metrics import LABELS, METRICS
 from classroom.errors import DataError
-from classroom.evaluation.metrics import LABELS, METRICS
 from classroom.files import content_hash
 from classroom.params import Params, select
-from classroom.reporting import heading
-from classroom.reporting.pages import Page, write_table
+from classroom.reporting.common import heading
+from classroom.reporting.common.pages import Page, write_table
+from classroom.reporting.common.tables import Part, number
 from classroom.reporting.registry import Item, Report
-from classroom.reporting.tables import Part, number
 
 MODEL_LABELS = {"T": "teacher alone", "S1": "one student", "ensemble": "ensemble of two students"}
 SAVED = {"parameters": "parameters", "macs": "MACs", "bytes": "file", "latency_ms": "latency", "memory": "memory"}

@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from classroom.distill.exchange import EXCHANGE, Received
+from classroom.methods.learning_styles.exchange import EXCHANGE, Received
 from classroom.params import STRATEGIES, TECHNIQUES
-from classroom.reporting.pages import Page, write_table
+from classroom.reporting.common.pages import Page, write_table
+from classroom.reporting.common.tables import TECHNIQUE_LABELS, Part
 from classroom.reporting.registry import Item, Report
-from classroom.reporting.tables import TECHNIQUE_LABELS, Part
 
 WORDS = {"prediction": "predictions", "feature": "features", None: "–"}
 CHANNELS = {

@@ -9,7 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from classroom.errors import printable
-from classroom.reporting.tables import number
+from classroom.reporting.common.tables import number
 
 VERDICTS = {True: "yes", False: "NO: not what these predictions give"}
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from classroom import places
 from classroom.artifacts import Result
-from classroom.evaluation.metrics import LABELS
+from classroom.core.metrics import LABELS
 from classroom.params import select
-from classroom.reporting import heading, paper
-from classroom.reporting.cells import UNCERTAIN, cells, layout
-from classroom.reporting.pages import Page, write_table
+from classroom.reporting.common import heading, paper
+from classroom.reporting.common.cells import UNCERTAIN, cells, layout
+from classroom.reporting.common.pages import Page, write_table
+from classroom.reporting.common.results import check_alike, read_variants
+from classroom.reporting.common.tables import Part, shown_metrics, variant_label
 from classroom.reporting.registry import Item, Report, of_studies
-from classroom.reporting.results import check_alike, read_variants
-from classroom.reporting.tables import Part, shown_metrics, variant_label
 
 
 def fidelity_table(name: str, scale: str, seeds: Sequence[int], results: list[Result], target: Path) -> None:

@@ -13,15 +13,15 @@ from matplotlib.patches import Rectangle
 
 from classroom import places
 from classroom.artifacts import GridPoint
-from classroom.distill.exchange import EXCHANGE
-from classroom.evaluation.ensemble import STUDENTS
+from classroom.core.ensemble import STUDENTS
 from classroom.evaluation.grid import read_points
+from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.params import Grid, select
-from classroom.reporting.drawing import png
-from classroom.reporting.pages import Drawing, Page, write
-from classroom.reporting.provenance import runs_of, searched
+from classroom.reporting.common.drawing import png
+from classroom.reporting.common.pages import Drawing, Page, write
+from classroom.reporting.common.provenance import runs_of, searched
+from classroom.reporting.common.tables import GREEK, Cell, Part, csv, markdown, mean_cell, mean_sd, variant_label
 from classroom.reporting.registry import Item, Report
-from classroom.reporting.tables import GREEK, Cell, Part, csv, markdown, mean_cell, mean_sd, variant_label
 
 POINT = ("alpha_1", "alpha_2", "teacher_share")
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from classroom.networks.build import Network
-from classroom.networks.taps import blocks_of
+from classroom.core.networks.build import Network
+from classroom.core.networks.taps import blocks_of
 
 
 class Layer(NamedTuple):

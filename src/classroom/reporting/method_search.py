@@ -10,14 +10,14 @@ import pandas as pd
 
 from classroom import places
 from classroom.artifacts import FactorPoint
+from classroom.core.metrics import LABELS, METRICS
 from classroom.evaluation.grid import read_factors
-from classroom.evaluation.metrics import LABELS, METRICS
 from classroom.method_settings import METHODS
 from classroom.params import Tune, select
-from classroom.reporting.pages import Page, write
-from classroom.reporting.provenance import runs_of, searched
+from classroom.reporting.common.pages import Page, write
+from classroom.reporting.common.provenance import runs_of, searched
+from classroom.reporting.common.tables import Part, csv, markdown, mean_cell, mean_sd
 from classroom.reporting.registry import Item, Report
-from classroom.reporting.tables import Part, csv, markdown, mean_cell, mean_sd
 
 
 def tune_report(study: str, points: Sequence[FactorPoint], scale: str, seeds: Sequence[int], target: Path) -> None:

@@ -6,14 +6,14 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from classroom.data.labels import LABELS
-from classroom.distill.exchange import EXCHANGE, Received
+from classroom.data.readers import classes_of
 from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, MethodWeights, departures, in_words, settings_type
-from classroom.methods.comparison import Comparison
-from classroom.methods.make import sketch
+from classroom.methods.learning_styles.exchange import EXCHANGE, Received
+from classroom.methods.shared.comparison import Comparison
 from classroom.params import Params, check, load
+from classroom.reporting.common.tables import TECHNIQUE_LABELS
 from classroom.reporting.exchange import WORDS
-from classroom.reporting.tables import TECHNIQUE_LABELS
+from classroom.training.make import sketch
 
 
 def listing(path: Path) -> str:
@@ -64,5 +64,5 @@ def _published(params: Params, raw: dict[str, Any], task: str, name: str, study:
 
 def _extra_parameters(params: Params, raw: dict[str, Any], study: str, name: str) -> int:
     settings = params.study[study]
-    classes = max(len(LABELS[params.dataset[settings.dataset].reader]), 2)
+    classes = max(len(classes_of(params.dataset[settings.dataset].reader)), 2)
     return sketch(name, study, raw, settings.task, classes, settings.image_size).extra_parameters

@@ -12,20 +12,20 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from classroom import places
-from classroom.distill.exchange import EXCHANGE
+from classroom.core import predictions
+from classroom.core.ensemble import STUDENTS, with_ensemble
+from classroom.core.metrics import predict_labels
 from classroom.errors import DataError
-from classroom.evaluation import predictions
-from classroom.evaluation.ensemble import STUDENTS, with_ensemble
-from classroom.evaluation.metrics import predict_labels
 from classroom.files import read_metrics
+from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.methods.names import run_folder
 from classroom.params import PictureKind, Variants, select
-from classroom.reporting import heading, paper
-from classroom.reporting.drawing import PREDICTION_COLOUR, TRUTH_COLOUR, png
-from classroom.reporting.pages import Drawing, Page, write_picture
+from classroom.reporting.common import heading, paper
+from classroom.reporting.common.drawing import PREDICTION_COLOUR, TRUTH_COLOUR, png
+from classroom.reporting.common.pages import Drawing, Page, write_picture
+from classroom.reporting.common.tables import TECHNIQUE_LABELS, variant_label
+from classroom.reporting.common.tested_images import image_iou, rows_and_groups, worst_of_each_group
 from classroom.reporting.registry import Item, Report
-from classroom.reporting.tables import TECHNIQUE_LABELS, variant_label
-from classroom.reporting.tested_images import image_iou, rows_and_groups, worst_of_each_group
 
 SMALLEST = 0.002
 """A lesion of a smaller part of the image could not be seen in print."""

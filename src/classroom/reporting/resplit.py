@@ -10,16 +10,16 @@ import pandas as pd
 
 from classroom import places
 from classroom.artifacts import Result
+from classroom.core.metrics import LABELS, METRICS
 from classroom.errors import DataError
-from classroom.evaluation.metrics import LABELS, METRICS
 from classroom.params import STRATEGIES, TECHNIQUES, Params, select
-from classroom.reporting import heading, paper
-from classroom.reporting.cells import KEYS, cells
-from classroom.reporting.pages import Page, write_table
-from classroom.reporting.provenance import source
+from classroom.reporting.common import heading, paper
+from classroom.reporting.common.cells import KEYS, cells
+from classroom.reporting.common.pages import Page, write_table
+from classroom.reporting.common.provenance import source
+from classroom.reporting.common.results import check_alike, read_variants
+from classroom.reporting.common.tables import NETWORKS, TECHNIQUE_LABELS, Cell, Part, mean_cell, number
 from classroom.reporting.registry import Item, Report
-from classroom.reporting.results import check_alike, read_variants
-from classroom.reporting.tables import NETWORKS, TECHNIQUE_LABELS, Cell, Part, mean_cell, number
 
 
 def resplit_table(

@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from classroom.core import predictions
+from classroom.core.ensemble import with_ensemble
+from classroom.core.metrics import predict_labels
 from classroom.errors import DataError
-from classroom.evaluation import predictions
-from classroom.evaluation.ensemble import with_ensemble
-from classroom.evaluation.metrics import predict_labels
 from classroom.files import read_metrics
 from classroom.methods.names import run_folder
 from classroom.params import select
-from classroom.reporting import heading
-from classroom.reporting.drawing import PREDICTION_COLOUR, TRUTH_COLOUR, png
-from classroom.reporting.pages import Drawing, Page, write_picture
+from classroom.reporting.common import heading
+from classroom.reporting.common.drawing import PREDICTION_COLOUR, TRUTH_COLOUR, png
+from classroom.reporting.common.pages import Drawing, Page, write_picture
+from classroom.reporting.common.tested_images import image_iou, rows_and_groups, worst_of_each_group
 from classroom.reporting.registry import Item, Report, of_studies
-from classroom.reporting.tested_images import image_iou, rows_and_groups, worst_of_each_group
 
 ROWS = 4
 

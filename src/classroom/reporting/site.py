@@ -19,9 +19,9 @@ from markupsafe import Markup, escape
 from classroom.artifacts import Cost
 from classroom.errors import DataError
 from classroom.files import write_text
-from classroom.reporting import paper
-from classroom.reporting.pages import read_page
-from classroom.reporting.provenance import taken
+from classroom.reporting.common import paper
+from classroom.reporting.common.pages import read_page
+from classroom.reporting.common.provenance import taken
 
 SECTIONS = {
     "Twelve variants": ("variants", "resplit"),

@@ -11,17 +11,16 @@ import pandas as pd
 
 from classroom import places
 from classroom.artifacts import Result
-from classroom.distill.exchange import EXCHANGE
+from classroom.core.metrics import LABELS, METRICS
 from classroom.evaluation import significance
-from classroom.evaluation.metrics import LABELS, METRICS
+from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.params import select
-from classroom.reporting import heading, paper
-from classroom.reporting.cells import KEYS, by_place, cells, layout
-from classroom.reporting.pages import Page, write_table
-from classroom.reporting.provenance import source
-from classroom.reporting.registry import TABLE, Item, Report
-from classroom.reporting.results import check_alike, read_results, read_variants
-from classroom.reporting.tables import (
+from classroom.reporting.common import heading, paper
+from classroom.reporting.common.cells import KEYS, by_place, cells, layout
+from classroom.reporting.common.pages import Page, write_table
+from classroom.reporting.common.provenance import source
+from classroom.reporting.common.results import check_alike, read_results, read_variants
+from classroom.reporting.common.tables import (
     BASELINE_LABELS,
     Cell,
     Part,
@@ -31,6 +30,7 @@ from classroom.reporting.tables import (
     shown_metrics,
     variant_label,
 )
+from classroom.reporting.registry import TABLE, Item, Report
 
 SUBJECT = (*significance.SUBJECT.split("-"), "ensemble")
 """Technique, strategy and network that the others are compared with."""

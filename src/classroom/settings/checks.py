@@ -8,7 +8,7 @@ import warnings
 from importlib.metadata import version
 from pathlib import Path
 
-from classroom.data.labels import LABELS
+from classroom.data.readers import classes_of
 from classroom.errors import ParamsError, TrainingError, suggestion
 from classroom.files import write_json
 from classroom.method_settings import METHODS
@@ -72,7 +72,7 @@ def _check_networks(params: Params) -> None:
                 [study.task, study.image_size, network.model_dump(mode="json", exclude={"weights"})], sort_keys=True
             )
             if key not in known:
-                from classroom.networks.build import feature_channels
+                from classroom.core.networks.build import feature_channels
 
                 try:
                     known[key] = feature_channels(network, study.task, study.image_size)
@@ -115,9 +115,9 @@ def _check_methods(params: Params) -> None:
                 facts = [task, method, about["image_size"], networks, about["methods"][method]["options"], training]
                 key = json.dumps(facts, sort_keys=True)
                 if key not in known | made:
-                    from classroom.methods.make import sketch
+                    from classroom.training.make import sketch
 
-                    classes = max(len(LABELS[params.dataset[about["dataset"]].reader]), 2)
+                    classes = max(len(classes_of(params.dataset[about["dataset"]].reader)), 2)
                     try:
                         sketch(method, study, raw, task, classes, about["image_size"])
                     except (ParamsError, TrainingError) as error:

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from classroom.core.method import Method
 from classroom.errors import TrainingError
-from classroom.methods.base import Method
 
 
 @dataclass

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from classroom.artifacts import Scores
-from classroom.data.augment import Augment
-from classroom.data.batches import SplitData, order
+from classroom.core.augment import Augment
+from classroom.core.batches import SplitData, order
+from classroom.core.ensemble import with_ensemble
+from classroom.core.method import Method, Term, total
+from classroom.core.metrics import per_image_counts, predict_labels, score
+from classroom.core.predictions import quantise
 from classroom.errors import TrainingError
-from classroom.evaluation.ensemble import with_ensemble
-from classroom.evaluation.metrics import per_image_counts, predict_labels, score
-from classroom.evaluation.predictions import quantise
-from classroom.methods.base import Method, Term, total
 from classroom.params import Training
 from classroom.training.checkpoint import Checkpoints, Progress
 

@@ -16,20 +16,20 @@ import torch
 from safetensors.torch import save as serialised
 
 from classroom.artifacts import Metrics, PerImageCounts, RunFacts, TrainingReceipt, TrainingSettings
-from classroom.data.augment import Augment
-from classroom.data.batches import SplitData, cache_on_device, open_splits, read_dataset
-from classroom.evaluation import predictions
+from classroom.core import predictions
+from classroom.core.augment import Augment
+from classroom.core.batches import SplitData, cache_on_device, open_splits, read_dataset
+from classroom.core.method import Method
+from classroom.core.networks.reproducible import make_deterministic
+from classroom.devices import claim_device, free_memory
 from classroom.files import written_whole
-from classroom.methods.base import Method
-from classroom.methods.make import make
-from classroom.networks.reproducible import make_deterministic
 from classroom.params import Augmentation, Training, select
 from classroom.training.checkpoint import Checkpoints, Progress
-from classroom.training.devices import claim_device, free_memory
 from classroom.training.loop import MetricAccumulator, evaluate, fit, make_optimiser, predict
+from classroom.training.make import make
 
 if TYPE_CHECKING:
-    from classroom.training.progress import Show
+    from classroom.progress import Show
 
 EVALUATED_SPLITS = ("val", "test")
 FILES = ("weights.safetensors", "predictions.parquet", "metrics.json", "history.csv")

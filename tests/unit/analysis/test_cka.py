@@ -27,14 +27,14 @@ from classroom import params
 from classroom.analysis import similarities as files
 from classroom.analysis.cka import centred_gram, layers_of, shuffled, similarities
 from classroom.analysis.similarities import last_stages
-from classroom.data.batches import SplitData, open_splits
+from classroom.core.batches import SplitData, open_splits
+from classroom.core.networks.build import Network, build
+from classroom.core.networks.taps import STRIDES
 from classroom.errors import DataError, TrainingError
-from classroom.methods.make import make
-from classroom.networks.build import Network, build
-from classroom.networks.restore import restore
-from classroom.networks.taps import STRIDES
 from classroom.params import Network as NetworkSettings
 from classroom.reporting import cka as reporting
+from classroom.restore import restore
+from classroom.training.make import make
 from support.fabricated import HISTOPATHOLOGIC, LGG, metrics_of
 from support.rendered import check_sources, markdown_rows, one, page_of
 from support.studies import CLASSES_STUDY, ROOT, STUDY, shrink
@@ -561,7 +561,7 @@ def test_the_hub_is_not_asked_whatever_the_run_began_from(
     def hub(*arguments: Any) -> None:
         raise AssertionError("the hub was asked")
 
-    monkeypatch.setattr("classroom.networks.weights._from_hub", hub)
+    monkeypatch.setattr("classroom.core.networks.weights._from_hub", hub)
     monkeypatch.setattr("segmentation_models_pytorch.encoders.hf_hub_download", hub)
     monkeypatch.setattr(original, "facts", facts)
     check_same(restore(run, "S1"), original)

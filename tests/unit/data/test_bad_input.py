@@ -16,7 +16,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from classroom.data import sources
+from classroom.data.fetching import sources
 from classroom.data.prepare import prepare
 from classroom.data.synthetic import GENERATORS
 from classroom.errors import DataError

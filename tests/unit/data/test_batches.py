@@ -13,8 +13,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from classroom.data.augment import Augment
-from classroom.data.batches import SplitData, cache_on_device, open_splits, order
+from classroom.core.augment import Augment
+from classroom.core.batches import SplitData, cache_on_device, open_splits, order
 from classroom.params import Augmentation
 
 CPU = torch.device("cpu")

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
-from classroom.data import pixels, prepare, sources, synthetic
-from classroom.data.augment import Augment
-from classroom.data.batches import open_splits
-from classroom.data.labels import LABELS
+from classroom.core.augment import Augment
+from classroom.core.batches import open_splits
+from classroom.data import pixels, prepare, synthetic
+from classroom.data.fetching import sources
+from classroom.data.fetching.subset import draw
 from classroom.data.readers import ham10000, histopathologic, isic2017, lgg, reader
-from classroom.data.subset import draw
 from classroom.errors import DataError
 from classroom.params import Augmentation, Dataset, Synthetic
 from support.studies import REAL_IMAGES
@@ -112,7 +112,7 @@ def test_synthetic_images_of_any_size_pass_for_the_original(tmp_path_factory, na
     assert groups <= count <= groups * images
     table = pd.read_csv(folder / "raw" / "samples.csv", keep_default_na=False)
     assert table.group.nunique() == groups
-    assert set(table.label) <= {*LABELS[name], ""}
+    assert set(table.label) <= {*classes_of(name), ""}
     assert {pixels.read_image(folder / "raw" / image).shape for image in table.image} == {(size, size, 3)}
 
 
@@ -253,7 +253,7 @@ def test_of_sixty_lesions_or_more_every_class_has_three_at_least(synthetic_lesio
     """Training, validation and test must each be able to get one."""
     labels = synthetic_lesions[1].groupby("lesion_id").dx.first()  # fewer lesions would be the first of these
     for groups in range(60, len(labels) + 1):
-        assert labels[:groups].value_counts().reindex(LABELS["ham10000"]).min() >= 3, groups
+        assert labels[:groups].value_counts().reindex(classes_of("ham10000")).min() >= 3, groups
 
 
 def test_lesions_differ_from_the_skin_around_them(synthetic_lesions):
@@ -469,7 +469,7 @@ def test_what_is_fetched_is_described_for_all_that_comes_later(tmp_path, name):
         "source": "directory",
         "synthetic": False,
         "group": {"lgg": "patient", "histopathologic": "slide", "ham10000": "lesion"}[name],
-        "labels": list(LABELS[name]),
+        "labels": list(classes_of(name)),
         "subset": None,
     }
 
@@ -601,9 +601,9 @@ def test_a_class_is_its_place_among_the_labels(tmp_path, name):
     index = pd.read_parquet(tmp_path / "prepared" / "index.parquet")
     about = json.loads((tmp_path / "prepared" / "dataset.json").read_text())
     assert (targets.shape, targets.dtype) == ((count,), np.uint8)
-    assert list(about["labels"]) == list(LABELS[name])  # those without an image, too
-    assert [LABELS[name][target] for target in targets] == index.label.tolist()
-    assert about["labels"] == {label: (index.label == label).sum() for label in LABELS[name]}
+    assert list(about["labels"]) == list(classes_of(name))  # those without an image, too
+    assert [classes_of(name)[target] for target in targets] == index.label.tolist()
+    assert about["labels"] == {label: (index.label == label).sum() for label in classes_of(name)}
     table = pd.read_csv(raw / "samples.csv").set_index("id")
     assert (table.label[index.id].to_numpy() == index.label.to_numpy()).all()
     for image, path in zip(np.load(tmp_path / "prepared" / "images.npy"), table.image[index.id], strict=True):

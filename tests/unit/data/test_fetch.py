@@ -25,7 +25,8 @@ import pandas as pd
 import pytest
 import tifffile
 
-from classroom.data import archives, download, pcam, sources, synthetic
+from classroom.data import synthetic
+from classroom.data.fetching import archives, download, pcam, sources
 from classroom.errors import ClassroomError, DataError
 from classroom.params import Dataset, Download, Synthetic
 

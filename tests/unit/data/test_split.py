@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from classroom.artifacts import SPLIT_NAMES
-from classroom.data import batches, split
+from classroom.core import batches
+from classroom.data import split
 from classroom.errors import DataError
 from classroom.params import Split, select
 from support.studies import STUDY

@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 from torch.distributions import Bernoulli, Categorical, kl_divergence
 from torchvision.ops import sigmoid_focal_loss
 
-from classroom.distill.losses import dice_loss, feature_loss, focal_loss, prediction_loss, task_loss
+from classroom.core.losses import dice_loss, feature_loss, focal_loss, prediction_loss, task_loss
 from classroom.errors import TrainingError
 from classroom.params import PredictionLoss, TaskLoss
 

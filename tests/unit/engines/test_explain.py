@@ -17,10 +17,10 @@ from ruamel.yaml import YAML
 from classroom.engines.recipe import recipe
 from classroom.errors import ClassroomError
 from classroom.files import content_hash
+from classroom.reporting.common.numbers import find, numbers
+from classroom.reporting.common.pages import read_page
+from classroom.reporting.common.provenance import source
 from classroom.reporting.explained import text
-from classroom.reporting.numbers import find, numbers
-from classroom.reporting.pages import read_page
-from classroom.reporting.provenance import source
 from support import finished
 from support.fabricated_site import make_reports
 from support.finished import classroom

@@ -11,9 +11,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from classroom import params
+from classroom.core.networks.build import feature_channels
 from classroom.engines import scales
 from classroom.errors import ParamsError
-from classroom.networks.build import feature_channels
 from classroom.params import Params
 from support.studies import ROOT
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
+from classroom.core import predictions
+from classroom.core.ensemble import with_ensemble
+from classroom.core.metrics import per_image_counts, predict_labels, score
 from classroom.errors import DataError
-from classroom.evaluation import predictions
 from classroom.evaluation.costs import costs
-from classroom.evaluation.ensemble import with_ensemble
 from classroom.evaluation.evaluate import evaluate
 from classroom.evaluation.grid import read_points
-from classroom.evaluation.metrics import per_image_counts, predict_labels, score
 from classroom.params import Grid
 from support.fabricated import metrics_of
 

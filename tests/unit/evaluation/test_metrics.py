@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import confusion_matrix, f1_score, jaccard_score
 
-from classroom.errors import DataError
-from classroom.evaluation import predictions
-from classroom.evaluation.ensemble import with_ensemble
-from classroom.evaluation.metrics import (
+from classroom.core import predictions
+from classroom.core.ensemble import with_ensemble
+from classroom.core.metrics import (
     COUNTS,
     LABELS,
     METRICS,
@@ -33,6 +32,7 @@ from classroom.evaluation.metrics import (
     score,
     segmentation_metrics,
 )
+from classroom.errors import DataError
 
 MASKS = arrays(bool, (3, 4, 5))
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from classroom.core.metrics import score
 from classroom.errors import DataError
 from classroom.evaluation import significance
-from classroom.evaluation.metrics import score
 from classroom.evaluation.significance import Comparison, holm, paired_bootstrap
 from support.fabricated import HISTOPATHOLOGIC, LGG
 

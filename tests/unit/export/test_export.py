@@ -19,19 +19,19 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from classroom import params
-from classroom.data.batches import open_splits
+from classroom.core import predictions
+from classroom.core.batches import open_splits
+from classroom.core.metrics import LABELS, METRICS, per_image_counts, predict_labels, score
+from classroom.core.networks.build import Network, seeded
+from classroom.core.predictions import quantise
 from classroom.errors import ClassroomError, DataError, ExportError, TrainingError
-from classroom.evaluation import predictions
-from classroom.evaluation.metrics import LABELS, METRICS, per_image_counts, predict_labels, score
-from classroom.evaluation.predictions import quantise
 from classroom.export import card, graph, origins
 from classroom.export import export as module
 from classroom.export.compare import Difference
 from classroom.export.export import export
 from classroom.export.model import FACTS, Model
 from classroom.export.predict import find, predict
-from classroom.networks.build import Network, seeded
-from classroom.networks.restore import restore
+from classroom.restore import restore
 from classroom.settings.plan import plan
 from support import fabricated
 from support.exported import brightness, command, finished_run

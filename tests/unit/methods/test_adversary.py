@@ -13,9 +13,9 @@ from torch import nn
 
 from classroom.errors import TrainingError
 from classroom.method_settings import reference
-from classroom.methods.adversary import Adversary
-from classroom.methods.comparison import Comparison, two_channels
-from classroom.networks.discriminator import WIDTHS, Discriminator
+from classroom.methods.shared.adversary import Adversary
+from classroom.methods.shared.comparison import Comparison, two_channels
+from classroom.methods.shared.discriminator import WIDTHS, Discriminator
 from support import oracles
 from support.comparisons import WITH_ADVERSARY, batch_of, made, outputs, random_values, shared
 

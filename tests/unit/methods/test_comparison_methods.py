@@ -17,16 +17,16 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from classroom import params
+from classroom.core import predictions
+from classroom.core.networks.build import FEATURE_TAP, build
 from classroom.data import prepare, split
 from classroom.errors import ClassroomError, ParamsError, TrainingError
-from classroom.evaluation import predictions
 from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, departures, reference
-from classroom.methods.comparison import Comparison
-from classroom.methods.make import make
-from classroom.networks.build import FEATURE_TAP, build
+from classroom.methods.shared.comparison import Comparison
 from classroom.params import Network as NetworkSettings
 from classroom.params import Split, select
 from classroom.training import run
+from classroom.training.make import make
 from support.comparisons import (
     BATCH,
     CLASSES,

@@ -17,12 +17,12 @@ from torchdistill.losses import mid_level
 from torchdistill.losses.mid_level import ATLoss, KDLoss, SPKDLoss, VIDLoss
 from torchdistill.models.wrapper import Regressor4VID
 
-from classroom.distill.losses import task_loss
+from classroom.core.losses import task_loss
+from classroom.core.networks.build import Output
 from classroom.errors import TrainingError
 from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, reference
-from classroom.methods.comparison import same_size, softened_divergence, two_channels
 from classroom.methods.fitnet import FitNet
-from classroom.networks.build import Output
+from classroom.methods.shared.comparison import same_size, softened_divergence, two_channels
 from classroom.params import TaskLoss
 from support import oracles
 from support.comparisons import (

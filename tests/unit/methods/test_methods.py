@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from classroom import params
-from classroom.distill.exchange import EXCHANGE
-from classroom.distill.grid import weights_at
-from classroom.distill.losses import feature_loss, prediction_loss, task_loss
+from classroom.core.losses import feature_loss, prediction_loss, task_loss
+from classroom.core.method import Method, network_seed
+from classroom.core.networks.build import FEATURE_TAP, build
 from classroom.errors import ParamsError, TrainingError
 from classroom.methods.alone import Alone
-from classroom.methods.base import Method, network_seed
-from classroom.methods.make import make
-from classroom.networks.build import FEATURE_TAP, build
+from classroom.methods.learning_styles.exchange import EXCHANGE
+from classroom.methods.points import weights_at
 from classroom.params import VARIANTS, Losses, Network, TaskLoss, select
+from classroom.training.make import make
 from support.studies import CLASSES_STUDY, ROOT, STUDY, shrink
 
 SEED = 3

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 from torchvision.models import ResNet18_Weights, ResNet50_Weights
 
+from classroom.core.networks import build as module
+from classroom.core.networks.build import FEATURE_TAP, Network, check_encoder, feature_channels
+from classroom.core.networks.weights import normalisation
 from classroom.errors import ParamsError, TrainingError
-from classroom.networks import build as module
-from classroom.networks.build import FEATURE_TAP, Network, check_encoder, feature_channels
-from classroom.networks.weights import normalisation
 from classroom.params import Network as NetworkSettings
 from support.studies import THIN, THIN_CLASSIFIER, THIN_TEACHER
 

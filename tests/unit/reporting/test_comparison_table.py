@@ -12,14 +12,14 @@ import pandas as pd
 import pytest
 
 from classroom import params
-from classroom.distill.exchange import EXCHANGE
 from classroom.errors import DataError
 from classroom.evaluation.grid import read_factors
 from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, departures, reference, settings_type
+from classroom.methods.learning_styles.exchange import EXCHANGE
+from classroom.reporting.common.results import read_comparison
 from classroom.reporting.comparison import comparison_table
 from classroom.reporting.method_search import tune_report
 from classroom.reporting.methods import listing
-from classroom.reporting.results import read_comparison
 from classroom.settings.overlays import apply_overlay
 from support import fabricated
 from support.rendered import check_sources, check_tex, markdown_tables

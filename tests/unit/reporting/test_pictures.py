@@ -12,8 +12,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from classroom.core import predictions
 from classroom.errors import DataError
-from classroom.evaluation import predictions
 from classroom.params import VARIANTS
 from classroom.reporting import curves, pictures
 from support import fabricated

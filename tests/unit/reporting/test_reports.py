@@ -15,20 +15,20 @@ import torch
 from PIL import Image
 from ruamel.yaml import YAML
 
-from classroom.distill.exchange import EXCHANGE
-from classroom.distill.grid import weights_at
+from classroom.core.networks.build import build
 from classroom.errors import DataError, ParamsError
-from classroom.networks.build import build
+from classroom.methods.learning_styles.exchange import EXCHANGE
+from classroom.methods.points import weights_at
 from classroom.params import Network, VariantWeights
-from classroom.reporting import paper
 from classroom.reporting.architecture import architecture_table
+from classroom.reporting.common import paper
+from classroom.reporting.common.tables import TEX, Part, latex, markdown
 from classroom.reporting.cost import cost_table
 from classroom.reporting.exchange import MAKERS
 from classroom.reporting.fidelity import fidelity_table
 from classroom.reporting.grid_search import grid_report
 from classroom.reporting.layers import layers
 from classroom.reporting.resplit import resplit_table
-from classroom.reporting.tables import TEX, Part, latex, markdown
 from classroom.settings.overlays import apply_overlay
 from support.fabricated import HAM10000, HISTOPATHOLOGIC, LGG, all_twelve, result, students
 from support.rendered import check_sources, check_tex, markdown_rows, markdown_tables, one, page_of

@@ -14,7 +14,7 @@ import pytest
 
 from classroom.errors import DataError
 from classroom.reporting import curves, grid
-from classroom.reporting.provenance import read_runs
+from classroom.reporting.common.provenance import read_runs
 from classroom.reporting.site import SECTIONS, inline, number_in
 from support.fabricated import LGG
 from support.fabricated_site import SEEDS, STUDY, all_runs, make_reports, make_site, render

@@ -18,14 +18,15 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
+from classroom.core import predictions
+from classroom.core.metrics import score
 from classroom.errors import DataError
-from classroom.evaluation import predictions
-from classroom.evaluation.metrics import score
 from classroom.params import VARIANTS
-from classroom.reporting import heading, paper, samples
+from classroom.reporting import samples
 from classroom.reporting.baselines import baselines_table
-from classroom.reporting.drawing import PREDICTION_COLOUR, TRUTH_COLOUR
-from classroom.reporting.results import read_results
+from classroom.reporting.common import heading, paper
+from classroom.reporting.common.drawing import PREDICTION_COLOUR, TRUTH_COLOUR
+from classroom.reporting.common.results import read_results
 from classroom.reporting.variants import variants_table
 from support.fabricated import (
     CLASSIFYING_TEACHER,

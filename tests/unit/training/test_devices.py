@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from classroom import devices
 from classroom.errors import TrainingError
-from classroom.training import devices
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["classroom.training.run"])  # as in test_training.py: one server serves both

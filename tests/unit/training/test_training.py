@@ -25,21 +25,21 @@ import torch
 from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, precision_score, recall_score
 
-from classroom import params
+from classroom import params, speed
 from classroom.artifacts import Metrics, Result
-from classroom.data.batches import open_splits, order
-from classroom.distill.losses import task_loss
+from classroom.core import predictions
+from classroom.core.batches import open_splits, order
+from classroom.core.ensemble import with_ensemble
+from classroom.core.losses import task_loss
+from classroom.core.method import Method, Term, network_seed
+from classroom.core.metrics import METRICS, per_image_counts, predict_labels, score
+from classroom.core.networks.build import Network, build
 from classroom.errors import ClassroomError, TrainingError
-from classroom.evaluation import predictions
-from classroom.evaluation.ensemble import with_ensemble
 from classroom.evaluation.evaluate import evaluate
-from classroom.evaluation.metrics import METRICS, per_image_counts, predict_labels, score
 from classroom.methods.alone import Alone
-from classroom.methods.base import Method, Term, network_seed
-from classroom.networks.build import Network, build
 from classroom.params import Network as NetworkSettings
 from classroom.params import TaskLoss, select
-from classroom.training import loop, run, speed
+from classroom.training import loop, run
 from classroom.training.checkpoint import Checkpoints, Progress
 from classroom.training.loop import Interruption
 from support.studies import CLASSES_STUDY, ROOT, STUDY, shrink
@@ -532,7 +532,7 @@ def test_a_point_of_a_grid_is_trained_with_its_weights(tiny_classes_study: Path,
 def test_a_loss_that_is_not_finite_names_step_component_and_checkpoint(
     tiny: dict, tiny_classes_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from classroom.methods.learning_styles import LearningStyles
+    from classroom.methods.learning_styles.method import LearningStyles
 
     healthy, calls = LearningStyles.losses, []
     part = open_splits(tiny_classes_study / "prepared", tiny_classes_study / "splits.parquet")["train"]

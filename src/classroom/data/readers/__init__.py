@@ -1,7 +1,7 @@
 """One small module per layout of a downloaded dataset.
 
 A reader has `find(folders)`, which returns everything that belongs to the dataset from file names and tables, without
-reading pixels. The classes of a dataset are in `classroom.data.labels`.
+reading pixels, and CLASSES, the dataset's classes in canonical order, which are known without any data.
 """
 
 from __future__ import annotations
@@ -55,6 +55,11 @@ class Found:
 def reader(name: str) -> ModuleType:
     """The reader module called `name` in the settings."""
     return importlib.import_module(f"classroom.data.readers.{name}")
+
+
+def classes_of(name: str) -> tuple[str, ...]:
+    """The classes of datasets that the reader called `name` reads; none for images with masks alone."""
+    return reader(name).CLASSES
 
 
 def walk(folders: Iterable[Path]) -> list[Path]:

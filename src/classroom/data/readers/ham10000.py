@@ -9,10 +9,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from classroom.data.labels import LABELS
 from classroom.data.readers import File, Found, Sample, by_id, check_complete, one_of, read_table, walk
 from classroom.errors import DataError
 
+CLASSES: tuple[str, ...] = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 EXPECTED = (
     "HAM10000_metadata.csv next to HAM10000_images_part_1/ and HAM10000_images_part_2/, as in the Kaggle download "
     "'kmader/skin-cancer-mnist-ham10000'"
@@ -30,8 +30,8 @@ def find(folders: Sequence[Path]) -> Found:
     tables = [path for path in files if path.name.lower() == "ham10000_metadata.csv"]
     table = one_of(tables, "HAM10000_metadata.csv", folders, EXPECTED)
     rows = read_table(table, ("lesion_id", "image_id", "dx"), key="image_id")
-    for name, label in rows.dx[~rows.dx.isin(LABELS["ham10000"])].items():
-        raise DataError(f"{table}: '{name}': dx is '{label}'. Expected one of {', '.join(LABELS['ham10000'])}.")
+    for name, label in rows.dx[~rows.dx.isin(CLASSES)].items():
+        raise DataError(f"{table}: '{name}': dx is '{label}'. Expected one of {', '.join(CLASSES)}.")
     for name in rows.index[rows.lesion_id == ""]:
         raise DataError(f"{table}: '{name}': has no lesion_id. Expected one, so that its lesion stays in one split.")
     images = by_id((path for path in files if IMAGES.fullmatch(path.parent.name)), (".jpg", ".jpeg"))

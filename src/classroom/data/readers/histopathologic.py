@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from classroom.data.labels import LABELS
 from classroom.data.readers import File, Found, Sample, by_id, check_complete, one_of, read_table, walk
 from classroom.errors import DataError
 
+CLASSES: tuple[str, ...] = ("negative", "positive")
 EXPECTED = (
     "train_labels.csv (id, label) next to train/<id>.tif, as in the Kaggle competition "
     "'histopathologic-cancer-detection'"
@@ -37,7 +37,7 @@ def find(folders: Sequence[Path]) -> Found:
         raise DataError(f"{train}: no such folder. Expected {EXPECTED}.")
     images = by_id((path for path in files if path.parent == train), (".tif", ".tiff"))
     labels = read_table(table, ("id", "label"), key="id").label
-    names = dict(zip("01", LABELS["histopathologic"], strict=True))
+    names = dict(zip("01", CLASSES, strict=True))
     for name, label in labels[~labels.isin(names)].items():
         raise DataError(f"{table}: '{name}': the label is '{label}'. Expected 0 or 1.")
     check_complete(images, labels.index, table, f"{train}/")

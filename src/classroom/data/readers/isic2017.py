@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from classroom.data.labels import LABELS
 from classroom.data.readers import File, Found, Sample, by_id, check_complete, one_of, read_table, walk
 from classroom.errors import DataError
 
+CLASSES: tuple[str, ...] = ("melanoma", "seborrheic_keratosis", "nevus")
 EXPECTED = "ground_truth.csv next to images/<id>.jpg and masks/<id>_segmentation.png"
 
 
@@ -24,7 +24,7 @@ def find(folders: Sequence[Path]) -> Found:
     masks = by_id(walk([table.parent / "masks"]), ("_segmentation.png",))
     check_complete(images, rows.index, table, f"{table.parent / 'images'}/")
     check_complete(masks, rows.index, table, f"{table.parent / 'masks'}/")
-    melanoma, keratosis, neither = LABELS["isic2017"]
+    melanoma, keratosis, neither = CLASSES
     names: dict[tuple[float, float], str] = {(0, 0): neither, (1, 0): melanoma, (0, 1): keratosis}
     samples = []
     for row in rows.itertuples():

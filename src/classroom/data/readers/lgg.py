@@ -9,6 +9,8 @@ from pathlib import Path
 from classroom.data.readers import File, Found, Sample
 from classroom.errors import DataError
 
+CLASSES: tuple[str, ...] = ()
+
 
 def find(folders: Sequence[Path]) -> Found:
     """Every slice with its mask, sorted by case and slice number; groups are patients, there are no labels.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from classroom.artifacts import Data, NetworkFacts, Result, TrainingSettings
-from classroom.evaluation.metrics import LABELS, METRICS, all_masks_empty
+from classroom.core.metrics import LABELS, METRICS, all_masks_empty
 
 SOURCES = {
     "synthetic": "synthetic images drawn by this program",

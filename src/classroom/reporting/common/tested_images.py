@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from classroom.core.metrics import pixel_counts
 from classroom.errors import DataError
-from classroom.evaluation.metrics import pixel_counts
 
 
 def rows_and_groups(prepared: Path, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -15,12 +15,11 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from classroom.data import archives, pcam
-from classroom.data.download import download, redact
-from classroom.data.labels import LABELS
+from classroom.data.fetching import archives, pcam
+from classroom.data.fetching.download import download, redact
+from classroom.data.fetching.subset import draw
 from classroom.data.pixels import digest, read_image, read_mask
-from classroom.data.readers import File, Found, Sample, reader
-from classroom.data.subset import draw
+from classroom.data.readers import File, Found, Sample, classes_of, reader
 from classroom.data.synthetic import GENERATORS
 from classroom.errors import DataError
 from classroom.files import DISK_FULL, folder_written_whole
@@ -147,7 +146,7 @@ def _chosen(name: str, dataset: Dataset, samples: list[Sample]) -> list[Sample]:
     """The samples to keep."""
     if dataset.subset is None:
         return samples
-    labels = LABELS[dataset.reader]
+    labels = classes_of(dataset.reader)
     if not labels:
         raise DataError(
             f"datasets/{name}.yaml: subset: {dataset.subset} images cannot be drawn by class, because the reader "
@@ -235,7 +234,7 @@ def _describe(name: str, dataset: Dataset, found: Found, samples: Sequence[Sampl
         "source": dataset.source,
         "synthetic": dataset.source == "synthetic",
         "group": found.group,
-        "labels": list(LABELS[dataset.reader]),
+        "labels": list(classes_of(dataset.reader)),
         "subset": dataset.subset,
     }
     (folder / "about.json").write_text(json.dumps(about, indent=1) + "\n")

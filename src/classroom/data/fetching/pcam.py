@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 import tifffile
 
-from classroom.data.labels import LABELS
-from classroom.data.subset import draw
+from classroom.data.fetching.subset import draw
+from classroom.data.readers import classes_of
 from classroom.errors import DataError
 
 PATCH = 96, 96, 3
@@ -77,7 +77,7 @@ def convert(files: Sequence[Path], subset: int | None, seed: int, name: str, tar
             tifffile.imwrite(target / "train" / f"{patch}.tif", pixels, photometric="rgb", compression="zlib")
             return True
 
-        names = LABELS["histopathologic"]
+        names = classes_of("histopathologic")
         if subset is None:
             for number in range(len(labels)):
                 keep(number)

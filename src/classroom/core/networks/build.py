@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from classroom.artifacts import NetworkFacts
+from classroom.core.networks.classifier import Classifier
+from classroom.core.networks.taps import find
+from classroom.core.networks.weights import load_encoder, normalisation
 from classroom.errors import ParamsError, suggestion
-from classroom.networks.classifier import Classifier
-from classroom.networks.taps import find
-from classroom.networks.weights import load_encoder, normalisation
 from classroom.params import Network as NetworkSettings
 
 FEATURE_TAP = {"segmentation": "decoder.blocks.0", "classification": "conv6"}
@@ -57,7 +57,7 @@ class Network(nn.Module):
     def __init__(
         self, body: nn.Module, mean: Sequence[float], std: Sequence[float], shared: str, taps: Sequence[str] = ()
     ) -> None:
-        """`taps`: as `classroom.networks.taps.find` takes them. Raises ParamsError, with those that exist."""
+        """`taps`: as `classroom.core.networks.taps.find` takes them. Raises ParamsError, with those that exist."""
         super().__init__()
         self.body = body
         self.normalise(mean, std)

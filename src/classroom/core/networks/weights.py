@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from classroom.core.networks.classifier import timm_encoder
 from classroom.errors import TrainingError
-from classroom.networks.classifier import timm_encoder
 from classroom.params import Network
 
 

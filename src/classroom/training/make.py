@@ -14,12 +14,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from classroom.core.method import Method, network_seed
+from classroom.core.networks.build import Network as BuiltNetwork
+from classroom.core.networks.build import build, seeded
 from classroom.errors import ParamsError, TrainingError
 from classroom.method_settings import REFERENCE_WEIGHTS, MethodWeights, settings_type, wrong_terms
 from classroom.methods import names
-from classroom.methods.base import Method, network_seed
-from classroom.networks.build import Network as BuiltNetwork
-from classroom.networks.build import build, seeded
 from classroom.params import (
     BASELINES,
     VARIANTS,
@@ -103,8 +103,8 @@ def _alone(making: _Making) -> Method:
 
 
 def _learning_styles(making: _Making) -> Method:
-    from classroom.distill.exchange import EXCHANGE
-    from classroom.methods.learning_styles import LearningStyles
+    from classroom.methods.learning_styles.exchange import EXCHANGE
+    from classroom.methods.learning_styles.method import LearningStyles
 
     variant = EXCHANGE[making.name]
     if making.point is None:
@@ -112,7 +112,7 @@ def _learning_styles(making: _Making) -> Method:
         weights = select(making.raw, key, VariantWeights)
         warn_of_sum(weights, key)
     else:
-        from classroom.distill.grid import weights_at
+        from classroom.methods.points import weights_at
 
         weights = weights_at(variant, *making.point)
     losses = select(making.raw, "losses", Losses)

@@ -14,7 +14,7 @@ import pandas as pd
 
 from classroom.artifacts import Cost
 from classroom.files import read_json, written_whole
-from classroom.reporting.tables import Cell, Part, csv, latex, markdown
+from classroom.reporting.common.tables import Cell, Part, csv, latex, markdown
 
 
 class Drawing(NamedTuple):

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from classroom.data.augment import Augment
-from classroom.methods.make import make
-from classroom.networks.reproducible import make_deterministic
+from classroom.core.augment import Augment
+from classroom.core.networks.reproducible import make_deterministic
+from classroom.devices import choose_device
 from classroom.params import Augmentation, Training, select
-from classroom.training.devices import choose_device
 from classroom.training.loop import make_optimiser, train_step
+from classroom.training.make import make
 
 STEPS = 3
 

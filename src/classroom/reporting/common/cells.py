@@ -8,11 +8,11 @@ from typing import Any, Literal
 import pandas as pd
 
 from classroom.artifacts import Result
-from classroom.distill.exchange import EXCHANGE
-from classroom.evaluation.metrics import LABELS, METRICS
+from classroom.core.metrics import LABELS, METRICS
+from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.params import STRATEGIES, TECHNIQUES
-from classroom.reporting.provenance import source
-from classroom.reporting.tables import (
+from classroom.reporting.common.provenance import source
+from classroom.reporting.common.tables import (
     GREEK,
     NETWORKS,
     TECHNIQUE_LABELS,

@@ -9,9 +9,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from classroom.artifacts import Metrics, NetworkFacts
+from classroom.core.networks.build import Network, build
 from classroom.errors import TrainingError
 from classroom.files import read_metrics
-from classroom.networks.build import Network, build
 from classroom.params import Network as NetworkSettings
 
 PROJECTOR = "body.projector."

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from classroom.distill.losses import prediction_loss, task_loss
+from classroom.core.losses import prediction_loss, task_loss
+from classroom.core.method import Method, Term
+from classroom.core.networks.build import Network, Output
 from classroom.errors import TrainingError
 from classroom.method_settings import ClassificationSettings, MethodSettings
-from classroom.methods.base import Method, Term
-from classroom.networks.build import Network, Output
 from classroom.params import PredictionLoss, TaskLoss
 
 LAST_MAP = "layer4"

@@ -10,7 +10,7 @@ from typing import Any
 
 from classroom.errors import ClassroomError
 from classroom.params import VARIANTS
-from classroom.reporting.tables import TECHNIQUE_LABELS
+from classroom.reporting.common.tables import TECHNIQUE_LABELS
 
 KEYS = {label: name for name, label in TECHNIQUE_LABELS.items()}
 

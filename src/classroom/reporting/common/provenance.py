@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from classroom.artifacts import Cost, Result, Searched
+from classroom.core.metrics import LABELS
 from classroom.errors import DataError
-from classroom.evaluation.metrics import LABELS
 from classroom.methods.names import run_folder
 
 ON = {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from classroom.distill.exchange import Variant
-from classroom.distill.losses import feature_loss, prediction_loss, task_loss
-from classroom.methods.base import Method, Term
-from classroom.networks.build import Network, Output
+from classroom.core.losses import feature_loss, prediction_loss, task_loss
+from classroom.core.method import Method, Term
+from classroom.core.networks.build import Network, Output
+from classroom.methods.learning_styles.exchange import Variant
 from classroom.params import Losses, VariantWeights
 
 PEER = {"S1": "S2", "S2": "S1"}

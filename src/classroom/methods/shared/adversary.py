@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from classroom.core.networks.build import Output
 from classroom.method_settings import Adversary as AdversarySettings
 from classroom.method_settings import IFVDSegmentation, SKDSegmentation
-from classroom.methods.comparison import Comparison, two_channels
-from classroom.networks.build import Output
-from classroom.networks.discriminator import Discriminator
+from classroom.methods.shared.comparison import Comparison, two_channels
+from classroom.methods.shared.discriminator import Discriminator
 
 
 class Adversary(nn.Module):

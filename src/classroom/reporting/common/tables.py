@@ -11,8 +11,8 @@ import pandas as pd
 from tabulate import tabulate
 
 from classroom.artifacts import Data
-from classroom.evaluation.metrics import METRICS
-from classroom.reporting.provenance import Source
+from classroom.core.metrics import METRICS
+from classroom.reporting.common.provenance import Source
 
 TECHNIQUE_LABELS = {"ml": "ML", "kd_off": "KD (off)", "kd_on": "KD (on)", "kd_ml": "KD + ML"}
 BASELINE_LABELS = {"teacher": "teacher alone", "student": "student alone"}

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from classroom.artifacts import LossSettings
-from classroom.networks.build import Network
+from classroom.core.networks.build import Network
 
 
 class Term(NamedTuple):

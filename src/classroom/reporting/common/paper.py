@@ -75,5 +75,5 @@ def _only(values: pd.Series) -> float:
 
 
 def _read(name: str) -> pd.DataFrame:
-    with (files("classroom.reporting") / "printed" / name).open(encoding="utf-8") as file:
+    with (files("classroom.reporting.common") / "printed" / name).open(encoding="utf-8") as file:
         return pd.read_csv(file)

@@ -1,0 +1,1 @@
+"""What decides every training: batches, networks, losses, metrics."""

@@ -1,0 +1,1 @@
+"""From a folder, Kaggle or the web to validated original files."""

@@ -1,1 +1,0 @@
-"""What the paper is about: who learns what from whom, and the losses that say so."""

@@ -1,1 +1,0 @@
-"""Teacher and students: built by name, tapped by module path, normalising their own input."""
