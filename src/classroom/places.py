@@ -7,53 +7,38 @@ from itertools import product
 from classroom.methods.names import run_folder
 from classroom.params import BASELINES, Params
 
-RUN_FILES = ("weights.safetensors", "predictions.parquet", "metrics.json", "history.csv", "receipt.json")
-PREPARED_FILES = ("images.npy", "targets.npy", "index.parquet", "dataset.json")
-
-
-def run_files(folder: str) -> list[str]:
-    """What a training leaves in its run's folder."""
-    return [f"{folder}/{name}" for name in RUN_FILES]
-
-
-def prepared_files(study: str) -> list[str]:
-    """What preparing a study's images leaves."""
-    return [f"data/prepared/{study}/{name}" for name in PREPARED_FILES]
-
 
 def runs_of(params: Params, study: str, method: str) -> list[str]:
-    """The files of all of a method's runs."""
-    return [path for seed in params.seeds for path in run_files(run_folder(study, method, seed).as_posix())]
+    """The folders of all of a method's runs."""
+    return [run_folder(study, method, seed).as_posix() for seed in params.seeds]
 
 
 def all_runs_of(params: Params, study: str) -> list[str]:
-    """The files of all runs of a study, baselines and variants."""
+    """The folders of all runs of a study, baselines and variants."""
     return [path for method in (*BASELINES, *params.trained_variants) for path in runs_of(params, study, method)]
 
 
 def grid_runs_of(params: Params, study: str) -> list[str]:
-    """The files of all runs of a study's grid search."""
+    """The folders of all runs of a study's grid search."""
     grid = params.grid
     points = product((*grid.joint, *grid.offline), grid.alpha_1, grid.alpha_2, grid.teacher_share, params.seeds)
     return [
-        path
+        f"grid/{study}/{variant}/{alpha_1}-{alpha_2}-{share}/seed-{seed}"
         for variant, alpha_1, alpha_2, share, seed in points
-        for path in run_files(f"grid/{study}/{variant}/{alpha_1}-{alpha_2}-{share}/seed-{seed}")
     ]
 
 
 def tuned_runs_of(params: Params, study: str) -> list[str]:
-    """The files of all runs of a study's search of published methods' weights."""
+    """The folders of all runs of a study's search of published methods' weights."""
     methods = getattr(params.tune, params.study[study].task).methods
     return [
-        path
+        f"tune/{study}/{method}/{factor}/seed-{seed}"
         for method, factor, seed in product(methods, params.tune.factors, params.seeds)
-        for path in run_files(f"tune/{study}/{method}/{factor}/seed-{seed}")
     ]
 
 
 def compared_runs_of(params: Params, study: str) -> list[str]:
-    """The files of all runs that a study's comparison with published methods shows."""
+    """The folders of all runs that a study's comparison with published methods shows."""
     methods = (*getattr(params.comparison, params.study[study].task), "student", params.ours)
     return [path for method in methods for path in runs_of(params, study, method)]
 

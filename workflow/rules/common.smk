@@ -99,6 +99,11 @@ def code(stage: str) -> list[str]:
     return [path for path in definition["deps"] if path.startswith("src/")]
 
 
+def report_code(kind: str, item: dict[str, str]) -> list[str]:
+    """The source files that a report depends on."""
+    return [path.replace("${item.reader}", item.get("reader", "")) for path in code(kind)]
+
+
 def source_code(dataset: str) -> list[str]:
     """What fetching depends on. Only datasets that a target needs come here, before any job: the place to look for
     a folder of the user's."""

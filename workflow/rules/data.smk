@@ -19,7 +19,7 @@ rule prepare:
         lambda wildcards: f"data/raw/{params.study[wildcards.study].dataset}",
         code("prepare"),
     output:
-        places.prepared_files("{study}"),
+        directory("data/prepared/{study}"),
     log:
         "logs/prepare/{study}.log",
     shell:
@@ -29,7 +29,7 @@ rule prepare:
 rule split:
     """Deal a study's images, or patients, into training, validation and test."""
     input:
-        "data/prepared/{study}/index.parquet",
+        "data/prepared/{study}",
         code("split"),
     output:
         "data/splits/{study}.parquet",

@@ -4,14 +4,8 @@
 rule export:
     """A run's network, or both students in one graph, as ONNX with its card."""
     input:
-        multiext(
-            "runs/{study}/{exported}/seed-{seed}/",
-            "weights.safetensors",
-            "predictions.parquet",
-            "metrics.json",
-            "receipt.json",
-        ),
-        places.prepared_files("{study}"),
+        "runs/{study}/{exported}/seed-{seed}",
+        "data/prepared/{study}",
         "data/splits/{study}.parquet",
         code("export"),
     output:

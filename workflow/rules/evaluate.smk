@@ -51,9 +51,9 @@ rule evaluate_methods:
 rule cka:
     """How alike the layers of a run's teacher and students are."""
     input:
-        multiext("runs/{study}/{variant}/seed-{seed}/", "weights.safetensors", "metrics.json"),
-        multiext("runs/{study}/teacher/seed-{seed}/", "weights.safetensors", "metrics.json"),
-        places.prepared_files("{study}"),
+        "runs/{study}/{variant}/seed-{seed}",
+        "runs/{study}/teacher/seed-{seed}",
+        "data/prepared/{study}",
         "data/splits/{study}.parquet",
         code("cka"),
     output:

@@ -23,7 +23,7 @@ for kind, of_kind in REPORTS.items():
             kind
         input:
             lambda wildcards, kind=kind: REPORTS[kind].inputs(params, PLAN["reports"][kind][wildcards.report]),
-            code(kind),
+            lambda wildcards, kind=kind: report_code(kind, PLAN["reports"][kind][wildcards.report]),
         output:
             shown(kind, of_kind),
         log:
@@ -42,7 +42,7 @@ rule site:
     input:
         [f"reports/pages/{name}.json" for of_kind in PLAN["reports"].values() for name in of_kind],
         places.all_costs(params),
-        [f"workflow/report/{kind}.rst" for kind, of_kind in REPORTS.items() if ".png" in of_kind.endings],
+        "workflow/report",
         code("site"),
     output:
         "reports/index.html",

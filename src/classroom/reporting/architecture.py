@@ -125,7 +125,12 @@ def make(name: str, item: Item, settings: dict[str, Any]) -> None:
 
 REPORT = Report(
     names=lambda params: {
-        study.reports.architecture: {"study": name, "dataset": study.dataset} for name, study in params.study.items()
+        study.reports.architecture: {
+            "study": name,
+            "dataset": study.dataset,
+            "reader": params.dataset[study.dataset].reader,
+        }
+        for name, study in params.study.items()
     },
     inputs=lambda params, item: [],
     make=make,

@@ -199,7 +199,7 @@ REPORT = Report(
     names=lambda params: {name: {"study": study} for study, of in params.study.items() for name in of.reports.pictures},
     inputs=lambda params, item: [
         *places.all_runs_of(params, item["study"]),
-        *(f"data/prepared/{item['study']}/{name}" for name in ("images.npy", "index.parquet")),
+        f"data/prepared/{item['study']}",
     ],
     make=make,
     category="Figures",

@@ -97,11 +97,8 @@ REPORT = Report(
         params, lambda study: f"samples-{study}" if params.study[study].reports.samples else None
     ),
     inputs=lambda params, item: [
-        *(
-            f"{run_folder(item['study'], params.ours, params.seeds[0]).as_posix()}/{name}"
-            for name in ("predictions.parquet", "metrics.json")
-        ),
-        *(f"data/prepared/{item['study']}/{name}" for name in ("images.npy", "index.parquet")),
+        run_folder(item["study"], params.ours, params.seeds[0]).as_posix(),
+        f"data/prepared/{item['study']}",
     ],
     make=make,
     category="Figures",

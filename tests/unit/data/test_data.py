@@ -23,7 +23,7 @@ from classroom.core.batches import open_splits
 from classroom.data import pixels, prepare, synthetic
 from classroom.data.fetching import sources
 from classroom.data.fetching.subset import draw
-from classroom.data.readers import ham10000, histopathologic, isic2017, lgg, reader
+from classroom.data.readers import classes_of, ham10000, histopathologic, isic2017, lgg, reader
 from classroom.errors import DataError
 from classroom.params import Augmentation, Dataset, Synthetic
 from support.studies import REAL_IMAGES
