@@ -660,7 +660,7 @@ def test_the_committed_settings_are_accepted_and_their_networks_remembered(check
     assert checked[1] == params.check(raw)
     # Asked again, it must not wait for the libraries.
     monkeypatch.setattr("classroom.networks.build.feature_channels", lambda *asked: pytest.fail(f"asked for {asked}"))
-    monkeypatch.setattr("classroom.methods.make.sketch", lambda *asked: pytest.fail(f"made {asked}"))
+    monkeypatch.setattr("classroom.methods.make.make_on_meta", lambda *asked: pytest.fail(f"made {asked}"))
     put(project, raw)
     assert check_all() == params.check(raw)
 

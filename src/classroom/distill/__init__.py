@@ -1,1 +1,1 @@
-"""What the paper is about: who learns what from whom, and the losses that say so."""
+"""The paper's core: which knowledge each network receives, and the losses."""

@@ -99,11 +99,11 @@ def _check_methods(params: Params, path: Path) -> None:
                 facts = [task, method, about["image_size"], networks, raw["methods"][task][method], training]
                 key = json.dumps(facts, sort_keys=True)
                 if key not in known | made:
-                    from classroom.methods.make import sketch
+                    from classroom.methods.make import make_on_meta
 
                     classes = max(len(LABELS[params.dataset[about["dataset"]].reader]), 2)
                     try:
-                        sketch(method, study, raw, task, classes, about["image_size"])
+                        make_on_meta(method, study, raw, task, classes, about["image_size"])
                     except (ParamsError, TrainingError) as error:
                         raise ParamsError(f"{path}: methods.{task}.{method} on study {study}: {error}") from None
                     made.add(key)

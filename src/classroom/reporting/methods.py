@@ -10,7 +10,7 @@ from classroom.data.labels import LABELS
 from classroom.distill.exchange import EXCHANGE, Received
 from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, MethodWeights, departures, in_words
 from classroom.methods.comparison import Comparison
-from classroom.methods.make import sketch
+from classroom.methods.make import make_on_meta
 from classroom.params import Params, check, load
 from classroom.reporting.exchange import WORDS
 from classroom.reporting.tables import TECHNIQUE_LABELS
@@ -64,4 +64,4 @@ def _published(params: Params, raw: dict[str, Any], task: str, name: str, study:
 def _extra_parameters(params: Params, raw: dict[str, Any], study: str, name: str) -> int:
     settings = params.study[study]
     classes = max(len(LABELS[params.dataset[settings.dataset].reader]), 2)
-    return sketch(name, study, raw, settings.task, classes, settings.image_size).extra_parameters
+    return make_on_meta(name, study, raw, settings.task, classes, settings.image_size).extra_parameters
