@@ -106,7 +106,7 @@ def torch_cka(of: dict[str, Network], pictures: list[torch.Tensor], layers: dict
 class _Normalised(nn.Module):
     def __init__(self, network: Network) -> None:
         super().__init__()
-        network.untap()
+        network.remove_hooks()
         self.body, self.mean, self.std = network.body, network.mean, network.std
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -43,7 +43,7 @@ class Bare:
     def __init__(self, ours: Ours) -> None:
         networks = ours.another().train().networks
         for network in networks.values():
-            network.untap()
+            network.remove_hooks()
         self.bodies = [network.body for network in networks.values()]
         self.optimiser = torch.optim.Adam(networks.parameters(), lr=ours.settings.learning_rate, fused=True)
         self.images = ours.resident_batch()

@@ -88,7 +88,7 @@ def torchdistill_steps(ours: Ours, method: str, images: PerImage) -> Callable[[]
     another = ours.another().to(memory_format=torch.contiguous_format)
     networks = another.networks
     for network in networks.values():
-        network.untap()
+        network.remove_hooks()
     teacher = Normalised(networks["T"])
     if method == "fitnet":
         student = Hinted(networks["S1"], another.regressor, ours.method.options.tap)

@@ -1,4 +1,4 @@
-"""The trained network of a finished run."""
+"""Restores trained networks from a finished run."""
 
 from __future__ import annotations
 
@@ -15,18 +15,28 @@ from classroom.files import read_metrics
 from classroom.params import Network as NetworkSettings
 
 PROJECTOR = "body.projector."
-"""What tells a student that thinks with its teacher's head (SimKD)."""
-OF_ONE_TRAINING: tuple[Literal["study", "seed", "data"], ...] = ("study", "seed", "data")
-"""What a run and the run of its teacher have in common."""
+"""The prefix by which a student with its teacher's head (SimKD) is recognised."""
+SHARED_FACTS: tuple[Literal["study", "seed", "data"], ...] = ("study", "seed", "data")
+"""Facts that a run and the run of its teacher must share."""
 
 
 def restore(run: Path, name: str, teacher_run: Path | None = None) -> Network:
-    """The network called `name` (T, S1, S2) of the folder `run`, on the CPU, in eval mode and without gradients.
+    """Restores a network on the CPU, in eval mode and without gradients. Downloads nothing.
 
-    A teacher that did not learn in `run`, because it was frozen or because mutual learning has none, is taken from
-    `teacher_run`, the study's teacher of the same seed. Never asks the hub: images are normalised as they
-    were in training. Raises DataError or TrainingError if a file is missing, damaged or of another network, and for a
-    student with a borrowed head (SimKD).
+    Parameters
+    ----------
+    run
+        folder of the run
+    name
+        T, S1 or S2
+    teacher_run
+        The study's teacher of the same seed, used if T was not trained in `run` because it was frozen or the method
+        has no teacher.
+
+    Raises
+    ------
+    DataError, TrainingError
+        A file is missing, damaged or of another network, or the student has its teacher's head (SimKD).
     """
     about = read_metrics(run)
     state = _weights(run, name)
@@ -34,8 +44,8 @@ def restore(run: Path, name: str, teacher_run: Path | None = None) -> Network:
         return _from_teacher(run, about, name, teacher_run)
     if any(key.startswith(PROJECTOR) for key in state):
         raise TrainingError(
-            f"{run}: {name} ends in its teacher's classifier ({about['method']}), so it is no network of its own to "
-            "restore. Use another method."
+            f"{run}: {name} ends in its teacher's classifier ({about['method']}), so it cannot be restored by itself. "
+            "Use another method."
         )
     facts = _facts(run, about, name)
     try:
@@ -62,9 +72,9 @@ def _from_teacher(run: Path, about: Metrics, name: str, teacher_run: Path | None
     if name != "T" or about["method"] == "teacher":
         raise TrainingError(f"{run}: holds no weights of '{name}'. Its networks: {', '.join(about['networks'])}.")
     if teacher_run is None:
-        raise TrainingError(f"{run}: T did not learn there. Name the run of the study's teacher with the same seed.")
+        raise TrainingError(f"{run}: T was not trained in it. Name the run of the study's teacher with the same seed.")
     teacher = read_metrics(teacher_run)
-    other: list[str] = [fact for fact in OF_ONE_TRAINING if teacher[fact] != about[fact]]
+    other: list[str] = [fact for fact in SHARED_FACTS if teacher[fact] != about[fact]]
     if "T" in about["networks"] and teacher["networks"].get("T") != about["networks"]["T"]:
         other.append("network")
     if teacher["method"] != "teacher":
@@ -85,7 +95,7 @@ def _facts(run: Path, about: Metrics, name: str) -> NetworkFacts:
 
 
 def _weights(run: Path, name: str) -> dict[str, torch.Tensor]:
-    """The tensors of one network; no other is read."""
+    """The tensors of one network only."""
     path, prefix = run / "weights.safetensors", f"{name}."
     try:
         with safe_open(path, "pt") as file:

@@ -837,7 +837,7 @@ def test_the_committed_settings_are_accepted_and_their_networks_remembered(check
     monkeypatch.setattr(
         "classroom.core.networks.build.feature_channels", lambda *asked: pytest.fail(f"asked for {asked}")
     )
-    monkeypatch.setattr("classroom.training.make.sketch", lambda *asked: pytest.fail(f"made {asked}"))
+    monkeypatch.setattr("classroom.training.make.make_on_meta", lambda *asked: pytest.fail(f"made {asked}"))
     put_settings(project, raw)
     assert check_all() == params.check(raw)
 

@@ -1,7 +1,7 @@
 """Linear CKA between the layers of networks (Figures 6, 10, 11).
 
-Kornblith et al. (2019), arXiv 1905.00414, with the unbiased HSIC_1 of Song et al. (2012) summed over minibatches before
-anything is divided (Nguyen et al. 2020, arXiv 2010.15327, Eqs. 2, 3), so that batches may be small.
+Kornblith et al. (2019), arXiv 1905.00414, with the unbiased HSIC_1 of Song et al. (2012). It is summed over minibatches
+before dividing (Nguyen et al. 2020, arXiv 2010.15327, Eqs. 2, 3), so that batches may be small.
 """
 
 from __future__ import annotations
@@ -23,19 +23,27 @@ from classroom.core.networks.build import Network
 from classroom.core.networks.taps import STRIDES, blocks_of, find, stages_of
 from classroom.errors import ParamsError, TrainingError
 
-LEAST_BATCH = 4
+MIN_BATCH = 4
 """HSIC_1 divides by n − 3."""
 RESOLUTION = 1e-12
-"""Of the features' sum of squares: a centred Gram matrix below it is rounding error of float32 features."""
-AT_ONCE = 2**12
-"""Features of an image that are summed in float32, before the sums in float64: of a batch, what a cache holds."""
+"""Times the features' sum of squares: a centred Gram matrix with a smaller norm is float32 rounding error."""
+CHUNK_FEATURES = 2**12
+"""Features per image that are summed in float32 before the sums in float64; a batch of them fits in the cache."""
 HEADS = ("classifier", "segmentation_head")
-IDLE = (nn.Identity, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Dropout, nn.Dropout2d)
-"""Modules that make no stem."""
+NO_STEM = (
+    nn.Identity,
+    nn.MaxPool2d,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveMaxPool2d,
+    nn.Dropout,
+    nn.Dropout2d,
+)
+"""Modules that do not count as a stem."""
 
 
 def layers_of(body: nn.Module) -> dict[str, str]:
-    """The layers that are compared, from the image to the logits: readable name → module path.
+    """The layers to compare, from image to logits: readable name → module path.
 
     The rule: `stem`, the encoder's last module before its first block, pooling aside; every block (`blocks_of`);
     `conv6`, where it is there; `logits`. A block's name is its path without `encoder.`. An encoder without blocks
@@ -56,18 +64,33 @@ def similarities(
 ) -> pd.DataFrame:
     """CKA of every layer of one network with every layer of another, for all pairs, in one pass over `batches`.
 
-    `networks`: by name (T, S1, S2), at least two. `batches`: images (B, 3, H, W) in [0, 1], on the networks' device, in
-    random order (`shuffled`): HSIC_1 is unbiased for images drawn at random, not for a batch of one patient. `layers`:
-    by network, names of `layers_of` or paths of any modules; all of `layers_of` by default.
+    Batches are weighted by their number of images. Networks run in eval mode and get their previous mode back.
 
+    Parameters
+    ----------
+    networks
+        by name (T, S1, S2), at least two
+    batches : (B, 3, H, W) in [0, 1]
+        on the networks' device, in random order (`shuffled`): HSIC_1 is unbiased only for randomly drawn images
+    layers
+        by network, names of `layers_of` or paths of modules; by default all of `layers_of`
+
+    Returns
+    -------
     A row per pair of layers: first, second (networks), first_layer, second_layer, cka in [−1, 1]. In `attrs`: images
-    (used), batches, dropped (images of a last batch that was too small), layers (by network and layer its path and
-    stage) and last (each encoder's last layer). A layer that tells no image from another, up to the resolution of
-    float32, or that is not finite, adds nothing; if that is so in every batch, its CKA is NaN.
+    (used), batches, dropped (images of a last batch that was too small), layers (path and stage by network and layer)
+    and last (each encoder's last layer). A layer whose features are constant over the images of a batch, up to float32
+    rounding, or not finite adds nothing; if that holds for every batch, its CKA is NaN.
 
-    Batches count by their images. Networks are in eval mode meanwhile and come back as they were. Raises TrainingError
-    for a layer that does not exist or does not run, for a batch of fewer than 4 images unless it is the last of
-    several, and if there are no images.
+    Raises
+    ------
+    TrainingError
+        A layer does not exist or does not run, a batch that is not the last has fewer than 4 images, or there are no
+        images.
+
+    References
+    ----------
+    Nguyen et al. 2020, arXiv 2010.15327, Eqs. 2, 3
     """
     chosen = {name: _chosen(name, network.body, (layers or {}).get(name)) for name, network in networks.items()}
     keys = [(name, layer) for name, of_network in chosen.items() for layer in of_network]
@@ -76,21 +99,21 @@ def similarities(
     with torch.inference_mode(), _observed(networks, chosen) as seen:
         for batch in batches:
             if dropped:
-                raise TrainingError(f"CKA: a batch of {dropped} images came before the last. {_least()}")
-            if len(batch) < LEAST_BATCH:
+                raise TrainingError(f"CKA: a batch of {dropped} images came before the last. {_minimum()}")
+            if len(batch) < MIN_BATCH:
                 dropped = len(batch)
                 continue
             seen.grams.clear()
             for network in networks.values():
                 network(batch)
-            if silent := [f"{layer} of {name}" for name, layer in keys if (name, layer) not in seen.grams]:
-                raise TrainingError(f"CKA: {', '.join(silent)} did not run for an image. Choose other layers.")
+            if idle := [f"{layer} of {name}" for name, layer in keys if (name, layer) not in seen.grams]:
+                raise TrainingError(f"CKA: {', '.join(idle)} did not run for an image. Choose other layers.")
             grams = torch.stack([seen.grams[key] for key in keys]).flatten(1)
-            # HSIC_1 · n, since all batches count by their images
+            # HSIC_1 · n, which weights batches by their images
             sums += grams @ grams.T / (len(batch) - 3)
             images, count = images + len(batch), count + 1
     if not images:
-        raise TrainingError(f"CKA: {dropped or 'no'} images are too few. {_least()}")
+        raise TrainingError(f"CKA: {dropped or 'no'} images are too few. {_minimum()}")
     own = sums.diagonal()
     cka = (sums / (own[:, None] * own[None, :]).sqrt()).clamp(-1, 1).numpy()  # 0 / 0 is NaN
     place = {key: number for number, key in enumerate(keys)}
@@ -107,9 +130,9 @@ def similarities(
 
 
 def shuffled(split: SplitData, batch_size: int = 32) -> Iterator[torch.Tensor]:
-    """The images of a split, each once, in a random order that is always the same.
+    """The images of a split, each once, in a fixed random order.
 
-    In batches of at most `batch_size`, as equal as can be, so that none is too small where there are enough images.
+    Batches have at most `batch_size` images and nearly equal sizes, so that the last one is not too small.
     """
     order = np.random.default_rng(0).permutation(len(split))
     for positions in np.array_split(order, max(1, math.ceil(len(split) / batch_size))):
@@ -119,21 +142,21 @@ def shuffled(split: SplitData, batch_size: int = 32) -> Iterator[torch.Tensor]:
 def centred_gram(features: torch.Tensor) -> torch.Tensor:
     """The Gram matrix (B, B) of `features` (B, …), float64 on the CPU, U-centred: Σ A ∘ B = n (n − 3) HSIC_1.
 
-    U-centring (Székely and Rizzo 2014) takes out of the matrix without its diagonal what any row or column alone says.
-    All zero for features that tell no image from another.
+    U-centring (Székely and Rizzo 2014) removes row and column effects from the matrix without its diagonal. All zero
+    for features that are constant over the images.
     """
     count = len(features)
     maps = features.detach()
-    flat = (maps.movedim(1, -1) if maps.ndim == 4 else maps).flatten(1)  # as it lies in memory, for any order will do
-    if flat.device.type == "mps":  # has no float64
+    flat = (maps.movedim(1, -1) if maps.ndim == 4 else maps).flatten(1)  # in memory order; any order will do
+    if flat.device.type == "mps":  # no float64 there
         flat = flat.cpu()
     gram = torch.zeros(count, count, dtype=torch.float64, device=flat.device)
     common = torch.zeros((), dtype=torch.float64, device=flat.device)
-    for part in flat.split(AT_ONCE, dim=1):
+    for part in flat.split(CHUNK_FEATURES, dim=1):
         mean = part.mean(dim=0)
         common += mean.double().square().sum()
-        shifted = part - mean  # one shift for all images: it changes the rounding alone, for the better
-        gram += shifted @ shifted.T  # float32 is enough for so few features without a common part
+        shifted = part - mean  # the same shift for all images only improves the rounding
+        gram += shifted @ shifted.T  # float32 is precise enough for so few features without their mean
     gram = gram.cpu()
     size = gram.trace() + count * common.cpu()  # the features' sum of squares
     gram.fill_diagonal_(0)
@@ -145,7 +168,7 @@ def centred_gram(features: torch.Tensor) -> torch.Tensor:
 
 @dataclass
 class _Seen:
-    """What the hooks leave of the last batch."""
+    """The hooks' results for the last batch."""
 
     grams: dict[tuple[str, str], torch.Tensor] = field(default_factory=dict)
     stages: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -153,7 +176,7 @@ class _Seen:
 
 @contextlib.contextmanager
 def _observed(networks: Mapping[str, Network], chosen: Mapping[str, Mapping[str, str]]) -> Iterator[_Seen]:
-    """Networks in eval mode, with a hook on every layer that reduces its output at once: nothing to be overwritten."""
+    """Networks in eval mode, with a hook on every layer that computes its Gram matrix before it can be overwritten."""
     seen, hooks = _Seen(), []
     modes = [(module, module.training) for network in networks.values() for module in network.modules()]
 
@@ -189,7 +212,7 @@ def _observed(networks: Mapping[str, Network], chosen: Mapping[str, Mapping[str,
 
 
 def _chosen(name: str, body: nn.Module, asked: Sequence[str] | None) -> dict[str, str]:
-    """Name → path of the layers that were asked for, each once."""
+    """Name → path of the requested layers."""
     known = layers_of(body)
     if asked is None:
         return known
@@ -204,15 +227,15 @@ def _chosen(name: str, body: nn.Module, asked: Sequence[str] | None) -> dict[str
 
 
 def _stem(modules: Mapping[str, nn.Module], blocks: Sequence[str]) -> str | None:
-    """The path of the encoder's last working module before its first block; None without blocks."""
+    """The path of the encoder's last module before its first block; None without blocks."""
     first = next((path for path in blocks if path.startswith("encoder.")), None)
     before = itertools.takewhile(lambda item: item[0] != first, modules.items()) if first else ()
-    working = [
+    candidates = [
         path
         for path, module in before
-        if path.startswith("encoder.") and not any(module.children()) and not isinstance(module, IDLE)
+        if path.startswith("encoder.") and not any(module.children()) and not isinstance(module, NO_STEM)
     ]
-    return working[-1] if working else None
+    return candidates[-1] if candidates else None
 
 
 def _stage(path: str, features: torch.Tensor, image_size: int) -> str:
@@ -240,5 +263,5 @@ def _described(
     return {"layers": layers, "last": {name: found[-1] for name, found in encoders.items() if found}}
 
 
-def _least() -> str:
-    return f"HSIC needs {LEAST_BATCH} or more at a time: use larger batches or more images."
+def _minimum() -> str:
+    return f"HSIC needs {MIN_BATCH} or more at a time: use larger batches or more images."

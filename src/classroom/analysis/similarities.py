@@ -1,4 +1,4 @@
-"""The file that CKA leaves, and what is read from it. Needs no torch."""
+"""Writes and reads the file of CKA. Needs no torch."""
 
 from __future__ import annotations
 
@@ -12,23 +12,33 @@ from classroom.errors import DataError
 from classroom.files import written_whole
 
 COLUMNS = ["first", "second", "first_layer", "second_layer", "cka"]
-ABOUT: tuple[Literal["study", "method", "seed", "data"], ...] = ("study", "method", "seed", "data")
-"""What a file says of its run, as metrics.json has it."""
+RUN_FACTS: tuple[Literal["study", "method", "seed", "data"], ...] = ("study", "method", "seed", "data")
+"""The facts about its run, copied from metrics.json."""
 
 
 def write(path: Path, table: pd.DataFrame, about: RunFacts) -> None:
-    """Writes what `analysis.cka.similarities` returned as Parquet; `about`: the run's metrics.json."""
+    """Writes the result of `analysis.cka.similarities` as Parquet.
+
+    Parameters
+    ----------
+    path
+        the file
+    table
+        with its `attrs`
+    about
+        the run's metrics.json
+    """
     kept = table.copy()
-    kept.attrs = table.attrs | {key: about[key] for key in ABOUT}
+    kept.attrs = table.attrs | {key: about[key] for key in RUN_FACTS}
     with written_whole(path) as (temporary,):
         kept.to_parquet(temporary, index=False)
 
 
 def read(path: Path) -> pd.DataFrame:
-    """What `write` was given. Raises DataError if the file is missing, damaged or not one of ours."""
+    """Reads the table of `write`. Raises DataError if the file is missing, damaged or incomplete."""
     try:
         table = pd.read_parquet(path)
-        missing = [*{*COLUMNS} - {*table.columns}, *{*ABOUT, "images", "layers", "last"} - table.attrs.keys()]
+        missing = [*{*COLUMNS} - {*table.columns}, *{*RUN_FACTS, "images", "layers", "last"} - table.attrs.keys()]
     except (OSError, ValueError) as error:
         raise DataError(
             f"{path}: cannot be read ({' '.join(str(error).split())}). Run `classroom cka` for it again."
@@ -39,7 +49,7 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def last_stages(table: pd.DataFrame) -> pd.DataFrame:
-    """Of every pair of networks the one row of their encoders' last layers, the ends of their last stages."""
+    """For every pair of networks, the row of their encoders' last layers."""
     last = table.attrs["last"]
     rows = (table.first_layer == table["first"].map(last)) & (table.second_layer == table["second"].map(last))
     return table[rows].reset_index(drop=True)

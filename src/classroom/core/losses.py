@@ -1,7 +1,7 @@
-"""The paper's losses, equations 1–10. All take logits or features of a whole batch and return a scalar.
+"""The paper's losses (Eqs. 1–10). All take logits or features of a whole batch and return a scalar.
 
-The shape of the logits tells the task: (B, 1, H, W), one sigmoid channel, is segmentation, (B, classes) is
-classification. Losses are computed in float32 whatever the networks' precision. Targets are the caller's to detach.
+Logits are (B, 1, H, W), one sigmoid channel, for segmentation and (B, classes) for classification. Losses are computed
+in float32 for networks of any precision. The caller detaches the targets.
 """
 
 from __future__ import annotations
@@ -14,7 +14,19 @@ from classroom.params import PredictionLoss, TaskLoss
 
 
 def task_loss(logits: torch.Tensor, targets: torch.Tensor, settings: TaskLoss) -> torch.Tensor:
-    """L_FD, Eq. 8, focal + Dice, of masks (B, 1, H, W) of {0, 1}; cross-entropy, Eq. 2, of class indices (B,)."""
+    """Focal + Dice loss L_FD for segmentation, cross-entropy for classification.
+
+    Parameters
+    ----------
+    logits : (B, 1, H, W), or (B, classes)
+    targets : (B, 1, H, W) of {0, 1}, or class indices (B,)
+    settings
+        `losses.task`
+
+    References
+    ----------
+    Eq. 8 (segmentation), Eq. 2 (classification)
+    """
     logits = logits.float()
     if logits.ndim == 2:
         return F.cross_entropy(logits, targets)
@@ -22,12 +34,21 @@ def task_loss(logits: torch.Tensor, targets: torch.Tensor, settings: TaskLoss) -
 
 
 def focal_loss(logits: torch.Tensor, masks: torch.Tensor, settings: TaskLoss) -> torch.Tensor:
-    """The first term of Eq. 8, over the batch's pixels together.
+    """The focal loss, over all pixels of the batch.
 
-    `binary` is Lin et al.'s focal loss, mean over all pixels; `printed` is the sum over the foreground pixels.
+    Parameters
+    ----------
+    logits : (B, 1, H, W)
+    masks : (B, 1, H, W) of {0, 1}
+    settings
+        `focal_form`: `binary` is the mean over all pixels, as in Lin et al.; `printed` is the sum over the foreground.
+
+    References
+    ----------
+    Eq. 8, first term; Lin et al., ICCV 2017
     """
     right, wrong = _log_probabilities(logits * (2 * masks - 1))  # of the logit of the pixel's true class
-    # (1 − p)^τ as an exponential: the power's gradient is not finite where 1 − p vanishes and τ < 1.
+    # (1 − p)^τ as an exponential: the gradient of a power is infinite for 1 − p = 0 and τ < 1.
     terms = -torch.exp(settings.focal_gamma * wrong) * right
     if settings.focal_form == "printed":
         return (terms * masks).sum()
@@ -35,9 +56,9 @@ def focal_loss(logits: torch.Tensor, masks: torch.Tensor, settings: TaskLoss) ->
 
 
 def dice_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """The second term of Eq. 8, with squared denominators as printed, over the batch's pixels together.
+    """The Dice loss with squared denominators, over all pixels of the batch (Eq. 8, second term).
 
-    1 for a batch without any foreground, up to rounding; the small constant only averts 0/0.
+    1 for a batch without foreground; the small constant only prevents 0/0.
     """
     probabilities = torch.sigmoid(logits)
     overlap = (probabilities * masks).sum()
@@ -45,10 +66,23 @@ def dice_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 
 
 def prediction_loss(logits: torch.Tensor, target: torch.Tensor, settings: PredictionLoss) -> torch.Tensor:
-    """L_KD_p, L_ML_p, Eqs. 1, 3, 5: KL divergence of temperature-softened predictions.
+    """L_KD_p and L_ML_p: the KL divergence of temperature-softened predictions.
 
-    `logits` are the student's, `target` the teacher's or the peer's. Classification: of the two softmax
-    distributions, mean over the batch. Segmentation: of two Bernoulli distributions per pixel, mean over pixels.
+    Classification: of the softmax distributions, mean over the batch. Segmentation: of a Bernoulli distribution per
+    pixel, mean over all pixels.
+
+    Parameters
+    ----------
+    logits : (B, 1, H, W), or (B, classes)
+        the student's
+    target : as `logits`
+        the teacher's or the peer's, detached
+    settings
+        `losses.prediction`
+
+    References
+    ----------
+    Eqs. 1, 3, 5
     """
     student = logits.float() / settings.temperature
     other = target.float() / settings.temperature
@@ -59,7 +93,7 @@ def prediction_loss(logits: torch.Tensor, target: torch.Tensor, settings: Predic
 
 
 def feature_loss(feature: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """L_KD_f, L_ML_f, Sec. 3.2: mean squared error of two feature maps of the same shape, over all elements.
+    """L_KD_f and L_ML_f (Sec. 3.2): mean squared error of two feature maps (B, C, H, W), over all elements.
 
     Raises TrainingError for maps of different shapes.
     """
@@ -86,8 +120,8 @@ def _bernoulli(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
 def _log_probabilities(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """log sigmoid(z) and log sigmoid(−z), with exact gradients.
 
-    `F.logsigmoid` of both takes three times as long, on account of log1p: it tells probabilities within 1e-7 of 1
-    apart, whose logarithms add nothing to a mean.
+    Three times as fast as two calls of `F.logsigmoid`, whose log1p only matters for probabilities within 1e-7 of 1;
+    their logarithms add nothing to a mean.
     """
     size = logits.abs()
     rest = torch.log(1 + torch.exp(-size))

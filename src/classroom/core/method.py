@@ -1,4 +1,4 @@
-"""The interface that the training loop knows, and nothing more."""
+"""The interface between methods and the training loop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from classroom.core.networks.build import Network
 
 
 class Term(NamedTuple):
-    """One loss component of one network: it adds weight · value to what is minimised."""
+    """One component of the loss: weight · value is added to the loss of a network."""
 
     network: str
     name: str
@@ -28,7 +28,7 @@ class Term(NamedTuple):
 class Networks(nn.ModuleDict):
     """Networks by name."""
 
-    if TYPE_CHECKING:  # torch's own types forget of what class the modules are
+    if TYPE_CHECKING:  # torch's types do not include the class of the modules
 
         def __getitem__(self, key: str) -> Network: ...
         def items(self) -> ItemsView[str, Network]: ...
@@ -36,15 +36,15 @@ class Networks(nn.ModuleDict):
 
 
 class Method(nn.Module, ABC):
-    """Networks that are trained together, with whatever modules the method needs besides.
+    """Networks that are trained together, and the method's extra modules.
 
-    `networks` holds all of them by name (T, S1, S2), `frozen` names those that only teach. Every other submodule is an
-    extra of the training: in the resume checkpoint, not in what a run leaves.
+    `networks` holds all networks by name (T, S1, S2); those in `frozen` are not trained. Extra modules are part of the
+    resume checkpoint but not of the run's weights.
     """
 
     frozen: Sequence[str] = ()
     settings: LossSettings
-    """What the method was told, for the record: losses and weights."""
+    """Losses and weights, for metrics.json."""
 
     def __init__(self, networks: dict[str, Network]) -> None:
         super().__init__()
@@ -54,26 +54,26 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def losses(self, images: torch.Tensor, targets: torch.Tensor) -> list[Term]:
-        """Every loss component for one batch: images (B, 3, H, W) in [0, 1], masks (B, 1, H, W) or classes (B,)."""
+        """The loss components of one batch: images (B, 3, H, W) in [0, 1], masks (B, 1, H, W) or classes (B,)."""
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Called before the first step of every epoch (from 0), and when a training goes on within it."""
+        """Called before the first step of every epoch (from 0), and when a training resumes within one."""
 
     def after_step(self) -> None:
-        """Called after the optimiser's step, for what a method trains by itself."""
+        """Called after the optimiser's step, for modules with their own optimiser."""
 
     def notes(self, targets: torch.Tensor) -> list[str]:
-        """What a reader of the result should know of these training targets (a sample), in sentences."""
+        """Sentences about limitations on these training targets (a sample), for reports."""
         return []
 
     def compile_networks(self) -> None:
-        """From now on every network's passes go through torch.compile."""
-        torch._dynamo.config.skip_nnmodule_hook_guards = False  # two networks of one kind may have different taps
+        """Compiles every network with torch.compile."""
+        torch._dynamo.config.skip_nnmodule_hook_guards = False  # networks of one architecture may have different taps
         for network in self.networks.values():
             network.compile()
 
     def train(self, mode: bool = True) -> Method:
-        """A frozen network stays in eval mode: its batch statistics are part of what it learnt."""
+        """A frozen network stays in eval mode, to keep its batch statistics."""
         super().train(mode)
         for name in self.frozen:
             self.networks[name].eval()
@@ -86,30 +86,30 @@ class Method(nn.Module, ABC):
 
     @property
     def trained(self) -> list[str]:
-        """The networks that learn, and whose weights a run leaves behind."""
+        """The networks that are trained and saved."""
         return [name for name in self.networks if name not in self.frozen]
 
     @property
     def extra_parameters(self) -> int:
-        """Parameters that train and are not part of a network that the run leaves."""
+        """Number of trained parameters that are not part of a saved network."""
         return sum(p.numel() for name, p in self.named_parameters() if not name.startswith("networks."))
 
     def state_of(self, name: str) -> dict[str, torch.Tensor]:
-        """One network's weights as `<network>.<tensor>`."""
+        """The weights of one network, named `<network>.<tensor>`."""
         return {f"{name}.{key}": value for key, value in self.networks[name].state_dict().items()}
 
     def load_states(self, state: dict[str, torch.Tensor]) -> None:
-        """Sets every trained network to the weights that `state_of` returned."""
+        """Loads the weights of `state_of` into every trained network."""
         for name in self.trained:
             own = {key.removeprefix(f"{name}."): v for key, v in state.items() if key.startswith(f"{name}.")}
             self.networks[name].load_state_dict(own)
 
 
 def total(values: Iterable[torch.Tensor]) -> torch.Tensor:
-    """The sum of one value or more."""
+    """The sum of one or more values."""
     return functools.reduce(operator.add, values)
 
 
 def network_seed(seed: int, network: str) -> int:
-    """Each network's own seed, so that two students of one architecture differ in their random parts."""
+    """A different seed for each network, so that two students of one architecture start differently."""
     return zlib.crc32(f"{seed}/{network}".encode())

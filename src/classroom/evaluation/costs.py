@@ -1,4 +1,4 @@
-"""What runs cost, from their receipts: time, memory, bytes, and what they were made from."""
+"""What runs took, and what they were made from, as their receipts say."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from classroom.files import content_hash
 
 
 def costs(folders: dict[int, Path]) -> dict[str, Cost]:
-    """By seed: time, memory and disk space of a run, what it was made from, and the MD5 of its predictions.
+    """Of each run what it took, its bytes on disk, what it was made from, and the MD5 of its predictions; by seed.
 
     Raises DataError if a receipt is missing or damaged.
     """

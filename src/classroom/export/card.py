@@ -1,4 +1,4 @@
-"""The card beside an exported model: what it is, what it is not for, what it was trained on, and how to run it."""
+"""The model card of an exported model: purpose, limits, data, training, metrics, and how to run it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from classroom.reporting.common.tables import GREEK, Part, markdown, number
 
 NETWORK_LABELS = {"T": "teacher", "S1": "student S1", "S2": "student S2", "ensemble": "ensemble of both students"}
 SYNTHETIC = (
-    "**Trained on synthetic images that a program drew, not on patients: it shows that everything works, and is of no "
-    "use on real images.**"
+    "**Trained on synthetic images that a program drew, not on patients: it demonstrates the pipeline and is useless "
+    "on real images.**"
 )
 PAPER = (
     "U. Niyaz, A. S. Sambyal, D. R. Bathula: Leveraging Different Learning Styles for Improved Knowledge Distillation "
     "in Biomedical Imaging."
 )
-MASKS = """\
+SEGMENTATION_PROGRAM = """\
 import numpy as np, onnxruntime
 from PIL import Image
 
@@ -34,7 +34,7 @@ pixels = np.asarray(image.resize(({size}, {size}), Image.Resampling.BILINEAR))
 (probabilities,) = session.run(None, {{"images": pixels[None]}})  # (1, {size}, {size}), from 0 to 1
 mask = Image.fromarray((probabilities[0] >= {threshold}).astype(np.uint8) * 255)
 mask.resize(image.size, Image.Resampling.NEAREST).save("mask.png")"""
-CLASSES = """\
+CLASSIFICATION_PROGRAM = """\
 import numpy as np, onnxruntime
 from PIL import Image
 
@@ -47,15 +47,22 @@ print(labels[probabilities[0].argmax()], probabilities[0])"""
 
 
 def text(run: Metrics, facts: Mapping[str, Any], difference: Difference) -> str:
-    """The card in Markdown, with the fields that Hugging Face reads above it.
+    """The card in Markdown, preceded by the metadata for Hugging Face.
 
-    `run`: the metrics.json of the run; `facts`: the model's metadata; `difference`: how exact the model is.
+    Parameters
+    ----------
+    run
+        its metrics.json
+    facts
+        the model's metadata
+    difference
+        between the model and PyTorch
     """
     data = run["data"]
     title = f"{facts['study']}, {facts['method']}: {NETWORK_LABELS[facts['network']]}"
     lines = [
         f"- {_kind(facts)}",
-        f"- {facts['parameters'] / 1e6:.2f} M parameters, {facts['macs'] / 1e9:.3g} G multiply-accumulates an image",
+        f"- {facts['parameters'] / 1e6:.2f} M parameters, {facts['macs'] / 1e9:.3g} G multiply-accumulates per image",
         f"- seed {facts['seed']}, made by Classroom at {facts['code_version']}, which reproduces: {PAPER}",
     ]
     parts = [
@@ -88,15 +95,14 @@ def _kind(facts: Mapping[str, Any]) -> str:
     if facts["network"] != "ensemble":
         return described[0]
     each = f"each a {described[0]}" if len(described) == 1 else " and ".join(described)
-    return f"two networks in one graph, {each}; of every probability the larger one counts"
+    return f"two networks in one graph, {each}; their output is the elementwise maximum"
 
 
 def _limits(data: Data) -> str:
     return (
-        f"Meant for research on knowledge distillation: to look at, to compare and to build on. It was tested on "
-        f"{data['test']} images of the same source as those that it was trained on, and on nothing else: other "
-        "scanners, stains, cameras, clinics and patients were not looked at. It answers whatever image it is given, "
-        "and its probabilities are not calibrated."
+        f"Meant for research on knowledge distillation. It was tested only on {data['test']} images of the source that "
+        "it was trained on, not on other scanners, stains, cameras, clinics or patients. It gives an answer for every "
+        "image, and its probabilities are not calibrated."
     )
 
 
@@ -104,26 +110,26 @@ def _interface(facts: Mapping[str, Any]) -> str:
     size = facts["image_size"]
     takes = (
         f"`images`: uint8, (batch, {size}, {size}, 3), RGB as read from a file, any number at a time. Images of "
-        "another size are squeezed into the square with Pillow's bilinear filter, as for training. Scaling and "
+        "another size are resized to the square with Pillow's bilinear filter, as for training. Scaling and "
         "normalisation are in the graph."
     )
     if facts["task"] == "segmentation":
         gives = (
-            f"`probabilities`: float32, (batch, {size}, {size}), of a lesion at every pixel; a lesion is where it is "
-            f"{facts['threshold']} or more."
+            f"`probabilities`: float32, (batch, {size}, {size}), of a lesion at every pixel; the mask is "
+            f"where it is {facts['threshold']} or more."
         )
     else:
         gives = (
             f"`probabilities`: float32, (batch, {len(facts['labels'])}), of the classes {', '.join(facts['labels'])}; "
-            "the likeliest counts."
+            "the prediction is the most probable one."
         )
         if facts["network"] == "ensemble":
-            gives += " The larger one of two students' counts for each class, so they may sum to more than 1."
+            gives += " They are the maximum of both students' for each class, so they may sum to more than 1."
     return f"{takes}\n\n{gives}"
 
 
 def _program(facts: Mapping[str, Any]) -> str:
-    program = MASKS if facts["task"] == "segmentation" else CLASSES
+    program = SEGMENTATION_PROGRAM if facts["task"] == "segmentation" else CLASSIFICATION_PROGRAM
     labels = facts["labels"]
     return program.format(
         file=FILE,
@@ -137,7 +143,7 @@ def _program(facts: Mapping[str, Any]) -> str:
 def _command() -> str:
     return (
         f"Needs onnxruntime 1.17 or newer, and Pillow. `classroom predict {FILE} IMAGES…` does the same for files and "
-        "folders, and says what does not fit."
+        "folders, and names the images that it cannot use."
     )
 
 
@@ -153,24 +159,24 @@ def _data(run: Metrics) -> list[str]:
 
 def _training(run: Metrics, facts: Mapping[str, Any]) -> list[str]:
     settings = run["settings"]
-    chosen_by = LABELS[METRICS[run["data"]["task"]][0]]
+    selection_metric = LABELS[METRICS[run["data"]["task"]][0]]
     parts = STUDENTS if facts["network"] == "ensemble" else (facts["network"],)
     epochs = ", ".join(f"{name} {run['best']['epochs'][name]}" for name in parts)
-    lines = [heading.training_line(settings["training"], [chosen_by]), f"- epochs kept: {epochs}"]
+    lines = [heading.training_line(settings["training"], [selection_metric]), f"- epochs kept: {epochs}"]
     if "weights" in settings:
         lines.append(f"- method: {run['method']}; weights of its losses: {_weights(settings['weights'])}")
     return [*lines, *(f"- {note}" for note in run["notes"])]
 
 
 def _weights(weights: Mapping[str, Any]) -> str:
-    """Of both students of a variant, or of a published method's terms."""
+    """The weights of a variant's students, or of a published method's terms."""
     if all(isinstance(value, Mapping) for value in weights.values()):
         return "; ".join(f"{student}: {_weights(own)}" for student, own in weights.items())
     return ", ".join(f"{GREEK.get(name, name)} {value:g}" for name, value in weights.items() if value)
 
 
 def _metrics(run: Metrics, facts: Mapping[str, Any]) -> Part:
-    """Of every network of the run, so that one sees what this one is chosen from; the exported one in bold."""
+    """The metrics of every network of the run, the exported one in bold."""
     columns = [(split, metric) for split in ("val", "test") for metric in METRICS[run["data"]["task"]]]
     header = ["network", *(f"{heading.SPLIT_LABELS[split]} {LABELS[metric]}" for split, metric in columns)]
     rows = []
@@ -184,9 +190,7 @@ def _metrics(run: Metrics, facts: Mapping[str, Any]) -> Part:
         header,
         rows,
         "Metrics",
-        below=[
-            "In percent; this model in bold. Epochs were chosen on validation, nothing on test. One run: no spread."
-        ],
+        below=["In percent; this model in bold. Epochs were selected on validation. One run: no standard deviation."],
     )
 
 
@@ -201,6 +205,6 @@ def _licence(data: Data) -> str:
     if data["synthetic"]:
         return f"Images, weights and program: {licence(data)}."
     return (
-        f"Images: {licence(data)}. What that means for weights that were trained on them is for whoever passes them on "
-        "to judge; this card grants nothing beyond it. The program is under the MIT licence."
+        f"Images: {licence(data)}. Before you distribute weights trained on them, check what that licence requires; "
+        "this card grants no further rights. The program is under the MIT licence."
     )

@@ -1,4 +1,4 @@
-"""Whether an exported model does what its networks do: on test images, against PyTorch and what the run saved."""
+"""Verifies an exported model on test images: against PyTorch, and against the predictions that the run saved."""
 
 from __future__ import annotations
 
@@ -19,32 +19,49 @@ from classroom.export.graph import Exported
 from classroom.export.model import Model
 
 TOLERANCE = 1e-4
-"""The largest difference of a probability between ONNX and PyTorch, and from a run's predictions on a CPU."""
+"""Accepted difference of a probability between ONNX and PyTorch, and from a run's predictions on a CPU."""
 OTHER_DEVICE = 0.05
-"""From the predictions of a run on an accelerator, whose convolutions may round to ten bits (TF32)."""
+"""Accepted difference from the predictions of a run on an accelerator, which may round to ten bits (TF32)."""
 BATCHES = (1, 3, 8)
 """Images at a time, in turn."""
-MOST_IMAGES = 100
+MAX_IMAGES = 100
 
 
 class Difference(NamedTuple):
-    """The largest differences of a probability that were found."""
+    """The largest differences of a probability."""
 
     torch: float
     saved: float
-    """From the run's saved predictions; of masks, beyond what their byte leaves open."""
+    """From the run's saved predictions; for masks, beyond the rounding to bytes."""
     images: int
-    """Test images that were compared, all of them or `MOST_IMAGES` evenly spaced."""
+    """Number of compared test images: all, or `MAX_IMAGES` evenly spaced ones."""
 
 
-def compare(path: Path, module: Exported, network: str, run: Path, test: SplitData) -> Difference:
-    """Asks the model in `path`, `module` and the predictions of `network` that `run` saved about the same images.
+def verify_export(path: Path, module: Exported, network: str, run: Path, test: SplitData) -> Difference:
+    """Compares an exported model with PyTorch and with the saved predictions of its run.
 
-    Raises ExportError if the model differs from PyTorch, or from what was saved, by more than it may, and DataError if
-    the predictions are missing or damaged.
+    Parameters
+    ----------
+    path
+        the ONNX file
+    module
+        the same networks in PyTorch
+    network
+        T, S1, S2 or ensemble
+    run
+        folder of the run
+    test
+        the test split
+
+    Raises
+    ------
+    ExportError
+        A difference exceeds its tolerance.
+    DataError
+        The saved predictions are missing or damaged.
     """
     model = Model(path, threads=torch.get_num_threads())
-    positions = np.unique(np.linspace(0, len(test) - 1, MOST_IMAGES).astype(int))
+    positions = np.unique(np.linspace(0, len(test) - 1, MAX_IMAGES).astype(int))
     ids, stacks = predictions.read(run / "predictions.parquet")
     if ids != test.ids:
         raise ExportError(f"{run}: predictions.parquet and metrics.json are not of the same run. Train it again.")
@@ -84,7 +101,7 @@ def _batches(positions: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _beyond(found: np.ndarray, saved: np.ndarray) -> np.ndarray:
-    """How far probabilities are from saved ones; bytes ⌊256·p⌋ stand for everything up to the next."""
+    """Distances from saved probabilities; a byte ⌊256·p⌋ covers the interval up to the next."""
     if saved.dtype != np.uint8:
         return np.abs(found - saved)
     steps = found * np.float32(256)

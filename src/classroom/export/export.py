@@ -1,4 +1,4 @@
-"""`classroom export`: a run's network or ensemble as an ONNX file that does what PyTorch does, with its model card."""
+"""`classroom export`: writes a run's network or ensemble as a verified ONNX file, with its model card."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from classroom.core.batches import SplitData, open_splits
 from classroom.core.ensemble import STUDENTS
 from classroom.errors import ExportError
 from classroom.export import card, graph
-from classroom.export.compare import Difference, compare
+from classroom.export.compare import Difference, verify_export
 from classroom.export.model import FILE, VERSION
 from classroom.export.origins import licence
 from classroom.files import read_metrics, written_whole
@@ -22,14 +22,36 @@ USE = "Research only. No medical device: not for diagnosis, treatment or any dec
 
 
 def export(run: Path, network: str, prepared: Path, splits: Path, target: Path, code_version: str) -> Difference:
-    """Writes `target`/model.onnx and README.md, both or none, and returns how exact the model is.
+    """Writes model.onnx and its card README.md, both or none.
 
-    `network`: T, S1, S2 or `ensemble`, which takes both students into one graph. Before the files get their names,
-    onnxruntime is compared with PyTorch and with the predictions that the run saved, on test images.
+    Before the files get their final names, onnxruntime is compared with PyTorch and with the run's saved predictions.
 
-    Raises ExportError for a network that did not learn in `run`, for prepared images that are not those of the run, for
-    a network that ONNX cannot express, and if the differences are too large; TrainingError as `restore` does; DataError
-    if a file of the run or of the images is missing or damaged.
+    Parameters
+    ----------
+    run
+        folder of the run
+    network
+        T, S1, S2 or `ensemble` (both students in one graph)
+    prepared, splits
+        folder of the prepared data and splits.parquet, for the test images
+    target
+        folder to write to
+    code_version
+        for the card
+
+    Returns
+    -------
+    The differences of the model from PyTorch and from the saved predictions.
+
+    Raises
+    ------
+    ExportError
+        The network was not trained in `run`, the prepared images are not those of the run, ONNX cannot express the
+        network, or a difference is too large.
+    TrainingError
+        As `restore`.
+    DataError
+        A file of the run or of the images is missing or damaged.
     """
     about = read_metrics(run)
     module = graph.Exported([restore(run, name) for name in _parts(run, about, network)])
@@ -38,19 +60,19 @@ def export(run: Path, network: str, prepared: Path, splits: Path, target: Path, 
     facts = _facts(about, network, module, code_version)
     with written_whole(target / FILE, target / CARD) as (onnx_file, card_file):
         graph.write(module, image_size, facts, onnx_file)
-        difference = compare(onnx_file, module, network, run, test)
+        difference = verify_export(onnx_file, module, network, run, test)
         card_file.write_text(card.text(about, facts, difference))
     return difference
 
 
 def _parts(run: Path, about: Metrics, network: str) -> tuple[str, ...]:
-    """The networks of the run that are exported."""
-    learnt = list(about["best"]["epochs"])
+    """The networks of the run to export."""
+    trained = list(about["best"]["epochs"])
     parts = STUDENTS if network == ENSEMBLE else (network,)
-    if missing := [name for name in parts if name not in learnt]:
-        known = learnt + ([ENSEMBLE] if set(STUDENTS) <= set(learnt) else [])
+    if missing := [name for name in parts if name not in trained]:
+        known = trained + ([ENSEMBLE] if set(STUDENTS) <= set(trained) else [])
         teacher = f" Its teacher: `classroom export {about['study']} teacher`." if network == "T" else ""
-        raise ExportError(f"{run}: {missing[0]} did not learn there. Expected one of {', '.join(known)}.{teacher}")
+        raise ExportError(f"{run}: {missing[0]} was not trained in it. Expected one of {', '.join(known)}.{teacher}")
     return parts
 
 
@@ -67,16 +89,16 @@ def _tested(run: Path, about: Metrics, prepared: Path, splits: Path) -> SplitDat
 
 def _facts(about: Metrics, network: str, module: graph.Exported, code_version: str) -> dict[str, Any]:
     data = about["data"]
-    masks = data["task"] == "segmentation"
+    segmentation = data["task"] == "segmentation"
     return {
         "classroom": VERSION,
         "use": USE,
         **{key: about[key] for key in ("study", "method", "seed")},
         "network": network,
         "task": data["task"],
-        "labels": ["lesion"] if masks else list(data["labels"]),
+        "labels": ["lesion"] if segmentation else list(data["labels"]),
         "image_size": data["image_size"],
-        "threshold": 0.5 if masks else None,
+        "threshold": 0.5 if segmentation else None,
         "networks": [one.facts for one in module.networks],
         "parameters": module.parameter_count,
         "macs": module.macs(data["image_size"]),

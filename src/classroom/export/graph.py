@@ -1,4 +1,4 @@
-"""From trained networks to one ONNX graph: image as read from a file in, probabilities out."""
+"""Writes trained networks as one ONNX graph, from uint8 images to probabilities."""
 
 from __future__ import annotations
 
@@ -21,14 +21,11 @@ from classroom.errors import ExportError
 from classroom.export.model import INPUT, OUTPUT
 
 OPSET = 20
-"""Of ONNX operators; onnxruntime has known it since 1.17."""
+"""Of ONNX operators; needs onnxruntime 1.17."""
 
 
 class Exported(nn.Module):
-    """One network, or the ensemble of several: the largest of their probabilities, element by element (Secs. 3.2, 3.3).
-
-    For masks, thresholded, that is the union of theirs.
-    """
+    """One network, or an ensemble: the elementwise maximum of the probabilities (Secs. 3.2, 3.3)."""
 
     def __init__(self, networks: Sequence[Network]) -> None:
         super().__init__()
@@ -36,7 +33,7 @@ class Exported(nn.Module):
         self.eval()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Of images (B, size, size, 3) uint8: probabilities (B, size, size) of a lesion, or (B, classes)."""
+        """Probabilities (B, size, size) of a lesion, or (B, classes), of images (B, size, size, 3) uint8."""
         scaled = images.permute(0, 3, 1, 2).float() / 255
         largest = functools.reduce(torch.maximum, (network(scaled).probabilities for network in self.networks))
         return largest.squeeze(1) if largest.ndim == 4 else largest
@@ -46,17 +43,32 @@ class Exported(nn.Module):
         return sum(network.parameter_count for network in self.networks)
 
     def macs(self, image_size: int) -> int:
-        """Multiplications with addition that one image takes, of convolutions and linear layers."""
+        """Multiply-accumulate operations of convolutions and linear layers for one image."""
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             self(_images(1, image_size))
-        return counter.get_total_flops() // 2  # it counts both
+        return counter.get_total_flops() // 2  # it counts multiplications and additions
 
 
 def write(module: Exported, image_size: int, facts: Mapping[str, Any], path: Path) -> None:
-    """Writes `module` to the ONNX file `path`, for any number of images, with `facts` as metadata.
+    """Writes an ONNX file for any batch size.
 
-    Names of files and lines, which the exporter notes at every node, are left out: they say whose machine it was.
-    Raises ExportError for a network that the exporter cannot translate.
+    The exporter's notes of source files and lines are removed: they contain paths of this machine.
+
+    Parameters
+    ----------
+    module
+        the networks
+    image_size
+        pixels along a side
+    facts
+        metadata
+    path
+        the file
+
+    Raises
+    ------
+    ExportError
+        The exporter cannot translate the network.
     """
     try:
         with _quietly():
@@ -71,7 +83,7 @@ def write(module: Exported, image_size: int, facts: Mapping[str, Any], path: Pat
                 verbose=False,
             )
         model = program.model_proto
-    except Exception as error:  # the exporter raises whatever its parts raise
+    except Exception as error:  # the exporter's errors have no common base
         encoders = ", ".join(network.facts["encoder"] for network in module.networks)
         raise ExportError(
             f"encoder {encoders}: torch cannot translate the network to ONNX ({_first_line(error)}). Use another "
@@ -96,7 +108,7 @@ def _strip(model: onnx.ModelProto) -> None:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """What the exporter says on its way is about itself; what goes wrong it raises."""
+    """Hides the exporter's own warnings; problems are raised."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

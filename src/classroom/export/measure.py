@@ -1,4 +1,4 @@
-"""What exported models cost on this machine's CPU: latency, throughput, memory; and what is known of them."""
+"""Measures exported models on this machine's CPU: latency, throughput and memory."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ THREADS = 1
 BATCH = 8
 ROUNDS = 30
 SECONDS = 5.0
-"""So many rounds at least, and more while they fit into so many seconds: what is quick is easily disturbed."""
+"""At least ROUNDS rounds, and more until SECONDS have passed: timings of fast models are noisy."""
 SHARED = ("study", "seed", "data")
-"""What models must have in common to be compared."""
+"""Facts that models must share to be compared."""
 
 
 def measure(paths: Mapping[str, Path]) -> dict[str, Any]:
-    """What a study's exported models in `paths`, by network, take side by side: every round runs each of them once.
+    """Measures a study's exported models in turn, so that every round runs each of them once.
 
-    By network: parameters, macs and bytes of the file; seconds for one image, of every round; images per second in
-    batches, the median; memory, in bytes by which a fresh process grows; the metrics of its run, and its content.
-    Raises ExportError if a model is missing or damaged, or if they were trained on other data than each other.
+    `paths`: by network. Returns by network: parameters, macs and bytes of the file; seconds for one image, in every
+    round; images per second in batches, the median; memory, the growth of a new process in bytes; the metrics of its
+    run; and the hash of the file. Raises ExportError if a model is missing or damaged, or if the models are of
+    different data.
     """
     models = {name: Model(path, THREADS) for name, path in paths.items()}
     first, *others = models.values()
@@ -42,7 +43,7 @@ def measure(paths: Mapping[str, Path]) -> dict[str, Any]:
                 f"{model.path}: of other {' or '.join(SHARED)} than {first.path}, so they cannot be compared. Train "
                 "and export both again."
             )
-    alone, batches = _seconds(models, 1, ROUNDS), _seconds(models, BATCH, ROUNDS // BATCH)
+    single, batches = _seconds(models, 1, ROUNDS), _seconds(models, BATCH, ROUNDS // BATCH)
     return {
         **{key: first.about[key] for key in SHARED},
         "cpu": cpu(),
@@ -53,7 +54,7 @@ def measure(paths: Mapping[str, Path]) -> dict[str, Any]:
             name: {
                 **{key: model.about[key] for key in ("method", "networks", "metrics", "parameters", "macs")},
                 "bytes": model.path.stat().st_size,
-                "seconds": alone[name],
+                "seconds": single[name],
                 "images_per_second": BATCH / float(np.median(batches[name])),
                 "memory": _memory(model.path),
                 "path": model.path.as_posix(),
@@ -65,7 +66,7 @@ def measure(paths: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def cpu() -> str:
-    """The processor's name, as it calls itself."""
+    """The name of the processor."""
     try:
         found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
@@ -74,7 +75,7 @@ def cpu() -> str:
 
 
 def _seconds(models: Mapping[str, Model], batch: int, rounds: int) -> dict[str, list[float]]:
-    """Of every model what each round took, after one that does not count."""
+    """The seconds of every round by model, after one to warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in models}
     random = np.random.default_rng(0)
     images = {}

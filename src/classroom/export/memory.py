@@ -1,4 +1,4 @@
-"""What a model takes in memory, measured in this process, which must be fresh: `python -m classroom.export.memory`."""
+"""Measures the memory of a model in a new process: `python -m classroom.export.memory`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RUNS = 3
 
 
 def growth(path: Path) -> int:
-    """Bytes by which this process grows at most when it loads the model and runs it on one image, on one thread."""
+    """The largest growth in bytes of this process while it loads the model and runs it on one image and one thread."""
     before = psutil.Process().memory_info().rss
     model = Model(path, threads=1)
     size = model.about["image_size"]
@@ -27,9 +27,9 @@ def growth(path: Path) -> int:
 
 
 def peak() -> int:
-    """The most bytes that this process has held."""
+    """The peak memory of this process in bytes."""
     status = Path("/proc/self/status")
-    if status.exists():  # what `getrusage` says includes the process that started this one
+    if status.exists():  # `getrusage` includes the parent process
         return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 

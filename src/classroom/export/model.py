@@ -1,7 +1,7 @@
 """An exported model, run by onnxruntime; torch is not needed.
 
 `images`: (B, size, size, 3) uint8 RGB, any B. `probabilities`: float32 in [0, 1], (B, size, size) of the lesion or
-(B, classes). Scaling and normalisation are in the graph. What the model is, is in its metadata, each value as JSON.
+(B, classes). Scaling and normalisation are in the graph. The model's metadata hold its facts, each value as JSON.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from classroom.errors import ExportError
 FILE = "model.onnx"
 INPUT, OUTPUT = "images", "probabilities"
 VERSION = 1
-"""Of the metadata, under the key `classroom`, by which a model of ours is known."""
+"""Of the metadata, under the key `classroom`, which identifies models of this program."""
 FACTS = {
     "classroom", "use", "study", "method", "seed", "network", "task", "labels", "image_size", "threshold",
     "networks", "parameters", "macs", "data", "metrics", "licence", "code_version",
 }  # fmt: skip
-"""What the metadata say of a model; see `classroom.export.export`."""
+"""Keys of the metadata; see `classroom.export.export`."""
 
 
 class Model:
@@ -41,7 +41,7 @@ class Model:
         if not self.path.is_file():
             raise ExportError(f"{self.path}: no such file. Expected a model that `classroom export` wrote.")
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # what goes wrong is raised as well
+        options.log_severity_level = 4  # problems are raised as well
         options.intra_op_num_threads = threads
         try:
             self._session = onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
@@ -53,7 +53,7 @@ class Model:
         self.about = self._facts()
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """What the model thinks of images (B, size, size, 3) uint8: (B, size, size) or (B, classes) float32."""
+        """Probabilities (B, size, size) or (B, classes) float32 of images (B, size, size, 3) uint8."""
         return self._session.run([OUTPUT], {INPUT: images})[0]
 
     def _facts(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class Model:
             facts = {}
         if facts.keys() != FACTS or facts["classroom"] != VERSION:
             raise ExportError(
-                f"{self.path}: is no model that this version of Classroom exported: its metadata do not say how images "
-                "are to be prepared. Export the model again with `classroom export`."
+                f"{self.path}: is no model of this version of Classroom: its metadata do not describe how to prepare "
+                "images. Export the model again with `classroom export`."
             )
         return facts

@@ -1,4 +1,4 @@
-"""Where a dataset's images come from and under which licence, as far as this program knows."""
+"""The origin and licence of known datasets."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import NamedTuple
 from classroom.artifacts import Data
 
 SYNTHETIC = "MIT, as the program that drew the images"
-UNKNOWN = "not known to this program; ask where the images are from"
+UNKNOWN = "unknown to this program; ask the provider of the images"
 
 
 class Origin(NamedTuple):
-    """A row of origins.csv. The page in `source` decides if it says something else today."""
+    """A row of origins.csv. The page in `source` is authoritative."""
 
     name: str
     images: int
-    """Of the complete original."""
+    """Number of images of the complete dataset."""
     licence: str
     licence_id: str
-    """As Hugging Face names it."""
+    """In Hugging Face's notation."""
     source: str
     cite: str
 
 
 def origin(data: Data) -> Origin | None:
-    """Of the images that a run's `data` describe; None for synthetic ones and for a dataset that is not the paper's."""
+    """The origin of a run's `data`; None for synthetic images and datasets that are not the paper's."""
     return None if data["synthetic"] else _known().get(data["dataset"])
 
 
 def licence(data: Data) -> str:
-    """Of the images that a run's `data` describe, in words."""
+    """The licence of a run's `data`, in words."""
     if data["synthetic"]:
         return SYNTHETIC
     known = origin(data)

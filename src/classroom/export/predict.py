@@ -1,4 +1,4 @@
-"""`classroom predict`: an exported model's answers to images of any size. Neither torch nor the run is needed."""
+"""`classroom predict`: runs an exported model on images of any size, without torch and without its run."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from classroom.export.model import Model
 from classroom.files import folder_written_whole
 
 TABLE = "predictions.csv"
-NO_IMAGES = ("_mask", "_segmentation", "_probability")
-"""What the names of masks end with, in the datasets' folders and in ours: in a folder, these are left out."""
+MASK_ENDINGS = ("_mask", "_segmentation", "_probability")
+"""Endings of mask names, in the datasets' folders and in our output; files in a folder with these are skipped."""
 
 
 class Job(NamedTuple):
-    """An image and the name, without an ending, under which its results are written."""
+    """An image, and the name of its results without an ending."""
 
     image: Path
     name: str
 
 
 def find(paths: Sequence[Path]) -> tuple[list[Job], int]:
-    """Every image in `paths`, files or folders, in this order and each once; and how many masks were left out.
+    """Every image in `paths` (files or folders) once, in this order, and the number of skipped masks.
 
-    The name of an image in a folder is its place there, that of a file its own; of those that would be called alike,
-    all but the first get a number. Raises ExportError if a path does not exist, or if there are no images.
+    Images in a folder are named by their path in it, other files by their name; duplicates get a number. Raises
+    ExportError if a path does not exist or there are no images.
     """
     found: dict[str, tuple[Path, Path]] = {}
     masks = 0
@@ -45,7 +45,7 @@ def find(paths: Sequence[Path]) -> tuple[list[Job], int]:
             for file in walk([path]):
                 if file.suffix.lower() not in FORMATS:
                     continue
-                if file.stem.endswith(NO_IMAGES):
+                if file.stem.endswith(MASK_ENDINGS):
                     masks += 1
                 else:
                     found.setdefault(os.path.realpath(file), (file, file.relative_to(path)))
@@ -68,18 +68,34 @@ def predict(
     batch_size: int,
     show: Callable[[], None] = lambda: None,
 ) -> None:
-    """Writes `target`: predictions.csv and, of masks, two 8-bit PNGs an image; the whole folder or nothing.
+    """Writes predictions.csv and, for segmentation, two 8-bit PNGs per image; the whole folder or nothing.
 
-    NAME_mask.png has 0 and 255, NAME_probability.png ⌊256·p⌋ (so a mask is where that is 128 or more); both are of the
-    image's own size, brought there from the model's by nearest neighbour. predictions.csv has a row per image:
-    of masks the lesion's share of the image, of classes the likeliest and the probability of each. `show` is called
-    after every image.
+    NAME_mask.png has values 0 and 255, NAME_probability.png ⌊256·p⌋, which is 128 or more inside the mask; both are
+    resized to the image's size by nearest neighbour. predictions.csv has a row per image: the lesion's share of the
+    image, or the most probable class and the probability of each.
 
-    Raises ExportError if `target` holds anything already, and DataError for a file that is no 8-bit RGB image: all are
-    read once before the first prediction.
+    Parameters
+    ----------
+    model
+        an exported model
+    jobs
+        of `find`
+    target
+        a folder that is empty or does not exist
+    batch_size
+        images at a time
+    show
+        called after every image
+
+    Raises
+    ------
+    ExportError
+        `target` is not empty.
+    DataError
+        A file is no 8-bit RGB image; all files are read once before the first prediction.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ExportError(f"{target}: holds something already. Name another folder with --out, or move it away.")
+        raise ExportError(f"{target}: is no empty folder. Name another one with --out, or move it away.")
     for job in jobs:
         read_image(job.image)
     size = model.about["image_size"]
@@ -89,11 +105,11 @@ def predict(
             batch = jobs[start : start + batch_size]
             images = [read_image(job.image) for job in batch]
             small = np.stack([resized(image, (size, size), Image.Resampling.BILINEAR) for image in images])
-            for job, image, answer in zip(batch, images, model.probabilities(small), strict=True):
+            for job, image, probabilities in zip(batch, images, model.probabilities(small), strict=True):
                 if model.about["task"] == "segmentation":
-                    rows.append(_write_mask(job, image.shape[:2], answer, folder))
+                    rows.append(_write_mask(job, image.shape[:2], probabilities, folder))
                 else:
-                    rows.append(_classes(job, model.about["labels"], answer))
+                    rows.append(_class_row(job, model.about["labels"], probabilities))
                 show()
         with (folder / TABLE).open("w", newline="", encoding="utf-8") as file:
             table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
@@ -101,8 +117,8 @@ def predict(
             table.writerows(rows)
 
 
-def _write_mask(job: Job, shape: tuple[int, int], answer: np.ndarray, folder: Path) -> dict[str, Any]:
-    probability = resized(quantise(answer), shape, Image.Resampling.NEAREST)
+def _write_mask(job: Job, shape: tuple[int, int], probabilities: np.ndarray, folder: Path) -> dict[str, Any]:
+    probability = resized(quantise(probabilities), shape, Image.Resampling.NEAREST)
     mask = predict_labels(probability[None])[0]
     names = {kind: f"{job.name}_{kind}.png" for kind in ("mask", "probability")}
     (folder / names["mask"]).parent.mkdir(parents=True, exist_ok=True)
@@ -111,9 +127,13 @@ def _write_mask(job: Job, shape: tuple[int, int], answer: np.ndarray, folder: Pa
     return {"image": job.image, "lesion_share": f"{mask.mean():.6f}", **names}
 
 
-def _classes(job: Job, labels: Sequence[str], answer: np.ndarray) -> dict[str, Any]:
-    decided = labels[predict_labels(answer[None])[0]]
-    return {"image": job.image, "label": decided, **{name: f"{p:.6f}" for name, p in zip(labels, answer, strict=True)}}
+def _class_row(job: Job, labels: Sequence[str], probabilities: np.ndarray) -> dict[str, Any]:
+    predicted = labels[predict_labels(probabilities[None])[0]]
+    return {
+        "image": job.image,
+        "label": predicted,
+        **{name: f"{p:.6f}" for name, p in zip(labels, probabilities, strict=True)},
+    }
 
 
 def _named(found: Iterable[tuple[Path, Path]]) -> list[Job]:
@@ -122,7 +142,7 @@ def _named(found: Iterable[tuple[Path, Path]]) -> list[Job]:
     for image, place in found:
         name = wanted = place.with_suffix("").as_posix()
         number = 1
-        while name.casefold() in taken:  # some file systems know no capitals
+        while name.casefold() in taken:  # some file systems ignore case
             number += 1
             name = f"{wanted}-{number}"
         taken.add(name.casefold())

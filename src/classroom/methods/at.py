@@ -1,4 +1,4 @@
-"""Attention transfer: the student is active where the teacher is."""
+"""AT, attention transfer: the student imitates the teacher's attention maps."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from classroom.methods.shared.comparison import Comparison, attention, same_size
 
 
 class AttentionTransfer(Comparison):
-    """As the authors' code has it; their Eq. 2 takes the norm of the difference, not its mean square.
+    """As in the authors' code; their Eq. 2 has the norm of the difference instead of its mean square.
 
-    For segmentation with a prediction loss (CIRKD).
+    For segmentation with a prediction loss, as in CIRKD.
     """
 
     paper = "Zagoruyko & Komodakis, ICLR 2017, arXiv 1612.03928"

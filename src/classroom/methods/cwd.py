@@ -12,7 +12,7 @@ from classroom.methods.shared.comparison import Comparison, block, same_size, tw
 
 
 class ChannelWise(Comparison):
-    """On logits and features as in CIRKD, without its prediction loss and discriminator; the authors' is on logits."""
+    """On logits and features as in CIRKD, without prediction loss and discriminator; the authors use logits only."""
 
     paper = "Shu et al., ICCV 2021, arXiv 2011.13256"
     equation = "T²/(B·C) Σ_b Σ_c KL (φ(f_T) ‖ φ(f_S)), φ a softmax over positions at temperature T"

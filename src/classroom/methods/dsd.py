@@ -1,4 +1,4 @@
-"""DSD, double similarity distillation, as re-implemented in CIRKD; no code of its authors is public."""
+"""DSD, double similarity distillation, as re-implemented in CIRKD; the authors published no code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from classroom.methods.shared.comparison import Comparison, two_channels
 
 
 class DoubleSimilarity(Comparison):
-    """A U-Net's maps differ in size, so attention maps are brought to the largest one's before they are compared."""
+    """Attention maps are resized to the largest one before they are compared, since a U-Net's maps differ in size."""
 
     paper = "Feng et al., IEEE TIP 2021, arXiv 2107.08591"
     equation = "2/(L(L−1)) Σ_{m<n} mean (R_S − R_T)², R_mn = n(A_n − A_m) + mean (G_S − G_T)², G = P Pᵀ of categories"
@@ -32,14 +32,14 @@ class DoubleSimilarity(Comparison):
         }
 
     def _categories(self, output: Output) -> torch.Tensor:
-        """(B, 2, 2): how alike the categories' distributions over positions are."""
+        """(B, 2, 2): similarities between the categories' distributions over positions."""
         maps = F.adaptive_avg_pool2d(two_channels(output.logits), self.options.category_size)
         positions = torch.softmax(maps.flatten(2) / self.options.temperature, dim=2)
         return positions @ positions.transpose(1, 2)
 
 
 def _attention(feature: torch.Tensor, size: torch.Size) -> torch.Tensor:
-    """mean_c f² at `size`, as a vector of length 1 per sample."""
+    """mean_c f² at `size`, as a unit vector per sample."""
     activity = feature.square().mean(dim=1, keepdim=True)
     return F.normalize(F.interpolate(activity, size=size, mode="bilinear").flatten(1), dim=1)
 

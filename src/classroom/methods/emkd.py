@@ -43,9 +43,9 @@ class EfficientMedical(Comparison):
 
 
 def _affinity_distance(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean squared difference of the contrasts, over images that show both regions; 0 if none does.
+    """Mean squared difference of the contrasts, over images with both regions; 0 if there is none.
 
-    The authors divide by the whole batch.
+    The authors divide by the number of images in the batch.
     """
     both = mask.flatten(1).any(dim=1) & (1 - mask).flatten(1).any(dim=1)
     if not both.any():

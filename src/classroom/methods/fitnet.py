@@ -1,4 +1,4 @@
-"""FitNet: the student's hint layer, brought to the teacher's width, imitates the teacher's."""
+"""FitNet: the student's hint layer, projected to the teacher's width, imitates the teacher's."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from classroom.methods.shared.comparison import Comparison, same_size, softened_
 
 
 class FitNet(Comparison):
-    """Classification: convolution, batch normalisation and ReLU (RepDistiller). Segmentation: a bare 1×1 convolution
-    and a prediction loss (CIRKD)."""
+    """Classification: convolution, batch normalisation and ReLU (RepDistiller). Segmentation: a 1×1 convolution and a
+    prediction loss (CIRKD)."""
 
     paper = "Romero et al., ICLR 2015, arXiv 1412.6550"
     equation = "mean (r(f_S) − f_T)²"
@@ -30,7 +30,7 @@ class FitNet(Comparison):
         else:
             self.regressor = _regressor(self.student_shapes[tap], self.teacher_shapes[tap])
             if isinstance(self.options, FitNetClassification) and self.options.convention == "A":
-                self.taught_until = tap
+                self.teacher_exit_layer = tap
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         if self.two_stage and epochs < 2:
@@ -53,7 +53,7 @@ class FitNet(Comparison):
 
 
 def _regressor(student: tuple[int, int, int], teacher: tuple[int, int, int]) -> nn.Module:
-    """The convolution that brings the student's map to the teacher's size and width (RepDistiller's ConvReg)."""
+    """Projects the student's map to the teacher's size and width (RepDistiller's ConvReg)."""
     (inputs, height, width), (outputs, *target) = student, teacher
     convolution: nn.Module
     if [height, width] == [2 * side for side in target]:
@@ -64,7 +64,7 @@ def _regressor(student: tuple[int, int, int], teacher: tuple[int, int, int]) -> 
         convolution = nn.Conv2d(inputs, outputs, (1 + height - target[0], 1 + width - target[1]))
     else:
         raise TrainingError(
-            f"fitnet: the student's map of {height}×{width} cannot be brought to the teacher's {target[0]}×{target[1]}"
+            f"fitnet: the student's map of {height}×{width} cannot be mapped to the teacher's {target[0]}×{target[1]}"
             ". Choose another tap."
         )
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))

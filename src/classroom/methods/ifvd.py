@@ -1,4 +1,4 @@
-"""IFVD, intra-class feature variation distillation: pixels vary about their class's mean as the teacher's do."""
+"""IFVD, intra-class feature variation distillation: the variation of pixels around the mean of their class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The names of all methods, known without importing any."""
+"""The names of all methods; importing it imports no method."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ALL = (*BASELINES, *VARIANTS, *COMPARISON_METHODS)
 
 
 def check(name: str, task: str | None = None) -> None:
-    """Raises TrainingError, with the nearest name, unless `name` is a method that can be trained (for `task`)."""
+    """Raises TrainingError, with the nearest name, for an unknown method or one of another task."""
     if name not in ALL:
         raise TrainingError(f"unknown method '{name}'.{suggestion(name, ALL)}")
     if task and name in COMPARISON_METHODS and name not in METHODS[task]:
@@ -20,10 +20,10 @@ def check(name: str, task: str | None = None) -> None:
 
 
 def is_published(name: str) -> bool:
-    """Whether this is one of Table 10's methods from the literature."""
+    """Whether this is one of the published methods of Table 10."""
     return name in COMPARISON_METHODS
 
 
 def run_folder(study: str, method: str, seed: int | str) -> Path:
-    """Where a run of no search lies: `runs/STUDY/METHOD/seed-N`, of published methods below `compared/`."""
+    """The folder of a run that is not part of a search: `runs/STUDY/METHOD/seed-N`, or `compared/…` if published."""
     return Path("compared" if is_published(method) else "runs", study, method, f"seed-{seed}")

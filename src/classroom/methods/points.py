@@ -7,9 +7,20 @@ from classroom.params import StudentWeights, VariantWeights
 
 
 def weights_at(variant: Variant, alpha_1: float, alpha_2: float, teacher_share: float) -> VariantWeights:
-    """α as given for each student; the rest, 1 − α, goes to what the student receives.
+    """The weights α, β, γ of both students at a point of the grid; they sum to 1.
 
-    A student of teacher and peer gives `teacher_share` of it to the teacher (β), the rest to the peer (γ).
+    Parameters
+    ----------
+    variant
+        decides what each student receives
+    alpha_1, alpha_2
+        weight α of the task loss of S1 and S2
+    teacher_share
+        share of 1 − α for the teacher (β) if a student receives from teacher and peer; the peer (γ) gets the rest
+
+    References
+    ----------
+    Sec. 4.2
     """
     return VariantWeights(
         S1=_student(variant.S1, alpha_1, teacher_share), S2=_student(variant.S2, alpha_2, teacher_share)

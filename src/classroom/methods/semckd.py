@@ -1,5 +1,5 @@
-"""SemCKD, cross-layer distillation with semantic calibration: every student layer learns from every teacher layer,
-in a mixture that attention finds for each image."""
+"""SemCKD, cross-layer distillation with semantic calibration: every student layer learns from all teacher layers, with
+attention weights for each image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from classroom.methods.shared.comparison import Comparison, block, same_size
 
 
 class SemanticCalibration(Comparison):
-    """The batch size is the input width of the attention, so part of the architecture."""
+    """The batch size is the input width of the attention, hence part of the architecture."""
 
     paper = "Chen et al., AAAI 2021, arXiv 2012.03236"
     equation = "1/(B·L) Σ_b Σ_i Σ_j α_bij mean (R_ij(f_S^i)_b − f_T^j_b)²"
@@ -29,7 +29,7 @@ class SemanticCalibration(Comparison):
         )
 
     def attention(self, student: Output, teacher: Output) -> torch.Tensor:
-        """α (B, student layers, teacher layers); sums to 1 over the teacher's."""
+        """α (B, student layers, teacher layers); sums to 1 over the teacher layers."""
         taps = self.options.taps
         queries = [embed(_similarity(student.features[tap])) for embed, tap in zip(self.queries, taps, strict=True)]
         keys = [embed(_similarity(teacher.features[tap])) for embed, tap in zip(self.keys, taps, strict=True)]
@@ -40,9 +40,9 @@ class SemanticCalibration(Comparison):
         alpha = self.attention(student, teacher)
         taps = self.options.taps
         total = alpha.new_zeros(())
-        for i, ours in enumerate(taps):
-            for j, theirs in enumerate(taps):
-                own, other = same_size(student.features[ours], teacher.features[theirs])
+        for i, student_tap in enumerate(taps):
+            for j, teacher_tap in enumerate(taps):
+                own, other = same_size(student.features[student_tap], teacher.features[teacher_tap])
                 regressor = self.regressors.get_submodule(f"{i}.{j}")
                 difference = (regressor(own) - other).square().mean(dim=(1, 2, 3))
                 total = total + (alpha[:, i, j] * difference).mean()
@@ -50,7 +50,7 @@ class SemanticCalibration(Comparison):
 
 
 def _similarity(feature: torch.Tensor) -> torch.Tensor:
-    """(B, B): row b describes image b by its likeness to the others."""
+    """(B, B): row b holds the similarities of image b to all images."""
     flat = feature.flatten(1)
     return flat @ flat.T
 

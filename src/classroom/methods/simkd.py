@@ -1,4 +1,4 @@
-"""SimKD: the student's features, projected to the teacher's, go through the teacher's own classifier."""
+"""SimKD: the student's features are projected to the teacher's and classified by the teacher's classifier."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from classroom.methods.shared.comparison import LAST_MAP, Comparison, block, sam
 
 
 class SimKD(Comparison):
-    """No label enters training, and the student's own classifier is not there: what the run leaves is the student's
-    encoder, the projector and a copy of what the teacher has after its last map."""
+    """Training uses no labels. The saved student consists of its encoder, the projector, and a copy of the teacher's
+    layers after the last map."""
 
     paper = "Chen et al., CVPR 2022, arXiv 2203.14001"
     equation = "mean (P(f_S) − f_T)²; prediction: T's classifier on P(f_S)"
@@ -29,12 +29,12 @@ class SimKD(Comparison):
         projector = _projector(*self.channels(LAST_MAP), self.options.reduction)
         body = BorrowedHead(student.body.get_submodule("encoder"), projector, cast(Classifier, teacher.body))
         self.networks["S1"] = borrowed = Network(body, *student.normalisation, shared="projector")
-        student.untap()
+        student.remove_hooks()
         borrowed.facts = student.facts | {"parameters": borrowed.parameter_count}
 
     @property
     def extra_parameters(self) -> int:
-        """Of the projector, which stays with the student."""
+        """The parameters of the projector, which is saved with the student."""
         return sum(p.numel() for p in self.networks["S1"].body.get_submodule("projector").parameters())
 
     def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -52,7 +52,7 @@ class BorrowedHead(nn.Module):
         self.classifier = copy.deepcopy(teacher.classifier).requires_grad_(False)
 
     def train(self, mode: bool = True) -> BorrowedHead:
-        """The borrowed part keeps the teacher's batch statistics."""
+        """The copied layers keep the teacher's batch statistics."""
         super().train(mode)
         self.conv6.eval()
         return self

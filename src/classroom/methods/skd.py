@@ -1,4 +1,4 @@
-"""SKD, structured knowledge distillation: pixels, pairs of pixels, and whole maps that pass for the teacher's."""
+"""SKD, structured knowledge distillation: pixel-wise, pair-wise and adversarial (holistic) terms."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from classroom.methods.shared.comparison import same_size, softened_divergence
 
 
 class StructuredDistillation(AdversarialComparison):
-    """The pixel term is a divergence where the authors take the cross-entropy, which has the same gradient.
+    """The pixel-wise term is a KL divergence; the authors use the cross-entropy, which has the same gradient.
 
-    In the pair term the authors detach the length by which a pixel is divided; here its gradient flows.
+    In the pair-wise term the authors detach the norm of each pixel; here its gradient is kept.
     """
 
     paper = "Liu et al., CVPR 2019, arXiv 1903.04197"

@@ -1,4 +1,4 @@
-"""Similarity-preserving distillation: images that are alike for the teacher are alike for the student."""
+"""SP, similarity-preserving distillation: similarities between images of a batch match the teacher's."""
 
 from __future__ import annotations
 

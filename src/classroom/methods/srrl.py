@@ -1,4 +1,4 @@
-"""SRRL, softmax regression representation learning: the teacher's classifier judges the student's features."""
+"""SRRL, softmax regression representation learning: the teacher's classifier is applied to the student's features."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from classroom.methods.shared.comparison import LAST_MAP, Comparison, block, sam
 
 
 class SoftmaxRegression(Comparison):
-    """In the authors' order: the connector works on the map, pooling comes after it. The gradient passes through the
-    teacher's classifier, which stays as it is. The student predicts with its own."""
+    """As in the authors' code, the connector comes before the pooling. The gradient passes through the teacher's frozen
+    classifier. The student predicts with its own classifier."""
 
     paper = "Yang et al., ICLR 2021"
     equation = "mean (g_S − g_T)² + mean (h_T(c(f_S)) − z_T)², g pooled features, h_T the teacher's classifier"
@@ -32,10 +32,10 @@ class SoftmaxRegression(Comparison):
     def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
         own, other = same_size(student.features[LAST_MAP], teacher.features[LAST_MAP])
         own = self.connector(own)
-        taught = cast(Classifier, self.networks["T"].body)
+        teacher_body = cast(Classifier, self.networks["T"].body)
         return {
             "feature": F.mse_loss(own.mean(dim=(2, 3)), other.mean(dim=(2, 3))),
-            "regression": F.mse_loss(taught.head(own), teacher.logits),
+            "regression": F.mse_loss(teacher_body.head(own), teacher.logits),
         }
 
 

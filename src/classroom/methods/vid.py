@@ -1,4 +1,4 @@
-"""Variational information distillation: the student's features predict the teacher's, with a learnt variance each."""
+"""VID, variational information distillation: the student's features predict the teacher's with a learnt variance."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from classroom.methods.shared.comparison import Comparison, same_size
 
 
 class VariationalInformation(Comparison):
-    """The loss is a negative log-likelihood: it falls below 0 as the variances shrink."""
+    """The loss is a negative log-likelihood, which becomes negative as the variances shrink."""
 
     paper = "Ahn et al., CVPR 2019"
     equation = "Σ_l mean ½ ((μ(f_S) − f_T)² / v_c + log v_c)"
     options: VIDClassification
 
     def build_extras(self, image_size: int) -> None:
-        # The last "." of a path would nest modules, so taps stand in a list in their order.
+        # A list: the dots in the names of taps would nest modules.
         self.predictors = nn.ModuleList(_Gaussian(*self.channels(tap), self.options) for tap in self.options.taps)
 
     def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -42,15 +42,15 @@ class _Gaussian(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(teacher, teacher, 1, bias=False),
         )
-        self.least = options.least_variance
-        # softplus of it, and the least variance, make the initial one; log(exp(rest) − 1) that never overflows.
-        rest = options.initial_variance - self.least
+        self.min_variance = options.least_variance
+        # The inverse of softplus, log(exp(rest) − 1), without overflow.
+        rest = options.initial_variance - self.min_variance
         start = rest + math.log(-math.expm1(-rest))
         self.raw_variance = nn.Parameter(torch.full((1, teacher, 1, 1), start))
 
     @property
     def variance(self) -> torch.Tensor:
-        return F.softplus(self.raw_variance) + self.least
+        return F.softplus(self.raw_variance) + self.min_variance
 
     def forward(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         variance = self.variance

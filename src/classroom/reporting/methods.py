@@ -13,7 +13,7 @@ from classroom.methods.shared.comparison import Comparison
 from classroom.params import Params, check, load
 from classroom.reporting.common.tables import TECHNIQUE_LABELS
 from classroom.reporting.exchange import WORDS
-from classroom.training.make import sketch
+from classroom.training.make import make_on_meta
 
 
 def listing(path: Path) -> str:
@@ -65,4 +65,4 @@ def _published(params: Params, raw: dict[str, Any], task: str, name: str, study:
 def _extra_parameters(params: Params, raw: dict[str, Any], study: str, name: str) -> int:
     settings = params.study[study]
     classes = max(len(classes_of(params.dataset[settings.dataset].reader)), 2)
-    return sketch(name, study, raw, settings.task, classes, settings.image_size).extra_parameters
+    return make_on_meta(name, study, raw, settings.task, classes, settings.image_size).extra_parameters

@@ -115,11 +115,11 @@ def _check_methods(params: Params) -> None:
                 facts = [task, method, about["image_size"], networks, about["methods"][method]["options"], training]
                 key = json.dumps(facts, sort_keys=True)
                 if key not in known | made:
-                    from classroom.training.make import sketch
+                    from classroom.training.make import make_on_meta
 
                     classes = max(len(classes_of(params.dataset[about["dataset"]].reader)), 2)
                     try:
-                        sketch(method, study, raw, task, classes, about["image_size"])
+                        make_on_meta(method, study, raw, task, classes, about["image_size"])
                     except (ParamsError, TrainingError) as error:
                         raise ParamsError(f"studies/{study}.yaml: methods.{method}: {error}") from None
                     made.add(key)

@@ -1,4 +1,4 @@
-"""From a method's name to the method: networks built, pre-trained teacher loaded."""
+"""Builds a method from its name: networks, and a pre-trained teacher where needed."""
 
 from __future__ import annotations
 
@@ -45,21 +45,50 @@ def make(
     image_size: int,
     point: Sequence[float] | None = None,
 ) -> Method:
-    """The method called `name` for `study`, with the settings in `raw`; networks drawn from `seed`.
+    """Builds a method.
 
-    `teacher_weights` is the file of the study's teacher baseline, read only by methods with a frozen
-    teacher, which keep a random one without it; `point` of a search takes the place of the weights. Raises ParamsError
-    for what the settings lack, TrainingError for an unknown method or if that file is missing or damaged.
+    Parameters
+    ----------
+    name
+        of the method
+    study
+        key of its settings
+    raw
+        the settings as read
+    seed
+        of the networks' random weights
+    teacher_weights
+        weights.safetensors of the study's teacher, read by methods with a frozen teacher; None: random weights
+    task
+        segmentation or classification
+    classes
+        number of classes; ignored for segmentation
+    image_size
+        pixels along a side
+    point
+        of a search, replaces the weights of the losses
+
+    Raises
+    ------
+    ParamsError
+        A setting is missing or invalid.
+    TrainingError
+        The method is unknown, or the teacher's file is missing or damaged.
     """
     names.check(name, task)
-    maker = _alone if name in BASELINES else _learning_styles if name in VARIANTS else _comparison
-    return maker(_Making(name, study, raw, seed, teacher_weights, task, classes, image_size, point))
+    build_method = _baseline if name in BASELINES else _learning_styles if name in VARIANTS else _comparison
+    return build_method(_Request(name, study, raw, seed, teacher_weights, task, classes, image_size, point))
 
 
-def sketch(name: str, study: str, raw: dict[str, Any], task: str, classes: int, image_size: int) -> Method:
-    """As `make`, with reference weights of published methods if `raw` has none, but without any tensor's content.
+def make_on_meta(name: str, study: str, raw: dict[str, Any], task: str, classes: int, image_size: int) -> Method:
+    """As `make`, but on the meta device, which takes no memory and downloads nothing: validates settings.
 
-    Takes no memory and asks no hub: what can be said of a method, or against its settings, before it trains.
+    Published methods get their reference weights if `raw` has none.
+
+    Parameters
+    ----------
+    name, study, raw, task, classes, image_size
+        as in `make`
     """
     raw = copy.deepcopy(raw)
     for role in ("teacher", "student"):
@@ -74,8 +103,8 @@ def sketch(name: str, study: str, raw: dict[str, Any], task: str, classes: int, 
 
 
 @dataclass(frozen=True)
-class _Making:
-    """What `make` was asked for."""
+class _Request:
+    """The arguments of `make`."""
 
     name: str
     study: str
@@ -92,56 +121,56 @@ class _Making:
         return build(settings, self.task, self.classes, network_seed(self.seed, name), taps)
 
 
-# Only what a run uses is imported, and so counts among its dependencies.
+# Lazy imports: a run depends only on the code that it uses.
 
 
-def _alone(making: _Making) -> Method:
-    from classroom.methods.alone import Alone
+def _baseline(request: _Request) -> Method:
+    from classroom.methods.single_network import SingleNetwork
 
-    network = NETWORK_OF_BASELINE[making.name]
-    return Alone(network, making.network(network, making.name), select(making.raw, "losses.task", TaskLoss))
+    network = NETWORK_OF_BASELINE[request.name]
+    return SingleNetwork(network, request.network(network, request.name), select(request.raw, "losses.task", TaskLoss))
 
 
-def _learning_styles(making: _Making) -> Method:
+def _learning_styles(request: _Request) -> Method:
     from classroom.methods.learning_styles.exchange import EXCHANGE
     from classroom.methods.learning_styles.method import LearningStyles
 
-    variant = EXCHANGE[making.name]
-    if making.point is None:
-        key = f"study.{making.study}.weights.{making.name}"
-        weights = select(making.raw, key, VariantWeights)
+    variant = EXCHANGE[request.name]
+    if request.point is None:
+        key = f"study.{request.study}.weights.{request.name}"
+        weights = select(request.raw, key, VariantWeights)
         warn_of_sum(weights, key)
     else:
         from classroom.methods.points import weights_at
 
-        weights = weights_at(variant, *making.point)
-    losses = select(making.raw, "losses", Losses)
+        weights = weights_at(variant, *request.point)
+    losses = select(request.raw, "losses", Losses)
     roles = {"S1": "student", "S2": "student"}
     if variant.teacher != "none":
         roles = {"T": "teacher", **roles}
-    networks = {network: making.network(network, role) for network, role in roles.items()}
+    networks = {network: request.network(network, role) for network, role in roles.items()}
     if variant.teacher == "frozen":
-        _load_teacher(networks["T"], making.teacher_weights)
+        _load_teacher(networks["T"], request.teacher_weights)
     return LearningStyles(variant, weights, networks, losses)
 
 
-def _comparison(making: _Making) -> Method:
-    method = importlib.import_module(f"classroom.methods.{making.name}").METHOD
-    key = f"study.{making.study}.methods.{making.name}"
-    options = select(making.raw, f"{key}.options", settings_type(making.task, making.name))
-    if making.point is None:
-        weights = select(making.raw, f"{key}.weights", MethodWeights).terms
-        if wrong := wrong_terms(making.task, making.name, weights):
-            raise ParamsError(f"studies/{making.study}.yaml: methods.{making.name}.weights: {wrong}")
+def _comparison(request: _Request) -> Method:
+    method = importlib.import_module(f"classroom.methods.{request.name}").METHOD
+    key = f"study.{request.study}.methods.{request.name}"
+    options = select(request.raw, f"{key}.options", settings_type(request.task, request.name))
+    if request.point is None:
+        weights = select(request.raw, f"{key}.weights", MethodWeights).terms
+        if wrong := wrong_terms(request.task, request.name, weights):
+            raise ParamsError(f"studies/{request.study}.yaml: methods.{request.name}.weights: {wrong}")
     else:
-        (factor,) = making.point
-        weights = {term: factor * value for term, value in REFERENCE_WEIGHTS[making.task][making.name].items()}
+        (factor,) = request.point
+        weights = {term: factor * value for term, value in REFERENCE_WEIGHTS[request.task][request.name].items()}
     taps = method.taps(options)
-    networks = {"T": making.network("T", "teacher", taps), "S1": making.network("S1", "student", taps)}
-    _load_teacher(networks["T"], making.teacher_weights)
-    task, batch = select(making.raw, "losses.task", TaskLoss), select(making.raw, "training.batch_size", int)
-    with seeded(network_seed(making.seed, "extras")):
-        return method(networks, options, weights, task, making.image_size, batch)
+    networks = {"T": request.network("T", "teacher", taps), "S1": request.network("S1", "student", taps)}
+    _load_teacher(networks["T"], request.teacher_weights)
+    task, batch = select(request.raw, "losses.task", TaskLoss), select(request.raw, "training.batch_size", int)
+    with seeded(network_seed(request.seed, "extras")):
+        return method(networks, options, weights, task, request.image_size, batch)
 
 
 def _load_teacher(teacher: nn.Module, path: Path | None) -> None:

@@ -120,7 +120,7 @@ def test_a_centred_gram_matrix_holds_the_unbiased_hsic() -> None:
 def test_features_that_do_not_fit_at_once_are_summed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     features = torch.from_numpy(drawn(2, 6, 50))
     whole = centred_gram(features)
-    monkeypatch.setattr("classroom.analysis.cka.AT_ONCE", 7)
+    monkeypatch.setattr("classroom.analysis.cka.CHUNK_FEATURES", 7)
     torch.testing.assert_close(centred_gram(features), whole, rtol=1e-10, atol=1e-10)
 
 
@@ -546,7 +546,7 @@ def test_networks_of_a_run_are_read_back(masks: Left, classes: Left) -> None:
 def test_a_teacher_that_did_not_learn_comes_from_its_own_run(masks: Left) -> None:
     for method in ("kd_off-v1", "ml-v2"):
         check_same(restore(masks.folder / method, "T", masks.folder / "teacher"), masks.networks["teacher"]["T"])
-        with pytest.raises(TrainingError, match="T did not learn there"):
+        with pytest.raises(TrainingError, match="T was not trained in it"):
             restore(masks.folder / method, "T")
 
 

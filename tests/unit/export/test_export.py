@@ -275,7 +275,7 @@ def test_the_origins_are_those_of_the_settings(raw: dict[str, Any]) -> None:
         assert known.source.startswith("https://")
         assert known.licence
     assert origins.origin({"synthetic": True, "dataset": "lgg"}) is None
-    assert "not known" in origins.licence({"synthetic": False, "dataset": "ours"})
+    assert "unknown" in origins.licence({"synthetic": False, "dataset": "ours"})
 
 
 @both
@@ -364,10 +364,14 @@ def test_images_that_were_prepared_anew_are_noticed(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("network", "learnt", "message"),
     [
-        ("S3", ALL[:3], "S3 did not learn there. Expected one of T, S1, S2, ensemble.$"),
-        ("T", ("S1", "S2"), "T did not learn there. Expected one of S1, S2, ensemble. Its teacher: `classroom export "),
-        ("ensemble", ("S1",), "S2 did not learn there. Expected one of S1.$"),
-        ("ensemble", ("T",), "S1 did not learn there. Expected one of T.$"),
+        ("S3", ALL[:3], "S3 was not trained in it. Expected one of T, S1, S2, ensemble.$"),
+        (
+            "T",
+            ("S1", "S2"),
+            "T was not trained in it. Expected one of S1, S2, ensemble. Its teacher: `classroom export ",
+        ),
+        ("ensemble", ("S1",), "S2 was not trained in it. Expected one of S1.$"),
+        ("ensemble", ("T",), "S1 was not trained in it. Expected one of T.$"),
     ],
 )
 def test_a_network_that_did_not_learn_in_the_run_is_named(

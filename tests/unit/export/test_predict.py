@@ -201,7 +201,7 @@ def test_what_lies_in_the_results_place_is_not_touched(kind: str, model: Path, t
     kept = out if kind == "file" else out / "precious.txt"
     kept.parent.mkdir(exist_ok=True)
     kept.write_text("years of work")
-    with pytest.raises(ExportError, match=r"out: holds something already\. Name another folder with --out"):
+    with pytest.raises(ExportError, match=r"out: is no empty folder\. Name another one with --out"):
         answer(model, [tmp_path / "a.png"], out)
     assert kept.read_text() == "years of work"
 
@@ -254,7 +254,7 @@ def test_a_model_of_others_or_of_another_version_is_refused(model: Path) -> None
         del loaded.metadata_props[:]
         helper.set_model_props(loaded, {key: str(value).lower() for key, value in change.items()})
         onnx.save(loaded, model)
-        with pytest.raises(ExportError, match="is no model that this version of Classroom exported"):
+        with pytest.raises(ExportError, match="is no model of this version of Classroom"):
             Model(model)
 
 
@@ -294,7 +294,7 @@ def test_errors_are_one_paragraph(
         ("no.onnx images", "no.onnx: no such file."),
         ("export nowhere", "nowhere: no such file or folder."),
         ("images/a.png images", "images/a.png: cannot be read as an ONNX model"),
-        ("export images --out images", "images: holds something already."),
+        ("export images --out images", "images: is no empty folder."),
     ):
         code, out, err = command(monkeypatch, capsys, "predict", *arguments.split())
         assert (code, out) == (1, "")

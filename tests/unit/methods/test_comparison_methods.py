@@ -212,7 +212,7 @@ def test_fitnet_asks_of_the_teacher_what_it_compares_and_no_more(task: str, opti
     terms = {term.name: term.value.item() for term in method.losses(images, targets)}
     assert {"layer1", "layer2"} <= begun
     assert ("layer3" in begun, "layer4" in begun) == (whole, whole)
-    method.taught_until = None
+    method.teacher_exit_layer = None
     assert {term.name: term.value.item() for term in method.losses(images, targets)} == terms
 
 

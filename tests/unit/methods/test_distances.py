@@ -221,7 +221,7 @@ def fitnet_of(student_side: int, teacher_side: int) -> FitNet:
 
 
 def test_fitnet_refuses_a_student_whose_map_is_too_small() -> None:
-    with pytest.raises(TrainingError, match="3×3 cannot be brought to the teacher's 5×5"):
+    with pytest.raises(TrainingError, match="3×3 cannot be mapped to the teacher's 5×5"):
         fitnet_of(3, 5)
 
 
@@ -516,7 +516,7 @@ def test_two_channels_are_the_softmaxs_form_of_the_sigmoid() -> None:
     found = torch.softmax(two_channels(logits), dim=1)
     torch.testing.assert_close(found, torch.cat([1 - torch.sigmoid(logits), torch.sigmoid(logits)], dim=1))
     assert torch.equal(two_channels(logits), torch.cat([-logits / 2, logits / 2], dim=1)), "a constant channel"
-    with pytest.raises(TrainingError, match="one logit a pixel, not 2"):
+    with pytest.raises(TrainingError, match="one logit per pixel, not 2"):
         two_channels(torch.zeros(1, 2, 4, 4))
 
 

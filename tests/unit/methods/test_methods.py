@@ -18,9 +18,9 @@ from classroom.core.losses import feature_loss, prediction_loss, task_loss
 from classroom.core.method import Method, network_seed
 from classroom.core.networks.build import FEATURE_TAP, build
 from classroom.errors import ParamsError, TrainingError
-from classroom.methods.alone import Alone
 from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.methods.points import weights_at
+from classroom.methods.single_network import SingleNetwork
 from classroom.params import VARIANTS, Losses, Network, TaskLoss, select
 from classroom.training.make import make
 from support.studies import CLASSES_STUDY, ROOT, STUDY, shrink
@@ -290,7 +290,7 @@ def test_a_baseline_learns_its_task_and_nothing_else(study: str, baseline: str, 
     method = made(baseline, study)
     images, targets = batch(study)
     (term,) = method.losses(images, targets)
-    assert isinstance(method, Alone)
+    assert isinstance(method, SingleNetwork)
     assert (term.network, term.name, term.weight) == (network, "task", 1.0)
     assert method.trained == list(method.networks) == [network]
     with torch.no_grad():

@@ -282,7 +282,7 @@ def test_picking_pixels_first_changes_no_result(side: int, monkeypatch: pytest.M
     """Of timm's own thin network: outputs, and gradients in double precision, which oneDNN leaves alone."""
     settings = thin_classifier()
     ours = build(settings, 0).double()
-    monkeypatch.setattr(module, "_pick_pixels_first", lambda body: None)
+    monkeypatch.setattr(module, "_subsample_first", lambda body: None)
     timms = build(settings, 0).double()
     strides = [
         [m.stride for m in network.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (1, 1)]

@@ -36,7 +36,7 @@ from classroom.core.metrics import METRICS, per_image_counts, predict_labels, sc
 from classroom.core.networks.build import Network, build
 from classroom.errors import ClassroomError, TrainingError
 from classroom.evaluation.evaluate import evaluate
-from classroom.methods.alone import Alone
+from classroom.methods.single_network import SingleNetwork
 from classroom.params import Network as NetworkSettings
 from classroom.params import TaskLoss, select
 from classroom.training import loop, run
@@ -302,7 +302,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
 @pytest.fixture
 def checkpoints(tiny: dict, tmp_path: Path) -> Checkpoints:
     """Of a tiny network, with two checkpoints written."""
-    method = Alone("T", _network(tiny), _task(tiny))
+    method = SingleNetwork("T", _network(tiny), _task(tiny))
     checkpoints = Checkpoints(tmp_path / "checkpoints", "x", 0, method, torch.optim.Adam(method.parameters()))
     for epoch in (1, 2):
         checkpoints.save(Progress(epoch=epoch))
@@ -438,7 +438,7 @@ def test_the_first_metric_of_the_task_chooses_the_epoch_and_no_other(
     first, *others = METRICS["classification"]
     epochs = iter([(0.5, 0.9), (0.6, 0.1), (0.6, 0.95)])
 
-    def evaluated(method: Alone, *split: Any) -> Any:
+    def evaluated(method: SingleNetwork, *split: Any) -> Any:
         chooses, other = next(epochs)
         scores = {name: {first: chooses, **dict.fromkeys(others, other)} for name in method.networks}
         return types.SimpleNamespace(scores=scores)
@@ -603,7 +603,7 @@ def test_networks_of_one_kind_with_different_taps_are_compiled_each_for_its_own(
     images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         expected = [network.eval()(images) for network in (few, many)]
-        Both = type("Both", (Alone,), {"__init__": lambda self, networks: Method.__init__(self, networks)})
+        Both = type("Both", (SingleNetwork,), {"__init__": lambda self, networks: Method.__init__(self, networks)})
         method = Both({"few": few, "many": many})
         for network in method.networks.values():
             network.compile = functools.partial(network.compile, backend="eager")

@@ -1,4 +1,4 @@
-"""Building a network from its settings."""
+"""Builds a network from its settings."""
 
 from __future__ import annotations
 
@@ -19,45 +19,60 @@ from classroom.errors import ParamsError, suggestion
 from classroom.params import Network as NetworkSettings
 
 FEATURE_TAP = {"segmentation": "decoder.blocks.0", "classification": "conv6"}
-"""What is shared as features, by task. The U-Net's first decoder block: 256×16×16 for a 256×256 image in every network;
-the classifier's last map, 512×7×7 or 1024×7×7 for a 224×224 image, after Conv6 where there is one (Sec. 4.2)."""
-
-
+"""The feature map that networks share, by task (Sec. 4.2). The U-Net's first decoder block: 256×16×16 for a 256×256
+image in every network. The classifier's last map, after Conv6 if any: 512×7×7 or 1024×7×7 for a 224×224 image."""
 ONEDNN_BLOCK = 16
-"""Channels that it takes at a time with AVX-512; 8 with AVX2."""
+"""Channels that oneDNN processes at a time with AVX-512; 8 with AVX2."""
 
 
 class Output(NamedTuple):
     logits: torch.Tensor
     """Segmentation: (B, 1, H, W), before the sigmoid; classification: (B, classes), before the softmax."""
     features: dict[str, torch.Tensor]
-    """What passed every tap, by the tap's name."""
+    """The output of every tap, by the tap's name."""
     shared: torch.Tensor
-    """Of these, the task's feature map that teacher and students compare: see FEATURE_TAP."""
+    """The feature map that teacher and students compare: see FEATURE_TAP."""
 
     @property
     def probabilities(self) -> torch.Tensor:
-        """Of the lesion, per pixel; of every class. Shaped as the logits, float32."""
+        """Of the lesion per pixel, or of every class; float32, in the shape of the logits."""
         logits = self.logits.float()
         return torch.softmax(logits, dim=1) if logits.ndim == 2 else torch.sigmoid(logits)
 
 
-class _Enough(Exception):
-    """Ends a pass: nothing that follows is asked for."""
+class StopForward(Exception):
+    """Ends a forward pass at the last tap that is needed."""
 
 
 class Network(nn.Module):
-    """A U-Net or classifier that normalises its own input and hands out the output of tapped modules."""
+    """A U-Net or classifier that normalises its input and also returns the output of tapped modules."""
 
     facts: NetworkFacts
-    """What is recorded of it: encoder, weights, number of parameters, normalisation of images."""
+    """For metrics.json: encoder, weights, number of parameters, normalisation of images."""
     mean: torch.Tensor
     std: torch.Tensor
 
     def __init__(
         self, body: nn.Module, mean: Sequence[float], std: Sequence[float], shared: str, taps: Sequence[str] = ()
     ) -> None:
-        """`taps`: as `classroom.core.networks.taps.find` takes them. Raises ParamsError, with those that exist."""
+        """Hooks the taps of a network.
+
+        Parameters
+        ----------
+        body
+            the network without normalisation
+        mean, std : (3,)
+            as in `normalise`
+        shared
+            the tap that teacher and students compare
+        taps
+            further taps, named as in `taps.find`
+
+        Raises
+        ------
+        ParamsError
+            A tap does not exist; the message lists those that do.
+        """
         super().__init__()
         self.body = body
         self.normalise(mean, std)
@@ -68,7 +83,7 @@ class Network(nn.Module):
         self._hooks = [tap.module.register_forward_hook(self._keep(name, tap.pick)) for name, tap in found.items()]
 
     def normalise(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Sets the mean and standard deviation per channel that images in [0, 1] are brought from."""
+        """Sets the mean and standard deviation per channel by which images in [0, 1] are normalised."""
         self.normalisation = (mean, std)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
@@ -80,11 +95,11 @@ class Network(nn.Module):
         return Output(logits, features, features[self.shared])
 
     def features_until(self, tap: str, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What passed the taps up to `tap`, where the pass of `images` (B, 3, H, W) ends; the rest costs nothing."""
+        """The output of the taps up to `tap` for `images` (B, 3, H, W); the forward pass ends there."""
         self._last = tap
         try:
             self.body((images - self.mean) / self.std)
-        except _Enough:
+        except StopForward:
             pass
         finally:
             self._last = None
@@ -104,8 +119,8 @@ class Network(nn.Module):
         self.train(was_training)
         return {name: tuple(feature.shape[1:]) for name, feature in features.items()}
 
-    def untap(self) -> None:
-        """Takes the taps off, for a body that goes on in another network."""
+    def remove_hooks(self) -> None:
+        """Removes all taps, for a body that becomes part of another network."""
         for hook in self._hooks:
             hook.remove()
 
@@ -115,27 +130,41 @@ class Network(nn.Module):
         def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: Any) -> Any:
             self._features[name] = pick(output)
             if name == self._last:
-                raise _Enough
-            # what follows may be an activation in place, which would overwrite what is kept
+                raise StopForward
+            # The next module may be an in-place activation, which would overwrite the feature.
             return output.clone() if isinstance(output, torch.Tensor) else output
 
         return hook
 
 
 def build(settings: NetworkSettings, task: str, classes: int, seed: int, taps: Sequence[str] = ()) -> Network:
-    """The network that `settings` describe; `seed` decides its random parts and nothing else does.
+    """Builds a U-Net with one logit per pixel for segmentation, or a classifier with `classes` logits.
 
-    `taps` are handed out with the feature map that the paper's methods share.
+    Parameters
+    ----------
+    settings
+        `teacher` or `student` of a study
+    task
+        segmentation or classification
+    classes
+        number of classes; ignored for segmentation
+    seed
+        alone decides the random weights
+    taps
+        returned besides the feature map that the paper's methods share
 
-    A U-Net with one logit per pixel for segmentation, a classifier with `classes` logits for classification. Raises
-    ParamsError for an unknown encoder or an option that it does not take, and TrainingError for weights that cannot
-    be had or do not fit.
+    Raises
+    ------
+    ParamsError
+        The encoder is unknown or does not accept an option.
+    TrainingError
+        The weights cannot be loaded.
     """
     check_encoder(settings.encoder, task)
     with seeded(seed):
         body = _body(settings, task, classes)
         load_encoder(body.get_submodule("encoder"), settings, task)
-    _pick_pixels_first(body)
+    _subsample_first(body)
     normalised = normalisation(settings, task)
     network = Network(body, *normalised, FEATURE_TAP[task], taps)
     facts = {
@@ -170,12 +199,24 @@ def check_encoder(name: str, task: str) -> None:
 
 
 def feature_channels(settings: NetworkSettings, task: str, image_size: int) -> int:
-    """The width of the feature map that is shared. Takes no memory: the network is built without its tensors.
+    """The channels of the shared feature map, from a network on the meta device, which takes no memory.
 
-    Raises ParamsError as `build` does, and for a classifier whose last features are no map of channels first.
+    Parameters
+    ----------
+    settings
+        `teacher` or `student` of a study
+    task
+        segmentation or classification
+    image_size
+        pixels along a side
+
+    Raises
+    ------
+    ParamsError
+        As `build`, and for a classifier whose last features are not (channels, height, width).
     """
     check_encoder(settings.encoder, task)
-    if settings.decoder_channels:  # a U-Net
+    if settings.decoder_channels:
         return settings.decoder_channels[0]
     with torch.device("meta"):
         body = cast(Classifier, _body(settings, task, classes=2)).eval()
@@ -196,7 +237,7 @@ def feature_channels(settings: NetworkSettings, task: str, image_size: int) -> i
 
 def _body(settings: NetworkSettings, task: str, classes: int) -> nn.Module:
     native = task == "segmentation" and not settings.encoder.startswith("tu-")
-    if settings.encoder_options and native:  # they would be ignored in silence
+    if settings.encoder_options and native:  # smp would ignore them silently
         raise ParamsError(
             f"encoder '{settings.encoder}' does not take encoder_options ({', '.join(settings.encoder_options)}). "
             f"Only timm's do: try 'tu-{settings.encoder}'."
@@ -211,7 +252,13 @@ def _body(settings: NetworkSettings, task: str, classes: int) -> nn.Module:
             classes=1,
             **settings.encoder_options,
         )
-    except (TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:  # whatever timm and smp raise
+    except (
+        TypeError,
+        ValueError,
+        IndexError,
+        AttributeError,
+        RuntimeError,
+    ) as error:  # of timm and smp
         options = f" with encoder_options {settings.encoder_options}" if settings.encoder_options else ""
         raise ParamsError(
             f"encoder '{settings.encoder}'{options} cannot be built for {task} ({' '.join(str(error).split())}). "
@@ -219,27 +266,27 @@ def _body(settings: NetworkSettings, task: str, classes: int) -> nn.Module:
         ) from None
 
 
-def _pick_pixels_first(body: nn.Module) -> None:
-    """Of a strided 1×1 convolution of few channels: it takes the pixels it is meant for, and then each of them.
+def _subsample_first(body: nn.Module) -> None:
+    """Replaces the stride of 1×1 convolutions with few channels by subsampling their input; the result is the same.
 
-    The result is the same. As it stands its gradient is written past the end of a buffer by oneDNN, which torch uses
-    on CPUs (https://github.com/uxlfoundation/oneDNN/issues/6035): wrong numbers, or a crash.
+    Otherwise oneDNN, which torch uses on CPUs, writes their gradient past the end of a buffer
+    (https://github.com/uxlfoundation/oneDNN/issues/6035): wrong numbers or a crash.
     """
     for module in body.modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.in_channels < ONEDNN_BLOCK:
             rows, columns = module.stride
             if (rows, columns) != (1, 1):
-                module.register_forward_pre_hook(partial(_every, rows, columns))
+                module.register_forward_pre_hook(partial(_subsample, rows, columns))
                 module.stride = (1, 1)
 
 
-def _every(rows: int, columns: int, module: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+def _subsample(rows: int, columns: int, module: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
     return (inputs[0][:, :, ::rows, ::columns],)
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """What is drawn inside depends on `seed` alone, and nothing outside on it."""
+    """Random numbers inside depend on `seed` only; those outside are unaffected."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield

@@ -14,15 +14,15 @@ from classroom.params import Network as NetworkSettings
 class Classifier(nn.Module):
     """Encoder, optionally the paper's Conv6, global average pooling, linear layer.
 
-    `conv6` is where teacher and students compare feature maps: the extra 1×1 block that brings a teacher to its
-    students' width (convolution, batch normalisation, ReLU, as every block before it), or the encoder's own last map.
+    Teacher and students compare the output of `conv6`: an extra 1×1 block (convolution, batch normalisation, ReLU) that
+    gives the teacher its students' width, or the encoder's last map.
     """
 
     def __init__(self, settings: NetworkSettings, classes: int) -> None:
         super().__init__()
         self.encoder = timm_encoder(settings, pretrained=False)
         channels = self.encoder.num_features
-        self.last = nn.Identity()  # a name for what some encoders have after their last stage
+        self.last = nn.Identity()  # a tap after the last stage, for all encoders
         self.conv6: nn.Module = nn.Identity()
         if settings.conv6_channels:
             self.conv6 = nn.Sequential(
@@ -42,7 +42,7 @@ class Classifier(nn.Module):
         return self.classifier(self.conv6(features).mean(dim=(2, 3)))
 
 
-def timm_encoder(settings: NetworkSettings, pretrained: bool) -> Any:  # a module with more than nn.Module declares
-    """The model of timm without its classifier; `pretrained` asks the hub for its ImageNet weights."""
+def timm_encoder(settings: NetworkSettings, pretrained: bool) -> Any:  # nn.Module does not declare what is used of it
+    """The timm model without its classifier; `pretrained` downloads its ImageNet weights."""
     name = settings.encoder.removeprefix("tu-")
     return timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="", **settings.encoder_options)

@@ -1,4 +1,4 @@
-"""The same settings give the same bits."""
+"""Makes trainings bit-identical for the same settings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 
 def make_deterministic(threads: int) -> None:
-    """For this process: a fixed number of threads, no algorithm that depends on timing."""
+    """Sets a fixed number of threads and deterministic algorithms for this process."""
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     torch.use_deterministic_algorithms(True, warn_only=True)  # a few CUDA kernels have no deterministic form

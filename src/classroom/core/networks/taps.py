@@ -1,4 +1,4 @@
-"""Where features can be taken from a network, by names that all encoders share."""
+"""Taps: where features are taken from a network, by names that all encoders share."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from torch import nn
 from classroom.errors import ParamsError, suggestion
 
 STRIDES = {"stem": 2, "layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}
-"""An encoder's stages by the size of their maps: image ÷ stride. Every one after its last activation."""
+"""Stages of an encoder by stride (image size ÷ map size), each after its last activation."""
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 class Tap(NamedTuple):
     module: nn.Module
     pick: Callable[[Any], torch.Tensor]
-    """The feature map (B, C, H, W) in what the module returns."""
+    """Extracts the feature map (B, C, H, W) from the module's output."""
 
 
 def find(body: nn.Module, name: str) -> Tap:
     """The tap called `name`: a stage of the encoder (`layer2`) or the path of any module (`decoder.blocks.0`).
 
-    Raises ParamsError, with the taps that exist, for one that does not.
+    Raises ParamsError for a tap that does not exist; the message lists those that do.
     """
     stages = stages_of(body.get_submodule("encoder")) if hasattr(body, "encoder") else {}
-    if hasattr(body, "last"):  # of a classifier: what is pooled, or what Conv6 takes
+    if hasattr(body, "last"):  # of a classifier: the input of Conv6 or of the pooling
         stages["layer4"] = Tap(body.get_submodule("last"), _whole)
     if name in stages:
         return stages[name]
@@ -44,15 +44,15 @@ def find(body: nn.Module, name: str) -> Tap:
 
 
 def stages_of(encoder: nn.Module) -> dict[str, Tap]:
-    """Those of `STRIDES` that the encoder has."""
-    if (infos := getattr(encoder, "feature_info", None)) is not None:  # timm's own: modules by stride
+    """The stages of `STRIDES` that the encoder has."""
+    if (infos := getattr(encoder, "feature_info", None)) is not None:  # timm: modules by stride
         modules = {info["reduction"]: info["module"] for info in infos}
         return {
             name: Tap(encoder.get_submodule(modules[stride]), _whole)
             for name, stride in STRIDES.items()
             if stride in modules
         }
-    # An encoder of segmentation-models-pytorch returns the image and then one map a stage.
+    # An encoder of segmentation-models-pytorch returns the image and then one map per stage.
     return {name: Tap(encoder, _stage(number)) for number, name in enumerate(STRIDES, start=1)}
 
 

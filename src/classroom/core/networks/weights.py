@@ -17,10 +17,21 @@ from classroom.params import Network
 
 
 def load_encoder(encoder: nn.Module, settings: Network, task: str) -> None:
-    """Loads what `settings.weights` names into a freshly built encoder, in place.
+    """Loads the weights of `settings.weights` into a new encoder, in place.
 
-    Raises TrainingError if the hub cannot be reached, or if the file is missing, damaged or of another
-    network.
+    Parameters
+    ----------
+    encoder
+        of a network that was just built
+    settings
+        of the network
+    task
+        segmentation or classification
+
+    Raises
+    ------
+    TrainingError
+        The hub cannot be reached, or the file is missing, damaged or of another network.
     """
     if settings.weights == "random":
         return
@@ -46,10 +57,10 @@ def _from_hub(settings: Network, task: str) -> dict[str, torch.Tensor]:
             import segmentation_models_pytorch as smp
 
             trained = smp.encoders.get_encoder(settings.encoder, weights="imagenet", **settings.encoder_options)
-    except Exception as error:  # the hub's client raises whatever requests raises
+    except Exception as error:  # the hub's client and requests have no common base
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise TrainingError(
-            f"weights 'hub' of encoder '{settings.encoder}' could not be had ({reason}). Check the network, or set "
+            f"weights 'hub' of encoder '{settings.encoder}' cannot be downloaded ({reason}). Check the network, or set "
             "weights to a local .safetensors file or to 'random'."
         ) from None
     return trained.state_dict()
@@ -58,8 +69,8 @@ def _from_hub(settings: Network, task: str) -> dict[str, torch.Tensor]:
 def normalisation(settings: Network, task: str) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and standard deviation per channel that the network's weights expect, for images in [0, 1].
 
-    ImageNet's where the weights are random or a local file and the encoder has none of its own. Asks the hub
-    only when the weights come from there too.
+    ImageNet's if the weights are random or a local file and the encoder publishes none. Contacts the hub only if the
+    weights come from there too.
     """
     if task == "classification" or settings.encoder.startswith("tu-"):
         if published := timm.get_pretrained_cfg(settings.encoder.removeprefix("tu-")):
@@ -73,7 +84,7 @@ def normalisation(settings: Network, task: str) -> tuple[Sequence[float], Sequen
 
 
 def _load(encoder: nn.Module, state: dict[str, torch.Tensor], path: Path, name: str) -> None:
-    """Accepts files of the bare encoder, of a timm model, of a whole U-Net, or of one of our runs (its teacher, S1)."""
+    """Accepts files of an encoder, a timm model, a whole U-Net, or a run of this project (its teacher or S1)."""
     own = encoder.state_dict()
     candidates = [
         {onto + key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
@@ -87,17 +98,17 @@ def _load(encoder: nn.Module, state: dict[str, torch.Tensor], path: Path, name: 
         )
     ]
     nearest = max(candidates, key=lambda candidate: len(own.keys() & candidate.keys()))
-    # Older files do not count batches, and nothing here depends on the count.
+    # Older files lack the batch counters, which are not used.
     nearest = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")} | nearest
     if missing := [key for key in own if key not in nearest]:
         raise TrainingError(
             f"{path}: not the weights of encoder '{name}': it lacks {len(missing)} of {len(own)} tensors, "
             f"'{missing[0]}' first. "
-            "Set weights to a file of this very encoder."
+            "Set weights to a file of this encoder."
         )
     if unfit := [key for key in own if own[key].shape != nearest[key].shape]:
         raise TrainingError(
             f"{path}: '{unfit[0]}' has shape {tuple(nearest[unfit[0]].shape)}, encoder '{name}' needs "
-            f"{tuple(own[unfit[0]].shape)}. Set weights to a file of this very encoder and its options."
+            f"{tuple(own[unfit[0]].shape)}. Set weights to a file of this encoder with the same options."
         )
     encoder.load_state_dict({key: nearest[key] for key in own})

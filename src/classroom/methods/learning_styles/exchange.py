@@ -1,4 +1,4 @@
-"""The twelve variants, as one table (Tables 1 and 5 of the paper are rendered from it)."""
+"""The twelve variants as one table, from which Tables 1 and 5 of the paper are rendered."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Kind = Literal["prediction", "feature"]
 
 
 class Received(NamedTuple):
-    """What one student receives; None is nothing."""
+    """The kinds of knowledge that one student receives, or None."""
 
     from_teacher: Kind | None
     from_peer: Kind | None
@@ -30,7 +30,7 @@ class Variant(NamedTuple):
 
     @property
     def teacher(self) -> Literal["none", "frozen", "trained"]:
-        """No teacher; a pre-trained one in eval mode; or one that trains in the same step."""
+        """`frozen`: pre-trained, in eval mode; `trained`: in the same steps as the students."""
         return _TEACHER[self.technique]
 
 
@@ -40,12 +40,12 @@ _TEACHER: dict[str, Literal["none", "frozen", "trained"]] = {
 _P: Kind = "prediction"
 _F: Kind = "feature"
 
-# technique: per strategy V1, V2, V3, what (S1, S2) receive from the teacher, and from each other.
+# By technique, for V1, V2 and V3: what (S1, S2) receive from the teacher, and from each other.
 _FROM_TEACHER = {
     "ml": ((None, None), (None, None), (None, None)),
     "kd_off": ((_P, _P), (_F, _F), (_P, _F)),
     "kd_on": ((_P, _P), (_F, _F), (_P, _F)),
-    "kd_ml": ((_P, _P), (_F, _F), (_F, _P)),  # V3 turns KD's V3 round: Eqs. 6, 7
+    "kd_ml": ((_P, _P), (_F, _F), (_F, _P)),  # V3 swaps KD's V3: Eqs. 6, 7
 }
 _FROM_PEER = {
     "ml": ((_P, _P), (_F, _F), (_P, _F)),

@@ -1,4 +1,4 @@
-"""The paper's own methods: all twelve variants from one table (Eqs. 4–7, 9, 10)."""
+"""The paper's methods: all twelve variants, from the table in `distill.exchange` (Eqs. 4–7, 9, 10)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ PEER = {"S1": "S2", "S2": "S1"}
 class LearningStyles(Method):
     """Two students S1 and S2, with or without a teacher T.
 
-    Student k minimises α_k·task + β_k·(from the teacher) + γ_k·(from its peer); a trained teacher minimises
-    its task loss. What is received is detached: nothing flows back into who gives it.
+    Student k minimises α_k·task + β_k·(from the teacher) + γ_k·(from its peer); a trained teacher minimises its task
+    loss. Received knowledge is detached: no gradient flows back to its source.
     """
 
     def __init__(self, variant: Variant, weights: VariantWeights, networks: dict[str, Network], losses: Losses) -> None:
@@ -38,13 +38,13 @@ class LearningStyles(Method):
             received = getattr(self.variant, student)
             own = outputs[student]
             terms.append(Term(student, "task", weights.alpha, task_loss(own.logits, targets, self.functions.task)))
-            for giver, kind, weight in (
+            for source, kind, weight in (
                 ("T", received.from_teacher, weights.beta),
                 (PEER[student], received.from_peer, weights.gamma),
             ):
                 if kind:
-                    value = self._distance(kind, own, outputs[giver])
-                    terms.append(Term(student, f"{kind}_from_{giver}", weight, value))
+                    value = self._distance(kind, own, outputs[source])
+                    terms.append(Term(student, f"{kind}_from_{source}", weight, value))
         return terms
 
     def _forward(self, name: str, images: torch.Tensor) -> Output:

@@ -1,4 +1,4 @@
-"""The adversarial part of SKD and IFVD: a discriminator with an optimiser of its own."""
+"""The adversarial part of SKD and IFVD: a discriminator with its own optimiser."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from classroom.methods.shared.discriminator import Discriminator
 
 
 class Adversary(nn.Module):
-    """Takes the teacher's logit maps for real and the student's for fake; the student tries to pass.
+    """A discriminator of the teacher's logit maps (real) and the student's (fake).
 
-    Its parameters are not the student's optimiser's: it takes its own step after the student's, on the same batch.
-    Its optimiser is part of its state, so that a resumed training goes on in the same bits.
+    It is trained by its own optimiser after the student's step, on the same batch. The optimiser is part of the state,
+    so that a resumed training is bit-identical.
     """
 
     def __init__(self, settings: AdversarySettings, image_size: int) -> None:
@@ -31,19 +31,19 @@ class Adversary(nn.Module):
         self._seen: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def distance(self, student: Output, teacher: Output) -> torch.Tensor:
-        """−mean D(student): what the student minimises."""
+        """−mean D(student), which the student minimises."""
         own, other = two_channels(student.logits), two_channels(teacher.logits)
         self._seen = (own.detach(), other)
         return -self.discriminator(own).mean()
 
     def step(self) -> None:
-        """One step of the discriminator on the logit maps that `distance` saw last."""
+        """One step of the discriminator on the last logit maps of `distance`."""
         if self._seen is None:
             return
         own, other = self._seen
         self._seen = None
         self.discriminator.requires_grad_(True)
-        optimiser = self._its_optimiser()
+        optimiser = self._get_optimiser()
         optimiser.zero_grad(set_to_none=True)
         with torch.autocast(own.device.type, enabled=False):
             (self.settings.weight * self.loss(own, other)).backward()
@@ -51,7 +51,7 @@ class Adversary(nn.Module):
         self.discriminator.requires_grad_(False)
 
     def loss(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        """What the discriminator minimises, of two-channel logit maps (B, 2, H, W)."""
+        """The discriminator's loss on two-channel logit maps (B, 2, H, W)."""
         real, fake = self.discriminator(teacher), self.discriminator(student)
         if self.settings.form == "hinge":
             return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
@@ -62,17 +62,17 @@ class Adversary(nn.Module):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         if state:
-            self._its_optimiser().load_state_dict(state)
+            self._get_optimiser().load_state_dict(state)
 
-    def _its_optimiser(self) -> torch.optim.Optimizer:
-        if self._optimiser is None:  # not before: the device of the parameters is known only now
+    def _get_optimiser(self) -> torch.optim.Optimizer:
+        if self._optimiser is None:  # created late, when the parameters are on their device
             self._optimiser = torch.optim.Adam(
                 self.discriminator.parameters(), lr=self.settings.learning_rate, betas=(0.9, 0.99), fused=True
             )
         return self._optimiser
 
     def _penalty(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        """(‖∇D‖ − 1)² between the two (Gulrajani et al., 2017), mean over the batch."""
+        """The gradient penalty (‖∇D‖ − 1)² between both maps, mean over the batch (Gulrajani et al., 2017)."""
         share = torch.rand(len(student), 1, 1, 1, device=student.device)
         between = (share * teacher + (1 - share) * student).requires_grad_(True)
         (gradient,) = torch.autograd.grad(self.discriminator(between).sum(), between, create_graph=True)
@@ -80,7 +80,7 @@ class Adversary(nn.Module):
 
 
 class AdversarialComparison(Comparison):
-    """A published method that has an adversary, unless its option `adversarial` is off."""
+    """A published method with an adversary, unless its option `adversarial` is off."""
 
     options: SKDSegmentation | IFVDSegmentation
 
@@ -88,7 +88,7 @@ class AdversarialComparison(Comparison):
         self.adversary = Adversary(self.options.adversary, image_size) if self.options.adversarial else None
 
     def adversarial(self, student: Output, teacher: Output) -> dict[str, torch.Tensor]:
-        """The term of that name, where there is an adversary."""
+        """The term `adversarial`, if there is an adversary."""
         return {"adversarial": self.adversary.distance(student, teacher)} if self.adversary else {}
 
     def after_step(self) -> None:

@@ -1,4 +1,4 @@
-"""What the published methods of Table 10 share: a frozen teacher, one student, distances between the two."""
+"""Base of the published methods of Table 10: a frozen teacher, one student, distances between them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from classroom.method_settings import ClassificationSettings, MethodSettings
 from classroom.params import PredictionLoss, TaskLoss
 
 LAST_MAP = "layer4"
-"""What a classifier pools."""
+"""The tap of a classifier's last map, before pooling."""
 CONVENTION_B = 1.0
 """Weight of the prediction loss that convention B adds to a method of classification."""
 
@@ -26,19 +26,19 @@ CONVENTION_B = 1.0
 class Comparison(Method):
     """A student S1 that learns from its task and from the study's trained teacher T.
 
-    A subclass names its paper, its formula and its taps, builds its extra modules in `build_extras`, and returns its
-    distances, unweighted and by name, from `distances`. Weights have the same names.
+    A subclass declares its paper, equation and taps, builds its extra modules in `build_extras`, and returns its
+    unweighted terms from `distances`. The weights have the same names as the terms.
     """
 
     paper: ClassVar[str]
     equation: ClassVar[str]
     uses_labels: ClassVar[bool] = True
     options: MethodSettings
-    """Each subclass names its own."""
+    """Each subclass declares its own type."""
 
     frozen = ("T",)
-    taught_until: str | None = None
-    """A tap after which the method asks nothing of the teacher, neither features nor logits: its pass ends there."""
+    teacher_exit_layer: str | None = None
+    """The last tap of the teacher that the method needs; its forward pass ends there. None: it needs the logits."""
 
     def __init__(
         self,
@@ -59,8 +59,8 @@ class Comparison(Method):
         if batch_size < options.least_batch:
             name = type(self).__module__.rpartition(".")[2]
             raise TrainingError(
-                f"{name}: looks at the images of a batch together; training.batch_size must be {options.least_batch} "
-                f"or more, not {batch_size}."
+                f"{name}: compares the images of a batch; training.batch_size must be {options.least_batch} or more, "
+                f"not {batch_size}."
             )
         self.student_shapes = networks["S1"].shapes(image_size)
         self.teacher_shapes = networks["T"].shapes(image_size)
@@ -75,22 +75,22 @@ class Comparison(Method):
 
     @staticmethod
     def taps(options: Any) -> Sequence[str]:
-        """The taps of teacher and student alike."""
+        """The taps of teacher and student."""
         if hasattr(options, "taps"):
             return options.taps
         return (options.tap,) if hasattr(options, "tap") else (LAST_MAP,)
 
     def build_extras(self, image_size: int) -> None:
-        """Registers the modules that the method trains besides the student."""
+        """Registers the extra modules that are trained with the student."""
 
     @abstractmethod
     def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Every term of the method, unweighted. All that comes in is float32; the teacher's is detached."""
+        """The unweighted terms of the method by name, from float32 outputs; the teacher's is detached."""
 
     def losses(self, images: torch.Tensor, targets: torch.Tensor) -> list[Term]:
-        teacher = self._taught(images)
-        student = _exact(self.networks["S1"](images))
-        with torch.autocast(images.device.type, enabled=False):  # Gram matrices and fourth powers overflow in halves
+        teacher = self._teach(images)
+        student = _as_float32(self.networks["S1"](images))
+        with torch.autocast(images.device.type, enabled=False):  # Gram matrices and fourth powers overflow in bfloat16
             terms = []
             if self.uses_labels:
                 terms.append(Term("S1", "task", 1.0, task_loss(student.logits, targets, self.task_settings)))
@@ -101,13 +101,13 @@ class Comparison(Method):
         return terms + [Term("S1", name, self.weights[name], value) for name, value in distances.items()]
 
     @torch.no_grad()
-    def _taught(self, images: torch.Tensor) -> Output:
-        """What the teacher says; without logits and shared map where its pass ends before them."""
-        if self.taught_until is None:
-            return _exact(self.networks["T"](images))
-        features = self.networks["T"].features_until(self.taught_until, images)
-        exact = {name: feature.float() for name, feature in features.items()}
-        return Output(None, exact, None)  # type: ignore[arg-type] # such a method asks for features alone
+    def _teach(self, images: torch.Tensor) -> Output:
+        """The teacher's output, without logits and shared map if its forward pass ends early."""
+        if self.teacher_exit_layer is None:
+            return _as_float32(self.networks["T"](images))
+        features = self.networks["T"].features_until(self.teacher_exit_layer, images)
+        features = {name: feature.float() for name, feature in features.items()}
+        return Output(None, features, None)  # type: ignore[arg-type] # such a method uses features only
 
     def _check_tap(self, tap: str) -> None:
         for role, shapes in (("student", self.student_shapes), ("teacher", self.teacher_shapes)):
@@ -116,12 +116,26 @@ class Comparison(Method):
         check_sizes(self.student_shapes[tap][1:], self.teacher_shapes[tap][1:])
 
     def channels(self, tap: str) -> tuple[int, int]:
-        """The student's and the teacher's width at a tap."""
+        """The channels of student and teacher at a tap."""
         return self.student_shapes[tap][0], self.teacher_shapes[tap][0]
 
 
 def softened_divergence(logits: torch.Tensor, target: torch.Tensor, temperature: float) -> torch.Tensor:
-    """T² · KL(teacher ‖ student), mean over the batch or, of masks, over the pixels (Hinton et al., 2015)."""
+    """T² · KL(teacher ‖ student), mean over the batch or, for segmentation, over all pixels.
+
+    Parameters
+    ----------
+    logits : (B, 1, H, W), or (B, classes)
+        the student's
+    target : as `logits`
+        the teacher's
+    temperature
+        T
+
+    References
+    ----------
+    Hinton et al., 2015, arXiv 1503.02531
+    """
     settings = PredictionLoss(
         temperature=temperature, direction="target||student", multiply_by_squared_temperature=True
     )
@@ -129,31 +143,31 @@ def softened_divergence(logits: torch.Tensor, target: torch.Tensor, temperature:
 
 
 def two_channels(logits: torch.Tensor) -> torch.Tensor:
-    """The one logit z of a pixel (B, 1, H, W) as two, [−z/2, z/2], of which a softmax gives [1 − σ(z), σ(z)].
+    """One logit z per pixel (B, 1, H, W) as two, [−z/2, z/2]: their softmax is [1 − σ(z), σ(z)].
 
-    Raises TrainingError for more than one channel, which are two already.
+    Raises TrainingError for more than one channel.
     """
     if logits.shape[1] != 1:
-        raise TrainingError(f"expected one logit a pixel, not {logits.shape[1]} channels.")
+        raise TrainingError(f"expected one logit per pixel, not {logits.shape[1]} channels.")
     return torch.cat([-logits / 2, logits / 2], dim=1)
 
 
 def attention(feature: torch.Tensor, power: float) -> torch.Tensor:
-    """Where a map (B, C, H, W) is active: mean_c |f|^power, a vector of length 1 per sample (B, H·W)."""
+    """The attention map of a feature map (B, C, H, W): mean_c |f|^power as a unit vector per sample (B, H·W)."""
     return F.normalize(feature.abs().pow(power).mean(dim=1).flatten(1), dim=1)
 
 
 def same_size(student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both maps at the size of the smaller one, by average pooling.
+    """Pools the larger map to the size of the smaller one.
 
     Raises TrainingError if one is higher and the other wider.
     """
-    ours, theirs = _size(student), _size(teacher)
-    check_sizes(ours, theirs)
-    if ours > theirs:
-        return F.adaptive_avg_pool2d(student, theirs), teacher
-    if ours < theirs:
-        return student, F.adaptive_avg_pool2d(teacher, ours)
+    student_size, teacher_size = _size(student), _size(teacher)
+    check_sizes(student_size, teacher_size)
+    if student_size > teacher_size:
+        return F.adaptive_avg_pool2d(student, teacher_size), teacher
+    if student_size < teacher_size:
+        return student, F.adaptive_avg_pool2d(teacher, student_size)
     return student, teacher
 
 
@@ -166,8 +180,8 @@ def check_sizes(student: tuple[int, int], teacher: tuple[int, int]) -> None:
     """Raises TrainingError if neither map can be pooled to the other."""
     if (student[0] - teacher[0]) * (student[1] - teacher[1]) < 0:
         raise TrainingError(
-            f"feature maps of {student[0]}×{student[1]} and {teacher[0]}×{teacher[1]} cannot be matched: pooling makes "
-            "them only smaller. Choose another tap."
+            f"feature maps of {student[0]}×{student[1]} and {teacher[0]}×{teacher[1]} cannot be matched by pooling. "
+            "Choose another tap."
         )
 
 
@@ -180,6 +194,6 @@ def block(inputs: int, outputs: int, kernel: int = 1) -> nn.Sequential:
     )
 
 
-def _exact(output: Output) -> Output:
+def _as_float32(output: Output) -> Output:
     features = {name: feature.float() for name, feature in output.features.items()}
     return Output(output.logits.float(), features, output.shared.float())

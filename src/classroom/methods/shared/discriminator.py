@@ -1,4 +1,4 @@
-"""The discriminator of structured knowledge distillation: does a pair of logit maps come from the teacher?"""
+"""The discriminator of structured knowledge distillation: is a logit map the teacher's or the student's?"""
 
 from __future__ import annotations
 
@@ -8,21 +8,26 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from classroom.errors import TrainingError
 
-LEAST_SIZE = 64
+MIN_SIZE = 64
 WIDTHS = (64, 128, 256, 512)
 ATTENTION_AFTER = (2, 3)
 
 
 class Discriminator(nn.Module):
-    """Batch normalisation; four 4×4 convolutions of stride 2 under spectral normalisation with LeakyReLU 0.1, the third
-    and fourth followed by self-attention; a 4×4 convolution to one map (Liu et al., CVPR 2019; Zhang et al., 2018)."""
+    """Batch normalisation; four 4×4 convolutions of stride 2 with spectral normalisation and LeakyReLU 0.1, the last
+    two followed by self-attention; a 4×4 convolution to one map.
+
+    References
+    ----------
+    Liu et al., CVPR 2019; Zhang et al., 2018
+    """
 
     def __init__(self, channels: int, image_size: int) -> None:
         """Raises TrainingError for maps that are too small for five convolutions."""
         super().__init__()
-        if image_size < LEAST_SIZE:
+        if image_size < MIN_SIZE:
             raise TrainingError(
-                f"the discriminator needs maps of {LEAST_SIZE}×{LEAST_SIZE} pixels or more, not {image_size}×"
+                f"the discriminator needs maps of {MIN_SIZE}×{MIN_SIZE} pixels or more, not {image_size}×"
                 f"{image_size}. Raise study.*.image_size, or set methods.segmentation.*.adversarial to false."
             )
         layers: list[nn.Module] = [nn.BatchNorm2d(channels)]
@@ -34,12 +39,12 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv2d(channels, 1, 4))
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """Of logit maps (B, channels, H, W) how much each looks like the teacher's, per place: (B, 1, h, w)."""
+        """Scores (B, 1, h, w) of logit maps (B, channels, H, W); high for the teacher's."""
         return self.layers(maps)
 
 
 class SelfAttention(nn.Module):
-    """Every position gathers from all others; begins as the identity."""
+    """Self-attention over positions (Zhang et al., 2018), initialised to the identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Masks at the size of a feature map, for losses that look at regions."""
+"""Masks at the size of a feature map, for losses over regions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def resized(masks: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
 
 
 def lost_lesions(masks: torch.Tensor, size: Sequence[int]) -> list[str]:
-    """A sentence on how many of the masks that have a lesion have none left at `size`; nothing if all keep some."""
+    """A sentence on how many masks lose their whole lesion when resized to `size`; empty if none does."""
     with_lesion = masks[(masks > 0).flatten(1).any(dim=1)]
     if not len(with_lesion):
         return []
@@ -22,6 +22,6 @@ def lost_lesions(masks: torch.Tensor, size: Sequence[int]) -> list[str]:
     if not lost:
         return []
     return [
-        f"at {size[0]}×{size[1]}, the size of the features it looks at, {lost} of {len(with_lesion)} training masks "
-        "with a lesion have none left"
+        f"at {size[0]}×{size[1]}, the size of the features that are compared, {lost} of {len(with_lesion)} training "
+        "masks lose their whole lesion"
     ]

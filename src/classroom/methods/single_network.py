@@ -1,4 +1,4 @@
-"""The baselines of Tables 2 and 13: one network on its task loss alone; also the teacher of KD(off)."""
+"""The baselines of Tables 2 and 13: one network with its task loss only. Also the teacher of KD (off)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from classroom.core.networks.build import Network
 from classroom.params import TaskLoss
 
 
-class Alone(Method):
+class SingleNetwork(Method):
     """One network, `T` for a study's teacher and `S1` for its student."""
 
     def __init__(self, name: str, network: Network, settings: TaskLoss) -> None:
