@@ -678,9 +678,7 @@ def test_a_subset_of_pcam_is_balanced_without_doubles_and_drawn_by_its_seed(tmp_
         assert {path.stem for path in (tmp_path / str(number) / "train").iterdir()} == set(table.id)
         ids.append(set(table.id))
     assert ids[1] == ids[2] != ids[3]
-    with pytest.raises(
-        DataError, match=r"^datasets/pcam\.yaml: subset: 40 images .*20 of 'negative', .*are 19"
-    ):
+    with pytest.raises(DataError, match=r"^datasets/pcam\.yaml: subset: 40 images .*20 of 'negative', .*are 19"):
         pcam.convert(patches, 40, 0, "pcam", tmp_path / "too-many")
 
 

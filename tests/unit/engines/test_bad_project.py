@@ -174,12 +174,12 @@ PARAMS = {
 SETTINGS = {
     # name: (what is done to the project, command, what it says)
     "study: without its file": (
-        gone(OF_STUDY), "check", rf"params\.yaml: studies: '{STUDY}' has no file {OF_STUDY}\. Known: .*",
+        gone(OF_STUDY), "check", rf"params\.yaml: studies: '{STUDY}' has no file {OF_STUDY}\. Did you .*",
     ),
     "study: cut off": (put(OF_STUDY, "dataset: [lgg"), "check", rf"{OF_STUDY}: not valid YAML: .*"),
     "study: a folder": (folder(OF_STUDY), "check", rf"{OF_STUDY}: cannot be read \(Is a directory\)\. .*"),
     "study: Python's tag": (added(OF_STUDY, f"a: {CALL}\n"), "check", rf"{OF_STUDY}: not valid YAML: .*os\.system.*"),
-    "study: bomb": (put(OF_STUDY, bomb("list")), "check", rf"{OF_STUDY}: expected settings, found more than 100,000 .*"),
+    "study: bomb": (put(OF_STUDY, bomb("list")), "check", rf"{OF_STUDY}: expected settings, found more than .*"),
     "study: unknown key": (
         added(OF_STUDY, "tsak: 1\n"), "check", rf"{OF_STUDY}: unknown key 'tsak'\. Did you mean 'task'\?",
     ),
@@ -196,7 +196,7 @@ SETTINGS = {
     ),
     "study: a job whose file is cut off": (put(OF_STUDY, "dataset: [lgg"), TRAIN, rf"{OF_STUDY}: not valid YAML: .*"),
     "use: unknown": (
-        nothing, "use lgg-resnet81", rf"params\.yaml: studies: 'lgg-resnet81' has no file .*\. Did you mean '{STUDY}'\?",
+        nothing, "use lgg-resnet81", rf"params\.yaml: studies: 'lgg-resnet81' has no .*\. Did you mean '{STUDY}'\?",
     ),
     "resplit: unknown": (nothing, "resplit lgg-resnet81", rf"unknown study 'lgg-resnet81'\. Did you mean '{STUDY}'\?"),
     "scale: unknown": (nothing, "scale huge", r"unknown scale 'huge'\. Known: demo, paper, small\."),
@@ -310,9 +310,9 @@ ARTEFACTS = {
         put(f"results/comparison/table10/{STUDY}.json", "{}"), "comparison table10",
         made_anew(f"compare {STUDY}", f"results/comparison/table10/{STUDY}.json"),
     ),
-    "results: costs of a study that left": (
+    "results: costs that lack something": (
         put("results/costs/variants/gone/ml-v3.json", '{"study": "gone", "method": "ml-v3", "seeds": {}}'), "cost",
-        r"results/costs/variants/gone/ml-v3\.json: cannot be read .*'gone'.*or remove it\.",
+        r"results/costs/variants/gone/ml-v3\.json: cannot be read .*'table'.*or remove it\.",
     ),
     "search: metrics edited": (
         put(f"tune/{STUDY}/at/0.1/seed-0/metrics.json", "{}"), f"tune {STUDY}",
@@ -374,7 +374,7 @@ COMMAND_LINES = {
     ),
     "study: climbs out": ("train ../../etc ml-v3 --seed 0", r"unknown study '.*': no file .*\. Known: .*"),
     "study: nothing": ("train '' ml-v3 --seed 0", r"unknown study '': no file .*\. Known: .*"),
-    "study: breaks the line": ("train 'a\nb' ml-v3 --seed 0", r"unknown study 'a\\nb': no file studies/a\\nb\.yaml\. .*"),
+    "study: breaks the line": ("train 'a\nb' ml-v3 --seed 0", r"unknown study 'a\\nb': no file studies/a\\nb\.yaml.*"),
     "point: no numbers": (f"{TRAIN} --point 0.1,x", r"--point 0\.1,x: expected three numbers from 0 to 1, such as .*"),
     "point: not a number": (
         f"{TRAIN} --point nan,nan,nan", r"--point nan,nan,nan: expected three numbers from 0 to 1.*",
