@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 
 from classroom import params
 from classroom.cli import app
-from classroom.method_settings import METHODS
+from classroom.settings.plan import plan
 from support.studies import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -16,14 +16,18 @@ README = (ROOT / "README.md").read_text()
 def reports() -> list[str]:
     """The names of everything that `snakemake reports/all` makes with the committed settings."""
     settings = params.check(params.load(ROOT / "params.yaml"))
-    tables = [name for study in settings.study.values() for name in study.tables.model_dump().values()]
-    tuned = [f"tune-{study}" for task in METHODS for study in getattr(settings.tune, task).studies]
-    searches = [*(f"grid-{study}" for study in settings.grid.studies), *tuned]
-    samples = [f"samples-{study}" for study in settings.samples]
-    tables += (*settings.comparison.tables, *settings.deploy.tables)
-    drawn = [*settings.pictures, *settings.cka.figures, *(f"cka-{study}" for study in settings.cka.studies)]
-    drawn += [*(f"{kind}-{study}" for kind in ("curves", "agreement") for study in settings.studies)]
-    return [*params.FIXED_REPORTS, *dict.fromkeys(tables), *searches, *samples, *drawn]
+    asked = plan(settings)
+    tables = [
+        of[kind] for of in asked["studies"].values() for kind in ("variants", "baselines", "fidelity", "architecture")
+    ]
+    tables += (*asked["comparison"]["tables"], *asked["deploy"]["tables"])
+    searches = [f"grid-{study}" for study in asked["grid"]]
+    searches += [f"tune-{study}" for studies in asked["tune"].values() for study in studies]
+    drawn = [*asked["pictures"], *asked["cka"]["figures"], *(f"cka-{study}" for study in asked["cka"]["studies"])]
+    drawn += [f"samples-{study}" for study in asked["samples"]]
+    drawn += [f"{kind}-{study}" for kind in ("curves", "agreement") for study in settings.studies]
+    always = [name for name in params.FIXED_REPORTS if name != "deploy"]
+    return [*always, *dict.fromkeys(tables), *searches, *drawn]
 
 
 def test_the_list_of_reports_names_every_report_and_no_other() -> None:
