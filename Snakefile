@@ -17,8 +17,7 @@ rule all:
     """Every report that params.yaml asks for."""
     default_target: True
     input:
-        expand("reports/{table}.md", table=all_tables()),
-        expand("reports/{figure}.png", figure=all_figures()),
+        [registry.report(kind).outputs(name)[0] for kind, of in PLAN["reports"].items() for name in of],
         "reports/index.html",
     output:
         touch("reports/all"),
@@ -27,7 +26,7 @@ rule all:
 rule tune:
     """The searches of published methods' weights that params.yaml asks for."""
     input:
-        expand("reports/tune-{study}.md", study=tuned_studies()),
+        [f"reports/{name}.md" for name in PLAN["reports"]["method_search"]],
 
 
 # Seconds each, so on a cluster they stay with Snakemake, where a job would wait longer than it works; fetch does as
@@ -39,23 +38,7 @@ localrules:
     split,
     evaluate_baseline,
     evaluate,
-    compare,
-    tuned,
-    choose,
-    variants_table,
-    fidelity_table,
-    architecture_table,
-    baselines_table,
-    resplit_table,
-    comparison_table,
-    exchange_tables,
-    cost_table,
-    deploy_table,
-    picture,
-    cka_figure,
-    cka_table,
-    curves,
-    samples,
+    evaluate_methods,
     site,
 
 

@@ -12,7 +12,7 @@ from bench.project import Project
 from bench.timing import Point, ratio, spread
 
 TOYS = (50, 100, 200, 400)
-JOB = "exchange_tables"
+JOB = "exchange@table1"
 FINISH = """
 from pathlib import Path
 from classroom.engines import ledger, plan

@@ -9,13 +9,11 @@ import os
 import shutil
 import sys
 import warnings
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from classroom.artifacts import Result
 from classroom.errors import ClassroomError
 
 app = typer.Typer(
@@ -133,7 +131,10 @@ def train(
 
 
 @app.command()
-def evaluate(study: StudyName, method: MethodName) -> None:
+def evaluate(
+    study: StudyName,
+    method: Annotated[str, typer.Argument(help="teacher, student, a variant, or `published`: all published methods.")],
+) -> None:
     """Evaluate a method's runs over all seeds, with the students' ensemble, from their saved predictions."""
     from classroom.evaluation.costs import costs
     from classroom.evaluation.evaluate import evaluate as run
@@ -141,9 +142,13 @@ def evaluate(study: StudyName, method: MethodName) -> None:
     from classroom.methods import names
     from classroom.params import BASELINES, select
 
+    if method == "published":
+        return _evaluate_published(study)
     names.check(method)
     if names.is_published(method):
-        raise ClassroomError(f"{method} is evaluated beside the others of its study: `classroom compare {study}`.")
+        raise ClassroomError(
+            f"{method} is evaluated with the others of its study: `classroom evaluate {study} published`."
+        )
     with _job(f"classroom evaluate {study} {method}") as job:
         runs = {seed: _run_folder(study, method, seed) for seed in select(job.raw, "seeds", list[int])}
         table = select(job.raw, f"study.{study}.reports.variants", str)
@@ -159,14 +164,13 @@ def evaluate(study: StudyName, method: MethodName) -> None:
         typer.echo(f"{study} {method} seed {seed}: test {metric} {scores}")
 
 
-@app.command()
-def compare(study: StudyName) -> None:
-    """Evaluate a study's published methods, its student alone and ours: results/comparison/TABLE/STUDY.json."""
+def _evaluate_published(study: str) -> None:
+    """A study's published methods, its student alone and ours, in one file for the comparison."""
     from classroom.evaluation.evaluate import compare as run
     from classroom.files import write_json
     from classroom.params import Comparison, PublishedMethod, select
 
-    with _job(f"classroom compare {study}") as job:
+    with _job(f"classroom evaluate {study} published") as job:
         settings, task = select(job.raw, "comparison", Comparison), select(job.raw, f"study.{study}.task", str)
         told = select(job.raw, f"study.{study}.methods", dict[str, PublishedMethod])
         place = Path(select(job.raw, f"study.{study}.reports.comparison", str), f"{study}.json")
@@ -187,99 +191,34 @@ def compare(study: StudyName) -> None:
     typer.echo(f"results/comparison/{place}: {', '.join(name for of in methods.values() for name in of)}")
 
 
-class TableKind(StrEnum):
-    variants = "variants"
-    fidelity = "fidelity"
-    architecture = "architecture"
-
-
 @app.command()
-def table(
-    study: StudyName,
-    kind: Annotated[TableKind, typer.Argument(help="Which of the study's tables: a key of its `reports`.")],
+def report(
+    name: Annotated[str, typer.Argument(help="A report by its name, e.g. table4, figure6, cost, or index: the site.")],
 ) -> None:
-    """Render one of a study's tables with the paper's values beside ours: reports/NAME.md, .csv and .tex."""
+    """Make a table or figure from results: the files reports/NAME.*"""
+    from classroom.reporting import registry
+
+    name = Path(name).stem
+    if name == "index":
+        return _site()
+    kind, item = registry.find(name)
+    of_kind = registry.report(kind)
+    with _job(f"classroom report {name}") as job:
+        of_kind.make(name, item, job.raw)
+    typer.echo(", ".join(of_kind.outputs(name)[:-1]))
+
+
+def _site() -> None:
+    """Every report on one page that works without this repository."""
     from classroom.params import select
+    from classroom.reporting.provenance import read_runs
+    from classroom.reporting.site import site as run
 
-    with _job(f"classroom table {study} {kind.value}") as job:
-        name = select(job.raw, f"study.{study}.reports.{kind.value}", str)
-        scale = select(job.raw, "scale", str)
-        target = Path("reports", f"{name}.md")
-        if kind is TableKind.architecture:
-            from classroom.data.labels import LABELS
-            from classroom.params import Network
-            from classroom.reporting.architecture import architecture_table
-
-            dataset = select(job.raw, f"study.{study}.dataset", str)
-            networks = [select(job.raw, f"study.{study}.{role}", Network) for role in ("teacher", "student")]
-            task = select(job.raw, f"study.{study}.task", str)
-            size = select(job.raw, f"study.{study}.image_size", int)
-            classes = len(LABELS[select(job.raw, f"dataset.{dataset}.reader", str)])
-            architecture_table(name, study, *networks, task, size, classes, scale, target)
-        else:
-            seeds, results = select(job.raw, "seeds", list[int]), _variant_results(job.raw, study)
-            if kind is TableKind.fidelity:
-                from classroom.reporting.fidelity import fidelity_table
-
-                fidelity_table(name, scale, seeds, results, target)
-            else:
-                from classroom.reporting.results import read_results
-                from classroom.reporting.variants import variants_table
-
-                beside = select(job.raw, f"study.{study}.reports.baselines", str)
-                (student,) = read_results([Path("results/baselines", beside, study, "student.json")])
-                variants_table(name, scale, seeds, results, student, target)
-    typer.echo(f"{target} (.csv and .tex beside it)")
-
-
-@app.command()
-def baselines(
-    name: Annotated[str, typer.Argument(help="A name under reports.baselines of a study: table2, table13.")],
-) -> None:
-    """Render teachers and students trained alone: reports/NAME.md, .csv and .tex."""
-    from classroom.params import BASELINES, select
-    from classroom.reporting.baselines import baselines_table
-    from classroom.reporting.results import read_results
-
-    with _job(f"classroom baselines {name}") as job:
+    with _job("classroom report index") as job:
+        target = Path("reports/index.html")
         scale, seeds = select(job.raw, "scale", str), select(job.raw, "seeds", list[int])
-        folders = sorted(path for path in Path("results/baselines", name).iterdir() if path.is_dir())
-        results = read_results([folder / f"{method}.json" for folder in folders for method in BASELINES])
-        target = Path("reports", f"{name}.md")
-        baselines_table(name, scale, seeds, results, target)
-    typer.echo(f"{target} (.csv and .tex beside it)")
-
-
-@app.command()
-def comparison(
-    name: Annotated[str, typer.Argument(help="A name under reports.comparison of a study: table10.")],
-) -> None:
-    """Render published methods beside ours: reports/NAME.md, .csv and .tex."""
-    from classroom.params import select
-    from classroom.reporting.comparison import comparison_table
-    from classroom.reporting.results import read_comparison
-
-    with _job(f"classroom comparison {name}") as job:
-        scale, seeds = select(job.raw, "scale", str), select(job.raw, "seeds", list[int])
-        target, places = Path("reports", f"{name}.md"), sorted(Path("results/comparison", name).glob("*.json"))
-        comparison_table(name, scale, seeds, [read_comparison(place) for place in places], target)
-    typer.echo(f"{target} (.csv and .tex beside it)")
-
-
-@app.command()
-def tune(study: StudyName) -> None:
-    """Choose the best weights of published methods on validation: reports/tune-STUDY.md, .csv and .yaml."""
-    from classroom.evaluation.grid import read_factors
-    from classroom.params import Tune, select
-    from classroom.reporting.tune import tune_report
-
-    with _job(f"classroom tune {study}") as job:
-        seeds, settings = select(job.raw, "seeds", list[int]), select(job.raw, "tune", Tune)
-        methods = getattr(settings, select(job.raw, f"study.{study}.task", str)).methods
-        target = Path("reports", f"tune-{study}.md")
-        points = read_factors(Path("tune", study), methods, settings.factors, seeds)
-        tune_report(study, points, select(job.raw, "scale", str), seeds, target)
-    typer.echo(f"{target}; the chosen weights: {target.with_suffix('.yaml')}")
+        count = run(Path("reports/pages"), read_runs(), Path("workflow/report"), scale, seeds, target)
+    typer.echo(f"{target}: {count} reports, {target.stat().st_size / 1e6:.1f} MB; open it in a browser, or mail it")
 
 
 @app.command()
@@ -288,58 +227,6 @@ def methods() -> None:
     from classroom.reporting.methods import listing
 
     typer.echo(listing(Path("params.yaml")), nl=False)
-
-
-@app.command()
-def exchange() -> None:
-    """Render Tables 1 and 5, what each variant shares, from the one table in the code."""
-    from classroom.reporting.exchange import exchange_tables
-
-    with _job("classroom exchange"):
-        exchange_tables(Path("reports"))
-    typer.echo("reports/table1.md, reports/table5.md (.csv and .tex beside them)")
-
-
-@app.command()
-def resplit_table(study: StudyName) -> None:
-    """Render a resplit study next to the one that it repeats, such as a split by patient next to one by image."""
-    from classroom.params import Resplit, select
-    from classroom.reporting.resplit import resplit_table as run
-
-    with _job(f"classroom resplit-table {study}") as job:
-        scale, seeds = select(job.raw, "scale", str), select(job.raw, "seeds", list[int])
-        resplit = select(job.raw, f"study.{study}.resplit", Resplit)
-        number = select(job.raw, f"study.{resplit.of}.reports.variants", str)
-        target = Path("reports", f"{resplit.report}.md")
-        results = [_variant_results(job.raw, name) for name in (resplit.of, study)]
-        run(resplit.report, scale, seeds, *results, target, number)
-    typer.echo(f"{target} (.csv and .tex next to it)")
-
-
-@app.command()
-def choose(study: StudyName) -> None:
-    """Choose the best point of a grid search on validation: reports/grid-STUDY.md, .csv, .png and .yaml."""
-    from classroom.evaluation.grid import read_points
-    from classroom.params import Grid, select
-    from classroom.reporting.grid import grid_report
-
-    with _job(f"classroom choose {study}") as job:
-        seeds, grid = select(job.raw, "seeds", list[int]), select(job.raw, "grid", Grid)
-        target = Path("reports", f"grid-{study}.md")
-        points = read_points(Path("grid", study), grid, seeds)
-        grid_report(study, points, select(job.raw, "scale", str), seeds, target)
-    typer.echo(f"{target}; the chosen weights: {target.with_suffix('.yaml')}")
-
-
-@app.command()
-def cost() -> None:
-    """Add up what the trainings took, per table and technique: reports/cost.md and .csv."""
-    from classroom.params import select
-    from classroom.reporting.cost import cost_table, read_costs
-
-    with _job("classroom cost") as job:
-        cost_table(select(job.raw, "scale", str), read_costs(Path("results/costs")), Path("reports/cost.md"))
-    typer.echo("reports/cost.md (.csv beside it)")
 
 
 @app.command()
@@ -376,40 +263,6 @@ def explain(
 
 
 @app.command()
-def samples(study: StudyName, method: MethodName, seed: Seed) -> None:
-    """Draw test images with truth and predictions of one run: reports/samples-STUDY.png."""
-    from classroom.params import select
-    from classroom.reporting import figures
-
-    with _job(f"classroom samples {study} {method} --seed {seed}", only_planned=False) as job:
-        run = _run_folder(study, method, seed)
-        target = Path("reports", f"samples-{study}.png")
-        figures.samples(run, Path("data/prepared", study), select(job.raw, "scale", str), target)
-    typer.echo(f"{target}")
-
-
-@app.command()
-def picture(
-    study: StudyName, name: Annotated[str, typer.Argument(help="A key of the study's reports.pictures: figure4.")]
-) -> None:
-    """Draw what the variants make of the hardest test images: reports/NAME.png."""
-    from classroom.params import PictureKind, Variants, select
-    from classroom.reporting import heatmaps
-    from classroom.reporting.pages import write_picture
-
-    with _job(f"classroom picture {study} {name}") as job:
-        kind = select(job.raw, f"study.{study}.reports.pictures.{name}", PictureKind)
-        variants = select(job.raw, "variants", Variants)
-        seed = select(job.raw, "seeds", list[int])[0]
-        runs = {method: _run_folder(study, method, seed) for method in (*variants.joint, *variants.offline)}
-        target = Path("reports", f"{name}.png")
-        prepared = Path("data/prepared", study)
-        page = heatmaps.picture(name, kind, runs, prepared, select(job.raw, "scale", str))
-        write_picture(target, page)
-    typer.echo(f"{target}")
-
-
-@app.command()
 def cka(study: StudyName, method: MethodName, seed: Seed) -> None:
     """Compare the layers of a run's teacher and students: results/cka/STUDY/METHOD/seed-N.parquet."""
     import json
@@ -431,67 +284,6 @@ def cka(study: StudyName, method: MethodName, seed: Seed) -> None:
         target = Path("results/cka", study, method, f"seed-{seed}.parquet")
         write(target, table, json.loads((run / "metrics.json").read_text()))
     typer.echo(f"{target}: {len(table)} pairs of layers on {table.attrs['images']} images")
-
-
-@app.command()
-def cka_figure(
-    study: StudyName, name: Annotated[str, typer.Argument(help="figure6 (KD + ML), figure10 (KD, ML) or figure11.")]
-) -> None:
-    """Draw how alike the layers are: reports/NAME.png and .svg."""
-    from classroom.params import select
-    from classroom.reporting import cka as drawn
-
-    with _job(f"classroom cka-figure {study} {name}") as job:
-        tables = _similarities(job.raw, study)
-        target = Path("reports", f"{name}.png")
-        drawn.cka_figure(name, select(job.raw, "scale", str), tables, target)
-    typer.echo(f"{target} (.svg beside it)")
-
-
-@app.command()
-def cka_table(study: StudyName) -> None:
-    """Render how alike the last stages of teacher and students are: reports/cka-STUDY.md and .csv."""
-    from classroom.params import select
-    from classroom.reporting import cka as rendered
-
-    with _job(f"classroom cka-table {study}") as job:
-        target = Path("reports", f"cka-{study}.md")
-        rendered.cka_table(target.stem, select(job.raw, "scale", str), _similarities(job.raw, study), target)
-    typer.echo(f"{target} (.csv beside it)")
-
-
-@app.command()
-def curves(study: StudyName) -> None:
-    """Draw validation curves and agreement with teachers: reports/curves-STUDY.png, .csv and agreement-STUDY.png."""
-    from classroom.evaluation.metrics import METRICS
-    from classroom.params import select
-    from classroom.reporting import curves as drawn
-    from classroom.reporting.pages import write_picture
-    from classroom.reporting.tables import csv
-
-    with _job(f"classroom curves {study}") as job:
-        seeds, scale = select(job.raw, "seeds", list[int]), select(job.raw, "scale", str)
-        results = _variant_results(job.raw, study)
-        runs = {r["method"]: {seed: _run_folder(study, r["method"], seed) for seed in seeds} for r in results}
-        table = drawn.read_curves(runs, METRICS[results[0]["data"]["task"]][0])
-        target = Path("reports", f"curves-{study}.png")
-        write_picture(target, drawn.curves(study, table, results, scale), csv=csv(drawn.ensembles(table)))
-        write_picture(Path("reports", f"agreement-{study}.png"), drawn.agreement(study, results, scale))
-    typer.echo(f"{target} (.csv beside it), reports/agreement-{study}.png")
-
-
-@app.command()
-def site() -> None:
-    """Put every report on one page that works without this repository: reports/index.html."""
-    from classroom.params import select
-    from classroom.reporting.provenance import read_runs
-    from classroom.reporting.site import site as run
-
-    with _job("classroom site") as job:
-        target = Path("reports/index.html")
-        scale, seeds = select(job.raw, "scale", str), select(job.raw, "seeds", list[int])
-        count = run(Path("reports/pages"), read_runs(), Path("workflow/report"), scale, seeds, target)
-    typer.echo(f"{target}: {count} reports, {target.stat().st_size / 1e6:.1f} MB; open it in a browser, or mail it")
 
 
 @app.command()
@@ -575,18 +367,6 @@ def measure(study: StudyName, method: MethodName, seed: Seed) -> None:
         measured = run(exports)
         write_json(Path("results/deploy", f"{study}.json"), measured)
     typer.echo(f"results/deploy/{study}.json: on {measured['cpu']}")
-
-
-@app.command()
-def deploy_table(name: Annotated[str, typer.Argument(help="The report's name: deploy.")]) -> None:
-    """Render what deploying costs: reports/NAME.md, .csv and .tex."""
-    from classroom.params import select
-    from classroom.reporting import deploy
-
-    with _job(f"classroom deploy-table {name}") as job:
-        target = Path("reports", f"{name}.md")
-        deploy.deploy_table(select(job.raw, "scale", str), deploy.read_measured(Path("results/deploy")), target)
-    typer.echo(f"{target} (.csv and .tex beside it)")
 
 
 @app.command()
@@ -707,25 +487,6 @@ def _point(text: str, method: str) -> tuple[float, ...] | None:
     elif len(numbers) != 3 or not all(0 <= number <= 1 for number in numbers):
         raise ParamsError(f"--point {text}: expected three numbers from 0 to 1, such as 0.1,0.2,0.5.")
     return numbers
-
-
-def _variant_results(raw: dict[str, Any], study: str) -> list[Result]:
-    from classroom.params import Variants, select
-    from classroom.reporting.results import read_results
-
-    variants = select(raw, "variants", Variants)
-    names = (*variants.joint, *variants.offline)
-    return read_results([Path("results/variants", study, f"{name}.json") for name in names])
-
-
-def _similarities(raw: dict[str, Any], study: str) -> dict[str, Any]:
-    """By variant, the similarities of its layers for every seed."""
-    from classroom.analysis.similarities import read
-    from classroom.params import Variants, select
-
-    variants, seeds = select(raw, "variants", Variants), select(raw, "seeds", list[int])
-    names = (*variants.joint, *variants.offline)
-    return {name: [read(Path("results/cka", study, name, f"seed-{seed}.parquet")) for seed in seeds] for name in names}
 
 
 def _run_folder(study: str, method: str, seed: int) -> Path:

@@ -20,29 +20,29 @@ from support.studies import CLASSES_STUDY, ROOT, STUDY
 # One stage of every kind.
 STAGES = [
     "fetch@lgg", f"prepare@{STUDY}", f"split@{STUDY}", f"baseline@{STUDY}-student-0", f"train@{STUDY}-kd_ml-v3-0",
-    f"train_offline@{STUDY}-kd_off-v1-0", f"grid@{STUDY}-ml-v3-0.2-0.3-0.5-0", f"choose@{STUDY}",
-    f"evaluate_teacher@{STUDY}", f"evaluate_student@{STUDY}", f"evaluate@{STUDY}-ml-v3",
-    f"evaluate_offline@{STUDY}-kd_off-v1", f"variants_table@{STUDY}", f"fidelity_table@{STUDY}",
-    f"architecture_table@{STUDY}", "baselines_table@table2", "exchange_tables", "cost_table", f"samples@{STUDY}",
-    f"method_masks@{STUDY}-emkd-0", f"tune_masks@{STUDY}-at-0.1-0", f"tuned_masks@{STUDY}", f"compare_masks@{STUDY}",
-    "comparison_table@table10", "pictures@figure9", f"curves@{STUDY}",
-    f"export_teacher@{STUDY}", f"export@{STUDY}-ensemble", f"measure@{STUDY}", "deploy_table@deploy",
-    f"cka@{STUDY}-kd_ml-v3-0", f"cka_offline@{STUDY}-kd_off-v1-0", "cka_figures@figure6", f"cka_table@{STUDY}",
-    "site",
+    f"train_offline@{STUDY}-kd_off-v1-0", f"grid@{STUDY}-ml-v3-0.2-0.3-0.5-0", f"method_segmentation@{STUDY}-emkd-0",
+    f"tune_segmentation@{STUDY}-at-0.1-0", f"evaluate_teacher@{STUDY}", f"evaluate_student@{STUDY}",
+    f"evaluate@{STUDY}-ml-v3", f"evaluate_offline@{STUDY}-kd_off-v1", f"evaluate_methods_segmentation@{STUDY}",
+    f"cka@{STUDY}-kd_ml-v3-0", f"cka_offline@{STUDY}-kd_off-v1-0", f"export_teacher@{STUDY}",
+    f"export@{STUDY}-ensemble", f"measure@{STUDY}", "variants@table4", "fidelity@table12", "architecture@table7",
+    "baselines@table2", "comparison@table10", "exchange@table1", "exchange@table5", "cost@cost", "deploy@deploy",
+    f"grid_search@grid-{STUDY}", f"method_search@tune-{STUDY}", f"cka_table@cka-{STUDY}", "cka_figure@figure6",
+    f"curves@curves-{STUDY}", f"agreement@agreement-{STUDY}", f"samples@samples-{STUDY}", "pictures@figure9", "site",
 ]  # fmt: skip
 
 CLASSES_STAGES = [
     "fetch@ham10000", f"prepare@{CLASSES_STUDY}", f"train@{CLASSES_STUDY}-ml-v3-0",
-    f"grid_offline@{CLASSES_STUDY}-kd_off-v1-0.2-0.3-0.5-0", f"evaluate@{CLASSES_STUDY}-ml-v3",
-    f"variants_table@{CLASSES_STUDY}", f"architecture_table@{CLASSES_STUDY}", f"resplit_table@{CLASSES_STUDY}-resplit",
-    f"method_classes@{CLASSES_STUDY}-simkd-0", f"tune_classes@{CLASSES_STUDY}-sp-0.1-0",
-    f"curves@{CLASSES_STUDY}",
+    f"grid_offline@{CLASSES_STUDY}-kd_off-v1-0.2-0.3-0.5-0", f"evaluate@{CLASSES_STUDY}-ml-v3", "variants@table14",
+    f"architecture@architecture-{CLASSES_STUDY}", "resplit@table14-splits",
+    f"method_classification@{CLASSES_STUDY}-simkd-0", f"tune_classification@{CLASSES_STUDY}-sp-0.1-0",
+    f"curves@curves-{CLASSES_STUDY}",
 ]  # fmt: skip
 
 # Settings, types and messages, not results: see the head of dvc.yaml.
 PLUMBING = {
     "__init__.py", "artifacts.py", "cli.py", "errors.py", "files.py", "params.py", "section.py", "method_settings.py",
-    "methods/names.py", "training/progress.py", "training/devices.py",
+    "methods/names.py", "training/progress.py", "training/devices.py", "places.py", "settings/plan.py",
+    "reporting/registry.py",
 }  # fmt: skip
 
 # Of these a stage may declare more than it uses: they serve some of the methods that share it.
@@ -78,7 +78,7 @@ def test_commands_use_what_their_stages_declare(
         declared = {dep.removeprefix("src/classroom/") for dep in stage.dependencies if dep.endswith(".py")}
         used = {path for path in used if not path.startswith("engines/") and path not in PLUMBING - declared}
         used = {path for path in used if not path.endswith("__init__.py") or path in declared}
-        spare = {"method_masks": ADVERSARIAL, "tune_masks": ADVERSARIAL, "measure": APART}
+        spare = {"method_segmentation": ADVERSARIAL, "tune_segmentation": ADVERSARIAL, "measure": APART}
         if used - declared or declared - used - spare.get(name.split("@")[0], set()):
             wrong[name] = {"not declared": used - declared, "not used": declared - used}
     assert not wrong

@@ -16,7 +16,7 @@ from support.jobs import ONE_VARIANT, ONE_WEIGHT, rules
 from support.project import Project
 from support.studies import STUDY
 
-TABLE, STAGE = "reports/table4.md", f"variants_table@{STUDY}"
+TABLE, STAGE = "reports/table4.md", "variants@table4"
 WEIGHT = f"weights.{STUDY}.kd_ml-v3.S1.alpha"
 
 

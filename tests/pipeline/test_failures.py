@@ -14,7 +14,7 @@ from support.jobs import ONE_WEIGHT
 from support.project import Project, start, trainings, wait_for
 from support.studies import STUDY
 
-TABLE, STAGE = "reports/table4.md", f"variants_table@{STUDY}"
+TABLE, STAGE = "reports/table4.md", "variants@table4"
 
 
 def test_a_failed_training_never_hides_behind_an_old_result(finished: Project) -> None:

@@ -146,7 +146,7 @@ def test_verify_reads_everything_again(finished: Project) -> None:
     assert f"{both}: its copy in DVC's cache was damaged, and is removed" in printed
     assert ": 3 damaged, 2 copies damaged" in printed
     assert content_hash(copy(there)) == content_hash(finished.root / there)
-    assert finished.planned("reports/table4.md") == Counter(baseline=1, evaluate_baseline=1, variants_table=1)
+    assert finished.planned("reports/table4.md") == Counter(baseline=1, evaluate_baseline=1, variants=1)
 
 
 def test_a_folder_has_the_checksum_that_dvc_gives_it(finished_once: Project) -> None:
@@ -229,7 +229,7 @@ def test_a_clock_that_jumps_between_runs_changes_nothing(finished: Project) -> N
     assert finished.planned() == Counter()
     finished.weigh("ml-v3", 0.3)
     shift(finished.root, 2 * YEAR)
-    due = Counter(train=1, evaluate=1, variants_table=1)
+    due = Counter(train=1, evaluate=1, variants=1)
     assert finished.planned("reports/table4.md") == due
     printed = finished.snakemake("reports/table4.md")
     assert "3 of 3 steps (100%) done" in printed
@@ -277,7 +277,7 @@ def test_whoever_comes_second_is_told_who_is_at_work(busy: tuple[Project, subpro
         assert re.search(f"^Error: {at_work}", printed, re.MULTILINE), printed
         assert "Traceback" not in printed
     assert re.search(f"^Note: {at_work}", project.snakemake("-n", "reports/table1.md"), re.MULTILINE)
-    printed = project.run("dvc", "repro", "exchange_tables", expect=255)
+    printed = project.run("dvc", "repro", "exchange@table1", expect=255)
     assert f"(PID {running.pid}): snakemake --cores 1" in printed
     project.run("dvc", "push")
     assert running.poll() is None
@@ -342,5 +342,5 @@ def test_no_job_takes_gits_lock(finished: Project) -> None:
     os.utime(finished.root / "dvc.yaml")
     finished.run("classroom", "exchange")
     assert (finished.root / ".git/index").stat().st_mtime_ns == index
-    receipt = json.loads((finished.root / ".classroom/receipts/exchange_tables.json").read_text())
+    receipt = json.loads((finished.root / ".classroom/receipts/exchange@table1.json").read_text())
     assert receipt["code_version"].endswith("-dirty")

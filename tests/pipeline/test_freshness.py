@@ -16,7 +16,7 @@ from support.jobs import AFTER_TRAININGS, COMPARED, DEPLOYED, ONE_VARIANT, ONE_W
 from support.project import Project
 from support.studies import STUDY
 
-TABLE, STAGE = "reports/table4.md", f"variants_table@{STUDY}"
+TABLE, STAGE = "reports/table4.md", "variants@table4"
 
 
 def test_what_was_made_is_done_for_both_engines(finished: Project) -> None:
@@ -59,30 +59,31 @@ CHANGES = {
     "touched code": (lambda p: [os.utime(path) for path in (p.root / "src").rglob("*.py")], Counter()),
     "scale's name": (
         lambda p: p.set(scale="small"),
-        TABLES + Counter(architecture_table=1, cost_table=1, samples=1, curves=1, picture=1, cka_figure=1)
-        + Counter(cka_table=1, deploy_table=1, site=1),
+        TABLES + Counter(architecture=1, cost=1, samples=1, curves=1, agreement=1, pictures=1, cka_figure=1)
+        + Counter(cka_table=1, deploy=1, site=1),
     ),
     "comment in exchange": (
         lambda p: p.edit("src/classroom/distill/exchange.py", "  # V3 turns", "  # So V3 turns"),
         Counter(
-            train=2, train_offline=1, grid=1, evaluate=3, cost_table=1, exchange_tables=1, samples=1, choose=1,
-            compare=1, comparison_table=1, picture=1, cka=3, cka_figure=1, cka_table=1, curves=1, site=1,
-            export=2, measure=1, deploy_table=1,
+            train=2, train_offline=1, grid=1, evaluate=3, cost=1, exchange=2, samples=1, grid_search=1,
+            evaluate_methods=1, comparison=1, pictures=1, cka=3, cka_figure=1, cka_table=1, curves=1, agreement=1,
+            site=1,
+            export=2, measure=1, deploy=1,
         )
         + COMPARED,
     ),
     "heading": (
         lambda p: p.edit("src/classroom/reporting/heading.py", "from a local folder", "of a folder"),
-        COMPARED + DEPLOYED + Counter(baselines_table=1, comparison_table=1, cka_figure=1, cka_table=1, site=1)
-        + Counter(samples=1, picture=1, curves=1),
+        COMPARED + DEPLOYED + Counter(baselines=1, comparison=1, cka_figure=1, cka_table=1, site=1)
+        + Counter(samples=1, pictures=1, curves=1, agreement=1),
     ),
     "a method's weight": (
         lambda p: p.change(f"study.{STUDY}.methods.emkd.weights.prediction", 0.2),
-        Counter(method=1, compare=1, comparison_table=1, cost_table=1, site=1),
+        Counter(method=1, evaluate_methods=1, comparison=1, cost=1, site=1),
     ),
     "a method's code": (
         lambda p: p.edit("src/classroom/methods/emkd.py", "METHOD = E", "METHOD =  E"),
-        Counter(method=1, compare=1, comparison_table=1, cost_table=1, site=1),
+        Counter(method=1, evaluate_methods=1, comparison=1, cost=1, site=1),
     ),
     "message": (lambda p: p.edit("src/classroom/errors.py", "The one exception", "One exception"), Counter()),
 }  # fmt: skip

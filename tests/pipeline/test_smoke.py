@@ -18,7 +18,7 @@ from support.jobs import ONE_WEIGHT, jobs_of_dvc, jobs_of_snakemake
 from support.project import Project, checkout, once, publish, start, trainings, wait_for
 from support.studies import STUDY
 
-TABLE, STAGE = "reports/table4.md", f"variants_table@{STUDY}"
+TABLE, STAGE = "reports/table4.md", "variants@table4"
 
 
 @pytest.fixture(scope="session")

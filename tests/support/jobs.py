@@ -9,33 +9,34 @@ from collections.abc import Iterable
 
 from support.project import Project
 
-ONE_WEIGHT = Counter(train=1, evaluate=1, variants_table=1)
+ONE_WEIGHT = Counter(train=1, evaluate=1, variants=1)
 """Of one variant, for its table."""
 # Of the variant that stands for ours in Table 10, for everything.
 ONE_VARIANT = Counter(
     train=1,
     evaluate=1,
-    variants_table=1,
-    fidelity_table=1,
-    cost_table=1,
-    compare=1,
-    comparison_table=1,
+    variants=1,
+    fidelity=1,
+    cost=1,
+    evaluate_methods=1,
+    comparison=1,
     curves=1,
-    picture=1,
+    agreement=1,
+    pictures=1,
     cka=1,
     cka_figure=1,
     cka_table=1,
     export=2,
     measure=1,
-    deploy_table=1,
+    deploy=1,
     site=1,
 )
 TRAININGS = Counter(baseline=2, train=2, train_offline=1, grid=1, method=1, tune_method=1)
-COMPARED = Counter(variants_table=1, fidelity_table=1)
-TABLES = COMPARED + Counter(baselines_table=1, choose=1, tuned=1, comparison_table=1)
-DEPLOYED = Counter(export=3, measure=1, deploy_table=1)  # of the first seed
+COMPARED = Counter(variants=1, fidelity=1)
+TABLES = COMPARED + Counter(baselines=1, grid_search=1, method_search=1, comparison=1)
+DEPLOYED = Counter(export=3, measure=1, deploy=1)  # of the first seed
 AFTER_TRAININGS = (
-    Counter(evaluate_baseline=2, evaluate=3, cost_table=1, samples=1, compare=1, curves=1, picture=1)
+    Counter(evaluate_baseline=2, evaluate=3, cost=1, samples=1, evaluate_methods=1, curves=1, agreement=1, pictures=1)
     + Counter(cka=3, cka_figure=1, cka_table=1, site=1)
     + DEPLOYED
     + TABLES
@@ -43,9 +44,10 @@ AFTER_TRAININGS = (
 
 
 RULE_OF = {
-    "method_masks": "method", "tune_masks": "tune_method", "tuned_masks": "tuned", "compare_masks": "compare",
+    "method_segmentation": "method", "tune_segmentation": "tune_method",
+    "evaluate_methods_segmentation": "evaluate_methods",
     "evaluate_offline": "evaluate", "evaluate_teacher": "evaluate_baseline", "evaluate_student": "evaluate_baseline",
-    "pictures": "picture", "cka_offline": "cka", "cka_figures": "cka_figure", "export_teacher": "export",
+    "cka_offline": "cka", "export_teacher": "export",
 }  # fmt: skip
 """DVC's stages whose rule has another name: some have a stage for each task, or for each network."""
 

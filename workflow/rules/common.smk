@@ -12,12 +12,14 @@ from pathlib import Path
 
 import yaml
 
-from classroom.distill.exchange import EXCHANGE
+from classroom import places
 from classroom.engines.engine import Engine, look
 from classroom.engines.reconcile import NESTED
 from classroom.engines.slurm import jobs_of as slurm_jobs_of
 from classroom.errors import ClassroomError
 from classroom.method_settings import COMPARISON_METHODS
+from classroom.params import BASELINES
+from classroom.reporting import registry
 from classroom.settings.checks import check_all, check_source
 from classroom.settings.plan import plan, write_plan
 from snakemake.exceptions import WorkflowError
@@ -88,9 +90,6 @@ except ClassroomError as error:
 # What dvc.yaml makes its stages of.
 PLAN = plan(params)
 
-# By report that shows a study and its resplit one, the latter.
-RESPLITS = {of["report"]: study for study, of in PLAN["resplits"].items()}
-
 STAGES = yaml.load(Path("dvc.yaml").read_text(), yaml.CSafeLoader)["stages"]
 
 
@@ -112,170 +111,21 @@ def source_code(dataset: str) -> list[str]:
     return [path.replace("${item}", reader) for path in code("fetch")]
 
 
-def kind_of_targets(study: str) -> str:
-    """What the names of stages that go by task end with."""
-    return {"classification": "classes", "segmentation": "masks"}[params.study[study].task]
-
-
 def method_code(study: str, method: str) -> list[str]:
     """What training a published method depends on."""
-    return [path.replace("${item.method}", method) for path in code(f"method_{kind_of_targets(study)}")]
+    return [path.replace("${item.method}", method) for path in code(f"method_{params.study[study].task}")]
 
 
-def compared_runs_of(study: str) -> list[str]:
-    """The files of all runs that a study's comparison shows."""
-    methods = getattr(params.comparison, params.study[study].task)
-    folders = expand("compared/{study}/{method}/seed-{seed}", study=study, method=methods, seed=params.seeds)
-    beside = [path for method in ("student", params.ours) for path in runs_of(study, method)]
-    return [path for folder in folders for path in run_files(folder)] + beside
-
-
-def tuned_runs_of(study: str) -> list[str]:
-    """The files of all runs of a study's search of weights."""
-    folders = expand(
-        "tune/{study}/{method}/{factor}/seed-{seed}",
-        study=study,
-        method=getattr(params.tune, params.study[study].task).methods,
-        factor=params.tune.factors,
-        seed=params.seeds,
-    )
-    return [path for folder in folders for path in run_files(folder)]
-
-
-def run_files(folder: str) -> list[str]:
-    """What a training leaves in its run's folder."""
-    names = ["weights.safetensors", "predictions.parquet", "metrics.json", "history.csv", "receipt.json"]
-    return [f"{folder}/{name}" for name in names]
-
-
-def runs_of(study: str, method: str) -> list[str]:
-    """The files of all of a method's runs."""
-    return [path for seed in params.seeds for path in run_files(f"runs/{study}/{method}/seed-{seed}")]
-
-
-def all_runs_of(study: str) -> list[str]:
-    """The files of all runs of a study, alone and as variants."""
-    return [path for method in ("teacher", "student", *params.trained_variants) for path in runs_of(study, method)]
-
-
-def similarities_of(study: str) -> list[str]:
-    """CKA of all of a study's variants and seeds."""
-    return expand(
-        "results/cka/{study}/{variant}/seed-{seed}.parquet",
-        study=study,
-        variant=params.trained_variants,
-        seed=params.seeds,
-    )
-
-
-def grid_runs_of(study: str) -> list[str]:
-    """The files of all runs of a study's grid search."""
-    grid = params.grid
-    folders = expand(
-        "grid/{study}/{variant}/{alpha_1}-{alpha_2}-{share}/seed-{seed}",
-        study=study,
-        variant=(*grid.joint, *grid.offline),
-        alpha_1=grid.alpha_1,
-        alpha_2=grid.alpha_2,
-        share=grid.teacher_share,
-        seed=params.seeds,
-    )
-    return [path for folder in folders for path in run_files(folder)]
-
-
-def prepared_files(study: str) -> list[str]:
-    """What preparing a study's images leaves."""
-    return [f"data/prepared/{study}/{name}" for name in ("images.npy", "targets.npy", "index.parquet", "dataset.json")]
-
-
-def results_of(study: str) -> list[str]:
-    """The results of a study's variants."""
-    return [f"results/variants/{study}/{variant}.json" for variant in params.trained_variants]
-
-
-def baseline_results_of(study: str, networks: list[str]) -> list[str]:
-    """The results of a study's teacher, student or both."""
-    table = params.study[study].reports.baselines
-    return [f"results/baselines/{table}/{study}/{network}.json" for network in networks]
-
-
-def all_results() -> list[str]:
-    """The results of everything."""
-    baselines = [path for study in params.studies for path in baseline_results_of(study, ["teacher", "student"])]
-    return baselines + [path for study in params.studies for path in results_of(study)]
-
-
-def all_costs() -> list[str]:
-    """What the runs behind all results took."""
-    alone = [path.replace("results/", "results/costs/", 1) for path in all_results()]
-    return alone + [
-        f"results/costs/comparison/{params.study[study].reports.comparison}/{study}.json"
-        for study in params.compared_studies()
-    ]
-
-
-def compared_in(table: str) -> list[str]:
-    """The studies that a table of published methods shows."""
-    return [study for study in params.compared_studies() if params.study[study].reports.comparison == table]
-
-
-def resplit_pair(table: str) -> tuple[str, str]:
-    """The two studies that a report shows next to each other."""
-    return PLAN["resplits"][RESPLITS[table]]["of"], RESPLITS[table]
-
-
-def all_tables() -> list[str]:
-    """The names of all reports that are tables."""
-    by_study = [name for kind in ("variants", "fidelity", "architecture") for name in report_names(kind)]
-    together = [*PLAN["baselines"], *RESPLITS, *PLAN["comparison"]["tables"], *PLAN["deploy"]["tables"]]
-    searches = [*(f"grid-{study}" for study in PLAN["grid"]), *(f"tune-{study}" for study in tuned_studies())]
-    return [
-        "table1",
-        "table5",
-        "cost",
-        *by_study,
-        *together,
-        *searches,
-        *(f"cka-{study}" for study in PLAN["cka"]["studies"]),
-    ]
-
-
-def all_figures() -> list[str]:
-    """The names of all reports that are pictures alone."""
-    by_study = [f"{kind}-{study}" for kind in ("curves", "agreement") for study in params.studies]
-    return [*(f"samples-{study}" for study in PLAN["samples"]), *PLAN["pictures"], *PLAN["cka"]["figures"], *by_study]
-
-
-def tuned_studies() -> list[str]:
-    """The studies in which published methods' weights are searched."""
-    return [study for of_task in PLAN["tune"].values() for study in of_task]
-
-
-def report_names(kind: str) -> list[str]:
-    """The names of one kind of report, a study each."""
-    return [getattr(params.study[study].reports, kind) for study in params.studies]
-
-
-def study_of(kind: str, table: str) -> str:
-    """The study whose report of this kind is called `table`."""
-    return params.studies[report_names(kind).index(table)]
-
-
-def labels(study: str, shows: str, variant: str = "") -> dict[str, str]:
-    """How a result is found in Snakemake's report."""
-    of, known = params.study[study], EXCHANGE.get(variant)
+def labels(item: dict[str, str], shows: str) -> dict[str, str]:
+    """How a report is found in Snakemake's own."""
+    if "study" not in item:
+        return {"shows": shows}
+    of = params.study[item["study"]]
     return {
         "dataset": of.dataset,
         "architecture": f"{of.teacher.encoder.removeprefix('tu-')} to {of.student.encoder.removeprefix('tu-')}",
-        "technique": known.technique if known else "all",
-        "strategy": known.strategy if known else "all",
         "shows": shows,
     }
-
-
-def export_of(study: str, method: str, network: str) -> str:
-    """The exported model of the first seed's run."""
-    return f"exports/{study}/{method}/seed-{params.seeds[0]}/{network}/model.onnx"
 
 
 def names(known: Iterable[str]) -> str:

@@ -19,7 +19,7 @@ rule prepare:
         lambda wildcards: f"data/raw/{params.study[wildcards.study].dataset}",
         code("prepare"),
     output:
-        prepared_files("{study}"),
+        places.prepared_files("{study}"),
     log:
         "logs/prepare/{study}.log",
     shell:

@@ -11,7 +11,7 @@ rule export:
             "metrics.json",
             "receipt.json",
         ),
-        prepared_files("{study}"),
+        places.prepared_files("{study}"),
         "data/splits/{study}.parquet",
         code("export"),
     output:
@@ -20,7 +20,7 @@ rule export:
     log:
         "logs/export/{study}/{exported}/seed-{seed}/{part}.log",
     wildcard_constraints:
-        study=names(PLAN["deploy"]["studies"]),
+        study=names(PLAN["deploy"]),
         exported=names({"teacher", params.ours}),
         part="T|S1|ensemble",
     shell:
@@ -31,8 +31,8 @@ rule measure:
     """What a study's teacher, one student and the ensemble take on a CPU, side by side."""
     input:
         lambda wildcards: [
-            export_of(wildcards.study, "teacher", "T"),
-            *(export_of(wildcards.study, params.ours, part) for part in ("S1", "ensemble")),
+            places.export_of(params, wildcards.study, "teacher", "T"),
+            *(places.export_of(params, wildcards.study, params.ours, part) for part in ("S1", "ensemble")),
         ],
         code("measure"),
     output:
@@ -40,32 +40,9 @@ rule measure:
     log:
         "logs/measure/{study}.log",
     wildcard_constraints:
-        study=names(PLAN["deploy"]["studies"]),
+        study=names(PLAN["deploy"]),
     threads: workflow.resource_settings.cores or 1  # all: what ran beside it would be measured too
     params:
         run=f"{params.ours} --seed {params.seeds[0]}",
     shell:
         "classroom measure {wildcards.study} {params.run} 2> {log}"
-
-
-rule deploy_table:
-    """Size, work, time and memory of teacher, student and ensemble."""
-    input:
-        expand("results/deploy/{study}.json", study=PLAN["deploy"]["studies"]),
-        code("deploy_table"),
-    output:
-        "reports/{table}.md",
-        report(
-            "reports/{table}.csv",
-            caption="../report/deploy.rst",
-            category="Tables",
-            labels={"table": "{table}", "shows": "what deploying costs"},
-        ),
-        "reports/{table}.tex",
-        "reports/pages/{table}.json",
-    log:
-        "logs/table/{table}.log",
-    wildcard_constraints:
-        table=names(PLAN["deploy"]["tables"]),
-    shell:
-        "classroom deploy-table {wildcards.table} 2> {log}"

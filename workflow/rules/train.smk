@@ -4,11 +4,11 @@
 rule baseline:
     """Train a study's teacher or student alone."""
     input:
-        prepared_files("{study}"),
+        places.prepared_files("{study}"),
         "data/splits/{study}.parquet",
         code("baseline"),
     output:
-        run_files("runs/{study}/{network}/seed-{seed}"),
+        places.run_files("runs/{study}/{network}/seed-{seed}"),
     log:
         "logs/train/{study}/{network}/seed-{seed}.log",
     priority: 1  # others wait for the teacher
@@ -22,11 +22,11 @@ rule baseline:
 rule train:
     """Train a variant in which every network learns together."""
     input:
-        prepared_files("{study}"),
+        places.prepared_files("{study}"),
         "data/splits/{study}.parquet",
         code("train"),
     output:
-        run_files("runs/{study}/{joint}/seed-{seed}"),
+        places.run_files("runs/{study}/{joint}/seed-{seed}"),
     log:
         "logs/train/{study}/{joint}/seed-{seed}.log",
     threads: params.training.threads
@@ -40,11 +40,11 @@ rule train_offline:
     """Train a variant that learns from the study's trained teacher."""
     input:
         "runs/{study}/teacher/seed-{seed}/weights.safetensors",
-        prepared_files("{study}"),
+        places.prepared_files("{study}"),
         "data/splits/{study}.parquet",
         code("train_offline"),
     output:
-        run_files("runs/{study}/{offline}/seed-{seed}"),
+        places.run_files("runs/{study}/{offline}/seed-{seed}"),
     log:
         "logs/train/{study}/{offline}/seed-{seed}.log",
     threads: params.training.threads
@@ -57,11 +57,11 @@ rule train_offline:
 rule grid:
     """Train a variant with the weights of one point of the grid search."""
     input:
-        prepared_files("{study}"),
+        places.prepared_files("{study}"),
         "data/splits/{study}.parquet",
         code("grid"),
     output:
-        run_files("grid/{study}/{joint}/{alpha_1}-{alpha_2}-{share}/seed-{seed}"),
+        places.run_files("grid/{study}/{joint}/{alpha_1}-{alpha_2}-{share}/seed-{seed}"),
     log:
         "logs/grid/{study}/{joint}/{alpha_1}-{alpha_2}-{share}/seed-{seed}.log",
     threads: params.training.threads
@@ -75,11 +75,11 @@ rule grid_offline:
     """As grid, after the study's teacher."""
     input:
         "runs/{study}/teacher/seed-{seed}/weights.safetensors",
-        prepared_files("{study}"),
+        places.prepared_files("{study}"),
         "data/splits/{study}.parquet",
         code("grid_offline"),
     output:
-        run_files("grid/{study}/{offline}/{alpha_1}-{alpha_2}-{share}/seed-{seed}"),
+        places.run_files("grid/{study}/{offline}/{alpha_1}-{alpha_2}-{share}/seed-{seed}"),
     log:
         "logs/grid/{study}/{offline}/{alpha_1}-{alpha_2}-{share}/seed-{seed}.log",
     threads: params.training.threads
@@ -93,11 +93,11 @@ rule method:
     """Train a published method of Table 10, after the study's teacher."""
     input:
         "runs/{study}/teacher/seed-{seed}/weights.safetensors",
-        prepared_files("{study}"),
+        places.prepared_files("{study}"),
         "data/splits/{study}.parquet",
         lambda wildcards: method_code(wildcards.study, wildcards.method),
     output:
-        run_files("compared/{study}/{method}/seed-{seed}"),
+        places.run_files("compared/{study}/{method}/seed-{seed}"),
     log:
         "logs/compared/{study}/{method}/seed-{seed}.log",
     threads: params.training.threads
@@ -111,11 +111,11 @@ rule tune_method:
     """As method, with a factor times the reference weights."""
     input:
         "runs/{study}/teacher/seed-{seed}/weights.safetensors",
-        prepared_files("{study}"),
+        places.prepared_files("{study}"),
         "data/splits/{study}.parquet",
         lambda wildcards: method_code(wildcards.study, wildcards.method),
     output:
-        run_files("tune/{study}/{method}/{factor}/seed-{seed}"),
+        places.run_files("tune/{study}/{method}/{factor}/seed-{seed}"),
     log:
         "logs/tune/{study}/{method}/{factor}/seed-{seed}.log",
     threads: params.training.threads

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from classroom.params import Network
+from classroom.data.labels import LABELS
+from classroom.params import Network, select
 from classroom.reporting import paper
 from classroom.reporting.pages import Page, write_table
+from classroom.reporting.registry import Item, Report
 from classroom.reporting.tables import Part, number
 
 IMAGENET_CLASSES = 1000
@@ -109,3 +112,23 @@ def _sizes(counts: dict[str, dict[str, int]], names: dict[str, str], task: str) 
 def _place(stage: str) -> tuple[bool, int]:
     """Encoder before decoder, each by its number."""
     return stage.startswith("DeConv"), int("".join(filter(str.isdigit, stage)))
+
+
+def make(name: str, item: Item, settings: dict[str, Any]) -> None:
+    study = item["study"]
+    networks = [select(settings, f"study.{study}.{role}", Network) for role in ("teacher", "student")]
+    task, size = select(settings, f"study.{study}.task", str), select(settings, f"study.{study}.image_size", int)
+    classes = len(LABELS[select(settings, f"dataset.{item['dataset']}.reader", str)])
+    scale = select(settings, "scale", str)
+    architecture_table(name, study, *networks, task, size, classes, scale, Path("reports", f"{name}.md"))
+
+
+REPORT = Report(
+    names=lambda params: {
+        study.reports.architecture: {"study": name, "dataset": study.dataset} for name, study in params.study.items()
+    },
+    inputs=lambda params, item: [],
+    make=make,
+    category="Tables",
+    shows="layers and sizes",
+)

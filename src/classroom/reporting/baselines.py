@@ -10,12 +10,15 @@ from typing import Any
 
 import pandas as pd
 
+from classroom import places
 from classroom.artifacts import NetworkFacts, Result
 from classroom.evaluation.metrics import LABELS, METRICS
+from classroom.params import BASELINES, Params, select
 from classroom.reporting import heading, paper
 from classroom.reporting.pages import Page, write_table
 from classroom.reporting.provenance import source
-from classroom.reporting.results import check_alike
+from classroom.reporting.registry import Item, Report
+from classroom.reporting.results import check_alike, read_results
 from classroom.reporting.tables import Cell, Part, beside_paper, mean_cell, mean_sd, shown_metrics
 
 
@@ -112,3 +115,26 @@ def _columns(results: list[Result], printed: pd.DataFrame) -> list[tuple[tuple[s
         if (result["data"]["dataset"], result["data"]["task"]) not in {place for place, _ in paper_columns}
     ]
     return list(dict.fromkeys([*paper_columns, *ours]))
+
+
+def make(name: str, item: Item, settings: dict[str, Any]) -> None:
+    folders = sorted(path for path in Path("results/baselines", name).iterdir() if path.is_dir())
+    results = read_results([folder / f"{role}.json" for folder in folders for role in BASELINES])
+    scale, seeds = select(settings, "scale", str), select(settings, "seeds", list[int])
+    baselines_table(name, scale, seeds, results, Path("reports", f"{name}.md"))
+
+
+def inputs(params: Params, item: Item) -> list[str]:
+    studies = [name for name, study in params.study.items() if study.reports.baselines == item["name"]]
+    return [path for study in studies for path in places.baseline_results_of(params, study)]
+
+
+REPORT = Report(
+    names=lambda params: {
+        study.reports.baselines: {"name": study.reports.baselines} for study in params.study.values()
+    },
+    inputs=inputs,
+    make=make,
+    category="Tables",
+    shows="networks alone",
+)

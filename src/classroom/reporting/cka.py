@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
-from classroom.analysis.similarities import last_stages
+from classroom.analysis.similarities import last_stages, read
 from classroom.distill.exchange import EXCHANGE
 from classroom.errors import DataError
 from classroom.methods.names import run_folder
+from classroom.params import Variants, select
 from classroom.reporting import heading, paper
 from classroom.reporting.pages import Drawing, Page, write
 from classroom.reporting.provenance import Source
@@ -98,7 +99,7 @@ def cka_figure(name: str, scale: str, tables: Tables, target: Path) -> None:
         figure.suptitle(above, fontsize=FONT + 1)
         pictures = {f".{form}": _saved(figure, form) for form in ("png", "svg")}
     page = Page(
-        "cka", title, caution, drawing=Drawing(pictures[".png"], _seen(shown, grid)),
+        "cka_figure", title, caution, drawing=Drawing(pictures[".png"], _seen(shown, grid)),
         study=first.attrs["study"],
     )  # fmt: skip
     write(target, pictures, page)
@@ -155,7 +156,7 @@ def cka_table(name: str, scale: str, tables: Tables, target: Path) -> None:
     data = [first.attrs["data"]]
     title = f"{paper.title(name)}: how alike the last stages are on {first.attrs['study']}"
     caution = heading.caution(scale, data, beside_paper=False)
-    page = Page("cka", title, caution, facts, [part], study=first.attrs["study"])
+    page = Page("cka_table", title, caution, facts, [part], study=first.attrs["study"])
     table.insert(0, "study", first.attrs["study"])
     table.insert(1, "scale", scale)
     table.insert(2, "synthetic", first.attrs["data"]["synthetic"])
@@ -258,3 +259,10 @@ def _saved(figure: Figure, form: str) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format=form, metadata={"png": {"Software": None}, "svg": {"Date": None}}[form])
     return content.getvalue()
+
+
+def read_similarities(settings: dict[str, Any], study: str) -> dict[str, list[pd.DataFrame]]:
+    """By variant, the similarities of its layers for every seed."""
+    variants, seeds = select(settings, "variants", Variants), select(settings, "seeds", list[int])
+    names = (*variants.joint, *variants.offline)
+    return {name: [read(Path("results/cka", study, name, f"seed-{seed}.parquet")) for seed in seeds] for name in names}

@@ -9,14 +9,17 @@ from typing import Any
 
 import pandas as pd
 
+from classroom import places
 from classroom.artifacts import ComparedResult, ComparedResults, Cost
 from classroom.distill.exchange import EXCHANGE
 from classroom.evaluation.metrics import LABELS, METRICS
 from classroom.method_settings import departures, in_words
+from classroom.params import Params, select
 from classroom.reporting import heading, paper
 from classroom.reporting.pages import Page, write_table
 from classroom.reporting.provenance import source
-from classroom.reporting.results import check_alike
+from classroom.reporting.registry import Item, Report
+from classroom.reporting.results import check_alike, read_comparison
 from classroom.reporting.tables import (
     Part,
     beside_paper,
@@ -204,3 +207,26 @@ def _remarks(of_study: ComparedResults) -> list[str]:
         ]
         lines += [f"- {LABEL[result['method']]}: {text}" for text in told]
     return ["\n".join(lines)] if lines else []
+
+
+def make(name: str, item: Item, settings: dict[str, Any]) -> None:
+    compared = [read_comparison(path) for path in sorted(Path("results/comparison", name).glob("*.json"))]
+    scale, seeds = select(settings, "scale", str), select(settings, "seeds", list[int])
+    comparison_table(name, scale, seeds, compared, Path("reports", f"{name}.md"))
+
+
+def inputs(params: Params, item: Item) -> list[str]:
+    studies = [name for name in params.compared_studies() if params.study[name].reports.comparison == item["name"]]
+    results = [places.comparison_of(params, study) for study in studies]
+    return [*results, *map(places.costs_of, results)]
+
+
+REPORT = Report(
+    names=lambda params: {
+        name: {"name": name} for study in params.study.values() if (name := study.reports.comparison)
+    },
+    inputs=inputs,
+    make=make,
+    category="Tables",
+    shows="published methods next to ours",
+)

@@ -9,14 +9,16 @@ from typing import Any
 
 import pandas as pd
 
+from classroom import places
 from classroom.artifacts import TableCosts
 from classroom.distill.exchange import EXCHANGE
 from classroom.errors import DataError
 from classroom.method_settings import COMPARISON_METHODS
-from classroom.params import TECHNIQUES
+from classroom.params import TECHNIQUES, select
 from classroom.reporting.pages import Page, write
 from classroom.reporting.paper import title
 from classroom.reporting.provenance import Source
+from classroom.reporting.registry import Item, Report
 from classroom.reporting.tables import TECHNIQUE_LABELS, Cell, Part, csv, markdown, number
 
 BASELINES, PUBLISHED = "baselines", "published"
@@ -137,3 +139,17 @@ def _number(name: str) -> float:
     """The paper's tables by number, before all others."""
     digits = name.removeprefix("table")
     return float(digits) if digits.isdigit() else float("inf")
+
+
+def make(name: str, item: Item, settings: dict[str, Any]) -> None:
+    cost_table(select(settings, "scale", str), read_costs(Path("results/costs")), Path("reports", f"{name}.md"))
+
+
+REPORT = Report(
+    names=lambda params: {"cost": {}},
+    inputs=lambda params, item: places.all_costs(params),
+    make=make,
+    category="Diagnostics",
+    shows="time, memory, disk",
+    endings=(".md", ".csv"),
+)

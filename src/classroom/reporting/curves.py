@@ -10,14 +10,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from classroom import places
 from classroom.artifacts import Data, Result
 from classroom.errors import DataError
 from classroom.evaluation.metrics import LABELS, METRICS
-from classroom.params import STRATEGIES, TECHNIQUES
+from classroom.methods.names import run_folder
+from classroom.params import STRATEGIES, TECHNIQUES, select
 from classroom.reporting import heading
 from classroom.reporting.drawing import png
-from classroom.reporting.pages import Drawing, Page
-from classroom.reporting.tables import NETWORKS, variant_label
+from classroom.reporting.pages import Drawing, Page, write_picture
+from classroom.reporting.registry import Item, Report, of_studies
+from classroom.reporting.results import read_variants
+from classroom.reporting.tables import NETWORKS, csv, variant_label
 
 COLOURS = {"T": "#000000", "S1": "#0072B2", "S2": "#E69F00", "ensemble": "#009E73"}
 MARKS = {"T": ":", "S1": "-", "S2": "--", "ensemble": "-."}
@@ -185,3 +189,24 @@ def _labelled(figure: Figure, panels: Mapping[tuple[str, str], Any], across: str
 
 def _synthetic(data: Data) -> str:
     return " – SYNTHETIC images" if data["synthetic"] else ""
+
+
+def make(name: str, item: Item, settings: dict[str, Any]) -> None:
+    study, seeds = item["study"], select(settings, "seeds", list[int])
+    results = read_variants(settings, study)
+    runs = {one["method"]: {seed: run_folder(study, one["method"], seed) for seed in seeds} for one in results}
+    table = read_curves(runs, METRICS[results[0]["data"]["task"]][0])
+    page = curves(study, table, results, select(settings, "scale", str))
+    write_picture(Path("reports", f"{name}.png"), page, csv=csv(ensembles(table)))
+
+
+REPORT = Report(
+    names=lambda params: of_studies(params, lambda study: f"curves-{study}"),
+    inputs=lambda params, item: [
+        *places.all_runs_of(params, item["study"]), *places.results_of(params, item["study"]),
+    ],
+    make=make,
+    category="Diagnostics",
+    shows="training curves",
+    endings=(".png", ".csv"),
+)  # fmt: skip

@@ -12,8 +12,10 @@ import pandas as pd
 from classroom.errors import DataError
 from classroom.evaluation.metrics import LABELS, METRICS
 from classroom.files import content_hash
+from classroom.params import Params, select
 from classroom.reporting import heading
 from classroom.reporting.pages import Page, write_table
+from classroom.reporting.registry import Item, Report
 from classroom.reporting.tables import Part, number
 
 NAMES = {"T": "teacher alone", "S1": "one student", "ensemble": "ensemble of two students"}
@@ -135,3 +137,20 @@ def _saved(table: pd.DataFrame) -> Part:
         below=["1 − ensemble/teacher, which for parameters is the paper's 1 − 2·student/teacher; below zero: they cost "
                "more."],
     )  # fmt: skip
+
+
+def make(name: str, item: Item, settings: dict[str, Any]) -> None:
+    deploy_table(select(settings, "scale", str), read_measured(Path("results/deploy")), Path("reports", f"{name}.md"))
+
+
+def inputs(params: Params, item: Item) -> list[str]:
+    return [f"results/deploy/{name}.json" for name, study in params.study.items() if study.reports.deploy]
+
+
+REPORT = Report(
+    names=lambda params: {"deploy": {}} if any(study.reports.deploy for study in params.study.values()) else {},
+    inputs=inputs,
+    make=make,
+    category="Tables",
+    shows="what deploying costs",
+)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from classroom.distill.exchange import EXCHANGE, Received
 from classroom.params import STRATEGIES, TECHNIQUES
 from classroom.reporting.pages import Page, write_table
+from classroom.reporting.registry import Item, Report
 from classroom.reporting.tables import TECHNIQUE_LABELS, Part
 
 WORDS = {"prediction": "predictions", "feature": "features", None: "–"}
@@ -27,13 +29,7 @@ TERMS = {
 FACTS = ["- rendered from the code that trains the variants"]
 
 
-def exchange_tables(folder: Path) -> None:
-    """Writes table1.md, .csv, .tex and table5.md, .csv, .tex into `folder`."""
-    _combinations(folder / "table1.md")
-    _loss_terms(folder / "table5.md")
-
-
-def _combinations(target: Path) -> None:
+def combinations(target: Path) -> None:
     """Table 1: per technique, what flows along each channel that it uses."""
     groups: dict[tuple[tuple[str, ...], ...], list[str]] = {}
     for technique in TECHNIQUES:
@@ -69,7 +65,7 @@ def _flows(technique: str, strategy: str, channel: str) -> str:
     return WORDS[getattr(getattr(EXCHANGE[f"{technique}-{strategy}"], student), source)]
 
 
-def _loss_terms(target: Path) -> None:
+def loss_terms(target: Path) -> None:
     """Table 5: which terms make up each student's loss."""
     rows, records = [], []
     for technique in TECHNIQUES:
@@ -92,3 +88,19 @@ def _loss_terms(target: Path) -> None:
     title = "Table 5: the loss terms of each variant"
     part = Part(header, rows, below=[below], grouped=True)
     write_table(target, Page("exchange", title, "", FACTS, [part]), pd.DataFrame(records))
+
+
+MAKERS = {"table1": combinations, "table5": loss_terms}
+
+
+def make(name: str, item: Item, settings: dict[str, Any]) -> None:
+    MAKERS[name](Path("reports", f"{name}.md"))
+
+
+REPORT = Report(
+    names=lambda params: {name: {} for name in MAKERS},
+    inputs=lambda params, item: [],
+    make=make,
+    category="Tables",
+    shows="what each variant shares",
+)

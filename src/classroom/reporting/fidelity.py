@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from classroom import places
 from classroom.artifacts import Result
 from classroom.evaluation.metrics import LABELS
+from classroom.params import select
 from classroom.reporting import heading, paper
 from classroom.reporting.cells import UNCERTAIN, cells, layout
 from classroom.reporting.pages import Page, write_table
-from classroom.reporting.results import check_alike
+from classroom.reporting.registry import Item, Report, of_studies
+from classroom.reporting.results import check_alike, read_variants
 from classroom.reporting.tables import Part, shown_metrics, variant_label
 
 
@@ -73,3 +77,17 @@ def _silent_teachers(results: Sequence[Result], metrics: Sequence[str]) -> list[
     if not silent:
         return []
     return [f"**The teacher marks nothing in any test image: {', '.join(silent)}.** {heading.worth_of(metrics)}"]
+
+
+def make(name: str, item: Item, settings: dict[str, Any]) -> None:
+    scale, seeds = select(settings, "scale", str), select(settings, "seeds", list[int])
+    fidelity_table(name, scale, seeds, read_variants(settings, item["study"]), Path("reports", f"{name}.md"))
+
+
+REPORT = Report(
+    names=lambda params: of_studies(params, lambda study: params.study[study].reports.fidelity),
+    inputs=lambda params, item: places.results_of(params, item["study"]),
+    make=make,
+    category="Tables",
+    shows="fidelity",
+)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from classroom import places
 from classroom.artifacts import Result
 from classroom.errors import DataError
 from classroom.evaluation.metrics import LABELS, METRICS
-from classroom.params import STRATEGIES, TECHNIQUES
+from classroom.params import STRATEGIES, TECHNIQUES, Params, select
 from classroom.reporting import heading, paper
 from classroom.reporting.cells import KEYS, cells
 from classroom.reporting.pages import Page, write_table
 from classroom.reporting.provenance import source
-from classroom.reporting.results import check_alike
+from classroom.reporting.registry import Item, Report
+from classroom.reporting.results import check_alike, read_variants
 from classroom.reporting.tables import NETWORKS, TECHNIQUE_LABELS, Cell, Part, mean_cell, number
 
 
@@ -129,3 +132,26 @@ def _summary(table: pd.DataFrame, first: Result, second: Result) -> list[str]:
 
 def _ensembles(count: int) -> str:
     return "the ensemble of 1 variant" if count == 1 else f"the ensembles of {count} variants"
+
+
+def make(name: str, item: Item, settings: dict[str, Any]) -> None:
+    results = [read_variants(settings, study) for study in (item["of"], item["study"])]
+    scale, seeds = select(settings, "scale", str), select(settings, "seeds", list[int])
+    resplit_table(name, scale, seeds, *results, Path("reports", f"{name}.md"), item["table"])
+
+
+def names(params: Params) -> dict[str, dict[str, str]]:
+    return {
+        again.report: {"study": name, "of": again.of, "table": params.study[again.of].reports.variants}
+        for name, study in params.study.items()
+        if (again := study.resplit) and again.of in params.study
+    }
+
+
+REPORT = Report(
+    names=names,
+    inputs=lambda params, item: [path for key in ("of", "study") for path in places.results_of(params, item[key])],
+    make=make,
+    category="Tables",
+    shows="two splits",
+)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from classroom.artifacts import ComparedResults, Result
 from classroom.errors import DataError
 from classroom.files import content_hash, read_json
+from classroom.params import Variants, select
 
 PLACES = (("published", "compared"), ("beside", "runs"))
 """Of a comparison's methods: the group, and the folder of their runs."""
@@ -34,6 +35,12 @@ def read_results(paths: Sequence[Path], runs: Path = Path("runs")) -> list[Resul
                 )
         results.append(result)
     return results
+
+
+def read_variants(settings: dict[str, Any], study: str) -> list[Result]:
+    """The results of a study's variants, of those that the settings train. Raises DataError as `read_results`."""
+    variants = select(settings, "variants", Variants)
+    return read_results([Path("results/variants", study, f"{v}.json") for v in (*variants.joint, *variants.offline)])
 
 
 def read_comparison(path: Path, root: Path = Path()) -> ComparedResults:

@@ -28,9 +28,9 @@ SECTIONS = {
     "Networks alone": ("baselines",),
     "Published methods": ("comparison",),
     "Fidelity": ("fidelity", "agreement"),
-    "Test images": ("picture", "samples"),
-    "Similarity of layers": ("cka",),
-    "Searches": ("grid", "tune"),
+    "Test images": ("pictures", "samples"),
+    "Similarity of layers": ("cka_figure", "cka_table"),
+    "Searches": ("grid_search", "method_search"),
     "Training and deploying": ("curves", "cost", "deploy"),
     "Method and networks": ("exchange", "architecture"),
 }
@@ -122,7 +122,7 @@ def _page(page: dict[str, Any], known: _Known, captions: Path, config: Mapping[s
     shown = page | {"parts": parts, "label": name, "subject": page["study"] if name != page["name"] else ""}
     if page["drawing"]:
         caption = (captions / f"{page['kind']}.rst").read_text(encoding="utf-8")
-        about = SimpleNamespace(config=config, wildcards=SimpleNamespace(study=page["study"]))
+        about = SimpleNamespace(config=config, params=SimpleNamespace(study=page["study"]))
         shown["caption"] = Environment(undefined=StrictUndefined).from_string(caption).render(snakemake=about)
         # of a PNG the first chunk begins with width and height
         shown["width"], shown["height"] = struct.unpack(">II", base64.b64decode(page["drawing"]["png"][:32])[16:24])

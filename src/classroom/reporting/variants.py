@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from classroom import places
 from classroom.artifacts import Result
 from classroom.distill.exchange import EXCHANGE
 from classroom.evaluation import significance
 from classroom.evaluation.metrics import LABELS, METRICS
+from classroom.params import select
 from classroom.reporting import heading, paper
 from classroom.reporting.cells import KEYS, by_place, cells, layout
 from classroom.reporting.pages import Page, write_table
 from classroom.reporting.provenance import source
-from classroom.reporting.results import check_alike
+from classroom.reporting.registry import TABLE, Item, Report
+from classroom.reporting.results import check_alike, read_results, read_variants
 from classroom.reporting.tables import (
     BASELINE_LABELS,
     Cell,
@@ -154,3 +158,26 @@ def _with_comparisons(table: pd.DataFrame, compared: list[significance.Compariso
             figures |= {"p": one.p, "adjusted_p": one.adjusted_p}
             records.append(record | {f"vs_kd_ml_v3_{key}": value for key, value in figures.items()})
     return table.merge(pd.DataFrame(records), how="left", on=KEYS) if records else table
+
+
+def make(name: str, item: Item, settings: dict[str, Any]) -> None:
+    results = read_variants(settings, item["study"])
+    (student,) = read_results([Path("results/baselines", item["baselines"], item["study"], "student.json")])
+    scale, seeds = select(settings, "scale", str), select(settings, "seeds", list[int])
+    variants_table(name, scale, seeds, results, student, Path("reports", f"{name}.md"))
+
+
+REPORT = Report(
+    names=lambda params: {
+        study.reports.variants: {"study": name, "baselines": study.reports.baselines}
+        for name, study in params.study.items()
+    },
+    inputs=lambda params, item: [
+        *places.results_of(params, item["study"]),
+        f"results/baselines/{item['baselines']}/{item['study']}/student.json",
+    ],
+    make=make,
+    category="Tables",
+    shows="twelve variants",
+    endings=(*TABLE, ".json"),
+)

@@ -6,6 +6,8 @@ that another list names. So what decides jobs and paths is written down for it, 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import yaml
 from classroom.errors import ParamsError
 from classroom.files import write_text
 from classroom.method_settings import METHODS
-from classroom.params import Params, check
+from classroom.params import Params
 
 PLAN = Path("workflow/plan.yaml")
 
@@ -27,46 +29,30 @@ def plan(params: Params) -> dict[str, Any]:
 
     Lists and mappings that name studies hold those in force, so nothing is asked of another one.
     """
-    studies = params.study
-    reports = {name: study.reports for name, study in studies.items()}
+    from classroom.reporting.registry import asked_for  # slow
+
+    reports = {name: study.reports for name, study in params.study.items()}
     return {
         "datasets": {name: dataset.reader for name, dataset in params.dataset.items()},
         "studies": {
-            name: {"dataset": study.dataset, **study.reports.model_dump(include=set(BY_STUDY))}
-            for name, study in studies.items()
+            name: {"dataset": study.dataset, "baselines": study.reports.baselines}
+            for name, study in params.study.items()
         },
-        "baselines": list(dict.fromkeys(of.baselines for of in reports.values())),
-        "comparison": {
-            "tables": list(dict.fromkeys(of.comparison for of in reports.values() if of.comparison)),
-            **{task: {name: reports[name].comparison for name in params.compared_studies(task)} for task in METHODS},
-        },
-        "cka": {
-            "studies": [name for name, of in reports.items() if of.cka is not None],
-            "figures": {figure: name for name, of in reports.items() for figure in of.cka or ()},
-        },
-        "samples": [name for name, of in reports.items() if of.samples],
-        "pictures": {picture: name for name, of in reports.items() for picture in of.pictures},
-        "deploy": {
-            "studies": [name for name, of in reports.items() if of.deploy],
-            "tables": ["deploy"] if any(of.deploy for of in reports.values()) else [],
-        },
-        "resplits": {
-            name: {"of": study.resplit.of, "report": study.resplit.report, "table": reports[study.resplit.of].variants}
-            for name, study in studies.items()
-            if study.resplit and study.resplit.of in studies
+        "compared": {
+            task: {name: reports[name].comparison for name in params.compared_studies(task)} for task in METHODS
         },
         "grid": list(params.searched_studies),
         "tune": {task: list(params.tuned_studies(task)) for task in METHODS},
+        "cka": [name for name, of in reports.items() if of.cka is not None],
+        "deploy": [name for name, of in reports.items() if of.deploy],
+        "reports": asked_for(params),
     }
-
-
-BY_STUDY = ("variants", "baselines", "fidelity", "architecture")
-"""The reports that every study has."""
 
 
 def write_plan(params: Params, root: Path = Path()) -> bool:
     """Writes workflow/plan.yaml if it is not as the settings ask; returns whether it was changed."""
-    text = HEAD + yaml.dump({"plan": plan(params)}, Dumper=yaml.CSafeDumper, sort_keys=False, width=120)
+    content = {"settings": digest(params.model_dump(mode="json")), "plan": plan(params)}
+    text = HEAD + yaml.dump(content, Dumper=yaml.CSafeDumper, sort_keys=False, width=120)
     path = root / PLAN
     if path.exists() and path.read_text() == text:
         return False
@@ -74,22 +60,34 @@ def write_plan(params: Params, root: Path = Path()) -> bool:
     return True
 
 
-def check_plan(raw: Mapping[str, Any]) -> None:
-    """Raises ParamsError if workflow/plan.yaml is not what the settings ask for, as after an edit of `studies`.
+def digest(settings: Mapping[str, Any]) -> str:
+    """Of all settings (`classroom.params.load`) that decide which jobs the plan holds."""
+    studies = {name: settings["study"][name] for name in settings["studies"]}
+    deciding = [
+        [settings["studies"], settings["grid"]["studies"], settings["tune"]],
+        {name: [study.get(key) for key in ("task", "dataset", "resplit")] for name, study in studies.items()},
+        {name: {kind: of for kind, of in study["reports"].items() if of} for name, study in studies.items()},
+        {name: settings["dataset"][name]["reader"] for name in sorted({of["dataset"] for of in studies.values()})},
+    ]
+    return hashlib.md5(json.dumps(deciding, sort_keys=True).encode(), usedforsecurity=False).hexdigest()
 
-    Settings (`classroom.params.load`) that are not valid are left to the jobs that need them: one study may be edited
-    while another one runs.
+
+def check_plan(settings: Mapping[str, Any]) -> None:
+    """Raises ParamsError if workflow/plan.yaml is not of these settings, as after an edit of `studies`.
+
+    What is wrong with the settings themselves is left to the jobs that need them: one study may be edited while another
+    one runs.
     """
     try:
-        params = check(raw)
-    except ParamsError:
+        now = digest(settings)
+    except (LookupError, TypeError, AttributeError):
         return
     try:
-        written = yaml.load(PLAN.read_text(), yaml.CSafeLoader)
-    except (OSError, yaml.YAMLError):
-        written = None
-    if written != {"plan": plan(params)}:
+        written = PLAN.read_text()
+    except OSError:
+        written = ""
+    if f"\nsettings: {now}\n" not in written:
         raise ParamsError(
-            f"{PLAN}: not what the settings ask for, as their studies or reports were changed. Run `classroom check`, "
-            "which writes it; Snakemake does so itself."
+            f"{PLAN}: not what the settings ask for, as studies or reports were changed since it was written. Run "
+            "`classroom check`, which writes it; Snakemake does so itself."
         )

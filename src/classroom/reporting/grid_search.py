@@ -11,12 +11,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from classroom import places
 from classroom.artifacts import GridPoint
 from classroom.distill.exchange import EXCHANGE
 from classroom.evaluation.ensemble import STUDENTS
+from classroom.evaluation.grid import read_points
+from classroom.params import Grid, select
 from classroom.reporting.drawing import png
 from classroom.reporting.pages import Drawing, Page, write
 from classroom.reporting.provenance import runs_of, searched
+from classroom.reporting.registry import Item, Report
 from classroom.reporting.tables import GREEK, Cell, Part, csv, markdown, mean_cell, mean_sd, variant_label
 
 POINT = ("alpha_1", "alpha_2", "teacher_share")
@@ -60,7 +64,14 @@ def grid_report(study: str, points: Sequence[GridPoint], scale: str, seeds: Sequ
     picture = _map(table, f"Grid search on {study}, scale {scale}{' – SYNTHETIC images' if caution else ''}")
     drawing = Drawing(picture, _seen(table))
     page = Page(
-        "grid", f"Grid search on {study}", caution, facts, parts, drawing=drawing, study=study, runs=runs_of(points)
+        "grid_search",
+        f"Grid search on {study}",
+        caution,
+        facts,
+        parts,
+        drawing=drawing,
+        study=study,
+        runs=runs_of(points),
     )
     fragment = _fragment(study, best, scale, seeds)
     contents = {".md": markdown(*page.content), ".csv": csv(table), ".png": picture, ".yaml": fragment}
@@ -159,3 +170,19 @@ def _map(table: pd.DataFrame, title: str) -> bytes:
     heading = title.replace(", scale", "\nscale")  # or a single panel would stand at the edge of a wide picture
     figure.suptitle(f"{heading}\nensemble on validation, percent; the best outlined", fontsize=8)
     return png(figure)
+
+
+def make(name: str, item: Item, settings: dict[str, Any]) -> None:
+    study, seeds = item["study"], select(settings, "seeds", list[int])
+    points = read_points(Path("grid", study), select(settings, "grid", Grid), seeds)
+    grid_report(study, points, select(settings, "scale", str), seeds, Path("reports", f"{name}.md"))
+
+
+REPORT = Report(
+    names=lambda params: {f"grid-{study}": {"study": study} for study in params.searched_studies},
+    inputs=lambda params, item: places.grid_runs_of(params, item["study"]),
+    make=make,
+    category="Diagnostics",
+    shows="search of weights",
+    endings=(".md", ".csv", ".png", ".yaml"),
+)

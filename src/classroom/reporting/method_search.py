@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from classroom import places
 from classroom.artifacts import FactorPoint
+from classroom.evaluation.grid import read_factors
 from classroom.evaluation.metrics import LABELS, METRICS
+from classroom.method_settings import METHODS
+from classroom.params import Tune, select
 from classroom.reporting.pages import Page, write
 from classroom.reporting.provenance import runs_of, searched
+from classroom.reporting.registry import Item, Report
 from classroom.reporting.tables import Part, csv, markdown, mean_cell, mean_sd
 
 
@@ -49,7 +55,13 @@ def tune_report(study: str, points: Sequence[FactorPoint], scale: str, seeds: Se
     caution = "**Synthetic images, not patients: these weights mean nothing elsewhere.**" if synthetic else ""
     part = Part(["method", "factor", "weights", f"validation {metric}"], rows)
     page = Page(
-        "tune", f"Weights of published methods on {study}", caution, facts, [part], study=study, runs=runs_of(points)
+        "method_search",
+        f"Weights of published methods on {study}",
+        caution,
+        facts,
+        [part],
+        study=study,
+        runs=runs_of(points),
     )
     table.insert(0, "study", study)
     table.insert(1, "scale", scale)
@@ -70,3 +82,22 @@ def tune_report(study: str, points: Sequence[FactorPoint], scale: str, seeds: Se
 
 def _weights(weights: dict[str, float]) -> str:
     return ", ".join(f"{term}: {value:.10g}" for term, value in weights.items())
+
+
+def make(name: str, item: Item, settings: dict[str, Any]) -> None:
+    study, seeds, tune = item["study"], select(settings, "seeds", list[int]), select(settings, "tune", Tune)
+    methods = getattr(tune, select(settings, f"study.{study}.task", str)).methods
+    points = read_factors(Path("tune", study), methods, tune.factors, seeds)
+    tune_report(study, points, select(settings, "scale", str), seeds, Path("reports", f"{name}.md"))
+
+
+REPORT = Report(
+    names=lambda params: {
+        f"tune-{study}": {"study": study} for task in METHODS for study in params.tuned_studies(task)
+    },
+    inputs=lambda params, item: places.tuned_runs_of(params, item["study"]),
+    make=make,
+    category="Diagnostics",
+    shows="search of published methods' weights",
+    endings=(".md", ".csv", ".yaml"),
+)

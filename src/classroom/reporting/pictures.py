@@ -12,14 +12,18 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from classroom import places
 from classroom.distill.exchange import EXCHANGE
 from classroom.errors import DataError
 from classroom.evaluation import predictions
 from classroom.evaluation.ensemble import STUDENTS, with_ensemble
 from classroom.evaluation.metrics import decide
+from classroom.methods.names import run_folder
+from classroom.params import PictureKind, Variants, select
 from classroom.reporting import heading, paper
 from classroom.reporting.drawing import PREDICTION_COLOUR, TRUTH_COLOUR, png
-from classroom.reporting.pages import Drawing, Page
+from classroom.reporting.pages import Drawing, Page, write_picture
+from classroom.reporting.registry import Item, Report
 from classroom.reporting.tables import TECHNIQUE_LABELS, variant_label
 from classroom.reporting.tested_images import image_iou, rows_and_groups, worst_of_each_group
 
@@ -87,7 +91,7 @@ def picture(name: str, kind: str, runs: Mapping[str, Path], prepared: Path, scal
         f"{', '.join(f'{100 * sample.mean_iou:.0f}' for sample in samples)} %."
     )
     drawing = Drawing(_grid(rows, columns, above), alt)
-    return Page("picture", title, caution, drawing=drawing, study=about["study"])
+    return Page("pictures", title, caution, drawing=drawing, study=about["study"])
 
 
 def hardest(runs: Mapping[str, Path], prepared: Path, count: int) -> list[Sample]:
@@ -177,3 +181,25 @@ def _outline(axis: Any, mask: np.ndarray, colour: str, width: float = 1.1) -> No
 def _bare(axis: Any) -> None:
     axis.set_xticks([])
     axis.set_yticks([])
+
+
+def make(name: str, item: Item, settings: dict[str, Any]) -> None:
+    study, seed = item["study"], select(settings, "seeds", list[int])[0]
+    kind = select(settings, f"study.{study}.reports.pictures.{name}", PictureKind)
+    variants = select(settings, "variants", Variants)
+    runs = {method: run_folder(study, method, seed) for method in (*variants.joint, *variants.offline)}
+    page = picture(name, kind, runs, Path("data/prepared", study), select(settings, "scale", str))
+    write_picture(Path("reports", f"{name}.png"), page)
+
+
+REPORT = Report(
+    names=lambda params: {name: {"study": study} for study, of in params.study.items() for name in of.reports.pictures},
+    inputs=lambda params, item: [
+        *places.all_runs_of(params, item["study"]),
+        *(f"data/prepared/{item['study']}/{name}" for name in ("images.npy", "index.parquet")),
+    ],
+    make=make,
+    category="Figures",
+    shows="hard test images",
+    endings=(".png",),
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,9 +13,12 @@ from classroom.errors import DataError
 from classroom.evaluation import predictions
 from classroom.evaluation.ensemble import with_ensemble
 from classroom.evaluation.metrics import counts, decide, pooled
+from classroom.methods.names import run_folder
+from classroom.params import select
 from classroom.reporting import heading
 from classroom.reporting.drawing import PREDICTION_COLOUR, TRUTH_COLOUR, png
 from classroom.reporting.pages import Drawing, Page, write_picture
+from classroom.reporting.registry import Item, Report, of_studies
 from classroom.reporting.tested_images import image_iou, rows_and_groups, worst_of_each_group
 
 ROWS = 4
@@ -80,3 +84,27 @@ def _panel(axis, image: np.ndarray, truth: np.ndarray, mask: np.ndarray | None, 
     axis.set_title(title, fontsize=9)
     axis.set_xticks([])
     axis.set_yticks([])
+
+
+def make(name: str, item: Item, settings: dict[str, Any]) -> None:
+    study, seed = item["study"], select(settings, "seeds", list[int])[0]
+    run = run_folder(study, select(settings, "ours", str), seed)
+    samples(run, Path("data/prepared", study), select(settings, "scale", str), Path("reports", f"{name}.png"))
+
+
+REPORT = Report(
+    names=lambda params: of_studies(
+        params, lambda study: f"samples-{study}" if params.study[study].reports.samples else None
+    ),
+    inputs=lambda params, item: [
+        *(
+            f"{run_folder(item['study'], params.ours, params.seeds[0]).as_posix()}/{name}"
+            for name in ("predictions.parquet", "metrics.json")
+        ),
+        *(f"data/prepared/{item['study']}/{name}" for name in ("images.npy", "index.parquet")),
+    ],
+    make=make,
+    category="Figures",
+    shows="test images",
+    endings=(".png",),
+)

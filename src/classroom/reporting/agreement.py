@@ -1,0 +1,29 @@
+"""How far a study's students agree with their own teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from classroom import places
+from classroom.params import select
+from classroom.reporting.curves import agreement
+from classroom.reporting.pages import write_picture
+from classroom.reporting.registry import Item, Report, of_studies
+from classroom.reporting.results import read_variants
+
+
+def make(name: str, item: Item, settings: dict[str, Any]) -> None:
+    results = read_variants(settings, item["study"])
+    page = agreement(item["study"], results, select(settings, "scale", str))
+    write_picture(Path("reports", f"{name}.png"), page)
+
+
+REPORT = Report(
+    names=lambda params: of_studies(params, lambda study: f"agreement-{study}"),
+    inputs=lambda params, item: places.results_of(params, item["study"]),
+    make=make,
+    category="Figures",
+    shows="agreement with the teacher",
+    endings=(".png",),
+)

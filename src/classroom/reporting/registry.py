@@ -1,0 +1,82 @@
+"""What reports there are. Each is one module of this package, called like its rule and its DVC stage.
+
+A module's `REPORT` says how its reports are called, what they are made from, which files they leave, and how they are
+made; the rules, workflow/plan.yaml and `classroom report` follow from it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from classroom.errors import ClassroomError, suggestion
+from classroom.params import Params
+
+KINDS = (
+    "variants", "fidelity", "architecture", "baselines", "comparison", "resplit", "exchange", "cost", "deploy",
+    "grid_search", "method_search", "cka_table", "cka_figure", "curves", "agreement", "samples", "pictures",
+)  # fmt: skip
+"""In the order in which lists show them. All but the site, which shows them all."""
+
+TABLE = (".md", ".csv", ".tex")
+
+Item = Mapping[str, str]
+"""What dvc.yaml has to know of a report besides its name, such as its `study`."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """One kind of report."""
+
+    names: Callable[[Params], dict[str, dict[str, str]]]
+    """By name the reports that the settings ask for, each with its item."""
+    inputs: Callable[[Params, Item], list[str]]
+    """The files that one is made from, source code aside."""
+    make: Callable[[str, Item, dict[str, Any]], None]
+    """Writes the report of this name and item, from the settings (`classroom.params.load`)."""
+    category: str
+    """Where Snakemake's own report shows it."""
+    shows: str
+    """What it shows, in a few words."""
+    endings: tuple[str, ...] = TABLE
+    """Of the files reports/NAME….; every report leaves reports/pages/NAME.json as well."""
+
+    def outputs(self, name: str) -> list[str]:
+        return [*(f"reports/{name}{ending}" for ending in self.endings), f"reports/pages/{name}.json"]
+
+    @property
+    def main(self) -> str:
+        """The ending of the file that a reader opens."""
+        return self.endings[0]
+
+
+def report(kind: str) -> Report:
+    """The kind of report that the module `kind` makes."""
+    return importlib.import_module(f"classroom.reporting.{kind}").REPORT
+
+
+def asked_for(params: Params) -> dict[str, dict[str, dict[str, str]]]:
+    """By kind and name, all reports that the settings ask for."""
+    return {kind: report(kind).names(params) for kind in KINDS}
+
+
+def find(name: str, plan: Path = Path("workflow/plan.yaml")) -> tuple[str, Item]:
+    """The kind and the item of the report called `name`. Raises ClassroomError for an unknown one."""
+    try:
+        reports = yaml.load(plan.read_text(), yaml.CSafeLoader)["plan"]["reports"]
+        known = {report: (kind, item) for kind, of in reports.items() for report, item in of.items()}
+    except (OSError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
+        raise ClassroomError(f"{plan}: cannot be read ({error}). Run `classroom check`, which writes it.") from None
+    if (name := Path(name).stem) not in known:
+        raise ClassroomError(f"unknown report '{name}'.{suggestion(name, known)}")
+    return known[name]
+
+
+def of_studies(params: Params, name: Callable[[str], str | None]) -> dict[str, dict[str, str]]:
+    """One report for each study in force, called `name(study)`; none where that is None or empty."""
+    return {called: {"study": study} for study in params.study if (called := name(study))}
