@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import warnings
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 

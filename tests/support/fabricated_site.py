@@ -13,7 +13,7 @@ from classroom.reporting.cost import cost_table
 from classroom.reporting.curves import agreement
 from classroom.reporting.exchange import exchange_tables
 from classroom.reporting.fidelity import fidelity_table
-from classroom.reporting.grid import grid_report
+from classroom.reporting.grid_search import grid_report
 from classroom.reporting.pages import write_picture
 from classroom.reporting.site import site
 from classroom.reporting.variants import variants_table

@@ -18,8 +18,8 @@ SOURCE = ROOT / "src" / "classroom"
 
 # From the top down: a package may import what stands below it.
 LAYERS = [
-    "cli", "engines", "settings", "export", "reporting", "analysis", "training", "methods", "distill", "networks",
-    "data", "evaluation", "files", "params", "method_settings", "section", "errors", "artifacts",
+    "cli", "engines", "settings", "export", "reporting", "analysis", "places", "training", "methods", "distill",
+    "networks", "data", "evaluation", "files", "params", "method_settings", "section", "errors", "artifacts",
 ]  # fmt: skip
 
 
@@ -56,7 +56,7 @@ STARTS = {
         ("classroom.engines.receipts, classroom.params", "torch pandas numpy sklearn"),
         *((f"classroom.{module}", "torch") for module in (
             "engines.reconcile", "data.split", "data.prepare", "data.sources", "evaluation.evaluate", "evaluation.grid",
-            "reporting.tables", "reporting.figures", "reporting.cka", "reporting.deploy", "analysis.similarities",
+            "reporting.tables", "reporting.samples", "reporting.cka", "reporting.deploy", "analysis.similarities",
             "export.predict", "export.measure",
         )),
     ],

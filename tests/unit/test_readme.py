@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 
 from classroom import params
 from classroom.cli import app
-from classroom.settings.plan import plan
+from classroom.reporting import registry
 from support.studies import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -15,19 +15,8 @@ README = (ROOT / "README.md").read_text()
 
 def reports() -> list[str]:
     """The names of everything that `snakemake reports/all` makes with the committed settings."""
-    settings = params.check(params.load(ROOT / "params.yaml"))
-    asked = plan(settings)
-    tables = [
-        of[kind] for of in asked["studies"].values() for kind in ("variants", "baselines", "fidelity", "architecture")
-    ]
-    tables += (*asked["comparison"]["tables"], *asked["deploy"]["tables"])
-    searches = [f"grid-{study}" for study in asked["grid"]]
-    searches += [f"tune-{study}" for studies in asked["tune"].values() for study in studies]
-    drawn = [*asked["pictures"], *asked["cka"]["figures"], *(f"cka-{study}" for study in asked["cka"]["studies"])]
-    drawn += [f"samples-{study}" for study in asked["samples"]]
-    drawn += [f"{kind}-{study}" for kind in ("curves", "agreement") for study in settings.studies]
-    always = [name for name in params.FIXED_REPORTS if name != "deploy"]
-    return [*always, *dict.fromkeys(tables), *searches, *drawn]
+    by_kind = registry.asked_for(params.check(params.load(ROOT / "params.yaml")))
+    return ["index", *(name for of_kind in by_kind.values() for name in of_kind)]
 
 
 def test_the_list_of_reports_names_every_report_and_no_other() -> None:

@@ -119,7 +119,7 @@ def _weights(row: Any) -> list[str]:
 def _fragment(study: str, best: dict[str, GridPoint], scale: str, seeds: Sequence[int]) -> str:
     """The best weights as an overlay: of every student those that its variant uses."""
     lines = [
-        f"# chosen by `classroom choose {study}`: the best ensemble on validation, scale {scale}, mean over "
+        f"# chosen by `classroom report grid-{study}`: the best ensemble on validation, scale {scale}, mean over "
         f"seeds {', '.join(map(str, seeds))}",
         "studies:",
         f"  {study}:",

@@ -120,7 +120,7 @@ def made_anew(made: str, path: str) -> str:
 
 
 PREPARE, SPLIT, EVALUATE = f"prepare {STUDY}", f"split {STUDY}", f"evaluate {STUDY} ml-v3"
-TABLE, TEACH = f"table {STUDY} variants", f"train {STUDY} teacher --seed 0"
+TABLE, TEACH = "report table4", f"train {STUDY} teacher --seed 0"
 NO_JOB = r"`classroom {}` is no job of dvc\.yaml with params\.yaml as it stands\. {}"
 
 PARAMS = {
@@ -307,15 +307,15 @@ ARTEFACTS = {
     "results: none": (gone(VARIANT), TABLE, rf"{VARIANT}: cannot be read .*Run `classroom evaluate` for it again\."),
     "results: a better number": (edited(VARIANT, '"iou": 0.', '"iou": 0.9'), TABLE, made_anew(EVALUATE, VARIANT)),
     "results: of published methods": (
-        put(f"results/comparison/table10/{STUDY}.json", "{}"), "comparison table10",
-        made_anew(f"compare {STUDY}", f"results/comparison/table10/{STUDY}.json"),
+        put(f"results/comparison/table10/{STUDY}.json", "{}"), "report table10",
+        made_anew(f"evaluate {STUDY} published", f"results/comparison/table10/{STUDY}.json"),
     ),
     "results: costs that lack something": (
-        put("results/costs/variants/gone/ml-v3.json", '{"study": "gone", "method": "ml-v3", "seeds": {}}'), "cost",
+        put("results/costs/variants/gone/ml-v3.json", '{"study": "gone", "method": "ml-v3", "seeds": {}}'), "report cost",
         r"results/costs/variants/gone/ml-v3\.json: cannot be read .*'table'.*or remove it\.",
     ),
     "search: metrics edited": (
-        put(f"tune/{STUDY}/at/0.1/seed-0/metrics.json", "{}"), f"tune {STUDY}",
+        put(f"tune/{STUDY}/at/0.1/seed-0/metrics.json", "{}"), f"report tune-{STUDY}",
         made_anew(f"train {STUDY} at --seed 0 --point 0.1", f"tune/{STUDY}/at/0.1/seed-0/metrics.json"),
     ),
     "code: none": (gone("src"), TRAIN, r"src/classroom/.*: no such file .*Is this the project's root\?"),
@@ -392,10 +392,13 @@ COMMAND_LINES = {
     "job: unknown study": (
         "prepare lgg-resnet81", NO_JOB.format("prepare lgg-resnet81", rf"Did you mean '.* {STUDY}'\?"),
     ),
-    "job: unknown table": ("comparison table11", NO_JOB.format("comparison table11", "Did you mean '.* table10'.*")),
-    "job: unknown baselines": ("baselines table3", NO_JOB.format("baselines table3", "Did you mean '.* table2'.*")),
+    "job: unknown method": (
+        f"evaluate {STUDY} kd_on-v3", NO_JOB.format(f"evaluate {STUDY} kd_on-v3", f"Did you mean '.* {STUDY} .*-v.'.*"),
+    ),
+    "job: unknown report": ("report table33", r"unknown report 'table33'\. Did you mean 'table.'\?"),
+    "job: a report of a study that is not in force": ("report table3", r"unknown report 'table3'\. Did you mean '.*'\?"),
     "job: none of its kind": (
-        f"picture {STUDY} figure99", NO_JOB.format(f"picture {STUDY} figure99", "params.yaml asks for none of this.*"),
+        f"measure {STUDY} ml-v3 --seed 0", NO_JOB.format(f"measure {STUDY} ml-v3 --seed 0", "params.yaml asks for none of this.*"),
     ),
 }  # fmt: skip
 

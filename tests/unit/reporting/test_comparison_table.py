@@ -17,9 +17,9 @@ from classroom.errors import DataError
 from classroom.evaluation.grid import read_factors
 from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, departures, reference, settings_type
 from classroom.reporting.comparison import comparison_table
+from classroom.reporting.method_search import tune_report
 from classroom.reporting.methods import listing
 from classroom.reporting.results import read_comparison
-from classroom.reporting.tune import tune_report
 from classroom.settings.overlays import apply_overlay
 from support import fabricated
 from support.rendered import check_sources, check_tex, markdown_tables
@@ -190,7 +190,7 @@ def test_results_that_are_not_of_today_s_runs_are_refused(masks: dict[str, Any],
     run = tmp_path / "compared/lgg-resnet18/fitnet/seed-1"
     run.mkdir(parents=True)
     (run / "predictions.parquet").write_text("of another run")
-    with pytest.raises(DataError, match=r"was not made from .*fitnet/seed-1/.*`classroom compare lgg-resnet18` again"):
+    with pytest.raises(DataError, match=r"was not made from .*fitnet/seed-1/.*`classroom evaluate .* published` again"):
         read_comparison(path, tmp_path)
     with pytest.raises(DataError, match=r"lgg-mobilenet\.json: cannot be read"):
         read_comparison(path.with_stem("lgg-mobilenet"), tmp_path)

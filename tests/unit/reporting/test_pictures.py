@@ -15,7 +15,7 @@ from PIL import Image
 from classroom.errors import DataError
 from classroom.evaluation import predictions
 from classroom.params import VARIANTS
-from classroom.reporting import curves, heatmaps
+from classroom.reporting import curves, pictures
 from support import fabricated
 
 SIZE = 32
@@ -60,10 +60,10 @@ def runs(tmp_path: Path) -> dict[str, Path]:
 
 def test_the_hardest_image_of_each_patient_is_shown_hardest_first(runs: dict[str, Path], tmp_path: Path) -> None:
     """Anna's easy image is not there, nor what has no lesion that a reader could see."""
-    samples = heatmaps.hardest(runs, tmp_path / "prepared", 4)
+    samples = pictures.hardest(runs, tmp_path / "prepared", 4)
     assert [sample.group for sample in samples] == ["anna", "bert", "emil"]
     assert [sample.mean_iou for sample in samples] == pytest.approx([0.0, 0.3, 0.8])
-    assert len(heatmaps.hardest(runs, tmp_path / "prepared", 2)) == 2
+    assert len(pictures.hardest(runs, tmp_path / "prepared", 2)) == 2
 
 
 def test_an_image_that_one_variant_finds_is_less_hard_than_one_that_none_finds(
@@ -75,7 +75,7 @@ def test_an_image_that_one_variant_finds_is_less_hard_than_one_that_none_finds(
     better = {name: stack.copy() for name, stack in stacks.items()}
     better["S2"][ids.index("worse than half")] = stacks[predictions.TRUTH][ids.index("worse than half")]
     predictions.write(path, ids, [better])
-    samples = heatmaps.hardest(runs, tmp_path / "prepared", 4)
+    samples = pictures.hardest(runs, tmp_path / "prepared", 4)
     # of Bert's two images 0.5 is now the mean of one, (3 · 0.3 + 1) / 4 of the other
     assert [sample.mean_iou for sample in samples] == pytest.approx([0.0, 0.475, 0.8])
 
@@ -84,7 +84,7 @@ def test_an_image_that_one_variant_finds_is_less_hard_than_one_that_none_finds(
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures, which are not made into pixels: that takes a second each."""
     kept: list[Figure] = []
-    for module in (heatmaps, curves):
+    for module in (pictures, curves):
         monkeypatch.setattr(module, "png", lambda figure: kept.append(figure) or b"")
     return kept
 
@@ -99,7 +99,7 @@ def test_every_kind_shows_its_variants_and_networks(
         ("ensembles", v3, 3),
         ("kd_ml", [f"KD + ML {v} {student}" for v in ("V1", "V3") for student in students], 3),
     ):
-        page = heatmaps.picture("figure4", kind, runs, tmp_path / "prepared", "demo")
+        page = pictures.picture("figure4", kind, runs, tmp_path / "prepared", "demo")
         axes = figures[-1].axes
         titles = [axis.get_title().replace("\n", " ") for axis in axes if axis.get_title()]
         assert titles == ["image", "truth", *columns], kind
@@ -115,7 +115,7 @@ def test_the_same_runs_give_the_same_bytes_whatever_patients_are_called(runs: di
     index = pd.read_parquet(tmp_path / "prepared" / "index.parquet")
     names = {"anna": r"$\frac{$", "bert": "<b>|& Müller 'x' \"y\"", "emil": r"a\b"}
     index.assign(group=index.group.replace(names)).to_parquet(tmp_path / "prepared" / "index.parquet")
-    first, second = (heatmaps.picture("figure5", "kd_ml", runs, tmp_path / "prepared", "demo") for _ in range(2))
+    first, second = (pictures.picture("figure5", "kd_ml", runs, tmp_path / "prepared", "demo") for _ in range(2))
     assert first == second
     width, height = Image.open(io.BytesIO(first.drawing.png)).size
     assert width > 600
@@ -127,13 +127,13 @@ def test_runs_of_other_test_images_are_not_shown_side_by_side(runs: dict[str, Pa
     ids, stacks = predictions.read(path)
     predictions.write(path, ids[::-1], [stacks])
     with pytest.raises(DataError, match="tested on other images than its siblings"):
-        heatmaps.hardest(runs, tmp_path / "prepared", 4)
+        pictures.hardest(runs, tmp_path / "prepared", 4)
 
 
 def test_a_picture_of_variants_that_are_not_trained_says_so(runs: dict[str, Path], tmp_path: Path) -> None:
     del runs["kd_ml-v1"], runs["kd_ml-v3"]
     with pytest.raises(DataError, match=r"pictures\.figure9: none of the variants that 'kd_ml' shows"):
-        heatmaps.picture("figure9", "kd_ml", runs, tmp_path / "prepared", "demo")
+        pictures.picture("figure9", "kd_ml", runs, tmp_path / "prepared", "demo")
 
 
 def test_nothing_to_see_is_said_instead_of_drawn(runs: dict[str, Path], tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_nothing_to_see_is_said_instead_of_drawn(runs: dict[str, Path], tmp_path
         empty = {name: np.zeros_like(stack) for name, stack in stacks.items()}
         predictions.write(folder / "predictions.parquet", ids, [empty])
     with pytest.raises(DataError, match="no test image has a lesion that can be seen"):
-        heatmaps.hardest(runs, tmp_path / "prepared", 4)
+        pictures.hardest(runs, tmp_path / "prepared", 4)
 
 
 # Curves and agreement

@@ -26,7 +26,7 @@ from classroom.reporting.architecture import architecture_table
 from classroom.reporting.cost import cost_table
 from classroom.reporting.exchange import exchange_tables
 from classroom.reporting.fidelity import fidelity_table
-from classroom.reporting.grid import grid_report
+from classroom.reporting.grid_search import grid_report
 from classroom.reporting.resplit import resplit_table
 from classroom.reporting.tables import TEX, Part, latex, markdown
 from classroom.settings.overlays import apply_overlay
@@ -532,7 +532,7 @@ def test_the_best_point_is_chosen_by_the_ensemble_on_validation_and_the_first_of
 
 
 def test_a_mean_over_seeds_chooses_not_the_luckiest_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("classroom.reporting.grid.png", lambda figure: b"")
+    monkeypatch.setattr("classroom.reporting.grid_search.png", lambda figure: b"")
     points = [point("ml-v1", (0.1, 0.1, 0.5), [0.9, 0.5]), point("ml-v1", (0.4, 0.1, 0.5), [0.75, 0.75])]
     grid_report(STUDY, points, "paper", [0, 1], tmp_path / "grid.md")
     table = pd.read_csv(tmp_path / "grid.csv")
@@ -544,7 +544,7 @@ def test_the_fragment_is_written_in_with_classroom_overlay(grid: Path, tmp_path:
     params_file = copy_settings(tmp_path)
     study_file = tmp_path / f"studies/{STUDY}.yaml"
     text = grid.with_suffix(".yaml").read_text()
-    assert text.startswith(f"# chosen by `classroom choose {STUDY}`")
+    assert text.startswith(f"# chosen by `classroom report grid-{STUDY}`")
     assert "      ml-v1: {S1: {alpha: 0.4, gamma: 0.6}, S2: {alpha: 0.1, gamma: 0.9}}\n" in text
     changed = apply_overlay(grid.with_suffix(".yaml"), params_file)
     assert changed

@@ -22,7 +22,8 @@ from classroom.errors import DataError
 from classroom.evaluation import predictions
 from classroom.evaluation.metrics import score
 from classroom.params import VARIANTS
-from classroom.reporting import figures, heading, paper
+from classroom.reporting import heading, paper
+from classroom.reporting import samples as samples_module
 from classroom.reporting.baselines import baselines_table
 from classroom.reporting.drawing import PREDICTION_COLOUR, TRUTH_COLOUR
 from classroom.reporting.results import read_results
@@ -733,7 +734,7 @@ def leave_pictured_run(folder: Path, synthetic: bool = True, networks: tuple[str
 
 
 def draw(folder: Path, name: str = "samples.png") -> Path:
-    figures.samples(folder / "run", folder / "prepared", "demo", folder / name)
+    samples_module.samples(folder / "run", folder / "prepared", "demo", folder / name)
     return folder / name
 
 
@@ -754,7 +755,7 @@ def figure(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Figure]:
 
     def drawn(folder: Path) -> Figure:
         kept: list[Figure] = []
-        monkeypatch.setattr(figures, "png", lambda figure: kept.append(figure) or b"")
+        monkeypatch.setattr(samples_module, "png", lambda figure: kept.append(figure) or b"")
         draw(folder)
         return kept[0]
 
