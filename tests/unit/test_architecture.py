@@ -18,9 +18,9 @@ SOURCE = ROOT / "src" / "classroom"
 
 # From the top down: a package may import what stands below it.
 LAYERS = [
-    "cli", "settings", "engines", "export", "reporting", "places", "analysis", "training", "methods", "distill",
-    "networks", "data", "evaluation", "files", "params", "progress", "method_settings", "section", "errors",
-    "artifacts",
+    "cli", "forecast", "provenance", "settings", "engines", "export", "reporting", "places", "analysis", "restore",
+    "evaluation", "speed", "training", "methods", "core", "data", "devices", "progress", "files", "params",
+    "method_settings", "section", "errors", "artifacts",
 ]  # fmt: skip
 
 

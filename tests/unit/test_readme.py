@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 
 from classroom import params
 from classroom.cli import app
-from classroom.method_settings import METHODS
+from classroom.reporting import registry
 from support.studies import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -15,15 +15,8 @@ README = (ROOT / "README.md").read_text()
 
 def reports() -> list[str]:
     """The names of everything that `snakemake reports/all` makes with the committed settings."""
-    settings = params.check(params.load(ROOT / "params.yaml"))
-    tables = [name for study in settings.study.values() for name in study.tables.model_dump().values()]
-    tuned = [f"tune-{study}" for task in METHODS for study in getattr(settings.tune, task).studies]
-    searches = [*(f"grid-{study}" for study in settings.grid.studies), *tuned]
-    samples = [f"samples-{study}" for study in settings.samples]
-    tables += (*settings.comparison.tables, *settings.deploy.tables)
-    drawn = [*settings.pictures, *settings.cka.figures, *(f"cka-{study}" for study in settings.cka.studies)]
-    drawn += [*(f"{kind}-{study}" for kind in ("curves", "agreement") for study in settings.studies)]
-    return [*params.FIXED_REPORTS, *dict.fromkeys(tables), *searches, *samples, *drawn]
+    by_kind = registry.asked_for(params.check(params.load(ROOT / "params.yaml")))
+    return ["index", *(name for of_kind in by_kind.values() for name in of_kind)]
 
 
 def test_the_list_of_reports_names_every_report_and_no_other() -> None:

@@ -15,7 +15,7 @@ from classroom import places
 from classroom.artifacts import GridPoint
 from classroom.core.ensemble import STUDENTS
 from classroom.evaluation.grid import read_points
-from classroom.methods.learning_styles.exchange import EXCHANGE
+from classroom.methods.learning_styles.method.exchange import EXCHANGE
 from classroom.params import Grid, select
 from classroom.reporting.common.drawing import png
 from classroom.reporting.common.pages import Drawing, Page, write
@@ -119,7 +119,7 @@ def _weights(row: Any) -> list[str]:
 def _fragment(study: str, best: dict[str, GridPoint], scale: str, seeds: Sequence[int]) -> str:
     """The best weights as an overlay: of every student those that its variant uses."""
     lines = [
-        f"# chosen by `classroom choose {study}`: the best ensemble on validation, scale {scale}, mean over "
+        f"# chosen by `classroom report grid-{study}`: the best ensemble on validation, scale {scale}, mean over "
         f"seeds {', '.join(map(str, seeds))}",
         "studies:",
         f"  {study}:",

@@ -66,7 +66,7 @@ def tune_report(study: str, points: Sequence[FactorPoint], scale: str, seeds: Se
     table.insert(0, "study", study)
     table.insert(1, "scale", scale)
     lines = [
-        f"# chosen by `classroom tune {study}`: the best student on validation, scale {scale}, mean over seeds "
+        f"# chosen by `classroom report tune-{study}`: the best student on validation, scale {scale}, mean over seeds "
         f"{', '.join(map(str, seeds))}",
         "studies:",
         f"  {study}:",

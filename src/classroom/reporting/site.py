@@ -58,7 +58,7 @@ def site(pages: Path, runs: Mapping[str, Cost], captions: Path, scale: str, seed
     """
     read = sorted((read_page(path) for path in pages.glob("*.json")), key=_place)
     if not read:
-        raise DataError(f"{pages}: no report has been made yet. Make one, for instance with `classroom exchange`.")
+        raise DataError(f"{pages}: no report has been made yet. Make one, for instance with `classroom report table1`.")
     known = _Known(runs)
     shown = [_page(page, known, captions, {"scale": scale, "seeds": seeds}) for page in read]
     headlines = [page["headline"] for page in read if page["headline"]]

@@ -21,8 +21,8 @@ RESPLIT = "-resplit"
 def apply_scale(name: str, params: Path = Path("params.yaml"), folder: Path = Path("scales")) -> list[str]:
     """Writes the values of `folder`/<name>.yaml into the files of settings next to `params`.
 
-    Studies and datasets that have no file are left out. Returns the keys whose value changed. Raises ParamsError for an
-    unknown scale and as `apply_overlay`.
+    Studies and datasets that have no file are left out, and methods that a study's file does not have. Returns the keys
+    whose value changed. Raises ParamsError for an unknown scale and as `apply_overlay`.
     """
     known = sorted(path.stem for path in folder.glob("*.yaml"))
     if name not in known:
@@ -84,9 +84,13 @@ def _apply(overlay: Path, params: Path, new_files: bool) -> list[str]:
     values = YAML().load(overlay.read_text())
     files = _valid_files(params)
     if not new_files:
-        for folder in FOLDERS:
+        for folder, documents in files.documents.items():
             if isinstance(values.get(folder), Mapping):
-                values[folder] = {name: of for name, of in values[folder].items() if name in files.documents[folder]}
+                values[folder] = {
+                    name: _known_methods(of, documents[name])
+                    for name, of in values[folder].items()
+                    if name in documents
+                }
     try:
         files.merge(values)
     except ParamsError as error:
@@ -150,7 +154,7 @@ class _Files:
         documents[name] = values
         self.changed[path] = list(values)
         if folder == "studies" and name not in self.main["studies"]:
-            self.main["studies"].append(name)
+            _set_items(self.main["studies"], [*self.main["studies"], name])
             self.changed.setdefault(self.params, []).append("studies")
 
     def write(self, source: Path) -> list[str]:
@@ -208,6 +212,15 @@ def _shared(study: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def _known_methods(values: Any, document: Mapping[str, Any]) -> Any:
+    """A scale's `values` for a study without the methods that its file does not have."""
+    if not isinstance(values, Mapping) or not isinstance(methods := values.get("methods"), Mapping):
+        return values
+    known = {name: of for name, of in methods.items() if name in (document.get("methods") or {})}
+    others = {key: value for key, value in values.items() if key != "methods"}
+    return others | ({"methods": known} if known else {})  # an empty mapping would empty those of the file
+
+
 def _merge(into: Any, overlay: Mapping[str, Any], prefix: str, changed: list[str]) -> None:
     for key, value in overlay.items():
         path = f"{prefix}{key}"
@@ -216,8 +229,16 @@ def _merge(into: Any, overlay: Mapping[str, Any], prefix: str, changed: list[str
         elif into.get(key) != value or (value is None and key not in into):
             changed.append(path)
             if isinstance(value, list) and isinstance(into.get(key), list):
-                if not into[key]:
-                    into[key].fa.set_flow_style()  # an empty list has forgotten its style
-                into[key][:] = value  # in place, so that its style and comment stay
+                _set_items(into[key], value)
             else:
                 into[key] = copy.deepcopy(value)
+
+
+def _set_items(items: Any, values: list[Any]) -> None:
+    """Gives a list other items in place, so that its style stays, and what follows its last one: an empty line."""
+    if not items:
+        items.fa.set_flow_style()  # an empty list has forgotten its style
+    after = items.ca.items.pop(len(items) - 1, None)
+    items[:] = values
+    if after and values:
+        items.ca.items[len(values) - 1] = after

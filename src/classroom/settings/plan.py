@@ -49,6 +49,10 @@ def plan(params: Params) -> dict[str, Any]:
     }
 
 
+UNSET: tuple[Any, ...] = (None, False, {})
+"""A report that is not made; an empty list under `cka` asks for its table alone."""
+
+
 def write_plan(params: Params, root: Path = Path()) -> bool:
     """Writes workflow/plan.yaml if it is not as the settings ask; returns whether it was changed."""
     content = {"settings": digest(params.model_dump(mode="json")), "plan": plan(params)}
@@ -66,7 +70,10 @@ def digest(settings: Mapping[str, Any]) -> str:
     deciding = [
         [settings["studies"], settings["grid"]["studies"], settings["tune"]],
         {name: [study.get(key) for key in ("task", "dataset", "resplit")] for name, study in studies.items()},
-        {name: {kind: of for kind, of in study["reports"].items() if of} for name, study in studies.items()},
+        {
+            name: {kind: of for kind, of in study["reports"].items() if of not in UNSET}
+            for name, study in studies.items()
+        },
         {name: settings["dataset"][name]["reader"] for name in sorted({of["dataset"] for of in studies.values()})},
     ]
     return hashlib.md5(json.dumps(deciding, sort_keys=True).encode(), usedforsecurity=False).hexdigest()

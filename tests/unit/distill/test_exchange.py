@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from classroom.methods.learning_styles.exchange import EXCHANGE
+from classroom.methods.learning_styles.method.exchange import EXCHANGE
+
 from classroom.params import VARIANTS
 
 P, F = "prediction", "feature"

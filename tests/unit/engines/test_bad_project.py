@@ -120,7 +120,7 @@ def made_anew(made: str, path: str) -> str:
 
 
 PREPARE, SPLIT, EVALUATE = f"prepare {STUDY}", f"split {STUDY}", f"evaluate {STUDY} ml-v3"
-TABLE, TEACH = f"table {STUDY} variants", f"train {STUDY} teacher --seed 0"
+TABLE, TEACH = "report table4", f"train {STUDY} teacher --seed 0"
 NO_JOB = r"`classroom {}` is no job of dvc\.yaml with params\.yaml as it stands\. {}"
 
 PARAMS = {
@@ -174,14 +174,12 @@ PARAMS = {
 SETTINGS = {
     # name: (what is done to the project, command, what it says)
     "study: without its file": (
-        gone(OF_STUDY), "check", rf"params\.yaml: studies: '{STUDY}' has no file {OF_STUDY}\. Known: .*",
+        gone(OF_STUDY), "check", rf"params\.yaml: studies: '{STUDY}' has no file {OF_STUDY}\. Did you .*",
     ),
     "study: cut off": (put(OF_STUDY, "dataset: [lgg"), "check", rf"{OF_STUDY}: not valid YAML: .*"),
     "study: a folder": (folder(OF_STUDY), "check", rf"{OF_STUDY}: cannot be read \(Is a directory\)\. .*"),
     "study: Python's tag": (added(OF_STUDY, f"a: {CALL}\n"), "check", rf"{OF_STUDY}: not valid YAML: .*os\.system.*"),
-    "study: bomb": (
-        put(OF_STUDY, bomb("list")), "check", rf"{OF_STUDY}: expected settings, found more than 100,000 .*",
-    ),
+    "study: bomb": (put(OF_STUDY, bomb("list")), "check", rf"{OF_STUDY}: expected settings, found more than .*"),
     "study: unknown key": (
         added(OF_STUDY, "tsak: 1\n"), "check", rf"{OF_STUDY}: unknown key 'tsak'\. Did you mean 'task'\?",
     ),
@@ -198,8 +196,7 @@ SETTINGS = {
     ),
     "study: a job whose file is cut off": (put(OF_STUDY, "dataset: [lgg"), TRAIN, rf"{OF_STUDY}: not valid YAML: .*"),
     "use: unknown": (
-        nothing, "use lgg-resnet81",
-        rf"params\.yaml: studies: 'lgg-resnet81' has no file .*\. Did you mean '{STUDY}'\?",
+        nothing, "use lgg-resnet81", rf"params\.yaml: studies: 'lgg-resnet81' has no .*\. Did you mean '{STUDY}'\?",
     ),
     "resplit: unknown": (nothing, "resplit lgg-resnet81", rf"unknown study 'lgg-resnet81'\. Did you mean '{STUDY}'\?"),
     "scale: unknown": (nothing, "scale huge", r"unknown scale 'huge'\. Known: demo, paper, small\."),
@@ -248,138 +245,7 @@ SETTINGS = {
     ),
     "graph: none": (gone("dvc.yaml"), "reconcile", r"dvc\.yaml: no such file\. Run this in the project's root\."),
     "graph: dvc.lock with a conflict": (
-        put("dvc.lock", "<<<<<<< HEAD\nschema: '2.0'\n=======\n>>>>>>> x\n"), "reconcile",
-        r"DVC cannot judge what is fresh: .*'dvc\.lock', .*corrupted\. Mend dvc\.lock, or remove it: finished .*",
-    ),
-}  # fmt: skip
-
-ARTEFACTS = {
-    "raw data: none": (
-        gone("data/raw/lgg"), PREPARE, r"data/raw/lgg: no such .*needs it\. Run `classroom fetch lgg` first\.",
-    ),
-    "raw data: description cut off": (
-        cut("data/raw/lgg/about.json"), PREPARE, r"data/raw/lgg: cannot be read .*Run `classroom fetch lgg` again\.",
-    ),
-    "raw data: description of another kind": (
-        put("data/raw/lgg/about.json", "[]"), PREPARE,
-        r"data/raw/lgg: cannot be read .*Run `classroom fetch lgg` again\.",
-    ),
-    "raw data: description lacks something": (
-        put("data/raw/lgg/about.json", "{}"), PREPARE, r"data/raw/lgg: cannot be read \(about\.json lacks dataset, .*",
-    ),
-    "raw data: a path that climbs out": (
-        put("data/raw/lgg/samples.csv", "id,group,label,image,mask\na,b,,../../../x.png,../../../x.png\n"), PREPARE,
-        r"data/raw/lgg: cannot be read \(samples\.csv names '\.\./\.\./\.\./x\.png', which lies elsewhere\)\. Run .*",
-    ),
-    "raw data: an absolute path": (
-        put("data/raw/lgg/samples.csv", "id,group,label,image,mask\na,b,,/etc/x.png,/etc/x.png\n"), PREPARE,
-        r"data/raw/lgg: cannot be read \(samples\.csv names '/etc/x\.png', which lies elsewhere\)\. Run .*",
-    ),
-    "images: none": (
-        gone(f"{PREPARED}/images.npy"), TRAIN, rf".*images\.npy: no such .*Run `classroom prepare {STUDY}` first\.",
-    ),
-    "images: cut off": (cut(f"{PREPARED}/images.npy"), TRAIN, made_anew(PREPARE, f"{PREPARED}/images.npy")),
-    "images: a folder": (
-        folder(f"{PREPARED}/images.npy"), TRAIN,
-        rf"{PREPARED}, data/splits/.*: cannot be read .*Is a directory.*Run `classroom prepare` and .*",
-    ),
-    "splits: test images trained on": (
-        table(f"data/splits/{STUDY}.parquet", lambda t: t.assign(split=t.split.replace("test", "train"))), TRAIN,
-        made_anew(SPLIT, f"data/splits/{STUDY}.parquet"),
-    ),
-    "teacher: none": (
-        gone(TEACHER), OFFLINE, rf"{TEACHER}: no such .*Run `classroom train {STUDY} teacher --seed 0` first\.",
-    ),
-    "teacher: of another seed": (
-        exchanged(TEACHER, TEACHER.replace("seed-0", "seed-1")), OFFLINE, made_anew(TEACH, TEACHER),
-    ),
-    "teacher: a hostile pickle": (
-        put(TEACHER, f"cposix\nsystem\n(S'touch {PWNED}'\ntR."), OFFLINE, made_anew(TEACH, TEACHER),
-    ),
-    "run: metrics edited": (
-        edited(f"{RUN}/metrics.json", '"test_images"', '"images"'), EVALUATE, made_anew(TRAIN, f"{RUN}/metrics.json"),
-    ),
-    "run: receipt cut off": (
-        cut(f"{RUN}/receipt.json"), EVALUATE,
-        rf"{RUN}/receipt\.json: cannot be read as a run's receipt .*Train this run again\.",
-    ),
-    "run: receipt of another kind": (
-        edited(f"{RUN}/receipt.json", '"threads": 1,\n "best', '"threads": "all",\n "best'), EVALUATE,
-        rf"{RUN}/receipt\.json: cannot be read as a run's receipt .*'all'.*Train this run again\.",
-    ),
-    "results: none": (gone(VARIANT), TABLE, rf"{VARIANT}: cannot be read .*Run `classroom evaluate` for it again\."),
-    "results: a better number": (edited(VARIANT, '"iou": 0.', '"iou": 0.9'), TABLE, made_anew(EVALUATE, VARIANT)),
-    "results: of published methods": (
-        put(f"results/comparison/table10/{STUDY}.json", "{}"), "comparison table10",
-        made_anew(f"compare {STUDY}", f"results/comparison/table10/{STUDY}.json"),
-    ),
-    "results: costs of a study that left": (
-        put("results/costs/variants/gone/ml-v3.json", '{"study": "gone", "method": "ml-v3", "seeds": {}}'), "cost",
-        r"results/costs/variants/gone/ml-v3\.json: cannot be read .*'gone'.*or remove it\.",
-    ),
-    "search: metrics edited": (
-        put(f"tune/{STUDY}/at/0.1/seed-0/metrics.json", "{}"), f"tune {STUDY}",
-        made_anew(f"train {STUDY} at --seed 0 --point 0.1", f"tune/{STUDY}/at/0.1/seed-0/metrics.json"),
-    ),
-    "code: none": (gone("src"), TRAIN, r"src/classroom/.*: no such file .*Is this the project's root\?"),
-    "in the way: of reports": (file_for("reports"), TABLE, r"reports: cannot be written .*Mend .*"),
-    "in the way: of results": (file_for("results"), EVALUATE, r"results/.*: cannot be written .*Mend .*"),
-    "in the way: of runs": (file_for(RUN), TRAIN, rf"{RUN}: cannot be written .*Mend .*"),
-    "in the way: of checkpoints": (file_for("checkpoints"), TRAIN, r"checkpoints/.*: cannot be written .*Mend .*"),
-    "in the way: of the engines' notes": (file_for(".classroom"), TRAIN, r"\.classroom: cannot be written .*Mend .*"),
-}  # fmt: skip
-
-ANOTHER_MACHINE = {
-    # Arrays that came without their receipts: they are judged by what is in them.
-    "images: hostile objects": (
-        array(f"{PREPARED}/images.npy", lambda a: np.array([Evil()], dtype=object), pickled=True),
-        rf"{PREPARED}, .*: cannot be read \(.*objects.*\)\. Run `classroom prepare` and `classroom split`.*",
-    ),
-    "images: of floats": (
-        array(f"{PREPARED}/images.npy", lambda a: a / 2),
-        rf"{PREPARED}/images\.npy: expected bytes of shape .*, found float64 .*Run `classroom prepare` .*",
-    ),
-    "images: flat": (
-        array(f"{PREPARED}/images.npy", lambda a: a.reshape(len(a), -1)),
-        rf"{PREPARED}/images\.npy: expected bytes of shape .*, found uint8 of shape \(66, 3072\)\. .*",
-    ),
-    "targets: of another size": (
-        array(f"{PREPARED}/targets.npy", lambda a: a[:, :16, :16]),
-        rf"{PREPARED}/targets\.npy: expected bytes, a mask or a class for .*found uint8 of shape \(66, 16, 16\)\..*",
-    ),
-    "targets: classes": (
-        array(f"{PREPARED}/targets.npy", lambda a: a[:, 0, 0]),
-        rf"{PREPARED}/dataset\.json: does not describe the arrays next to it\. Run `classroom prepare` .*",
-    ),
-    "description: cut off": (
-        cut(f"{PREPARED}/dataset.json"), rf"{PREPARED}/dataset\.json: cannot be read .*Run `classroom prepare` .*",
-    ),
-    "description: lacks something": (
-        put(f"{PREPARED}/dataset.json", "{}"),
-        rf"{PREPARED}/dataset\.json: lacks dataset, .*Run `classroom prepare` .*",
-    ),
-    "splits: nothing to test": (
-        table(f"data/splits/{STUDY}.parquet", lambda t: t.assign(split="train")),
-        rf"data/splits/{STUDY}\.parquet: has no images for val, test\. Run `classroom split` .*",
-    ),
-    "splits: how is not said": (
-        table(f"data/splits/{STUDY}.parquet", lambda t: t.drop(columns="label")),
-        rf"data/splits/{STUDY}\.parquet: lacks the settings of the split\. Run `classroom split` .*",
-    ),
-}  # fmt: skip
-
-COMMAND_LINES = {
-    # name: (command, what it says)
-    "method: unknown": (f"train {STUDY} kd_mll-v3 --seed 0", r"unknown method 'kd_mll-v3'\. Did you mean 'kd_ml-v3'\?"),
-    "study: unknown": (
-        "train lgg-resnet81 ml-v3 --seed 0",
-        rf"unknown study 'lgg-resnet81': no file studies/lgg-resnet81\.yaml\. Did you mean '{STUDY}'\?",
-    ),
-    "study: climbs out": ("train ../../etc ml-v3 --seed 0", r"unknown study '.*': no file .*\. Known: .*"),
-    "study: nothing": ("train '' ml-v3 --seed 0", r"unknown study '': no file .*\. Known: .*"),
-    "study: breaks the line": (
-        "train 'a\nb' ml-v3 --seed 0", r"unknown study 'a\\nb': no file studies/a\\nb\.yaml\. .*",
-    ),
+        put("dvc.lock", "    "study: breaks the line": ("train 'a\nb' ml-v3 --seed 0", r"unknown study 'a\\nb': no file studies/a\\nb\.yaml.*"),
     "point: no numbers": (f"{TRAIN} --point 0.1,x", r"--point 0\.1,x: expected three numbers from 0 to 1, such as .*"),
     "point: not a number": (
         f"{TRAIN} --point nan,nan,nan", r"--point nan,nan,nan: expected three numbers from 0 to 1.*",
@@ -397,10 +263,13 @@ COMMAND_LINES = {
     "job: unknown study": (
         "prepare lgg-resnet81", NO_JOB.format("prepare lgg-resnet81", rf"Did you mean '.* {STUDY}'\?"),
     ),
-    "job: unknown table": ("comparison table11", NO_JOB.format("comparison table11", "Did you mean '.* table10'.*")),
-    "job: unknown baselines": ("baselines table3", NO_JOB.format("baselines table3", "Did you mean '.* table2'.*")),
+    "job: unknown method": (
+        f"evaluate {STUDY} kd_on-v3", NO_JOB.format(f"evaluate {STUDY} kd_on-v3", f"Did you mean '.* {STUDY} .*-v.'.*"),
+    ),
+    "job: unknown report": ("report table33", r"unknown report 'table33'\. Did you mean 'table.'\?"),
+    "job: a report of a study that is not in force": ("report table3", r"unknown report 'table3'\. Did you mean '.*'\?"),
     "job: none of its kind": (
-        f"picture {STUDY} figure99", NO_JOB.format(f"picture {STUDY} figure99", "params.yaml asks for none of this.*"),
+        f"measure {STUDY} ml-v3 --seed 0", NO_JOB.format(f"measure {STUDY} ml-v3 --seed 0", "params.yaml asks for none of this.*"),
     ),
 }  # fmt: skip
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from classroom.methods.learning_styles.method.exchange import EXCHANGE
 
 from classroom import params
 from classroom.errors import DataError
 from classroom.evaluation.grid import read_factors
 from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, departures, reference, settings_type
-from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.reporting.common.results import read_comparison
 from classroom.reporting.comparison import comparison_table
 from classroom.reporting.method_search import tune_report
@@ -190,7 +190,7 @@ def test_results_that_are_not_of_today_s_runs_are_refused(masks: dict[str, Any],
     run = tmp_path / "compared/lgg-resnet18/fitnet/seed-1"
     run.mkdir(parents=True)
     (run / "predictions.parquet").write_text("of another run")
-    with pytest.raises(DataError, match=r"was not made from .*fitnet/seed-1/.*`classroom compare lgg-resnet18` again"):
+    with pytest.raises(DataError, match=r"was not made from .*fitnet/seed-1/.*`classroom evaluate .* published` again"):
         read_comparison(path, tmp_path)
     with pytest.raises(DataError, match=r"lgg-mobilenet\.json: cannot be read"):
         read_comparison(path.with_stem("lgg-mobilenet"), tmp_path)

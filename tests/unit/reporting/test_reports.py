@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from classroom.methods.learning_styles.method.exchange import EXCHANGE
 from PIL import Image
 from ruamel.yaml import YAML
 
 from classroom.core.networks.build import build
 from classroom.errors import DataError, ParamsError
-from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.methods.points import weights_at
 from classroom.params import Network, VariantWeights
 from classroom.reporting.architecture import architecture_table
@@ -551,7 +551,7 @@ def test_the_fragment_is_written_in_with_classroom_overlay(grid: Path, tmp_path:
     params_file = copy_settings(tmp_path)
     study_file = tmp_path / f"studies/{STUDY}.yaml"
     text = grid.with_suffix(".yaml").read_text()
-    assert text.startswith(f"# chosen by `classroom choose {STUDY}`")
+    assert text.startswith(f"# chosen by `classroom report grid-{STUDY}`")
     assert "      ml-v1: {S1: {alpha: 0.4, gamma: 0.6}, S2: {alpha: 0.1, gamma: 0.9}}\n" in text
     changed = apply_overlay(grid.with_suffix(".yaml"), params_file)
     assert changed

@@ -22,7 +22,7 @@ from classroom.core import predictions
 from classroom.core.metrics import score
 from classroom.errors import DataError
 from classroom.params import VARIANTS
-from classroom.reporting import samples
+from classroom.reporting import samples as samples_module
 from classroom.reporting.baselines import baselines_table
 from classroom.reporting.common import heading, paper
 from classroom.reporting.common.drawing import PREDICTION_COLOUR, TRUTH_COLOUR
@@ -731,7 +731,7 @@ def leave_pictured_run(folder: Path, synthetic: bool = True, networks: tuple[str
 
 
 def draw(folder: Path, name: str = "samples.png") -> Path:
-    samples.samples(folder / "run", folder / "prepared", "demo", folder / name)
+    samples_module.samples(folder / "run", folder / "prepared", "demo", folder / name)
     return folder / name
 
 
@@ -752,7 +752,7 @@ def figure(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Figure]:
 
     def drawn(folder: Path) -> Figure:
         kept: list[Figure] = []
-        monkeypatch.setattr(samples, "png", lambda figure: kept.append(figure) or b"")
+        monkeypatch.setattr(samples_module, "png", lambda figure: kept.append(figure) or b"")
         draw(folder)
         return kept[0]
 

@@ -1,4 +1,4 @@
-"""Every report as data besides: what `classroom site` shows of it, pictures included."""
+"""Every report as data besides: what `classroom report index` shows of it, pictures included."""
 
 from __future__ import annotations
 

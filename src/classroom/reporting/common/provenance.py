@@ -90,6 +90,6 @@ def read_runs(folder: Path = Path("results/costs")) -> dict[str, Cost]:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{path}: cannot be read as what runs took ({type(error).__name__}: {error}). "
-                "Run `classroom evaluate` for it again; of published methods, `classroom compare`."
+                "Run `classroom evaluate` for it again; of published methods, `classroom evaluate STUDY published`."
             ) from None
     return runs

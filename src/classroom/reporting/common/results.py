@@ -49,20 +49,19 @@ def read_comparison(path: Path, root: Path = Path()) -> ComparedResults:
     Raises DataError if a file is missing or damaged, or was made from other predictions than lie there today.
     """
     study = path.stem
+    again = f"Run `classroom evaluate {study} published` again."
     try:
         results = json.loads(path.read_text())
         costs = json.loads((root / "results/costs" / path.relative_to(root / "results")).read_text())
         pairs = [(place, *pair) for group, place in PLACES for pair in zip(results[group], costs[group], strict=True)]
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}). Run `classroom compare {study}` again.") from None
+        raise DataError(f"{path}: cannot be read ({error}). {again}") from None
     for place, result, cost in pairs:
         result["costs"] = cost["seeds"]
         for seed, of_seed in result["seeds"].items():
             predicted = root / place / study / result["method"] / f"seed-{seed}" / "predictions.parquet"
             if predicted.exists() and content_hash(predicted) != of_seed["predictions"]:
-                raise DataError(
-                    f"{path}: was not made from {predicted} as it is now. Run `classroom compare {study}` again."
-                )
+                raise DataError(f"{path}: was not made from {predicted} as it is now. {again}")
     return results
 
 
