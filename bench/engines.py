@@ -15,14 +15,14 @@ TOYS = (50, 100, 200, 400)
 JOB = "exchange_tables"
 FINISH = """
 from pathlib import Path
-from classroom.engines import ledger, plan
-stages = plan.load()
+from classroom.engines import graph, store
+stages = graph.load()
 for stage in stages.values():
     for out in map(Path, stage.outputs):
         out = out if out.suffix else out / "file"
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(stage.name + out.name)
-ledger.commit(list(stages))
+store.commit(list(stages))
 """
 """Every output is there, a file of a few bytes, and is recorded as fresh."""
 

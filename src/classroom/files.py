@@ -7,9 +7,10 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def written_whole(*targets: Path) -> Iterator[list[Path]]:
     except OSError as error:
         _remove(temporary)
         raise ClassroomError(
-            f"{target.parent}: cannot be written ({error.strerror}). Mend the folder's permissions or free space."
+            f"{target.parent}: cannot be written ({error.strerror}). Fix the folder's permissions or free space."
         ) from None
     try:
         yield temporary
@@ -69,7 +70,7 @@ def folder_written_whole(target: Path) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"))
     except OSError as error:
         raise ClassroomError(
-            f"{target}: cannot be written ({error.strerror}). Mend the folder's permissions or free space."
+            f"{target}: cannot be written ({error.strerror}). Fix the folder's permissions or free space."
         ) from None
     try:
         yield temporary
@@ -135,19 +136,33 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text)
 
 
+IGNORED = re.compile(r"__pycache__|\.snakemake_timestamp|\..*\.tmp")
+"""Names in folders that are not content: the same as in .dvcignore."""
+
+
 def files_in(path: Path) -> list[Path]:
-    """The file, or all files in the folder but Snakemake's own; none if nothing is there."""
+    """The file, or all files in the folder but ignored ones; none if nothing is there."""
     if not path.is_dir():
         return [path] if path.exists() else []
-    return [file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".snakemake")]
+    found = []
+    for folder, folders, names in os.walk(path):
+        folders[:] = [name for name in folders if not IGNORED.fullmatch(name)]
+        found += [Path(folder, name) for name in names if not IGNORED.fullmatch(name)]
+    return [file for file in found if file.is_file()]
 
 
-def content_hash(path: Path) -> str:
-    """MD5 of a file, or of the list of relative names and MD5s of all files in a folder: the same as dvc.lock's."""
+def content_hash(path: Path, hash_of_file: Callable[[Path], str] | None = None) -> str:
+    """MD5 of a file, or of the list of relative names and MD5s of all files in a folder: the same as dvc.lock's.
+
+    `hash_of_file` computes the MD5 of each file, by default from its content.
+    """
     if path.is_dir():
+        hash_of_file = hash_of_file or content_hash
         files = {file.relative_to(path).as_posix(): file for file in files_in(path)}
-        listing = [{"md5": content_hash(file), "relpath": name} for name, file in sorted(files.items())]
+        listing = [{"md5": hash_of_file(file), "relpath": name} for name, file in sorted(files.items())]
         return hashlib.md5(json.dumps(listing).encode(), usedforsecurity=False).hexdigest() + ".dir"
+    if hash_of_file:
+        return hash_of_file(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from classroom.engines import plan
+from classroom.engines import graph
 from support.studies import CLASSES_STUDY, ROOT, STUDY
 
 # One stage of every kind.
@@ -61,7 +61,7 @@ def test_commands_use_what_their_stages_declare(
     """In a copy without dvc.yaml, so that each command sees nothing but its params.yaml."""
     project = request.getfixturevalue(tree).copy(tmp_path / "project")
     with contextlib.chdir(project.root):
-        stages = plan.load()
+        stages = graph.load()
     (project.root / "dvc.yaml").unlink()
     complete = (project.root / "params.yaml").read_text()
     commands = tmp_path / "commands.json"

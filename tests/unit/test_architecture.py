@@ -15,8 +15,8 @@ SOURCE = ROOT / "src" / "classroom"
 
 # From the top down: a package may import what stands below it.
 LAYERS = [
-    "cli", "engines", "export", "reporting", "analysis", "training", "methods", "distill", "networks", "data",
-    "evaluation", "files", "params", "method_settings", "section", "errors", "artifacts",
+    "cli", "forecast", "provenance", "engines", "export", "reporting", "analysis", "training", "methods", "distill",
+    "networks", "data", "evaluation", "files", "params", "method_settings", "section", "errors", "log", "artifacts",
 ]  # fmt: skip
 
 
@@ -50,7 +50,7 @@ STARTS = {
     "what needs no torch": [
         ("typer.testing; typer.testing.CliRunner().invoke(classroom.cli.app, ['--help'])",
          "torch pandas numpy pydantic ruamel rich"),
-        ("classroom.engines.receipts, classroom.params", "torch pandas numpy sklearn"),
+        ("classroom.engines.manifest, classroom.engines.reconcile, classroom.params", "torch pandas numpy sklearn dvc"),
         *((f"classroom.{module}", "torch") for module in (
             "engines.reconcile", "data.split", "data.prepare", "data.sources", "evaluation.evaluate", "evaluation.grid",
             "reporting.tables", "reporting.figures", "reporting.cka", "reporting.deploy", "analysis.similarities",
@@ -58,7 +58,7 @@ STARTS = {
         )),
     ],
     "a training": [
-        ("classroom.engines.receipts, classroom.methods.make, classroom.training.progress, classroom.training.run",
+        ("classroom.engines.manifest, classroom.methods.make, classroom.training.progress, classroom.training.run",
          "dvc snakemake sklearn scipy matplotlib onnx jinja2"),
     ],
 }  # fmt: skip

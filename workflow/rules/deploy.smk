@@ -9,7 +9,7 @@ rule export:
             "weights.safetensors",
             "predictions.parquet",
             "metrics.json",
-            "receipt.json",
+            "manifest.json",
         ),
         prepared_files("{study}"),
         "data/splits/{study}.parquet",

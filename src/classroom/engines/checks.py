@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from classroom.data.labels import LABELS
-from classroom.engines.plan import HIDDEN
+from classroom.engines.state import CACHE
 from classroom.errors import ParamsError, TrainingError
 from classroom.files import write_json
 from classroom.method_settings import METHODS
@@ -43,7 +43,7 @@ def check_source(name: str, dataset: Dataset, path: Path = Path("params.yaml")) 
 
 def _check_networks(params: Params, path: Path) -> None:
     """Asks the libraries about each new network; known ones are remembered, as asking takes seconds."""
-    remembered = HIDDEN / "networks.json"
+    remembered = CACHE / "networks.json"
     versions = [version("timm"), version("segmentation-models-pytorch")]
     try:
         content = json.loads(remembered.read_text())
@@ -81,7 +81,7 @@ def _check_methods(params: Params, path: Path) -> None:
 
     A misspelt tap is said here, not after hours of training the teacher.
     """
-    remembered = HIDDEN / "methods.json"
+    remembered = CACHE / "methods.json"
     versions = [version("timm"), version("segmentation-models-pytorch"), version("torch")]
     try:
         content = json.loads(remembered.read_text())

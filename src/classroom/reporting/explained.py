@@ -79,7 +79,7 @@ def _standing(explained: Mapping[str, Any]) -> str:
     if absent:
         lines.append(f"  not here, so not compared: {', '.join(absent)} (`dvc pull` brings what was pushed)")
     if unknown:
-        lines.append(f"  neither a receipt nor dvc.lock says what these stood on: {', '.join(unknown)}")
+        lines.append(f"  neither a manifest nor dvc.lock says what these stood on: {', '.join(unknown)}")
     return "\n".join(["TODAY", *lines])
 
 

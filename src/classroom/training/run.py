@@ -52,10 +52,10 @@ def train(
     show: Show,
     point: Sequence[float] | None = None,
 ) -> TrainingReceipt:
-    """Trains one run and leaves `FILES` in `target`; returns what the receipt should say of it.
+    """Trains one run and leaves `FILES` in `target`; returns what the manifest should say of it.
 
     Resumes from `checkpoint_folder` if a checkpoint of the same `identity` lies there; the caller removes it
-    once the receipt is written. `show` is called with the progress, the steps per epoch and the epochs after
+    once the manifest is written. `show` is called with the progress, the steps per epoch and the epochs after
     every step. `point` of a grid search takes the place of the variant's weights. Raises ClassroomError before any
     training for settings, data or weights that do not fit, or if a folder cannot be written.
     """

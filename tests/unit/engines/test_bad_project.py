@@ -113,14 +113,14 @@ def bomb(kind: str) -> str:
 def made_anew(made: str, path: str) -> str:
     """What is said of a file that is not as a command left it."""
     return (
-        rf"{re.escape(path)}: damaged, edited or exchanged since `classroom {re.escape(made)}` made it\. "
-        rf"Run that again, or `dvc checkout {re.escape(path)}`, which brings it back from DVC's cache\."
+        rf"{re.escape(path)}: damaged, edited or replaced since `classroom {re.escape(made)}` made it\. "
+        rf"Run that command again, or restore the file from DVC's cache: `dvc checkout {re.escape(path)}`\."
     )
 
 
 PREPARE, SPLIT, EVALUATE = f"prepare {STUDY}", f"split {STUDY}", f"evaluate {STUDY} ml-v3"
 TABLE, TEACH = f"table {STUDY} variants", f"train {STUDY} teacher --seed 0"
-NO_JOB = r"`classroom {}` is no job of dvc\.yaml with params\.yaml as it stands\. {}"
+NO_JOB = r"`classroom {}` is not a job of dvc\.yaml under the current settings\. {}"
 
 PARAMS = {
     # name: (what is done to the project, what is said of params.yaml)
@@ -194,10 +194,10 @@ SETTINGS = {
     ),
     "graph: dvc.yaml cut off": (
         put("dvc.yaml", "stages: ["), PREPARE,
-        r"dvc\.yaml cannot be resolved: .*corrupted\. Mend it, or .*git checkout.*",
+        r"dvc\.yaml cannot be resolved: .*corrupted\. Fix it, or .*git checkout.*",
     ),
     "graph: dvc.yaml a folder": (
-        folder("dvc.yaml"), PREPARE, r"dvc\.yaml: cannot be read \(Is a directory\)\. Bring .*",
+        folder("dvc.yaml"), PREPARE, r"dvc\.yaml: cannot be read \(Is a directory\)\. Restore .*",
     ),
     "graph: dvc.yaml not UTF-8": (
         put("dvc.yaml", b"\xff"), PREPARE, r"dvc\.yaml cannot be resolved: .*not valid utf-8.*",
@@ -209,7 +209,7 @@ SETTINGS = {
     "graph: none": (gone("dvc.yaml"), "reconcile", r"dvc\.yaml: no such file\. Run this in the project's root\."),
     "graph: dvc.lock with a conflict": (
         put("dvc.lock", "<<<<<<< HEAD\nschema: '2.0'\n=======\n>>>>>>> x\n"), "reconcile",
-        r"DVC cannot judge what is fresh: .*'dvc\.lock', .*corrupted\. Mend dvc\.lock, or remove it: finished .*",
+        r"dvc\.lock: not as DVC writes it\. Fix it \(after a merge .*\), or remove it: finished jobs are recorded .*",
     ),
 }  # fmt: skip
 
@@ -259,13 +259,13 @@ ARTEFACTS = {
     "run: metrics edited": (
         edited(f"{RUN}/metrics.json", '"test_images"', '"images"'), EVALUATE, made_anew(TRAIN, f"{RUN}/metrics.json"),
     ),
-    "run: receipt cut off": (
-        cut(f"{RUN}/receipt.json"), EVALUATE,
-        rf"{RUN}/receipt\.json: cannot be read as a run's receipt .*Train this run again\.",
+    "run: manifest cut off": (
+        cut(f"{RUN}/manifest.json"), EVALUATE,
+        rf"{RUN}/manifest\.json: cannot be read as a run's manifest .*Train this run again\.",
     ),
-    "run: receipt of another kind": (
-        edited(f"{RUN}/receipt.json", '"threads": 1,\n "best', '"threads": "all",\n "best'), EVALUATE,
-        rf"{RUN}/receipt\.json: cannot be read as a run's receipt .*'all'.*Train this run again\.",
+    "run: manifest of another kind": (
+        edited(f"{RUN}/manifest.json", '"threads": 1,\n "best', '"threads": "all",\n "best'), EVALUATE,
+        rf"{RUN}/manifest\.json: cannot be read as a run's manifest .*'all'.*Train this run again\.",
     ),
     "results: none": (gone(VARIANT), TABLE, rf"{VARIANT}: cannot be read .*Run `classroom evaluate` for it again\."),
     "results: a better number": (edited(VARIANT, '"iou": 0.', '"iou": 0.9'), TABLE, made_anew(EVALUATE, VARIANT)),
@@ -282,15 +282,15 @@ ARTEFACTS = {
         made_anew(f"train {STUDY} at --seed 0 --point 0.1", f"tune/{STUDY}/at/0.1/seed-0/metrics.json"),
     ),
     "code: none": (gone("src"), TRAIN, r"src/classroom/.*: no such file .*Is this the project's root\?"),
-    "in the way: of reports": (file_for("reports"), TABLE, r"reports: cannot be written .*Mend .*"),
-    "in the way: of results": (file_for("results"), EVALUATE, r"results/.*: cannot be written .*Mend .*"),
-    "in the way: of runs": (file_for(RUN), TRAIN, rf"{RUN}: cannot be written .*Mend .*"),
-    "in the way: of checkpoints": (file_for("checkpoints"), TRAIN, r"checkpoints/.*: cannot be written .*Mend .*"),
-    "in the way: of the engines' notes": (file_for(".classroom"), TRAIN, r"\.classroom: cannot be written .*Mend .*"),
+    "in the way: of reports": (file_for("reports"), TABLE, r"reports: cannot be written .*Fix .*"),
+    "in the way: of results": (file_for("results"), EVALUATE, r"results/.*: cannot be written .*Fix .*"),
+    "in the way: of runs": (file_for(RUN), TRAIN, rf"{RUN}: cannot be written .*Fix .*"),
+    "in the way: of checkpoints": (file_for("checkpoints"), TRAIN, r"checkpoints/.*: cannot be written .*Fix .*"),
+    "in the way: of the engines' notes": (file_for(".classroom"), TRAIN, r"\.classroom.*: cannot be written .*Fix .*"),
 }  # fmt: skip
 
 ANOTHER_MACHINE = {
-    # Arrays that came without their receipts: they are judged by what is in them.
+    # Arrays that came without their manifests: they are judged by what is in them.
     "images: hostile objects": (
         array(f"{PREPARED}/images.npy", lambda a: np.array([Evil()], dtype=object), pickled=True),
         rf"{PREPARED}, .*: cannot be read \(.*objects.*\)\. Run `classroom prepare` and `classroom split`.*",
@@ -360,7 +360,7 @@ COMMAND_LINES = {
     "job: unknown table": ("comparison table11", NO_JOB.format("comparison table11", "Did you mean '.* table10'.*")),
     "job: unknown baselines": ("baselines table3", NO_JOB.format("baselines table3", "Did you mean '.* table2'.*")),
     "job: none of its kind": (
-        "picture figure99", NO_JOB.format("picture figure99", "params.yaml asks for none of this.*"),
+        "picture figure99", NO_JOB.format("picture figure99", "The settings ask for none of this.*"),
     ),
 }  # fmt: skip
 
@@ -378,7 +378,8 @@ def project(tree: Path, finished_project: Path) -> Iterator[Path]:
 
 
 NOTES = {".dvc/tmp", ".git"} | {
-    f".classroom/{name}" for name in ("plan.json", "networks.json", "methods.json", "hashes.json", "engine.lock")
+    ".classroom/locks/workflow.lock",
+    *(f".classroom/cache/{name}.json" for name in ("graph", "lock", "hashes", "networks", "methods")),
 }
 """What the engines note for themselves."""
 
@@ -415,11 +416,11 @@ def test_bad_input_is_named_in_one_paragraph_and_nothing_is_written(project: Pat
 
 
 @pytest.mark.parametrize("case", ANOTHER_MACHINE)
-def test_arrays_without_receipts_are_judged_by_what_is_in_them(project: Path, case: str) -> None:
+def test_arrays_without_manifests_are_judged_by_what_is_in_them(project: Path, case: str) -> None:
     spoil, said = ANOTHER_MACHINE[case]
     spoil(project)
     for stage in ("prepare", "split"):
-        gone(f".classroom/receipts/{stage}@{STUDY}.json")(project)
+        gone(f".classroom/manifests/{stage}@{STUDY}.json")(project)
     refused(project, TRAIN, said)
 
 
@@ -459,11 +460,11 @@ def test_a_checkpoint_that_torch_would_unpickle_is_not_unpickled(project: Path) 
 
 
 def test_the_engines_damaged_notes_are_made_anew(recorded_project: Path, tmp_path: Path) -> None:
-    """They hold nothing that is not known elsewhere; nor does a lock file, as long as there are receipts."""
+    """They hold nothing that is not known elsewhere; nor does a lock file, as long as there are manifests."""
     project = finished.copy(recorded_project, tmp_path / "project")
-    notes = ("plan.json", "hashes.json", "networks.json", "methods.json")
-    for name, content in zip(notes, ("[]", "[1]", '{"versions": 1}', "{"), strict=True):
-        put(f".classroom/{name}", content)(project)
+    notes = ("graph", "hashes", "networks", "methods", "lock")
+    for name, content in zip(notes, ("[]", "[1]", '{"versions": 1}', "{", '{"content": 1}'), strict=True):
+        put(f".classroom/cache/{name}.json", content)(project)
     assert classroom("classroom check", project).code == 0
     assert classroom("classroom reconcile", project).out.endswith("nothing to do\n")
     gone("dvc.lock")(project)
@@ -472,11 +473,11 @@ def test_the_engines_damaged_notes_are_made_anew(recorded_project: Path, tmp_pat
 
 
 def test_what_dvc_brought_back_is_as_good_as_what_a_job_made(recorded_project: Path, tmp_path: Path) -> None:
-    """Receipts outside of runs stay behind when DVC checks out another version: then dvc.lock knows better."""
+    """Manifests that are not outputs stay behind when DVC checks out another version: then dvc.lock is right."""
     project = finished.copy(recorded_project, tmp_path / "project")
-    receipt = f".classroom/receipts/split@{STUDY}.json"
-    said = json.loads((project / receipt).read_text())
-    put(receipt, json.dumps(said | {"outputs": {f"data/splits/{STUDY}.parquet": "of another version"}}))(project)
+    manifest = f".classroom/manifests/split@{STUDY}.json"
+    said = json.loads((project / manifest).read_text())
+    put(manifest, json.dumps(said | {"outputs": {f"data/splits/{STUDY}.parquet": "of another version"}}))(project)
     assert classroom(f"classroom {TRAIN}", project).code == 0
     cut(f"data/splits/{STUDY}.parquet")(project)
     refused(project, TRAIN, made_anew(SPLIT, f"data/splits/{STUDY}.parquet"))
@@ -497,6 +498,6 @@ def test_a_place_that_cannot_be_written_is_named(project: Path, place: str) -> N
         pytest.skip("only a superuser who may mount can make a folder read-only for all: this test is not one here")
     try:
         subprocess.run(["mount", "-o", "remount,ro,bind", str(project / place)], check=True)
-        refused(project, command, rf"{place}.*: cannot be written \(Read-only file system\)\. Mend .*")
+        refused(project, command, rf"{place}.*: cannot be written \(Read-only file system\)\. Fix .*")
     finally:
         subprocess.run(["umount", str(project / place)], check=True)

@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from classroom.engines.recipe import recipe
 from classroom.errors import ClassroomError
 from classroom.files import content_hash
+from classroom.provenance.reproduction import reproduction
 from classroom.reporting.explained import text
 from classroom.reporting.numbers import find, numbers
 from classroom.reporting.pages import read_page
@@ -104,12 +104,12 @@ def test_a_name_of_none_or_many_is_met_with_those_near(pages: Path, name: str, s
 
 
 def test_what_came_from_elsewhere_cannot_add_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Pages and receipts may be pulled from anyone's remote, and what is printed is meant to be typed."""
+    """Pages and manifests may be pulled from anyone's remote, and what is printed is meant to be typed."""
     hostile = "\x1b[2Jx\nEND\ntouch pwned\n"
     monkeypatch.chdir(tmp_path)
     record = {"params": {"training": {"epochs": hostile, hostile: 1}}, "dependencies": {}, "code_version": hostile}
     (tmp_path / "params.yaml").write_text("training: {epochs: 1}\n")
-    again = recipe([], [record], ["; touch pwned"])
+    again = reproduction([], [record], ["; touch pwned"])
     lists = {"changed": {}, "absent": [], "not_on_record": [], "jobs": [], "settings": {}, "sources": []}
     number = {"report": "reports/table4.md", "cell": hostile, "caution": hostile, "text": hostile, "paper": None}
     printed = text(number | lists | again | {"instead": []})
@@ -154,9 +154,9 @@ def test_a_number_is_led_back_to_all_that_it_stands_on(finished_project: Path, w
     assert sum(run["value"] for run in of["runs"]) / 2 == pytest.approx(said["value"])
     for seed, run in enumerate(of["runs"]):
         folder = project / f"runs/{STUDY}/kd_off-v1/seed-{seed}"
-        receipt = json.loads((folder / "receipt.json").read_text())
+        manifest = json.loads((folder / "manifest.json").read_text())
         assert run["run"] == str(folder.relative_to(project))
-        assert (run["code_version"], run["identity"]) == (receipt["code_version"], receipt["identity"])
+        assert (run["code_version"], run["identity"]) == (manifest["code_version"], manifest["identity"])
         assert (run["device"], run["threads"], run["judged_anew"]) == ("cpu", 1, True)
         made_from = {f"runs/{STUDY}/teacher/seed-{seed}/weights.safetensors", f"data/splits/{STUDY}.parquet"}
         made_from |= {

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from classroom.engines import plan, records
-from classroom.engines.plan import HIDDEN, Stage, makers, upstream
-from classroom.engines.recipe import recipe
-from classroom.engines.reconcile import Hashes
-from classroom.engines.records import Record
+from classroom.engines import graph, manifest
+from classroom.engines.freshness import Hashes
+from classroom.engines.graph import Stage, producers, upstream
+from classroom.engines.manifest import Record
 from classroom.errors import ClassroomError, DataError
 from classroom.evaluation.evaluate import judge
 from classroom.params import load
+from classroom.provenance.reproduction import reproduction
 from classroom.reporting import provenance
 from classroom.reporting.numbers import find, numbers
 from classroom.reporting.pages import read_page
@@ -34,8 +34,8 @@ def explain(report: str, cell: str = "") -> dict[str, Any]:
     to leave that to the engines. Raises ClassroomError for an unknown report or number and for a report without
     numbers, and DataError if the report's page is missing, damaged, or not of the runs that are evaluated now.
     """
-    stages = plan.load()
-    stage = plan.maker_of(stages, report)
+    stages = graph.load()
+    stage = graph.stage_of_report(stages, report)
     files = [out for out in stage.outputs if Path(out).stem == Path(report).stem]
     file = next((out for out in files if out.endswith(".md")), files[0])
     page = next((read_page(Path(out)) for out in files if out.startswith("reports/pages/")), {"parts": []})
@@ -60,7 +60,7 @@ def _explained(
     runs_of = [provenance.taken(source, taken, page["name"]) for source in number["sources"]]
     trainings = {run: _training(run, stages) for runs in runs_of for run in runs}
     jobs, needed = _jobs(trainings, stage, stages)
-    raw, hash_of = load(Path("params.yaml")), Hashes(HIDDEN / "hashes.json")
+    raw, hash_of = load(Path("params.yaml")), Hashes()
     on_record = {one.name: _record(one, raw, hash_of) for one in needed}
     of_run = {run: on_record.get(training.name) if training else None for run, training in trainings.items()}
     sources = [
@@ -72,7 +72,7 @@ def _explained(
         for source, runs in zip(number["sources"], runs_of, strict=True)
     ]
     versions = [version for runs in runs_of for of in runs.values() if (version := of.get("code_version"))]
-    again = recipe(needed, [record for record in on_record.values() if record], versions)
+    again = reproduction(needed, [record for record in on_record.values() if record], versions)
     if unknown := [run for run, training in trainings.items() if training is None]:
         again["remarks"].append(f"params.yaml does not ask for {', '.join(unknown)} today: not among these commands")
     return {
@@ -104,11 +104,11 @@ def _jobs(
     """
     names = {one.name for one in trainings.values() if one}
     seeds = {Path(run).name.removeprefix("seed-") for run in trainings}
-    made_by = makers(stages)
+    depends_on = producers(stages)
     readers = [
         one.name
         for one in upstream(stages, [report.name])
-        if _seed(one) is None and not names.isdisjoint(made_by[one.name])
+        if _seed(one) is None and not names.isdisjoint(depends_on[one.name])
     ] or [report.name]
     needed = [one for one in upstream(stages, readers) if _seed(one) in (None, *seeds)]
     own = {*readers, *(one.name for one in upstream(stages, names))} if names else {one.name for one in needed}
@@ -146,8 +146,8 @@ def _judged_anew(run: str, source: Mapping[str, Any]) -> bool | None:
 
 def _record(stage: Stage, raw: dict[str, Any], hash_of: Hashes) -> Record | None:
     """What is on record of a job, and of two records the one that fits what is here."""
-    found = list(records.of(stage))
-    fitting = (record for record in found if not records.differences(stage, record, raw, hash_of))
+    found = list(manifest.records(stage))
+    fitting = (record for record in found if not manifest.differences(stage, record, raw, hash_of))
     return next(fitting, next(iter(found), None))
 
 
@@ -162,7 +162,7 @@ def _standing(
         if record := on_record[stage.name]:
             settings |= record["params"]
             files = {*stage.dependencies, *stage.outputs, *record["dependencies"], *record["outputs"]}
-            differences = records.differences(stage, record, raw, hash_of)
+            differences = manifest.differences(stage, record, raw, hash_of)
             gone = {what for what, (_, now) in differences.items() if what in files and now is None}
             absent |= gone
             if others := {what: pair for what, pair in differences.items() if what not in gone}:

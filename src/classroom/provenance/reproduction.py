@@ -1,4 +1,4 @@
-"""The commands that make something again from nothing, in a fresh clone too."""
+"""The reproduction script: the commands that make a number again from nothing, in a fresh clone too."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from typing import Any
 
 from ruamel.yaml import YAML, YAMLError
 
-from classroom.engines.plan import Stage
-from classroom.engines.records import leaves
+from classroom.engines.graph import Stage
+from classroom.engines.manifest import leaves
 
 OVERLAY = "explained.yaml"
 
 
-def recipe(chain: Sequence[Stage], records: Sequence[Mapping[str, Any]], versions: Sequence[str]) -> dict[str, Any]:
+def reproduction(
+    chain: Sequence[Stage], records: Sequence[Mapping[str, Any]], versions: Sequence[str]
+) -> dict[str, Any]:
     """`commands` that do the jobs of `chain` as `records` say that they were done; `remarks` on what those leave open.
 
     First comes the version of the code, which is one of the records' or else of `versions`, then the settings, where
@@ -35,7 +37,7 @@ def recipe(chain: Sequence[Stage], records: Sequence[Mapping[str, Any]], version
 def _version(versions: Sequence[str], code: Mapping[str, str]) -> tuple[str | None, list[str]]:
     """The commit that holds the recorded `code`, by path its MD5, or comes nearest; what is to be said of it."""
     if not versions:
-        return None, ["the version of the code stands in the runs' receipts, which are not here"]
+        return None, ["the version of the code is in the runs' manifests, which are not here"]
     commits = [
         commit
         for commit in dict.fromkeys(v.removesuffix("-dirty") for v in versions)

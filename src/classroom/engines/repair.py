@@ -1,0 +1,119 @@
+"""Repairs: what a kill leaves half-written of DVC's files, which DVC writes in place; and what a failing disk damages.
+
+DVC and Snakemake trust times and sizes, which a flipped bit leaves as they were; `classroom verify` reads everything.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from classroom.engines import graph, lockfile, store
+from classroom.engines.lockfile import LOCK
+from classroom.engines.mtimes import touch
+from classroom.engines.state import BACKUP
+from classroom.files import content_hash, files_in, write_text
+
+if TYPE_CHECKING:
+    from classroom.engines.reconcile import Session
+
+log = logging.getLogger(__name__)
+
+GOOD_LOCK = BACKUP / "dvc.lock"
+
+
+def fix() -> None:
+    """Fixes DVC's half-written files. For the process that holds the workflow lock."""
+    _fix_lock_file()
+    _fix_rwlock()
+
+
+def back_up_lock_file() -> None:
+    """Copies dvc.lock, which was just read without errors."""
+    if LOCK.exists() and not _is_backed_up():
+        write_text(GOOD_LOCK, LOCK.read_text())
+
+
+def verify(session: Session) -> list[str]:
+    """Reads everything that is fresh; returns what was damaged, which is restored from DVC's cache or turns stale.
+
+    Raises ClassroomError if the project cannot be reconciled.
+    """
+    stale, stages, known = session.reconcile(), graph.load(), lockfile.outputs()
+    producer = {out: name for name, one in stages.items() for out in one.outputs if name not in stale and out in known}
+    damaged = [out for out in producer if content_hash(Path(out)) != known[out]]
+    for out in damaged:
+        touch(Path(out))
+        log.info("%s: damaged, or edited by hand: its checksum is not the one in dvc.lock", out)
+    damaged_copies = store.renew_copies(producer, damaged)
+    for out in damaged_copies:
+        log.info("%s: its copy in DVC's cache was damaged and is %s", out, "removed" if out in damaged else "renewed")
+    again = session.reconcile() if damaged or damaged_copies else stale
+    size = sum(file.stat().st_size for out in producer for file in files_in(Path(out)))
+    found = f"{len(damaged)} damaged, {len(damaged_copies)} copies damaged"
+    log.info("%d results read, %.0f MB: %s", len(producer), size / 1e6, found)
+    if again != stale:
+        log.info("%d jobs to run: Snakemake or `dvc repro` makes what could not be restored", len(again))
+    return damaged + damaged_copies
+
+
+def _fix_lock_file() -> None:
+    """What the backup lacks is committed again from manifests, or found again in DVC's cache."""
+    if not LOCK.exists() or _is_backed_up() or _is_whole(LOCK.read_bytes()):
+        return
+    damaged = BACKUP / "dvc.lock.damaged"
+    BACKUP.mkdir(parents=True, exist_ok=True)
+    LOCK.replace(damaged)
+    if GOOD_LOCK.exists():
+        write_text(LOCK, GOOD_LOCK.read_text())
+    origin = "the last good copy is restored" if GOOD_LOCK.exists() else "a new one is made from manifests and cache"
+    log.info("dvc.lock was half-written or damaged: %s. The damaged file is %s.", origin, damaged)
+
+
+def _is_backed_up() -> bool:
+    return GOOD_LOCK.exists() and GOOD_LOCK.read_bytes() == LOCK.read_bytes()
+
+
+def _is_whole(content: bytes) -> bool:
+    """Whether DVC would accept a dvc.lock; a merge conflict is for the user to solve, and passes."""
+    if re.search(rb"^(<<<<<<<|>>>>>>>) ", content, re.MULTILINE):
+        return True
+    return content.endswith(b"\n") and lockfile.understood(content) is not None
+
+
+def _fix_rwlock() -> None:
+    """Removes entries of processes that are gone, which would block DVC if their PIDs now belong to others."""
+    try:
+        if not any(json.loads(store.RWLOCK.read_text()).values()):
+            return
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, AttributeError):
+        pass
+    from dvc.lock import make_lock
+
+    with make_lock(str(store.RWLOCK.with_suffix(".lock")), wait=True):
+        try:
+            content = json.loads(store.RWLOCK.read_text())
+            write = {path: by for path, by in content.get("write", {}).items() if _is_alive(by)}
+            read = {path: [one for one in by if _is_alive(one)] for path, by in content.get("read", {}).items()}
+            fixed = {"write": write, "read": {path: by for path, by in read.items() if by}}
+        except (ValueError, TypeError, KeyError, AttributeError):
+            log.info("%s was half-written: removed.", store.RWLOCK)
+            store.RWLOCK.unlink()
+            return
+        if fixed != content:
+            write_text(store.RWLOCK, json.dumps(fixed))
+
+
+def _is_alive(entry: dict[str, Any]) -> bool:
+    """Whether the process that made an entry is a running DVC. A Snakemake's is not: the caller holds its lock."""
+    try:
+        return any(Path(part).name == "dvc" for part in psutil.Process(entry["pid"]).cmdline())
+    except psutil.Error:
+        return False
