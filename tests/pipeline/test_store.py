@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from classroom.engines import freshness, graph, locks, store
-from classroom.engines.freshness import Hashes
+from classroom.engines import graph, locks, store
+from classroom.engines.freshness import Hashes, Verdict
 from classroom.engines.reconcile import reconcile
 from classroom.errors import ClassroomError
 
@@ -93,7 +93,7 @@ def test_whatever_happens_results_are_right_and_nothing_is_made_twice(small: Sma
             path.unlink()
         small.run()
         assert small.is_right()
-        assert freshness.changed(graph.load(), Hashes()) == []
+        assert Verdict(Hashes()).changed(graph.load()) == []
 
 
 def test_it_says_what_it_restored(small: Small, caplog: pytest.LogCaptureFixture) -> None:

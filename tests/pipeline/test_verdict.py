@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from classroom.engines import freshness, graph, lockfile, store
-from classroom.engines.freshness import Hashes
+from classroom.engines import graph, lockfile, store
+from classroom.engines.freshness import Hashes, Verdict
 from classroom.errors import ClassroomError
 
 PIPELINE = {
@@ -75,9 +75,9 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def ours() -> set[str]:
     hashes = Hashes()
-    found = set(freshness.changed(graph.load(), hashes))
+    found = set(Verdict(hashes).changed(graph.load()))
     hashes.save()
-    assert set(freshness.changed(graph.load(), Hashes())) == found, "remembered hashes"
+    assert set(Verdict(Hashes()).changed(graph.load())) == found, "remembered hashes"
     return found
 
 
@@ -189,22 +189,8 @@ def test_what_is_committed_is_read_by_dvc_as_it_was_meant(committed: Path, tmp_p
 
     shutil.copytree(committed, tmp_path / "tree")
     with contextlib.chdir(tmp_path / "tree"):
-        values = [
-            "1e3",
-            "'1e3'",
-            "on",
-            "'on'",
-            "'010'",
-            "010",
-            "0o17",
-            "'~'",
-            "1:30",
-            "'1:30'",
-            "é",
-            "'a: b #c'",
-            ".inf",
-        ]
-        replace("params.yaml", "{alpha: 0.1, on: yes}", "[" + ", ".join(values) + "]")
+        values = "[1e3, '1e3', on, 'on', 010, '010', 0o17, '~', '1:30', é, 'a: b #c', .inf, 1_000, '1_000', 1.5e-7]"
+        replace("params.yaml", "{alpha: 0.1, on: yes}", values)
         assert ours() == dvcs() == {"train@a-0", "train@a-1"}
         store.commit(["train@a-0"])
         assert ours() == dvcs() == {"train@a-1"}
@@ -236,6 +222,6 @@ def test_dvc_is_not_imported_for_a_verdict(committed: Path) -> None:
 
     code = (
         "import sys; from classroom.engines import freshness, graph;"
-        "assert freshness.changed(graph.load(), freshness.Hashes()) == []; sys.exit('dvc' in sys.modules)"
+        "assert not freshness.Verdict(freshness.Hashes()).changed(graph.load()); sys.exit('dvc' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=committed, check=False).returncode == 0

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
+import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,6 @@ class Hashes:
     def __call__(self, path: Path) -> str:
         return content_hash(path, self._of_file)
 
-    def of(self, path: str) -> str | None:
-        """None for what does not exist."""
-        return self(Path(path)) if Path(path).exists() else None
-
     def set_mtime(self, path: Path, moment: int) -> None:
         """Sets a file's mtime without forgetting its hash."""
         known = self.cache.get(str(path), _stamp(path))
@@ -54,69 +50,121 @@ class Hashes:
         return known
 
 
-def changed(stages: Mapping[str, Stage], hashes: Hashes) -> list[str]:
-    """The stages that `dvc status` names, which are not those downstream of them.
+class Verdict:
+    """What is fresh by dvc.lock, and by the files and settings as they are when they are first asked for.
 
-    Raises ClassroomError if dvc.lock or a file of settings cannot be read.
+    Methods raise ClassroomError if dvc.lock or a file of settings cannot be read.
     """
-    recorded, cache = lockfile.stages(), cache_folder()
-    hash_of, settings = functools.cache(hashes.of), functools.cache(_settings)
-    return [
-        name
-        for name, stage in stages.items()
-        if name not in recorded or _is_changed(stage, recorded[name], cache, hashes, hash_of, settings)
-    ]
 
+    def __init__(self, hashes: Hashes) -> None:
+        self.hashes = hashes
+        self.recorded = lockfile.stages()
+        self.cache = cache_folder()
+        self.settings: dict[str, Any] = {}
+        self.known: dict[str, str | None] = {}
+        """By path the hash of what lies there; None for nothing."""
+        self.runs: dict[str, list[list[str]]] | None = None
+        """By digest of its inputs, the checksums of the outputs of each run in DVC's run-cache, when first needed."""
 
-def _is_changed(
-    stage: Stage,
-    record: Mapping[str, Any],
-    cache: Path,
-    hashes: Hashes,
-    hash_of: Callable[[str], str | None],
-    settings: Callable[[str], Any],
-) -> bool:
-    if stage.always_changed or record["cmd"] != stage.command:
-        return True
-    deps, outs = ({entry["path"]: entry["md5"] for entry in record.get(kind, ())} for kind in ("deps", "outs"))
-    if not stage.frozen:
-        for file, keys in stage.settings:
-            was, now = record.get("params", {}).get(file), settings(file)
-            if was is None or now is None or (not keys and was != now):
-                return True
-            if any(key not in was or _value(now, key) != was[key] for key in keys):
-                return True
-        if any(path not in deps or hash_of(path) != deps[path] for path in stage.dependencies):
+    def changed(self, stages: Mapping[str, Stage]) -> list[str]:
+        """The stages that `dvc status` names, which are not those downstream of them."""
+        return [name for name, stage in stages.items() if self.is_changed(stage)]
+
+    def is_changed(self, stage: Stage) -> bool:
+        """Whether `dvc status` names the stage."""
+        entry = self.recorded.get(stage.name)
+        if entry is None or stage.always_changed or entry["cmd"] != stage.command:
             return True
-    return any(
-        path not in outs
-        or hash_of(path) != outs[path]
-        or (path not in stage.uncached and not _is_cached(outs[path], cache, hashes))
-        for path in stage.outputs
-    )
+        deps, outs = (_checksums(entry, kind) for kind in ("deps", "outs"))
+        if not stage.frozen:
+            for file, keys in stage.settings:
+                was, now = entry.get("params", {}).get(file), self._settings_in(file)
+                if was is None or now is None or (not keys and was != now):
+                    return True
+                if any(key not in was or _value(now, key) != was[key] for key in keys):
+                    return True
+            if any(path not in deps or self._hash_of(path) != deps[path] for path in stage.dependencies):
+                return True
+        return any(
+            path not in outs
+            or self._hash_of(path) != outs[path]
+            or (path not in stage.uncached and not self._is_cached(outs[path]))
+            for path in stage.outputs
+        )
 
+    def is_saved(self, stage: Stage) -> bool:
+        """Whether DVC's cache holds all outputs that the stage once made from its current inputs."""
+        params = {}
+        for file, keys in stage.settings:
+            settings = self._settings_in(file)
+            params[file] = {key: _value(settings, key) for key in keys} or settings
+        wanted = _digest(stage.command, params, {path: self._hash_of(path) for path in stage.dependencies})
+        entry = self.recorded.get(stage.name)
+        made = [_run(entry)] if entry else []
+        made += [(wanted, outputs) for outputs in self._saved_runs().get(wanted, ())]
+        return any(digest == wanted and all(map(self._is_cached, outputs)) for digest, outputs in made)
 
-def _is_cached(checksum: str, cache: Path, hashes: Hashes) -> bool:
-    """Whether DVC's cache holds a file, or a folder with every file in it."""
-    path = f"{cache}/{checksum[:2]}/{checksum[2:]}"
-    try:
-        if stat.S_IMODE(os.stat(path).st_mode) != PROTECTED and hashes(Path(path)) != checksum.removesuffix(".dir"):
+    def forget_files(self) -> None:
+        """Has files looked at again, after some were restored."""
+        self.known.clear()
+
+    def _hash_of(self, path: str) -> str | None:
+        if path not in self.known:
+            self.known[path] = self.hashes(Path(path)) if Path(path).exists() else None
+        return self.known[path]
+
+    def _is_cached(self, checksum: str) -> bool:
+        """Whether DVC's cache holds a file, or a folder with every file in it."""
+        path = f"{self.cache}/{checksum[:2]}/{checksum[2:]}"
+        try:
+            protected = stat.S_IMODE(os.stat(path).st_mode) == PROTECTED
+            if not protected and self.hashes(Path(path)) != checksum.removesuffix(".dir"):
+                return False
+            if checksum.endswith(".dir"):
+                return all(self._is_cached(entry["md5"]) for entry in json.loads(Path(path).read_text()))
+            return True
+        except (OSError, ValueError, KeyError, TypeError):
             return False
-        if checksum.endswith(".dir"):
-            return all(_is_cached(entry["md5"], cache, hashes) for entry in json.loads(Path(path).read_text()))
-        return True
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+
+    def _saved_runs(self) -> dict[str, list[list[str]]]:
+        if self.runs is None:
+            self.runs, remembered = {}, Cache("runs")
+            for path in self.cache.parent.parent.glob("runs/*/*/*"):
+                if (run := remembered.get(path.name, path.parent.name)) is None:
+                    try:
+                        run = _run(lockfile.parse_yaml(path.read_text(encoding="utf-8")))
+                    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                        continue  # damaged: DVC removes it
+                    remembered.put(path.name, path.parent.name, run)
+                self.runs.setdefault(run[0], []).append(run[1])
+            remembered.save()
+        return self.runs
+
+    def _settings_in(self, file: str) -> Any:
+        """The content of a file of settings; None if there is no such file."""
+        if file not in self.settings:
+            try:
+                self.settings[file] = lockfile.parse_yaml(Path(file).read_text(encoding="utf-8"))
+            except FileNotFoundError:
+                self.settings[file] = None
+            except (OSError, ValueError) as error:
+                raise ClassroomError(f"{file}: cannot be read as settings ({error}). Fix it there.") from None
+        return self.settings[file]
 
 
-def _settings(file: str) -> Any:
-    """The content of a file of settings; None if there is no such file."""
-    try:
-        return lockfile.parse_yaml(Path(file).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise ClassroomError(f"{file}: cannot be read as settings ({error}). Fix it: `classroom check`.") from None
+def _run(entry: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Of an entry of dvc.lock or the run-cache, the digest of the inputs and the checksums of the outputs."""
+    digest = _digest(entry["cmd"], entry.get("params", {}), _checksums(entry, "deps"))
+    return digest, list(_checksums(entry, "outs").values())
+
+
+def _digest(command: str, params: Mapping[str, Any], dependencies: Mapping[str, str | None]) -> str:
+    inputs = json.dumps([command, params, dependencies], sort_keys=True, default=str)
+    return hashlib.sha256(inputs.encode()).hexdigest()
+
+
+def _checksums(entry: Mapping[str, Any], kind: str) -> dict[str, str]:
+    return {each["path"]: each["md5"] for each in entry.get(kind, ())}
 
 
 def _value(settings: Any, key: str) -> Any:

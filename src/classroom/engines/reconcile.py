@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from classroom.engines import freshness, graph, locks, repair, store
-from classroom.engines.freshness import Hashes
+from classroom.engines import graph, locks, repair, store
+from classroom.engines.freshness import Hashes, Verdict
 from classroom.engines.graph import Stage
 from classroom.engines.manifest import matches
 from classroom.engines.mtimes import clamp_future_mtimes, mtime_of
@@ -110,15 +110,14 @@ def reconcile() -> set[str]:
     store.refuse_running_dvc()
     stages, hashes = graph.load(), Hashes()
     stash_obsolete_outputs(stages)
-    changed = freshness.changed(stages, hashes)
+    changed = Verdict(hashes).changed(stages)
     if committed := commit([stages[name] for name in changed], hashes):
         log.info("committed to dvc.lock: %d finished jobs", len(committed))
-        changed = freshness.changed(stages, hashes)
+        changed = Verdict(hashes).changed(stages)
     stale = graph.downstream(stages, changed)
-    due = [stage.name for stage in graph.in_order(stages) if stage.name in stale - locks.running_jobs().keys()]
-    if due and (restored := store.restore(due, graph.producers(stages))):
+    if restored := restore(stages, stale - locks.running_jobs().keys(), Verdict(hashes)):
         log.info("restored from DVC's cache: %s", _some(restored))
-        stale = graph.downstream(stages, freshness.changed(stages, hashes))
+        stale = graph.downstream(stages, Verdict(hashes).changed(stages))
     repair.back_up_lock_file()
     sync_mtimes(stages, stale, hashes)
     clear_incomplete_markers(stages, stale)
@@ -139,6 +138,28 @@ def commit(changed: list[Stage], hashes: Hashes) -> list[str]:
     if names:
         store.commit(names)
     return names
+
+
+def restore(stages: Mapping[str, Stage], due: set[str], verdict: Verdict) -> list[str]:
+    """Restores those of the stages `due` whose outputs DVC's cache holds for today's inputs; returns their names.
+
+    Upstream stages come first, as a stage's inputs are known only when these are fresh.
+    """
+    restored, missing = [], set()
+    depends_on = graph.producers(stages)
+    with store.restoring() as check_out:
+        for stage in graph.in_order(stages):
+            if stage.name not in due:
+                continue
+            if not missing.isdisjoint(depends_on[stage.name]):
+                missing.add(stage.name)
+            elif verdict.is_changed(stage):
+                if verdict.is_saved(stage) and check_out(stage.name):
+                    restored.append(stage.name)
+                    verdict.forget_files()
+                else:
+                    missing.add(stage.name)
+    return restored
 
 
 def sync_mtimes(stages: Mapping[str, Stage], stale: set[str], hashes: Hashes) -> None:

@@ -9,7 +9,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,36 +44,30 @@ def commit(names: Sequence[str]) -> None:
         _record([stages[name] for name in names])
 
 
-def restore(due: Iterable[str], producers: Mapping[str, Iterable[str]]) -> list[str]:
-    """Checks out the outputs of those stages that the cache holds for today's inputs; returns the stages' names.
+@contextmanager
+def restoring() -> Iterator[Callable[[str], bool]]:
+    """Yields a function that checks out a stage's outputs from the cache, as made from today's inputs, if it can.
 
-    As under `dvc repro`, a stage is looked up by its command, its settings and the contents of its dependencies, hence
-    only when these are fresh; and what lies at its outputs is replaced. Unlike DVC, which asks or refuses, this moves
-    what neither dvc.lock nor the cache knows to `REPLACED`; and unlike DVC, which trusts its cache, it removes a
-    damaged copy instead of restoring it. Raises ClassroomError if files cannot be written.
-
-    Parameters
-    ----------
-    due
-        Stale stages, each after those it depends on.
-    producers
-        By stage, the stages that produce its dependencies.
+    As under `dvc repro`, a stage is looked up by its command, its settings and the contents of its dependencies, and
+    what lies at its outputs is replaced. Unlike DVC, which asks or refuses, this moves what neither dvc.lock nor the
+    cache knows to `REPLACED`; and unlike DVC, which trusts its cache, it removes a damaged copy instead of restoring
+    it. DVC is opened when the function is first called; dvc.lock is written at the end. Raises ClassroomError if files
+    cannot be written.
     """
-    restored, missing = [], set()
-    with _project("cannot restore results from its cache") as repo:
-        if not Path(repo.stage_cache.cache_dir).exists():  # nothing was ever made: spares loading the stages
-            return []
-        stages = _stages(repo)
-        for name in due:
-            if not missing.isdisjoint(producers[name]):
-                missing.add(name)
-            elif stages[name].changed():
-                if _check_out(stages[name]):
-                    restored.append(name)
-                else:
-                    missing.add(name)
-        _record([stages[name] for name in restored])
-    return restored
+    with ExitStack() as opened:
+        stages: dict[str, Stage] = {}
+        restored = []
+
+        def restore(name: str) -> bool:
+            if not stages:
+                repo = opened.enter_context(_project("cannot restore results from its cache"))
+                stages.update(_stages(repo))
+            if done := _check_out(stages[name]):
+                restored.append(stages[name])
+            return done
+
+        yield restore
+        _record(restored)
 
 
 def renew_copies(outputs: Iterable[str], damaged: Sequence[str]) -> list[str]:
