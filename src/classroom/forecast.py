@@ -17,6 +17,7 @@ from classroom.engines.freshness import Hashes
 from classroom.engines.graph import Stage, upstream
 from classroom.engines.manifest import matches
 from classroom.params import BASELINES, Dataset, Params, check, load
+from classroom.provenance.explain import stage_of_report
 
 START_UP = 5.0
 """Seconds until a training's first step: imports, networks, data."""
@@ -76,7 +77,7 @@ def forecast(reports: Sequence[str], device: str, say: Callable[[str], None]) ->
 
 def _needed(stages: dict[str, Stage], reports: Sequence[str]) -> dict[str, Stage]:
     """The stages that make the reports, and all that these stand on."""
-    names = [graph.stage_of_report(stages, report).name for report in reports] or [
+    names = [stage_of_report(stages, report).name for report in reports] or [
         stage.name for stage in stages.values() if any(out.startswith("reports/") for out in stage.outputs)
     ]
     return {stage.name: stage for stage in upstream(stages, names)}

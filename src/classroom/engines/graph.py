@@ -5,17 +5,17 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 from classroom.engines.state import MANIFESTS, Cache
-from classroom.errors import ClassroomError, suggestion
+from classroom.errors import ClassroomError
 from classroom.params import dotted
 
-SOURCES = ("dvc.yaml", "params.yaml", ".dvc/config", ".dvc/config.local")
+SOURCES = ("dvc.yaml", "params.yaml", "workflow/plan.yaml", ".dvc/config", ".dvc/config.local")
 """What decides the stages and the place of DVC's cache. Other files of settings only hold values."""
 
 
@@ -25,11 +25,11 @@ class Stage:
 
     name: str
     command: str
-    settings: tuple[tuple[str, tuple[str, ...]], ...]
+    settings: Sequence[tuple[str, Sequence[str]]]
     """By file, the dotted keys in it that the stage depends on; no keys stand for the whole file."""
-    dependencies: tuple[str, ...]
-    outputs: tuple[str, ...]
-    uncached: tuple[str, ...] = ()
+    dependencies: Sequence[str]
+    outputs: Sequence[str]
+    uncached: Sequence[str] = ()
     """The outputs that DVC leaves to git."""
     frozen: bool = False
     always_changed: bool = False
@@ -52,23 +52,12 @@ def load() -> dict[str, Stage]:
     DVC takes a second to resolve them, so the result is remembered until dvc.yaml, params.yaml or DVC's configuration
     changes. Raises ClassroomError if dvc.yaml cannot be resolved.
     """
-    return {entry["name"]: Stage(**_tuples(entry)) for entry in _resolved(_key())["stages"]}
+    return {entry["name"]: Stage(**entry) for entry in _resolved(_key())["stages"]}
 
 
 def cache_folder() -> Path:
     """Where DVC's cache keeps files by their MD5. Raises ClassroomError if dvc.yaml cannot be resolved."""
     return Path(_resolved(_key())["cache"])
-
-
-def stage_of_report(stages: Mapping[str, Stage], report: str) -> Stage:
-    """The stage that renders a report, which may be named by any of its files or without an ending.
-
-    Raises ClassroomError for an unknown one.
-    """
-    made = {Path(out).stem: stage for stage in stages.values() for out in stage.outputs if out.startswith("reports/")}
-    if (name := Path(report).stem) not in made:
-        raise ClassroomError(f"unknown report '{name}'.{suggestion(name, made)}")
-    return made[name]
 
 
 def downstream(stages: Mapping[str, Stage], changed: Iterable[str]) -> set[str]:
@@ -124,18 +113,17 @@ def in_order(stages: Mapping[str, Stage]) -> list[Stage]:
 
 
 def _key() -> str:
-    """Digest of `SOURCES`."""
+    """Digest of `SOURCES`, of which only dvc.yaml and params.yaml must exist."""
     digest = hashlib.sha256()
     for name in SOURCES:
         try:
             digest.update(Path(name).read_bytes() + b"\0")
-        except OSError as error:
-            if name.startswith(".dvc"):
-                digest.update(b"\0")
-            elif isinstance(error, FileNotFoundError):
+        except FileNotFoundError:
+            if name in SOURCES[:2]:
                 raise ClassroomError(f"{name}: no such file. Run this in the project's root.") from None
-            else:
-                raise ClassroomError(f"{name}: cannot be read ({error.strerror}). Restore the file.") from None
+            digest.update(b"\0")
+        except OSError as error:
+            raise ClassroomError(f"{name}: cannot be read ({error.strerror}). Restore the file.") from None
     return digest.hexdigest()
 
 
@@ -166,10 +154,10 @@ def _resolve() -> dict[str, Any]:
                 found = Stage(
                     stage.addressing,
                     stage.cmd,
-                    settings=tuple((dep.def_path, tuple(dep.params)) for dep in params),
-                    dependencies=tuple(dep.def_path for dep in files),
-                    outputs=tuple(out.def_path for out in stage.outs),
-                    uncached=tuple(out.def_path for out in stage.outs if not out.use_cache),
+                    settings=[(dep.def_path, dep.params) for dep in params],
+                    dependencies=[dep.def_path for dep in files],
+                    outputs=[out.def_path for out in stage.outs],
+                    uncached=[out.def_path for out in stage.outs if not out.use_cache],
                     frozen=stage.frozen,
                     always_changed=bool(stage.always_changed or stage.is_callback),
                 )
@@ -183,12 +171,3 @@ def _resolve() -> dict[str, Any]:
         raise ClassroomError(
             f"dvc.yaml cannot be resolved: {' '.join(str(error).split()).rstrip('.')}. {hint}"
         ) from None
-
-
-def _tuples(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON's lists as the tuples that they were."""
-
-    def restored(value: Any) -> Any:
-        return tuple(map(restored, value)) if isinstance(value, list) else value
-
-    return {key: restored(value) for key, value in entry.items()}

@@ -64,29 +64,6 @@ class Holder:
         return self.host == socket.gethostname()
 
 
-class WorkflowLock:
-    """The tree's lock: held by Snakemake from its start to its end, or by a command that reconciles.
-
-    Snakemake's own lock ignores DVC, survives a kill of Snakemake, and allows two runs with different targets.
-    Entering raises LockedError if another process holds the lock, and ClassroomError if it cannot be written.
-    """
-
-    def __init__(self, command: str) -> None:
-        self.command = command
-        self.previous: Holder | None = None
-        """Who held the lock when it was killed."""
-
-    def __enter__(self) -> WorkflowLock:
-        self.previous = holder(WORKFLOW)
-        self.lock = take(WORKFLOW, self.command)
-        if self.lock is None:
-            raise LockedError(f"{self.previous or 'Another workflow'} is running in this tree. {ALONE}")
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        release(self.lock)
-
-
 def take(path: Path, command: str) -> FileLock | None:
     """Takes the lock at `path` until `release` or the end of this process; None if another process holds it.
 

@@ -165,41 +165,6 @@ def records(stage: Stage) -> Iterator[Record]:
     return filter(None, (read(stage) for read in (_manifest, _locked)))
 
 
-def differences(
-    stage: Stage, record: Record, raw: dict[str, Any], hash_of: Callable[[Path], str] = content_hash
-) -> dict[str, tuple[Any, Any]]:
-    """Compares a stage with a record of it: by setting or file, the recorded and the current value.
-
-    None stands for what does not exist. Folders that the record does not mention are left out, as DVC's are.
-
-    Parameters
-    ----------
-    stage, record
-        The stage as resolved today, and one of its `records`.
-    raw
-        All settings, as `classroom.params.load` returns them.
-    hash_of
-        Computes the MD5 of a file or folder.
-    """
-    was = {"command": record["command"], **leaves(record["params"]), **record["dependencies"], **record["outputs"]}
-    now = {"command": stage.command, **leaves({key: _setting(raw, key) for key in stage.params})}
-    for path in (*stage.dependencies, *stage.outputs):
-        if Path(path) != stage.manifest and (path in was or not Path(path).is_dir()):
-            now[path] = hash_of(Path(path)) if Path(path).exists() else None
-    return {key: (was.get(key), now.get(key)) for key in was | now if was.get(key) != now.get(key)}
-
-
-def leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Every single setting by its dotted key; an empty mapping is one."""
-    found = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            found |= leaves(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
-
-
 def code_version() -> str:
     """The git commit, with `-dirty` for uncommitted changes; the package's version outside a repository.
 
@@ -235,14 +200,6 @@ def _as_recorded(producer: Stage, out: str, digest: str) -> bool | None:
                 return True
             known = False
     return known
-
-
-def _setting(raw: dict[str, Any], key: str) -> Any:
-    """As a manifest stores it; None for a setting that does not exist."""
-    try:
-        return json.loads(json.dumps(select(raw, key, Any), default=str))
-    except ClassroomError:
-        return None
 
 
 def _manifest(stage: Stage) -> Record | None:

@@ -36,23 +36,26 @@ SNAKEMAKE_LOCKS = Path(".snakemake/locks")
 
 
 class Session:
-    """This process as the only workflow in the tree, from entering to leaving.
+    """This process as the only workflow in the tree: Snakemake from its start to its end, or a command that reconciles.
 
-    Entering raises LockedError if another one is running.
+    Snakemake's own lock ignores DVC, survives a kill of Snakemake, and allows two runs with different targets. Entering
+    raises LockedError if another workflow is running.
     """
 
     def __init__(self, command: str) -> None:
         self.command = command
-        self.lock = locks.WorkflowLock(command)
         self.claim = ExitStack()
 
     def __enter__(self) -> Session:
-        self.lock.__enter__()
+        self.previous = locks.holder(locks.WORKFLOW)
+        self.lock = locks.take(locks.WORKFLOW, self.command)
+        if self.lock is None:
+            raise locks.LockedError(f"{self.previous or 'Another workflow'} is running in this tree. {locks.ALONE}")
         return self
 
     def __exit__(self, *error: object) -> None:
         self.claim.close()
-        self.lock.__exit__(*error)
+        locks.release(self.lock)
 
     def reconcile(self) -> set[str]:
         """`reconcile`, for which this process needs the lock."""
@@ -77,7 +80,7 @@ class Session:
 
     def _unlock(self) -> None:
         """Removes the lock of a Snakemake that was killed; on another machine only its user knows whether it was."""
-        before = self.lock.previous
+        before = self.previous
         if before is None or not SNAKEMAKE_LOCKS.is_dir() or not any(SNAKEMAKE_LOCKS.iterdir()):
             return
         if not before.is_here:

@@ -101,14 +101,11 @@ def _fix_rwlock() -> None:
         try:
             content = json.loads(store.RWLOCK.read_text())
             write = {path: by for path, by in content.get("write", {}).items() if _is_alive(by)}
-            read = {path: [one for one in by if _is_alive(one)] for path, by in content.get("read", {}).items()}
-            fixed = {"write": write, "read": {path: by for path, by in read.items() if by}}
+            read = {path: list(filter(_is_alive, by)) for path, by in content.get("read", {}).items()}
+            write_text(store.RWLOCK, json.dumps({"write": write, "read": {p: by for p, by in read.items() if by}}))
         except (ValueError, TypeError, KeyError, AttributeError):
             log.info("%s was half-written: removed.", store.RWLOCK)
             store.RWLOCK.unlink()
-            return
-        if fixed != content:
-            write_text(store.RWLOCK, json.dumps(fixed))
 
 
 def _is_alive(entry: dict[str, Any]) -> bool:

@@ -6,6 +6,7 @@ record of their jobs. Nothing is changed, and neither runs nor data need be here
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from classroom.engines import graph, manifest
 from classroom.engines.freshness import Hashes
 from classroom.engines.graph import Stage, producers, upstream
 from classroom.engines.manifest import Record
-from classroom.errors import ClassroomError, DataError
+from classroom.errors import ClassroomError, DataError, suggestion
 from classroom.evaluation.evaluate import judge
-from classroom.params import load
-from classroom.provenance.reproduction import reproduction
+from classroom.params import load, select
+from classroom.provenance.reproduction import leaves, reproduction
 from classroom.reporting import provenance
 from classroom.reporting.numbers import find, numbers
 from classroom.reporting.pages import read_page
@@ -35,7 +36,7 @@ def explain(report: str, cell: str = "") -> dict[str, Any]:
     numbers, and DataError if the report's page is missing, damaged, or not of the runs that are evaluated now.
     """
     stages = graph.load()
-    stage = graph.stage_of_report(stages, report)
+    stage = stage_of_report(stages, report)
     files = [out for out in stage.outputs if Path(out).stem == Path(report).stem]
     file = next((out for out in files if out.endswith(".md")), files[0])
     page = next((read_page(Path(out)) for out in files if out.startswith("reports/pages/")), {"parts": []})
@@ -51,6 +52,17 @@ def explain(report: str, cell: str = "") -> dict[str, Any]:
         "cell": name,
         **_explained(known[name], page, file, stage, stages),
     }
+
+
+def stage_of_report(stages: Mapping[str, Stage], report: str) -> Stage:
+    """The stage that renders a report, which may be named by any of its files or without an ending.
+
+    Raises ClassroomError for an unknown one.
+    """
+    made = {Path(out).stem: stage for stage in stages.values() for out in stage.outputs if out.startswith("reports/")}
+    if (name := Path(report).stem) not in made:
+        raise ClassroomError(f"unknown report '{name}'.{suggestion(name, made)}")
+    return made[name]
 
 
 def _explained(
@@ -147,7 +159,7 @@ def _judged_anew(run: str, source: Mapping[str, Any]) -> bool | None:
 def _record(stage: Stage, raw: dict[str, Any], hash_of: Hashes) -> Record | None:
     """What is on record of a job, and of two records the one that fits what is here."""
     found = list(manifest.records(stage))
-    fitting = (record for record in found if not manifest.differences(stage, record, raw, hash_of))
+    fitting = (record for record in found if not _differences(stage, record, raw, hash_of))
     return next(fitting, next(iter(found), None))
 
 
@@ -162,7 +174,7 @@ def _standing(
         if record := on_record[stage.name]:
             settings |= record["params"]
             files = {*stage.dependencies, *stage.outputs, *record["dependencies"], *record["outputs"]}
-            differences = manifest.differences(stage, record, raw, hash_of)
+            differences = _differences(stage, record, raw, hash_of)
             gone = {what for what, (_, now) in differences.items() if what in files and now is None}
             absent |= gone
             if others := {what: pair for what, pair in differences.items() if what not in gone}:
@@ -174,3 +186,24 @@ def _standing(
         "absent": sorted(absent),
         "not_on_record": [stage.name for stage in jobs if on_record[stage.name] is None],
     }
+
+
+def _differences(stage: Stage, record: Record, raw: dict[str, Any], hash_of: Hashes) -> dict[str, tuple[Any, Any]]:
+    """Compares a stage with a record of it: by setting or file, the recorded and the current value.
+
+    None stands for what does not exist. Folders that the record does not mention are left out, as DVC's are.
+    """
+    was = {"command": record["command"], **leaves(record["params"]), **record["dependencies"], **record["outputs"]}
+    now = {"command": stage.command, **leaves({key: _setting(raw, key) for key in stage.params})}
+    for path in (*stage.dependencies, *stage.outputs):
+        if Path(path) != stage.manifest and (path in was or not Path(path).is_dir()):
+            now[path] = hash_of(Path(path)) if Path(path).exists() else None
+    return {key: (was.get(key), now.get(key)) for key in was | now if was.get(key) != now.get(key)}
+
+
+def _setting(raw: dict[str, Any], key: str) -> Any:
+    """As a manifest stores it; None for a setting that does not exist."""
+    try:
+        return json.loads(json.dumps(select(raw, key, Any), default=str))
+    except ClassroomError:
+        return None

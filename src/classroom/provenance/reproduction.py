@@ -12,7 +12,6 @@ from typing import Any
 from ruamel.yaml import YAML, YAMLError
 
 from classroom.engines.graph import Stage
-from classroom.engines.manifest import leaves
 
 OVERLAY = "explained.yaml"
 
@@ -32,6 +31,17 @@ def reproduction(
     if others := _others(wanted, version):
         commands += [f"cat > {OVERLAY} <<'END'\n{_yaml(others)}END", f"classroom overlay {OVERLAY}"]
     return {"commands": [*commands, *(stage.command for stage in chain)], "remarks": remarks}
+
+
+def leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every single setting by its dotted key; an empty mapping is one."""
+    found = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            found |= leaves(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def _version(versions: Sequence[str], code: Mapping[str, str]) -> tuple[str | None, list[str]]:
