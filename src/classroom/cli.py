@@ -512,8 +512,8 @@ def export(
         seed = select(load(Path("params.yaml")), "seeds", list[int])[0]
     network = network or ("ensemble" if method in VARIANTS else "T" if method == "teacher" else "S1")
     with _job(f"classroom export {study} {method} --seed {seed} --network {network}", only_planned=False) as job:
-        from classroom.engines.manifest import code_version
         from classroom.export.export import export as run
+        from classroom.git import code_version
 
         source, target = _run_folder(study, method, seed), _export_folder(study, method, seed, network)
         if not source.exists():
@@ -629,9 +629,10 @@ def check() -> None:
 def reconcile() -> None:
     """Bring Snakemake and DVC to one verdict (Snakemake does this itself at start and end)."""
     from classroom.engines.reconcile import Session
+    from classroom.engines.reconcile import reconcile as run
 
-    with Session("classroom reconcile") as session:
-        stale = session.reconcile()
+    with Session("classroom reconcile"):
+        stale = run()
     typer.echo(f"{len(stale)} jobs to run" if stale else "nothing to do")
 
 
@@ -639,10 +640,10 @@ def reconcile() -> None:
 def verify() -> None:
     """Read every finished result again, and DVC's copy of it, and bring back what is damaged."""
     from classroom.engines.reconcile import Session
-    from classroom.engines.repair import verify as run
+    from classroom.provenance.verify import verify as run
 
-    with Session("classroom verify") as session:
-        damaged = run(session)
+    with Session("classroom verify"):
+        damaged = run()
     if damaged:
         raise typer.Exit(1)
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all; their hashes and times."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -165,6 +166,36 @@ def content_hash(path: Path, hash_of_file: Callable[[Path], str] | None = None) 
         return hash_of_file(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def mtime_of(path: Path) -> int:
+    """In nanoseconds since the epoch. Snakemake keeps a folder's time in a file inside it."""
+    stamp = path / ".snakemake_timestamp"
+    return (stamp if stamp.exists() else path).stat().st_mtime_ns
+
+
+def set_mtime(path: Path, moment: int) -> None:
+    """Sets what `mtime_of` returns."""
+    for target in (path / ".snakemake_timestamp", path):
+        if target.exists():
+            os.utime(target, ns=(moment, moment))
+
+
+def clamp_future_mtimes(paths: Iterable[Path]) -> None:
+    """Sets files that are newer than now, as after a clock was set back, to the current time.
+
+    Snakemake would fail every job that reads them, after it has finished, and delete its outputs.
+    """
+    now = time.time_ns()
+    for path in paths:
+        if path.exists() and mtime_of(path) > now:
+            set_mtime(path, now)
+
+
+def touch(path: Path) -> None:
+    """Sets a file, or all files in a folder, to the current time, so that whoever remembers hashes reads them again."""
+    for file in files_in(path):
+        os.utime(file)
 
 
 def _remove(paths: list[Path]) -> None:

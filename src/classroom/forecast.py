@@ -13,11 +13,11 @@ from tabulate import tabulate
 
 from classroom.data.labels import LABELS
 from classroom.engines import graph
-from classroom.engines.freshness import Hashes
 from classroom.engines.graph import Stage, upstream
 from classroom.engines.manifest import matches
 from classroom.params import BASELINES, Dataset, Params, check, load
 from classroom.provenance.explain import stage_of_report
+from classroom.state import Hashes
 
 START_UP = 5.0
 """Seconds until a training's first step: imports, networks, data."""

@@ -41,8 +41,8 @@ CLASSES_STAGES = [
 
 # Settings, types and messages, not results: see the head of dvc.yaml.
 PLUMBING = {
-    "__init__.py", "artifacts.py", "cli.py", "errors.py", "files.py", "log.py", "params.py", "section.py",
-    "method_settings.py", "methods/names.py", "training/progress.py", "training/devices.py",
+    "__init__.py", "artifacts.py", "cli.py", "errors.py", "files.py", "git.py", "log.py", "params.py",
+    "section.py", "state.py", "method_settings.py", "methods/names.py", "training/progress.py", "training/devices.py",
 }  # fmt: skip
 
 # Of these a stage may declare more than it uses: they serve some of the methods that share it.

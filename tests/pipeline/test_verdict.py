@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classroom.engines import graph, lockfile, store
-from classroom.engines.freshness import Hashes, Verdict
+from classroom.engines.freshness import Verdict
 from classroom.errors import ClassroomError
+from classroom.state import Hashes
 
 PIPELINE = {
     "dvc.yaml": """
@@ -221,7 +222,7 @@ def test_dvc_is_not_imported_for_a_verdict(committed: Path) -> None:
     import subprocess
 
     code = (
-        "import sys; from classroom.engines import freshness, graph;"
-        "assert not freshness.Verdict(freshness.Hashes()).changed(graph.load()); sys.exit('dvc' in sys.modules)"
+        "import sys; from classroom.engines import freshness, graph; from classroom.state import Hashes;"
+        "assert not freshness.Verdict(Hashes()).changed(graph.load()); sys.exit('dvc' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=committed, check=False).returncode == 0

@@ -16,7 +16,8 @@ SOURCE = ROOT / "src" / "classroom"
 # From the top down: a package may import what stands below it.
 LAYERS = [
     "cli", "forecast", "provenance", "engines", "export", "reporting", "analysis", "training", "methods", "distill",
-    "networks", "data", "evaluation", "files", "params", "method_settings", "section", "errors", "log", "artifacts",
+    "networks", "data", "evaluation", "state", "files", "git", "slurm", "params", "method_settings", "section",
+    "errors", "log", "artifacts",
 ]  # fmt: skip
 
 

@@ -15,11 +15,11 @@ import yaml
 
 from classroom.distill.exchange import EXCHANGE
 from classroom.engines.checks import check_all, check_source
-from classroom.engines.locks import slurm_jobs_of
 from classroom.engines.reconcile import NESTED, Session, dry_run
 from classroom.errors import ClassroomError
 from classroom.log import configure
 from classroom.method_settings import COMPARISON_METHODS
+from classroom.slurm import jobs_of as slurm_jobs_of
 from snakemake.exceptions import WorkflowError
 
 # Jobs and cluster nodes read this file too; checking and judging is the main process's, once.

@@ -8,11 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from classroom.data.labels import LABELS
-from classroom.engines.state import CACHE
 from classroom.errors import ParamsError, TrainingError
 from classroom.files import write_json
 from classroom.method_settings import METHODS
 from classroom.params import Dataset, Network, Params, check, load, warn_of_sum
+from classroom.state import CACHE
 
 
 def check_all(path: Path = Path("params.yaml")) -> Params:

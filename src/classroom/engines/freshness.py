@@ -12,42 +12,12 @@ from typing import Any
 
 from classroom.engines import lockfile
 from classroom.engines.graph import Stage, cache_folder
-from classroom.engines.mtimes import set_mtime
-from classroom.engines.state import Cache
 from classroom.errors import ClassroomError
-from classroom.files import content_hash
+from classroom.state import Cache, Hashes
 
 MISSING = object()
 PROTECTED = 0o444
 """The mode that DVC gives files in its cache. It reads again those that have lost it."""
-
-
-class Hashes:
-    """`content_hash` with a memory: a file with the remembered size, mtime and inode is not read again."""
-
-    def __init__(self) -> None:
-        self.cache = Cache("hashes")
-
-    def __call__(self, path: Path) -> str:
-        return content_hash(path, self._of_file)
-
-    def set_mtime(self, path: Path, moment: int) -> None:
-        """Sets a file's mtime without forgetting its hash."""
-        known = self.cache.get(str(path), _stamp(path))
-        set_mtime(path, moment)
-        if known:
-            self.cache.put(str(path), _stamp(path), known)
-
-    def save(self) -> None:
-        self.cache.save()
-
-    def _of_file(self, path: Path) -> str:
-        stamp = _stamp(path)
-        known = self.cache.get(str(path), stamp)
-        if known is None:
-            known = content_hash(path)
-            self.cache.put(str(path), stamp, known)
-        return known
 
 
 class Verdict:
@@ -177,8 +147,3 @@ def _value(settings: Any, key: str) -> Any:
         else:
             return MISSING
     return settings
-
-
-def _stamp(path: Path) -> list[int]:
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns, status.st_ino]

@@ -11,9 +11,9 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from classroom.engines.state import MANIFESTS, Cache
 from classroom.errors import ClassroomError
 from classroom.params import dotted
+from classroom.state import MANIFESTS, Cache
 
 SOURCES = ("dvc.yaml", "params.yaml", "workflow/plan.yaml", ".dvc/config", ".dvc/config.local")
 """What decides the stages and the place of DVC's cache. Other files of settings only hold values."""
@@ -114,17 +114,13 @@ def in_order(stages: Mapping[str, Stage]) -> list[Stage]:
 
 def _key() -> str:
     """Digest of `SOURCES`, of which only dvc.yaml and params.yaml must exist."""
-    digest = hashlib.sha256()
-    for name in SOURCES:
-        try:
-            digest.update(Path(name).read_bytes() + b"\0")
-        except FileNotFoundError:
-            if name in SOURCES[:2]:
-                raise ClassroomError(f"{name}: no such file. Run this in the project's root.") from None
-            digest.update(b"\0")
-        except OSError as error:
-            raise ClassroomError(f"{name}: cannot be read ({error.strerror}). Restore the file.") from None
-    return digest.hexdigest()
+    try:
+        files = [Path(name).read_bytes() if name in SOURCES[:2] or Path(name).exists() else b"" for name in SOURCES]
+    except FileNotFoundError as error:
+        raise ClassroomError(f"{error.filename}: no such file. Run this in the project's root.") from None
+    except OSError as error:
+        raise ClassroomError(f"{error.filename}: cannot be read ({error.strerror}). Restore the file.") from None
+    return hashlib.sha256(b"\0".join(files)).hexdigest()
 
 
 @functools.lru_cache(maxsize=1)

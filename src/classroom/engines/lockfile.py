@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from classroom.engines.state import Cache
 from classroom.errors import ClassroomError
 from classroom.files import write_text
+from classroom.state import Cache
 
 LOCK = Path("dvc.lock")
 
@@ -35,11 +35,8 @@ def stages() -> dict[str, dict[str, Any]]:
 
 
 def outputs() -> dict[str, str]:
-    """By output, its checksum in dvc.lock, as `content_hash` computes it; empty if dvc.lock cannot be read."""
-    try:
-        return {out["path"]: out["md5"] for entry in stages().values() for out in entry.get("outs", ())}
-    except ClassroomError:
-        return {}
+    """By output, its checksum in dvc.lock, as `content_hash` computes it. Raises as `stages` does."""
+    return {out["path"]: out["md5"] for entry in stages().values() for out in entry.get("outs", ())}
 
 
 def update(entries: Mapping[str, Any]) -> None:
@@ -92,7 +89,7 @@ def _content() -> dict[str, Any]:
         return known
     content = understood(text)
     if content is None:
-        raise ClassroomError(f"{LOCK}: not as DVC writes it. {REMEDY}")
+        raise ClassroomError(f"{LOCK}: expected YAML with schema '2.0' and stages, as DVC writes it. {REMEDY}")
     if json.loads(json.dumps(content)) == content:  # not so with numbers as keys
         cache.put("content", digest, content)
         cache.save()

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,9 +20,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from classroom.engines.state import LOCKS
 from classroom.errors import ClassroomError
 from classroom.files import write_json
+from classroom.state import LOCKS
 
 log = logging.getLogger(__name__)
 
@@ -142,21 +141,6 @@ def wait_for_jobs() -> None:
             )
         told |= running
         time.sleep(POLL)
-
-
-def slurm_jobs_of(folder: Path) -> list[str]:
-    """Ids of this user's queued and running jobs that Snakemake submitted from `folder`; none if SLURM is silent."""
-    command = ["squeue", "--me", "--noheader", "--sort=i", "--format=%i %k %Z"]  # id, comment, working directory
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    entries = (line.split(maxsplit=2) for line in answer.splitlines())
-    return [
-        entry[0]
-        for entry in entries
-        if len(entry) == 3 and entry[1].startswith(("rule_", "group_")) and Path(entry[2]).resolve() == folder.resolve()
-    ]
 
 
 def _note(path: Path) -> Path:

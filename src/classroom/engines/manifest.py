@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,9 +20,9 @@ from typing import Any
 from classroom.engines import graph, lockfile
 from classroom.engines.graph import Stage
 from classroom.engines.locks import one_process
-from classroom.engines.mtimes import clamp_future_mtimes, touch
 from classroom.errors import ClassroomError, suggestion
-from classroom.files import content_hash, remove_leftovers, write_json
+from classroom.files import clamp_future_mtimes, content_hash, remove_leftovers, touch, write_json
+from classroom.git import code_version
 from classroom.params import dotted, select
 
 log = logging.getLogger(__name__)
@@ -163,23 +162,6 @@ def records(stage: Stage) -> Iterator[Record]:
     Manifests that are not outputs stay behind when DVC restores another version: then dvc.lock is right.
     """
     return filter(None, (read(stage) for read in (_manifest, _locked)))
-
-
-def code_version() -> str:
-    """The git commit, with `-dirty` for uncommitted changes; the package's version outside a repository.
-
-    Does not take git's own lock, which a job killed at that moment would leave behind.
-    """
-    try:
-        commit = _git("describe", "--always", "--abbrev=12")
-        return commit + ("-dirty" if _git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return version("classroom")
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "--no-optional-locks", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _described_outputs(stage: Stage) -> list[str]:

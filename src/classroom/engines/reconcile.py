@@ -17,12 +17,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from classroom.engines import graph, locks, repair, store
-from classroom.engines.freshness import Hashes, Verdict
+from classroom.engines.freshness import Verdict
 from classroom.engines.graph import Stage
 from classroom.engines.manifest import matches
-from classroom.engines.mtimes import clamp_future_mtimes, mtime_of
-from classroom.engines.state import OBSOLETE
+from classroom.files import clamp_future_mtimes, mtime_of
 from classroom.params import load
+from classroom.state import OBSOLETE, Hashes
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +57,6 @@ class Session:
         self.claim.close()
         locks.release(self.lock)
 
-    def reconcile(self) -> set[str]:
-        """`reconcile`, for which this process needs the lock."""
-        return reconcile()
-
     def start(self) -> None:
         """Prepares for running jobs: waits for those that a killed workflow left, reconciles, and locks DVC out.
 
@@ -70,13 +66,13 @@ class Session:
         repair.fix()
         with store.claimed(self.command):  # the jobs of a running DVC are not waited for: DVC is named instead
             locks.wait_for_jobs()
-        self.reconcile()
+        reconcile()
         self.claim.enter_context(store.claimed(self.command))
 
     def stop(self) -> None:
         """Commits the jobs that finished."""
         self.claim.close()
-        self.reconcile()
+        reconcile()
 
     def _unlock(self) -> None:
         """Removes the lock of a Snakemake that was killed; on another machine only its user knows whether it was."""
@@ -84,21 +80,17 @@ class Session:
         if before is None or not SNAKEMAKE_LOCKS.is_dir() or not any(SNAKEMAKE_LOCKS.iterdir()):
             return
         if not before.is_here:
-            log.warning(
-                "%s did not end by itself and left Snakemake's lock. If it is not running any more, remove the lock: "
-                "`snakemake --unlock`.",
-                before,
-            )
-            return
-        log.info("%s was killed: resuming its work.", before)
-        _snakemake("--unlock")
+            log.warning("%s left Snakemake's lock. If it is not running any more: `snakemake --unlock`.", before)
+        else:
+            log.info("%s was killed: resuming its work.", before)
+            _snakemake("--unlock")
 
 
 def dry_run(command: str) -> None:
     """Reconciles before a dry run, unless another workflow is running."""
     try:
-        with Session(command) as session:
-            session.reconcile()
+        with Session(command):
+            reconcile()
     except locks.LockedError as error:
         log.info("Note: %s Jobs that it has finished may still be listed here.", error)
 

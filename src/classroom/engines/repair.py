@@ -1,7 +1,4 @@
-"""Repairs: what a kill leaves half-written of DVC's files, which DVC writes in place; and what a failing disk damages.
-
-DVC and Snakemake trust times and sizes, which a flipped bit leaves as they were; `classroom verify` reads everything.
-"""
+"""Repairs of what a kill leaves half-written of DVC's files, which DVC writes in place and then cannot read."""
 
 from __future__ import annotations
 
@@ -9,18 +6,14 @@ import json
 import logging
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 
-from classroom.engines import graph, lockfile, store
+from classroom.engines import lockfile, store
 from classroom.engines.lockfile import LOCK
-from classroom.engines.mtimes import touch
-from classroom.engines.state import BACKUP
-from classroom.files import content_hash, files_in, write_text
-
-if TYPE_CHECKING:
-    from classroom.engines.reconcile import Session
+from classroom.files import write_text
+from classroom.state import BACKUP
 
 log = logging.getLogger(__name__)
 
@@ -37,29 +30,6 @@ def back_up_lock_file() -> None:
     """Copies dvc.lock, which was just read without errors."""
     if LOCK.exists() and not _is_backed_up():
         write_text(GOOD_LOCK, LOCK.read_text())
-
-
-def verify(session: Session) -> list[str]:
-    """Reads everything that is fresh; returns what was damaged, which is restored from DVC's cache or turns stale.
-
-    Raises ClassroomError if the project cannot be reconciled.
-    """
-    stale, stages, known = session.reconcile(), graph.load(), lockfile.outputs()
-    producer = {out: name for name, one in stages.items() for out in one.outputs if name not in stale and out in known}
-    damaged = [out for out in producer if content_hash(Path(out)) != known[out]]
-    for out in damaged:
-        touch(Path(out))
-        log.info("%s: damaged, or edited by hand: its checksum is not the one in dvc.lock", out)
-    damaged_copies = store.renew_copies(producer, damaged)
-    for out in damaged_copies:
-        log.info("%s: its copy in DVC's cache was damaged and is %s", out, "removed" if out in damaged else "renewed")
-    again = session.reconcile() if damaged or damaged_copies else stale
-    size = sum(file.stat().st_size for out in producer for file in files_in(Path(out)))
-    found = f"{len(damaged)} damaged, {len(damaged_copies)} copies damaged"
-    log.info("%d results read, %.0f MB: %s", len(producer), size / 1e6, found)
-    if again != stale:
-        log.info("%d jobs to run: Snakemake or `dvc repro` makes what could not be restored", len(again))
-    return damaged + damaged_copies
 
 
 def _fix_lock_file() -> None:
@@ -88,13 +58,9 @@ def _is_whole(content: bytes) -> bool:
 
 def _fix_rwlock() -> None:
     """Removes entries of processes that are gone, which would block DVC if their PIDs now belong to others."""
-    try:
-        if not any(json.loads(store.RWLOCK.read_text()).values()):
-            return
-    except FileNotFoundError:
+    text = store.RWLOCK.read_text() if store.RWLOCK.exists() else "{}"
+    if '"pid"' not in text and text.endswith("}"):
         return
-    except (OSError, ValueError, AttributeError):
-        pass
     from dvc.lock import make_lock
 
     with make_lock(str(store.RWLOCK.with_suffix(".lock")), wait=True):

@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING
 
 from classroom.engines import lockfile
 from classroom.engines.locks import ALONE, LockedError
-from classroom.engines.state import REPLACED
 from classroom.errors import ClassroomError
 from classroom.files import content_hash, files_in, remove
+from classroom.state import REPLACED
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
     from dvc.stage import Stage
-
 
 log = logging.getLogger(__name__)
 
@@ -194,15 +193,11 @@ def _project(fault: str) -> Iterator[Repo]:
         with set_loggers_level(logging.WARNING), Repo(_wait_for_lock=True) as repo, lock_repo(repo):
             yield repo
     except (DvcException, SCMError, OSError) as error:
-        if by := dict.fromkeys(f"`{command}` (PID {pid})" for pid, command in _blockers(str(error))):
+        blockers = re.findall(r"\(PID (\d+)\): (.+)", str(error))
+        if by := dict.fromkeys(f"`{command}` (PID {pid})" for pid, command in blockers):
             raise LockedError(_running(by)) from None
         reason = " ".join(str(error).split()).rstrip(".")
         raise ClassroomError(f"DVC {fault}: {reason}.{f' {lockfile.REMEDY}' if 'dvc.lock' in reason else ''}") from None
-
-
-def _blockers(complaint: str) -> list[tuple[str, str]]:
-    """PID and command of the processes that hold what DVC needs."""
-    return re.findall(r"\(PID (\d+)\): (.+)", complaint)
 
 
 def _running(by: Iterable[str]) -> str:

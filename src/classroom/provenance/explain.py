@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from classroom.engines import graph, manifest
-from classroom.engines.freshness import Hashes
 from classroom.engines.graph import Stage, producers, upstream
 from classroom.engines.manifest import Record
 from classroom.errors import ClassroomError, DataError, suggestion
@@ -22,6 +21,7 @@ from classroom.provenance.reproduction import leaves, reproduction
 from classroom.reporting import provenance
 from classroom.reporting.numbers import find, numbers
 from classroom.reporting.pages import read_page
+from classroom.state import Hashes
 
 VALUE = ("value", "paper", "difference")
 

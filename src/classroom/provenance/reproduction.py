@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from ruamel.yaml import YAML, YAMLError
 
 from classroom.engines.graph import Stage
+from classroom.git import git
 
 OVERLAY = "explained.yaml"
 
@@ -51,12 +51,12 @@ def _version(versions: Sequence[str], code: Mapping[str, str]) -> tuple[str | No
     commits = [
         commit
         for commit in dict.fromkeys(v.removesuffix("-dirty") for v in versions)
-        if _git("cat-file", "-e", f"{commit}^{{commit}}") is not None
+        if git("cat-file", "-e", f"{commit}^{{commit}}") is not None
     ]
     if not commits:
         return None, [f"its version of the code, {versions[0]}, is not in this repository"]
     differing = {
-        commit: [path for path, digest in code.items() if _md5(_git("show", f"{commit}:{path}")) != digest]
+        commit: [path for path, digest in code.items() if _md5(git("show", f"{commit}:{path}")) != digest]
         for commit in commits
     }
     commit = min(commits, key=lambda one: len(differing[one]))
@@ -67,7 +67,7 @@ def _version(versions: Sequence[str], code: Mapping[str, str]) -> tuple[str | No
 
 def _others(wanted: Mapping[str, Any], version: str | None) -> dict[str, Any]:
     """Of the settings that are wanted those that params.yaml does not have, in that version or as it is."""
-    text = _git("show", f"{version}:params.yaml") if version else Path("params.yaml").read_bytes()
+    text = git("show", f"{version}:params.yaml") if version else Path("params.yaml").read_bytes()
     try:
         there = leaves(YAML(typ="safe").load(text or b"") or {})
     except (YAMLError, AttributeError):
@@ -91,11 +91,3 @@ def _yaml(settings: Mapping[str, Any]) -> str:
 
 def _md5(content: bytes | None) -> str:
     return hashlib.md5(content or b"", usedforsecurity=False).hexdigest()
-
-
-def _git(*arguments: str) -> bytes | None:
-    """What git prints; None where it fails."""
-    try:
-        return subprocess.run(["git", *arguments], capture_output=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None

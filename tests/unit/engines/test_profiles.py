@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from classroom.engines.locks import slurm_jobs_of
+from classroom.slurm import jobs_of
 from support.studies import ROOT
 
 PROFILES = {path.parent.name: path for path in (ROOT / "profiles").glob("*/config.yaml")}
@@ -81,7 +81,7 @@ def test_the_jobs_of_a_dead_snakemake_are_told_from_others(tmp_path: Path, monke
     squeue.write_text(f'#!/bin/sh\necho "$@" > "{tmp_path}/asked"\ncat "{tmp_path}/queue"\n')
     squeue.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert slurm_jobs_of(folder) == ["7", "11"]
+    assert jobs_of(folder) == ["7", "11"]
     assert "--me" in (tmp_path / "asked").read_text()
 
 
@@ -91,4 +91,4 @@ def test_a_silent_slurm_hinders_nobody(squeue: str | None, tmp_path: Path, monke
         (tmp_path / "squeue").write_text(squeue)
         (tmp_path / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin" if squeue else str(tmp_path))
-    assert slurm_jobs_of(tmp_path) == []
+    assert jobs_of(tmp_path) == []

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from classroom.files import write_text
+from classroom.files import content_hash, set_mtime, write_text
 
 log = logging.getLogger(__name__)
 
@@ -59,3 +59,36 @@ class Cache:
         if self.changed:
             write_text(self.path, json.dumps(self.facts))
             self.changed = False
+
+
+class Hashes:
+    """`content_hash` with a memory: a file with the remembered size, mtime and inode is not read again."""
+
+    def __init__(self) -> None:
+        self.cache = Cache("hashes")
+
+    def __call__(self, path: Path) -> str:
+        return content_hash(path, self._of_file)
+
+    def set_mtime(self, path: Path, moment: int) -> None:
+        """Sets a file's mtime without forgetting its hash."""
+        known = self.cache.get(str(path), _stamp(path))
+        set_mtime(path, moment)
+        if known:
+            self.cache.put(str(path), _stamp(path), known)
+
+    def save(self) -> None:
+        self.cache.save()
+
+    def _of_file(self, path: Path) -> str:
+        stamp = _stamp(path)
+        known = self.cache.get(str(path), stamp)
+        if known is None:
+            known = content_hash(path)
+            self.cache.put(str(path), stamp, known)
+        return known
+
+
+def _stamp(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ino]
