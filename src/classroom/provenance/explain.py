@@ -1,7 +1,7 @@
-"""`classroom explain`: where a number of a report is from, whether it still stands, and how to make it again.
+"""`classroom explain`: where a number of a report is from, whether it is up to date, and how to make it again.
 
-What stands behind a number the report's page says, which reports/index.html shows too; what the runs stand on is on
-record of their jobs. Nothing is changed, and neither runs nor data need be here.
+The report's page, which reports/index.html shows too, names the runs behind a number; the records of their jobs say
+what the runs were made from. Nothing is changed, and neither runs nor data need to be here.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ VALUE = ("value", "paper", "difference")
 
 
 def explain(report: str, cell: str = "") -> dict[str, Any]:
-    """All that is known of the number `cell` of a report, or without it the report's numbers; as JSON has it.
+    """Returns what is known about the number `cell` of a report, or without it lists the report's numbers; as JSON.
 
     Of a number: its `sources` with the `runs` behind each; the `jobs` that make it and the `settings` that they had;
-    what has `changed` since, by job, as pairs of then and now; which files are `absent`, which jobs are
-    `not_on_record`; the `commands` that make it again, in a fresh clone too, with `remarks`; and what to type `instead`
-    to leave that to the engines. Raises ClassroomError for an unknown report or number and for a report without
-    numbers, and DataError if the report's page is missing, damaged, or not of the runs that are evaluated now.
+    what has `changed` since, by job, as pairs of the recorded and the current value; which files are `absent`, which
+    jobs are `not_on_record`; the `commands` that make it again, in a fresh clone too, with `remarks`; and what to type
+    `instead` to leave that to Snakemake or DVC.
+
+    Raises ClassroomError for an unknown report or number and for a report without numbers, and DataError if the
+    report's page is missing, damaged, or not of the runs that are evaluated now.
     """
     stages = graph.load()
     stage = stage_of_report(stages, report)
@@ -42,7 +44,7 @@ def explain(report: str, cell: str = "") -> dict[str, Any]:
     page = next((read_page(Path(out)) for out in files if out.startswith("reports/pages/")), {"parts": []})
     known = numbers(page)
     if not known:
-        raise ClassroomError(f"{file}: no number in it is led back to runs; `dvc repro {stage.name}` makes it again.")
+        raise ClassroomError(f"{file}: none of its numbers comes from runs; `dvc repro {stage.name}` makes it again.")
     if not cell:
         return {"report": file, "numbers": [{"cell": name, **_value(of)} for name, of in known.items()]}
     name = find(known, cell)
@@ -109,10 +111,10 @@ def _training(run: str, stages: dict[str, Stage]) -> Stage | None:
 def _jobs(
     trainings: Mapping[str, Stage | None], report: Stage, stages: dict[str, Stage]
 ) -> tuple[list[Stage], list[Stage]]:
-    """The jobs that make a number, from the trainings behind it; and those that these cannot run without besides.
+    """The jobs that make a number, from the trainings behind it; and all jobs that these need.
 
-    That is on to the jobs that read the trainings' runs, for a table's `classroom evaluate`. One that reads other runs
-    too needs these. `trainings`: by run.
+    The last ones read the trainings' runs, such as a table's `classroom evaluate`; one that reads other runs as well
+    needs these. `trainings`: by run.
     """
     names = {one.name for one in trainings.values() if one}
     seeds = {Path(run).name.removeprefix("seed-") for run in trainings}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ruamel.yaml import YAML, YAMLError
 
 from classroom.engines.graph import Stage
 from classroom.git import git
+from classroom.params import FOLDERS, dotted
 
 OVERLAY = "explained.yaml"
 
@@ -19,10 +21,18 @@ OVERLAY = "explained.yaml"
 def reproduction(
     chain: Sequence[Stage], records: Sequence[Mapping[str, Any]], versions: Sequence[str]
 ) -> dict[str, Any]:
-    """`commands` that do the jobs of `chain` as `records` say that they were done; `remarks` on what those leave open.
+    """Returns the `commands` that repeat jobs as they are recorded, and `remarks` on what the commands leave open.
 
-    First comes the version of the code, which is one of the records' or else of `versions`, then the settings, where
-    params.yaml has others there, then every job.
+    They check out the version of the code, write the settings that differ from that version's, and run every job.
+
+    Parameters
+    ----------
+    chain
+        The jobs, each after those it depends on.
+    records
+        A record of each job that has one.
+    versions
+        Commits of the code, for jobs whose records name none.
     """
     code = {path: of for record in records for path, of in record["dependencies"].items() if path.startswith("src/")}
     version, remarks = _version([*(of["code_version"] for of in records if "code_version" in of), *versions], code)
@@ -56,7 +66,7 @@ def _version(versions: Sequence[str], code: Mapping[str, str]) -> tuple[str | No
     if not commits:
         return None, [f"its version of the code, {versions[0]}, is not in this repository"]
     differing = {
-        commit: [path for path, digest in code.items() if _md5(git("show", f"{commit}:{path}")) != digest]
+        commit: [path for path, digest in code.items() if _hash_at(commit, path, digest.endswith(".dir")) != digest]
         for commit in commits
     }
     commit = min(commits, key=lambda one: len(differing[one]))
@@ -66,13 +76,33 @@ def _version(versions: Sequence[str], code: Mapping[str, str]) -> tuple[str | No
 
 
 def _others(wanted: Mapping[str, Any], version: str | None) -> dict[str, Any]:
-    """Of the settings that are wanted those that params.yaml does not have, in that version or as it is."""
-    text = git("show", f"{version}:params.yaml") if version else Path("params.yaml").read_bytes()
-    try:
-        there = leaves(YAML(typ="safe").load(text or b"") or {})
-    except (YAMLError, AttributeError):
-        there = {}
+    """Those of the wanted settings that the files of settings do not have, in that version or today."""
+    if version:
+        files = {name: git("show", f"{version}:{name}") for name in _names_at(version, "params.yaml", *FOLDERS)}
+    else:
+        paths = [Path("params.yaml"), *(path for folder in FOLDERS for path in Path(folder).glob("*.yaml"))]
+        files = {path.as_posix(): path.read_bytes() for path in paths}
+    there: dict[str, Any] = {}
+    for name, text in files.items():
+        try:
+            there |= leaves(YAML(typ="safe").load(text or b"") or {}, dotted(name) and f"{dotted(name)}.")
+        except (YAMLError, AttributeError):
+            continue
     return {key: value for key, value in wanted.items() if there.get(key) != value}
+
+
+def _names_at(commit: str, *paths: str) -> list[str]:
+    """The files of a commit that are one of the paths, or in a folder that is."""
+    return (git("ls-tree", "-r", "--name-only", commit, "--", *paths) or b"").decode().splitlines()
+
+
+def _hash_at(commit: str, path: str, is_folder: bool) -> str:
+    """`content_hash` of a file or folder as it is in a commit."""
+    if not is_folder:
+        return _md5(git("show", f"{commit}:{path}"))
+    names = sorted(_names_at(commit, path))
+    files = [{"md5": _hash_at(commit, name, False), "relpath": name.removeprefix(f"{path}/")} for name in names]
+    return _md5(json.dumps(files).encode()) + ".dir"
 
 
 def _yaml(settings: Mapping[str, Any]) -> str:

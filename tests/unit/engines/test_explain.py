@@ -1,4 +1,4 @@
-"""`classroom explain`: a number is led back to its runs, and the commands that it prints make it again."""
+"""`classroom explain`: a number is traced to its runs, and the commands that it prints make it again."""
 
 from __future__ import annotations
 
@@ -120,6 +120,31 @@ def test_what_came_from_elsewhere_cannot_add_commands(monkeypatch: pytest.Monkey
     assert not (tmp_path / "pwned").exists()
 
 
+def test_code_in_folders_and_settings_in_files_of_their_own_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    contents = {"src/a/x.py": "x", "src/a/b/y.py": "y", "params.yaml": "", "studies/s.yaml": "alpha: 1\n"}
+    for name, content in contents.items():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(content)
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "1"]):
+        subprocess.run([*git, *command], check=True)
+    (commit,) = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.split()
+    record = {
+        "code_version": commit,
+        "params": {"study.s": {"alpha": 1}},
+        "dependencies": {"src/a": content_hash(Path("src/a"))},
+    }
+    assert reproduction([], [record], []) == {"commands": [f"git checkout {commit}"], "remarks": []}
+    Path("src/a/b/y.py").write_text("other")
+    record |= {"params": {"study.s": {"alpha": 2}}, "dependencies": {"src/a": content_hash(Path("src/a"))}}
+    again = reproduction([], [record], [])
+    assert "study:\n  s:\n    alpha: 2\n" in again["commands"][1]
+    assert again["remarks"] == [f"{commit} has other code than made it, as it was not committed: src/a"]
+
+
 # From a project that has run: what is said of a number ----------------------------------------------------------------
 
 CELL = "kd_off/v1/ensemble/iou"
@@ -189,7 +214,7 @@ def test_without_a_cell_all_are_listed_and_each_can_be_explained(finished_projec
 def test_a_report_without_numbers_says_so_in_one_sentence(finished_project: Path) -> None:
     for report in ("table5", "table7.md", f"agreement-{STUDY}", "index.html"):
         done, name = classroom(f"classroom explain {report} --cell x", finished_project), Path(report).stem
-        said = rf"Error: reports/{name}\.\w+: no number in it is led back to runs; `dvc repro .*` makes it again\."
+        said = rf"Error: reports/{name}\.\w+: none of its numbers comes from runs; `dvc repro .*` makes it again\."
         assert re.fullmatch(f"{said}\n", done.error), done.error
         assert done.code == 1
 
