@@ -32,7 +32,7 @@ class Verdict:
         self.cache = cache_folder()
         self.settings: dict[str, Any] = {}
         self.known: dict[str, str | None] = {}
-        """By path the hash of what lies there; None for nothing."""
+        """By path the hash of what was there, None for nothing; to be cleared when files are restored."""
         self.runs: dict[str, list[list[str]]] | None = None
         """By digest of its inputs, the checksums of the outputs of each run in DVC's run-cache, when first needed."""
 
@@ -73,10 +73,6 @@ class Verdict:
         made = [_run(entry)] if entry else []
         made += [(wanted, outputs) for outputs in self._saved_runs().get(wanted, ())]
         return any(digest == wanted and all(map(self._is_cached, outputs)) for digest, outputs in made)
-
-    def forget_files(self) -> None:
-        """Has files looked at again, after some were restored."""
-        self.known.clear()
 
     def _hash_of(self, path: str) -> str | None:
         if path not in self.known:

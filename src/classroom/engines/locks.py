@@ -35,10 +35,7 @@ QUEUED = "SLURM_JOB_ID" in os.environ
 POLL = 0.2
 """Seconds between two attempts to take a lock."""
 
-ALONE = (
-    "Two at a time would run the same jobs twice: wait for it to end, or stop it with Ctrl-C or `kill`; finished jobs "
-    "are kept."
-)
+ALONE = "Two at a time would run the same jobs twice: wait for it to end, or stop it; finished jobs are kept."
 
 
 class LockedError(ClassroomError):

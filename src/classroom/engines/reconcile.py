@@ -32,8 +32,6 @@ STALE = 10**9
 NESTED = "CLASSROOM_RECONCILING"
 """Set in the environment of the Snakemake that `reconcile` itself starts."""
 
-SNAKEMAKE_LOCKS = Path(".snakemake/locks")
-
 
 class Session:
     """This process as the only workflow in the tree: Snakemake from its start to its end, or a command that reconciles.
@@ -77,7 +75,7 @@ class Session:
     def _unlock(self) -> None:
         """Removes the lock of a Snakemake that was killed; on another machine only its user knows whether it was."""
         before = self.previous
-        if before is None or not SNAKEMAKE_LOCKS.is_dir() or not any(SNAKEMAKE_LOCKS.iterdir()):
+        if before is None or not any(Path(".snakemake/locks").glob("*")):
             return
         if not before.is_here:
             log.warning("%s left Snakemake's lock. If it is not running any more: `snakemake --unlock`.", before)
@@ -151,7 +149,7 @@ def restore(stages: Mapping[str, Stage], due: set[str], verdict: Verdict) -> lis
             elif verdict.is_changed(stage):
                 if verdict.is_saved(stage) and check_out(stage.name):
                     restored.append(stage.name)
-                    verdict.forget_files()
+                    verdict.known.clear()
                 else:
                     missing.add(stage.name)
     return restored
