@@ -39,7 +39,7 @@ WRITES = {
     "arrays": "data/*/*/.*.tmp",
     "results": "results/**/.*.tmp",
     "report": "reports/.*.tmp",
-    "receipt": ".classroom/receipts/.*.tmp",
+    "manifest": ".classroom/manifests/.*.tmp",
     "dvc.lock": ".dvc.lock.*.tmp",
 }
 """What lies in the tree while something is being written."""
@@ -48,8 +48,8 @@ EARLY = (0.5, 8)
 """Seconds after a start."""
 
 COMPARED = ("data", "runs", "results", "reports")
-RECEIPT = ("stage", "command", "params", "outputs")
-"""What a receipt says that does not depend on the moment or the machine."""
+MANIFEST = ("stage", "command", "params", "outputs")
+"""What a manifest says that does not depend on the moment or the machine."""
 
 FINISHED = re.compile(r"^(\S+?)(?::| \(\.csv| seed \d+: test) ", re.MULTILINE)
 
@@ -99,7 +99,7 @@ class Chaos:
         self.random = random.Random(seed)
         self.pause = pause
         self.output = project.root.parent / f"{project.root.name}.output"
-        self.receipts: dict[str, set[str]] = {}
+        self.manifests: dict[str, set[str]] = {}
 
     def run(
         self, kills: int, reference: Path, report: Report, say: Callable[[str], None] = print, seconds: float = 3600
@@ -119,13 +119,13 @@ class Chaos:
                         running.wait()
                         break
                 while running.poll() is None:
-                    self._note_receipts()
+                    self._note_manifests()
                     time.sleep(0.05)
                     assert time.monotonic() - began < seconds, self.output.read_text()[-4000:]
             if running.returncode == 0:
                 break
             assert starts <= 2 * kills + 5, "it never ends:\n" + self.output.read_text()[-4000:]
-        self._note_receipts()
+        self._note_manifests()
         report.runs += 1
         report.starts += starts
         report.seconds += time.monotonic() - began
@@ -156,15 +156,15 @@ class Chaos:
         early = self.random.random() < 1 / 3
         write = None if early else self.random.choice([None] * len(WRITES) + [*WRITES.values()])
         pause = self.random.uniform(*(EARLY if early else self.pause))
-        jobs = len(self.receipts) + self.random.choice((0, 0, 1, 2))
-        while not early and running.poll() is None and not (len(self.receipts) >= jobs and self._jobs()):
-            self._note_receipts()
+        jobs = len(self.manifests) + self.random.choice((0, 0, 1, 2))
+        while not early and running.poll() is None and not (len(self.manifests) >= jobs and self._jobs()):
+            self._note_manifests()
             time.sleep(0.05)
         until = time.monotonic() + pause
         while time.monotonic() < until and running.poll() is None:
             if write and any(self.project.root.glob(write)):
                 break
-            self._note_receipts()
+            self._note_manifests()
             time.sleep(0.002 if write else 0.05)
         return running.poll() is None
 
@@ -187,18 +187,18 @@ class Chaos:
         return moment if victims else None
 
     def _is_done(self, job: psutil.Process) -> bool:
-        """Whether it has left its receipt and is only about to exit. Killed then, it is done again, by right:
+        """Whether it has left its manifest and is only about to exit. Killed then, it is done again, by right:
 
         Snakemake deletes what a job made that did not end well.
         """
         with contextlib.suppress(psutil.Error, FileNotFoundError):
             command, began = " ".join(job.cmdline()), job.create_time()
-            left = [path.read_text() for path in self._receipts() if path.stat().st_mtime >= began]
-            return any(command.endswith(json.loads(receipt)["command"]) for receipt in left)
+            left = [path.read_text() for path in self._manifests() if path.stat().st_mtime >= began]
+            return any(command.endswith(json.loads(manifest)["command"]) for manifest in left)
         return False
 
-    def _receipts(self) -> list[Path]:
-        patterns = ("runs/*/*/*/receipt.json", ".classroom/receipts/*.json")
+    def _manifests(self) -> list[Path]:
+        patterns = ("runs/*/*/*/manifest.json", ".classroom/manifests/*.json")
         return [path for pattern in patterns for path in self.project.root.glob(pattern)]
 
     def _processes(self) -> Iterator[tuple[psutil.Process, str]]:
@@ -216,18 +216,18 @@ class Chaos:
         at += sorted(jobs)
         return ", ".join(at) or "starting, or between jobs"
 
-    def _note_receipts(self) -> None:
-        """A job leaves a receipt; one of other content means that it was done again."""
-        for receipt in self._receipts():
+    def _note_manifests(self) -> None:
+        """A job leaves a manifest; one of other content means that it was done again."""
+        for manifest in self._manifests():
             with contextlib.suppress(FileNotFoundError):
-                content = hashlib.md5(receipt.read_bytes()).hexdigest()
-                self.receipts.setdefault(str(receipt.relative_to(self.project.root)), set()).add(content)
+                content = hashlib.md5(manifest.read_bytes()).hexdigest()
+                self.manifests.setdefault(str(manifest.relative_to(self.project.root)), set()).add(content)
 
     def _done_twice(self) -> dict[str, int]:
-        """By receipt, or by what the job said when it was done, whichever was seen more than once."""
+        """By manifest, or by what the job said when it was done, whichever was seen more than once."""
         said = Counter(FINISHED.findall(self.output.read_text(errors="replace")))
         said = {job: count for job, count in said.items() if job.startswith((*COMPARED, STUDY))}
-        seen = {receipt: len(contents) for receipt, contents in self.receipts.items()} | said
+        seen = {manifest: len(contents) for manifest, contents in self.manifests.items()} | said
         return {job: count for job, count in seen.items() if count > 1}
 
     def _left_over(self) -> list[str]:
@@ -246,7 +246,7 @@ def compared(root: Path) -> list[Path]:
 
 
 def different(root: Path, reference: Path) -> list[str]:
-    """Files of a tree that are not byte for byte those of another; of receipts what does not depend on time."""
+    """Files of a tree that are not byte for byte those of another; of manifests what does not depend on time."""
     return [
         str(name)
         for name in compared(root)
@@ -255,9 +255,9 @@ def different(root: Path, reference: Path) -> list[str]:
 
 
 def _content(path: Path) -> bytes | dict:
-    if path.name == "receipt.json":
-        receipt = json.loads(path.read_text())
-        return {key: receipt[key] for key in RECEIPT}
+    if path.name == "manifest.json":
+        manifest = json.loads(path.read_text())
+        return {key: manifest[key] for key in MANIFEST}
     return path.read_bytes()
 
 

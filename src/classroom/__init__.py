@@ -1,5 +1,5 @@
 """Classroom: one teacher and two students learn together, as in the paper it reproduces.
 
-The packages import only downwards: cli → engines, reporting → training → methods → distill → networks → data →
-evaluation → files → params → errors.
+The packages import only downwards: cli → provenance → engines, reporting → training → methods → distill → networks →
+data → evaluation → files → params → errors.
 """

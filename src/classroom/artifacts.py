@@ -184,14 +184,14 @@ class Taken(TypedDict):
 
 
 class TrainingReceipt(Taken):
-    """What a training adds to its receipt.json."""
+    """What a training adds to its manifest.json."""
 
     best_epoch: dict[str, int]
     versions: dict[str, str]
 
 
 class Cost(Taken):
-    """What a run took and what it was made from. None stands for what an older receipt does not say."""
+    """What a run took and what it was made from. None stands for what an older manifest does not say."""
 
     run: str
     bytes: int

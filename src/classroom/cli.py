@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from classroom import log
 from classroom.errors import ClassroomError
 
 app = typer.Typer(
@@ -125,7 +126,7 @@ def train(
                 show=show,
                 point=weights,
             )  # fmt: skip
-    shutil.rmtree(checkpoints, ignore_errors=True)  # only now: the run and its receipt are on disk
+    shutil.rmtree(checkpoints, ignore_errors=True)  # only now: the run and its manifest are on disk
     epochs = ", ".join(f"{name} {epoch}" for name, epoch in job.facts["best_epoch"].items())
     noted = "" if job.stage else "; no job of dvc.yaml, so nothing is recorded of it and no report takes it up"
     typer.echo(f"{target}: best epochs {epochs}, {job.facts['seconds']} s{noted}")
@@ -236,7 +237,7 @@ def forecast(
     device: Annotated[str, typer.Option(envvar="CLASSROOM_DEVICE", help="Where the steps are measured.")] = "auto",
 ) -> None:
     """Estimate jobs, hours and disk of reports from the settings, after measuring a few training steps here."""
-    from classroom.engines.forecast import forecast as run
+    from classroom.forecast import forecast as run
 
     run(reports, device, typer.echo)
 
@@ -256,7 +257,7 @@ def explain(
     """Say where a number is from: runs, seeds, settings, code, data, what has changed since, commands to redo it."""
     import json
 
-    from classroom.engines.explain import explain as run
+    from classroom.provenance.explain import explain as run
     from classroom.reporting.explained import text
 
     explained = run(report, cell)
@@ -310,8 +311,8 @@ def export(
         seed = select(load(Path("params.yaml")), "seeds", list[int])[0]
     network = network or ("ensemble" if method in VARIANTS else "T" if method == "teacher" else "S1")
     with _job(f"classroom export {study} {method} --seed {seed} --network {network}", only_planned=False) as job:
-        from classroom.engines.receipts import code_version
         from classroom.export.export import export as run
+        from classroom.git import code_version
 
         source, target = _run_folder(study, method, seed), _export_folder(study, method, seed, network)
         if not source.exists():
@@ -424,21 +425,22 @@ def check() -> None:
 @app.command()
 def reconcile() -> None:
     """Bring Snakemake and DVC to one verdict (Snakemake does this itself at start and end)."""
-    from classroom.engines.engine import Engine
+    from classroom.engines.reconcile import Session
+    from classroom.engines.reconcile import reconcile as run
 
-    with Engine("classroom reconcile", typer.echo) as engine:
-        stale = engine.reconcile()
-    typer.echo(f"{len(stale)} jobs to do" if stale else "nothing to do")
+    with Session("classroom reconcile"):
+        stale = run()
+    typer.echo(f"{len(stale)} jobs to run" if stale else "nothing to do")
 
 
 @app.command()
 def verify() -> None:
     """Read every finished result again, and DVC's copy of it, and bring back what is damaged."""
-    from classroom.engines.engine import Engine
-    from classroom.engines.verify import verify as run
+    from classroom.engines.reconcile import Session
+    from classroom.provenance.verify import verify as run
 
-    with Engine("classroom verify", typer.echo) as engine:
-        damaged = run(engine, typer.echo)
+    with Session("classroom verify"):
+        damaged = run()
     if damaged:
         raise typer.Exit(1)
 
@@ -496,9 +498,9 @@ def _export_folder(study: str, method: str, seed: int, network: str) -> Path:
     return Path("exports", study, method, f"seed-{seed}", network)
 
 
-def _job(command: str, only_planned: bool = True):  # noqa: ANN202 - a context manager of receipts.Job
+def _job(command: str, only_planned: bool = True):  # noqa: ANN202 - a context manager of manifest.Job
     """Without `only_planned` also what dvc.yaml does not ask for, such as another seed, tried by hand."""
-    from classroom.engines.receipts import job
+    from classroom.engines.manifest import job
     from classroom.params import load
     from classroom.settings.plan import check_plan
 
@@ -519,6 +521,7 @@ def _limit_threads() -> None:
 
 def main() -> None:
     """Runs the command; what a user can mend is said in one paragraph, without a traceback."""
+    log.configure()
     warnings.showwarning = lambda message, *rest: print(f"Warning: {message}", file=sys.stderr)
     try:
         app(standalone_mode=True)
@@ -526,6 +529,6 @@ def main() -> None:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:  # a full disk, a missing permission, a folder where a file belongs
-        said = ClassroomError(f"{error.filename or 'a file'}: {error.strerror or error}. Mend that and run again.")
+        said = ClassroomError(f"{error.filename or 'a file'}: {error.strerror or error}. Fix that and run again.")
         print(f"Error: {said}", file=sys.stderr)
         sys.exit(1)

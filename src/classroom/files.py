@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all; their hashes and times."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -38,7 +40,7 @@ def written_whole(*targets: Path) -> Iterator[list[Path]]:
     except OSError as error:
         _remove(temporary)
         raise ClassroomError(
-            f"{target.parent}: cannot be written ({error.strerror}). Mend the folder's permissions or free space."
+            f"{target.parent}: cannot be written ({error.strerror}). Fix the folder's permissions or free space."
         ) from None
     try:
         yield temporary
@@ -70,7 +72,7 @@ def folder_written_whole(target: Path) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"))
     except OSError as error:
         raise ClassroomError(
-            f"{target}: cannot be written ({error.strerror}). Mend the folder's permissions or free space."
+            f"{target}: cannot be written ({error.strerror}). Fix the folder's permissions or free space."
         ) from None
     try:
         yield temporary
@@ -141,21 +143,65 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text)
 
 
+IGNORED = re.compile(r"__pycache__|\.snakemake_timestamp|\..*\.tmp")
+"""Names in folders that are not content: the same as in .dvcignore."""
+
+
 def files_in(path: Path) -> list[Path]:
-    """The file, or all files in the folder but Snakemake's own; none if nothing is there."""
+    """The file, or all files in the folder but ignored ones; none if nothing is there."""
     if not path.is_dir():
         return [path] if path.exists() else []
-    return [file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".snakemake")]
+    found = []
+    for folder, folders, names in os.walk(path):
+        folders[:] = [name for name in folders if not IGNORED.fullmatch(name)]
+        found += [Path(folder, name) for name in names if not IGNORED.fullmatch(name)]
+    return [file for file in found if file.is_file()]
 
 
-def content_hash(path: Path) -> str:
-    """MD5 of a file, or of the list of relative names and MD5s of all files in a folder: the same as dvc.lock's."""
+def content_hash(path: Path, hash_of_file: Callable[[Path], str] | None = None) -> str:
+    """MD5 of a file, or of the list of relative names and MD5s of all files in a folder: the same as dvc.lock's.
+
+    `hash_of_file` computes the MD5 of each file, by default from its content.
+    """
     if path.is_dir():
+        hash_of_file = hash_of_file or content_hash
         files = {file.relative_to(path).as_posix(): file for file in files_in(path)}
-        listing = [{"md5": content_hash(file), "relpath": name} for name, file in sorted(files.items())]
+        listing = [{"md5": hash_of_file(file), "relpath": name} for name, file in sorted(files.items())]
         return hashlib.md5(json.dumps(listing).encode(), usedforsecurity=False).hexdigest() + ".dir"
+    if hash_of_file:
+        return hash_of_file(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def mtime_of(path: Path) -> int:
+    """In nanoseconds since the epoch. Snakemake keeps a folder's time in a file inside it."""
+    stamp = path / ".snakemake_timestamp"
+    return (stamp if stamp.exists() else path).stat().st_mtime_ns
+
+
+def set_mtime(path: Path, moment: int) -> None:
+    """Sets what `mtime_of` returns."""
+    for target in (path / ".snakemake_timestamp", path):
+        if target.exists():
+            os.utime(target, ns=(moment, moment))
+
+
+def clamp_future_mtimes(paths: Iterable[Path]) -> None:
+    """Sets files that are newer than now, as after a clock was set back, to the current time.
+
+    Snakemake would fail every job that reads them, after it has finished, and delete its outputs.
+    """
+    now = time.time_ns()
+    for path in paths:
+        if path.exists() and mtime_of(path) > now:
+            set_mtime(path, now)
+
+
+def touch(path: Path) -> None:
+    """Sets a file, or all files in a folder, to the current time, so that whoever remembers hashes reads them again."""
+    for file in files_in(path):
+        os.utime(file)
 
 
 def _remove(paths: list[Path]) -> None:

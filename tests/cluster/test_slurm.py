@@ -53,7 +53,7 @@ class Story:
     """What Snakemake said when it was started while jobs of a killed one were still in the queue."""
     left_behind: list[str] = field(default_factory=list)
     """Ids of those jobs."""
-    teacher_s_receipt: bytes = b""
+    teacher_s_manifest: bytes = b""
     """As the teacher left it, whose Snakemake had been killed."""
     frozen: list[Training] = field(default_factory=list)
     """The trainings that then met their fates, in the middle of which they were caught, and who met which."""
@@ -79,7 +79,7 @@ def reference(three_variants: Project, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="module")
 def story(reference: Project, tmp_path_factory: pytest.TempPathFactory) -> Story:
-    project = reference.copy(tmp_path_factory.mktemp("slurm") / "project")  # the same commit, which receipts name
+    project = reference.copy(tmp_path_factory.mktemp("slurm") / "project")  # the same commit, which manifests name
     project.environment["PYTHONPATH"] += f":{slurm.PLUGIN}"
     story = Story(project)
     with slurm.running(tmp_path_factory.mktemp("cluster")) as cluster:
@@ -111,7 +111,7 @@ def snakemake_is_killed(story: Story) -> None:
     frozen["teacher"].process.resume()
     ask("scancel", frozen["student"].job)
     wait_for(lambda: not ask("squeue", "--noheader"))
-    story.teacher_s_receipt = (run_of(project, "teacher") / "receipt.json").read_bytes()
+    story.teacher_s_manifest = (run_of(project, "teacher") / "manifest.json").read_bytes()
 
 
 def jobs_meet_their_fates(story: Story, cluster: slurm.Cluster, reference: Project) -> None:
@@ -195,8 +195,8 @@ def test_a_start_while_jobs_of_a_killed_snakemake_are_queued_is_refused(story: S
 
 
 def test_a_training_that_ends_after_snakemake_was_killed_is_kept(story: Story) -> None:
-    assert (run_of(story.project, "teacher") / "receipt.json").read_bytes() == story.teacher_s_receipt
-    assert "recorded in dvc.lock" in story.printed
+    assert (run_of(story.project, "teacher") / "manifest.json").read_bytes() == story.teacher_s_manifest
+    assert "committed to dvc.lock" in story.printed
 
 
 def test_a_training_that_hits_its_time_limit_goes_on_from_its_checkpoint(story: Story) -> None:
@@ -223,7 +223,7 @@ def test_the_results_are_those_of_a_local_run_bit_for_bit(story: Story, referenc
     assert files == [path.relative_to(story.project.root) for path in made_by(story.project)]
     for path in files:
         here, there = ((project.root / path).read_bytes() for project in (reference, story.project))
-        if path.name == "receipt.json" or "costs" in path.parts:
+        if path.name == "manifest.json" or "costs" in path.parts:
             assert without_measures(json.loads(here)) == without_measures(json.loads(there)), path
         else:
             assert here == there, path
@@ -243,7 +243,7 @@ def test_nodes_never_reconcile(story: Story) -> None:
     """
     logs = [path.read_text() for path in (story.project.root / "logs/slurm").rglob("*.log")]
     assert len(logs) >= 8
-    assert not [log for log in logs if "recorded in dvc.lock" in log]
+    assert not [log for log in logs if "committed to dvc.lock" in log]
 
 
 def test_only_what_takes_time_is_submitted(story: Story) -> None:
@@ -265,7 +265,7 @@ def made_by(project: Project) -> list[Path]:
 
 
 def without_measures(value: Any) -> Any:
-    """What a receipt or the costs say, but for seconds and memory, and bytes, which count the digits of those."""
+    """What a manifest or the costs say, but for seconds and memory, and bytes, which count the digits of those."""
     if isinstance(value, list):
         return [without_measures(one) for one in value]
     if not isinstance(value, dict):

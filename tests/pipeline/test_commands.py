@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from classroom.engines import plan
+from classroom.engines import graph
 from classroom.params import FOLDERS
 from support.studies import CLASSES_STUDY, ROOT, STUDY
 
@@ -40,8 +40,8 @@ CLASSES_STAGES = [
 
 # Settings, types and messages, not results: see the head of dvc.yaml.
 PLUMBING = {
-    "__init__.py", "artifacts.py", "cli.py", "errors.py", "files.py", "params.py", "section.py", "method_settings.py",
-    "methods/names.py", "progress.py", "training/devices.py", "places.py", "settings/plan.py",
+    "__init__.py", "artifacts.py", "cli.py", "errors.py", "files.py", "git.py", "log.py", "params.py", "section.py",
+    "state.py", "method_settings.py", "methods/names.py", "progress.py", "devices.py", "places.py", "settings/plan.py",
     "reporting/registry.py",
 }  # fmt: skip
 
@@ -61,7 +61,7 @@ def test_commands_use_what_their_stages_declare(
     """In a copy without dvc.yaml, so that each command sees nothing but its own settings."""
     project = request.getfixturevalue(tree).copy(tmp_path / "project")
     with contextlib.chdir(project.root):
-        stages = plan.load()
+        stages = graph.load()
     (project.root / "dvc.yaml").unlink()
     complete = project.settings()
     commands = tmp_path / "commands.json"

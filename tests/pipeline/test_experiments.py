@@ -52,9 +52,9 @@ def test_experiments_run_what_they_change(finished: Project) -> None:
     assert finished.planned(TABLE) == Counter()
 
     # What the last commit, the experiment aside and the workspace stand on is kept.
-    orphan = finished.root / ".classroom/orphans/runs/kept"
-    orphan.parent.mkdir(parents=True)
-    orphan.write_text("of a seed that left")
+    obsolete = finished.root / ".classroom/obsolete/runs/kept"
+    obsolete.parent.mkdir(parents=True)
+    obsolete.write_text("of a seed that left")
     finished.run("dvc", "gc", "--all-branches", "--all-experiments", "--force")
     assert finished.planned(TABLE) == Counter()
     finished.run("git", "checkout", "--quiet", ".")
@@ -71,7 +71,7 @@ def test_experiments_run_what_they_change(finished: Project) -> None:
     assert finished.planned() == Counter()
     finished.weigh("kd_ml-v3", 0.4)
     assert finished.planned() == ONE_VARIANT
-    assert orphan.exists()
+    assert obsolete.exists()
     finished.run("git", "checkout", "--quiet", ".")
     finished.run("dvc", "push", "--quiet", "--run-cache")
     clone = finished.clone(finished.root.parent / "clone")

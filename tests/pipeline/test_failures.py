@@ -54,7 +54,7 @@ def test_a_killed_engine_loses_nothing_finished(engine: str, pristine: Project, 
     result, stage = f"results/variants/{STUDY}/kd_off-v1.json", f"evaluate_offline@{STUDY}-kd_off-v1"
     command = ("snakemake", "--cores", "2", result) if engine == "snakemake" else ("dvc", "repro", stage)
     running = start(project, *command)
-    teacher = project.root / f"runs/{STUDY}/teacher/seed-0/receipt.json"
+    teacher = project.root / f"runs/{STUDY}/teacher/seed-0/manifest.json"
     wait_for(teacher.exists)
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()

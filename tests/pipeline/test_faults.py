@@ -56,8 +56,8 @@ def test_jobs_of_a_killed_snakemake_are_waited_for(finished: Project) -> None:
     training.resume()
     assert running.wait(timeout=120) == 0
     assert f"`{' '.join(command)}` (PID {killed.pid} on " in printed(finished)
-    assert "was killed: going on where it was" in printed(finished)
-    assert printed(finished).count("best epochs") == 1, "the training was done, and only recorded"
+    assert "was killed: resuming its work" in printed(finished)
+    assert printed(finished).count("best epochs") == 1, "the training was done, and only committed"
 
 
 def printed(project: Project) -> str:
@@ -84,9 +84,9 @@ def flip(path: Path) -> None:
 
 
 def test_what_is_cut_off_or_lost_comes_back(finished: Project) -> None:
-    """Files that DVC's cache holds are brought back, not made again; DVC's own files are mended."""
+    """Files that DVC's cache holds are brought back, not made again; DVC's own files are fixed."""
     results = [
-        f"{RUN}/{name}" for name in ("weights.safetensors", "predictions.parquet", "metrics.json", "receipt.json")
+        f"{RUN}/{name}" for name in ("weights.safetensors", "predictions.parquet", "metrics.json", "manifest.json")
     ]
     damaged = [*results, PREPARED, f"data/splits/{STUDY}.parquet"]
     before = {path: content_hash(finished.root / path) for path in [*damaged, f"{RUN}/history.csv", "dvc.lock"]}
@@ -95,19 +95,19 @@ def test_what_is_cut_off_or_lost_comes_back(finished: Project) -> None:
     (finished.root / RUN / "history.csv").unlink()
     cut(finished.root / "dvc.lock")
     (finished.root / ".dvc/tmp/rwlock").write_text('{"write": {"/tm')
-    (finished.root / ".classroom/hashes.json").write_text('{"runs')
+    (finished.root / ".classroom/cache/hashes.json").write_text('{"runs')
     printed = finished.run("classroom", "reconcile")
     assert "restored from DVC's cache: " in printed
-    assert "dvc.lock was half-written or damaged: the last good one is back" in printed
+    assert "dvc.lock was half-written or damaged: the last good copy is restored" in printed
     assert ".dvc/tmp/rwlock was half-written: removed" in printed
-    assert ".classroom/hashes.json is damaged: every result is read again" in printed
+    assert ".classroom/cache/hashes.json is damaged: its content is computed again" in printed
     assert printed.endswith("nothing to do\n")
     assert {path: content_hash(finished.root / path) for path in before} == before
     assert finished.planned() == Counter()
 
 
 def test_a_flipped_bit_is_found_by_whoever_reads_the_file(finished: Project) -> None:
-    """No job uses it, though size and time tell nothing; the next start mends it."""
+    """No job uses it, though size and time tell nothing; the next start restores it."""
     for path, command in (
         (PREPARED, f"train {STUDY} student --seed 0"),
         (f"{RUN}/predictions.parquet", f"evaluate {STUDY} ml-v3"),
@@ -116,7 +116,7 @@ def test_a_flipped_bit_is_found_by_whoever_reads_the_file(finished: Project) -> 
         before = content_hash(finished.root / path)
         flip(finished.root / path)
         printed = finished.run("classroom", *command.split(), expect=1)
-        assert printed.startswith(f"Error: {path}: damaged, edited or exchanged since `classroom ")
+        assert printed.startswith(f"Error: {path}: damaged, edited or replaced since `classroom ")
         assert f"`dvc checkout {path}`" in printed
         assert printed.count("\n") == 1
         assert "restored from DVC's cache: " in finished.run("classroom", "reconcile")
@@ -196,7 +196,7 @@ def as_a_user_without_rights(*command: str) -> list[str]:
 
 
 def test_a_read_only_cache_is_named(finished: Project) -> None:
-    """Nothing is lost: the finished jobs are recorded when the cache can be written again."""
+    """Nothing is lost: the finished jobs are committed when the cache can be written again."""
     finished.weigh("ml-v3", 0.3)
     cache = finished.root / ".dvc/cache/files/md5"
     folders = [cache, *cache.iterdir()]
@@ -206,9 +206,9 @@ def test_a_read_only_cache_is_named(finished: Project) -> None:
     printed = finished.run(*as_a_user_without_rights("snakemake", "--cores", "2", target))
     for folder in folders:
         folder.chmod(0o755)
-    assert "Warning: the results are not recorded in dvc.lock yet (DVC cannot bring dvc.lock up to date: " in printed
+    assert "Warning: the results are not committed to dvc.lock yet (DVC cannot commit finished jobs: " in printed
     assert "Permission denied" in printed
-    assert "recorded in dvc.lock: 2 finished jobs" in finished.run("classroom", "reconcile")
+    assert "committed to dvc.lock: 2 finished jobs" in finished.run("classroom", "reconcile")
 
 
 # Clocks ---------------------------------------------------------------------------------------------------------
@@ -266,7 +266,7 @@ def busy(finished: Project) -> tuple[Project, subprocess.Popen]:
 def test_whoever_comes_second_is_told_who_is_at_work(busy: tuple[Project, subprocess.Popen]) -> None:
     """Another Snakemake, whatever its target; DVC; commands that reconcile. A dry run, and what only reads, is free."""
     project, running = busy
-    at_work = rf"`snakemake --cores 1 \S+` \(PID {running.pid} on \S+, since \S+ \S+\) is at work in this tree\. Two at"
+    holder = rf"`snakemake --cores 1 \S+` \(PID {running.pid} on \S+, since \S+ \S+\) is running in this tree\. Two"
     for command in (
         ("snakemake", "--cores", "1", "reports/table1.md"),
         ("snakemake", "--unlock", "reports/table1.md"),
@@ -274,9 +274,9 @@ def test_whoever_comes_second_is_told_who_is_at_work(busy: tuple[Project, subpro
         ("classroom", "verify"),
     ):
         printed = project.run(*command, expect=1)
-        assert re.search(f"^Error: {at_work}", printed, re.MULTILINE), printed
+        assert re.search(f"^Error: {holder}", printed, re.MULTILINE), printed
         assert "Traceback" not in printed
-    assert re.search(f"^Note: {at_work}", project.snakemake("-n", "reports/table1.md"), re.MULTILINE)
+    assert re.search(f"^Note: {holder}", project.snakemake("-n", "reports/table1.md"), re.MULTILINE)
     printed = project.run("dvc", "repro", "exchange@table1", expect=255)
     assert f"(PID {running.pid}): snakemake --cores 1" in printed
     project.run("dvc", "push")
@@ -292,7 +292,7 @@ def test_snakemake_does_not_start_beside_dvc(finished: Project) -> None:
     finally:
         os.killpg(running.pid, signal.SIGKILL)
         running.wait()
-    assert re.search(rf"Error: `\S+dvc repro \S+` \(PID {running.pid}\) is at work in this tree", printed), printed
+    assert re.search(rf"Error: `\S+dvc repro \S+` \(PID {running.pid}\) is running in this tree", printed), printed
     assert "Traceback" not in printed
 
 
@@ -307,7 +307,7 @@ def test_a_job_that_another_process_does_is_waited_for(finished: Project) -> Non
     wait_for(lambda: f"waiting for `{' '.join(command)}` (PID {first.pid} on" in printed(finished))
     first.send_signal(signal.SIGCONT)
     assert [first.wait(timeout=120), second.wait(timeout=120)] == [0, 0]
-    assert "it is done" in printed(finished)
+    assert "the other process finished it: nothing to run" in printed(finished)
     assert printed(finished).count("best epochs") == 1
 
 
@@ -342,5 +342,5 @@ def test_no_job_takes_gits_lock(finished: Project) -> None:
     os.utime(finished.root / "dvc.yaml")
     finished.run("classroom", "exchange")
     assert (finished.root / ".git/index").stat().st_mtime_ns == index
-    receipt = json.loads((finished.root / ".classroom/receipts/exchange@table1.json").read_text())
-    assert receipt["code_version"].endswith("-dirty")
+    manifest = json.loads((finished.root / ".classroom/manifests/exchange@table1.json").read_text())
+    assert manifest["code_version"].endswith("-dirty")

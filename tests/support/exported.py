@@ -128,7 +128,7 @@ def finished_run(raw: dict[str, Any], data: Path, method_name: str, folder: Path
         "settings": method.settings | {"training": settings.model_dump(mode="json"), "balance": "none"},
     }
     training.save(method, progress, open_splits(prepared, splits), settings, torch.device("cpu"), folder, record)
-    (folder / "receipt.json").write_text('{"device": "cpu"}')
+    (folder / "manifest.json").write_text('{"device": "cpu"}')
     return folder
 
 

@@ -6,7 +6,7 @@ import zlib
 from typing import Any
 
 import numpy as np
-from classroom.methods.learning_styles.method.exchange import EXCHANGE
+from classroom.methods.learning_styles.method.method.exchange import EXCHANGE
 
 from classroom.artifacts import Metrics
 from classroom.core.metrics import score

@@ -17,8 +17,7 @@ import pytest
 from filelock import FileLock
 
 from classroom import cli
-from classroom.engines import plan
-from classroom.engines.reconcile import in_order
+from classroom.engines import graph
 from support.project import checkout, compare, only
 from support.studies import STUDY, shrink
 
@@ -68,7 +67,7 @@ def run_all(root: Path) -> None:
     """Runs the command of every stage of the tree in this process: a fifth of the time that Snakemake's jobs take."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        stages = in_order(plan.load())
+        stages = graph.in_order(graph.load())
     for stage in stages:
         done = classroom(stage.command, root)
         assert done.code == 0, f"{stage.command}: {done.error}"

@@ -22,7 +22,7 @@ from typing import Any
 PAGE = 4096
 NOTES = (".classroom", "checkpoints", ".git")
 """Where anything may change when a command fails: notes, and the training's last good checkpoint."""
-UNCERTAIN = ("receipt.json", "cost.md", "cost.csv", ".snakemake_timestamp")
+UNCERTAIN = ("manifest.json", "cost.md", "cost.csv", ".snakemake_timestamp")
 """Files that change with the time that something took, and Snakemake's own."""
 
 
@@ -129,7 +129,7 @@ def impolite(code: int, text: str) -> Iterator[str]:
 
 
 def content() -> dict[str, bytes]:
-    """All files but notes, and receipts, which tell the time."""
+    """All files but notes, and manifests, which tell the time."""
     files = {str(path): path for path in Path().rglob("*") if path.is_file() and path.parts[0] not in NOTES}
     return {name: path.read_bytes() for name, path in files.items() if path.name not in UNCERTAIN}
 

@@ -73,8 +73,8 @@ def jobs_of_snakemake(project: Project) -> dict[tuple[str, ...], tuple[str, set[
 def jobs_of_dvc(project: Project) -> dict[tuple[str, ...], tuple[str, set[str]]]:
     printed = project.run(
         "python", "-c",
-        "import json; from dataclasses import asdict; from classroom.engines import plan;"
-        "print(json.dumps([asdict(stage) for stage in plan.load().values()]))",
+        "import json; from dataclasses import asdict; from classroom.engines import graph;"
+        "print(json.dumps([asdict(stage) for stage in graph.load().values()]))",
     )  # fmt: skip
     stages = json.loads(printed)
     outputs = [out for stage in stages for out in stage["outputs"]]

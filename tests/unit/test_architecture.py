@@ -19,8 +19,8 @@ SOURCE = ROOT / "src" / "classroom"
 # From the top down: a package may import what stands below it.
 LAYERS = [
     "cli", "forecast", "provenance", "settings", "engines", "export", "reporting", "places", "analysis", "restore",
-    "evaluation", "speed", "training", "methods", "core", "data", "devices", "progress", "files", "params",
-    "method_settings", "section", "errors", "artifacts",
+    "evaluation", "speed", "training", "methods", "core", "data", "devices", "progress", "state", "files", "git",
+    "slurm", "params", "method_settings", "section", "errors", "log", "artifacts",
 ]  # fmt: skip
 
 
@@ -54,7 +54,7 @@ STARTS = {
     "what needs no torch": [
         ("typer.testing; typer.testing.CliRunner().invoke(classroom.cli.app, ['--help'])",
          "torch pandas numpy pydantic ruamel rich"),
-        ("classroom.engines.receipts, classroom.params", "torch pandas numpy sklearn"),
+        ("classroom.engines.manifest, classroom.engines.reconcile, classroom.params", "torch pandas numpy sklearn dvc"),
         *((f"classroom.{module}", "torch") for module in (
             "engines.reconcile", "data.split", "data.prepare", "data.sources", "evaluation.evaluate", "evaluation.grid",
             "reporting.tables", "reporting.samples", "reporting.cka", "reporting.deploy", "analysis.similarities",
@@ -62,7 +62,7 @@ STARTS = {
         )),
     ],
     "a training": [
-        ("classroom.engines.receipts, classroom.training.make, classroom.progress, classroom.training.run",
+        ("classroom.engines.manifest, classroom.training.make, classroom.progress, classroom.training.run",
          "dvc snakemake sklearn scipy matplotlib onnx jinja2"),
     ],
 }  # fmt: skip

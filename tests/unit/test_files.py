@@ -207,7 +207,7 @@ def test_the_hash_of_a_file_is_its_md5(tmp_path):
 
 
 def test_the_hash_of_a_folder_is_the_md5_of_its_listing(folder):
-    """As DVC lists a folder, so that a receipt and dvc.lock can be compared."""
+    """As DVC lists a folder, so that a manifest and dvc.lock can be compared."""
     md5 = [hashlib.md5(content).hexdigest() for content in (b"{}", b"\x00\x01")]
     listing = (
         f'[{{"md5": "{md5[0]}", "relpath": "metrics.json"}}, {{"md5": "{md5[1]}", "relpath": "seed-0/weights.bin"}}]'

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from classroom.methods.learning_styles.method.exchange import EXCHANGE
+from classroom.methods.learning_styles.method.method.exchange import EXCHANGE
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,7 +1,8 @@
 # Checked settings, the verdict on what is fresh, and the few functions that the rules share.
 # There are no benchmark files: Snakemake counts their times among the outputs', which `reconcile` cannot know of;
-# duration and memory are in each job's receipt.
+# duration and memory are in each job's manifest.
 import atexit
+import logging
 import os
 import re
 import sys
@@ -13,15 +14,15 @@ from pathlib import Path
 import yaml
 
 from classroom import places
-from classroom.engines.engine import Engine, look
-from classroom.engines.reconcile import NESTED
-from classroom.engines.slurm import jobs_of as slurm_jobs_of
+from classroom.engines.reconcile import NESTED, Session, dry_run
 from classroom.errors import ClassroomError
+from classroom.log import configure
 from classroom.method_settings import COMPARISON_METHODS
 from classroom.params import BASELINES
 from classroom.reporting import registry
 from classroom.settings.checks import check_all, check_source
 from classroom.settings.plan import plan, write_plan
+from classroom.slurm import jobs_of as slurm_jobs_of
 from snakemake.exceptions import WorkflowError
 
 # Jobs and cluster nodes read this file too; checking and judging is the main process's, once.
@@ -54,19 +55,17 @@ def check_queue() -> None:
 shell.prefix(f"export PATH={Path(sys.executable).parent}:$PATH; trap : TERM; ")
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def reconcile_at_the_end() -> None:
-    """Records what finished. It must never spoil the outcome of the jobs themselves."""
+    """Commits what finished. It must never spoil the outcome of the jobs themselves."""
     if MAIN_PROCESS:
         try:
-            engine.stop()
+            session.stop()
         except Exception as error:
-            say(f"Warning: the results are not recorded in dvc.lock yet ({error}); the next start tries again.")
+            messages.warning("the results are not committed to dvc.lock yet (%s); the next start tries again.", error)
 
 
+configure()
+messages = logging.getLogger("classroom.workflow")
 until_exit = ExitStack()
 atexit.register(until_exit.close)
 try:
@@ -75,16 +74,16 @@ try:
         params = check_all()
         if MAIN_PROCESS:
             for warning in caught:
-                say(f"Warning: {warning.message}")
+                messages.warning("%s", warning.message)
             write_plan(params)
             command = " ".join(["snakemake", *sys.argv[1:]])
             if any(re.fullmatch("--dry-?run|-[a-zA-Z]*n[a-zA-Z]*", argument) for argument in sys.argv):
-                look(command, say)
+                dry_run(command)
             else:
-                engine = until_exit.enter_context(Engine(command, say))
-                engine.start()
+                session = until_exit.enter_context(Session(command))
+                session.start()
 except ClassroomError as error:
-    say(f"Error: {error}")
+    messages.error("%s", error)
     sys.exit(1)
 
 # What dvc.yaml makes its stages of.
@@ -110,7 +109,7 @@ def source_code(dataset: str) -> list[str]:
     try:
         check_source(dataset, params.dataset[dataset])
     except ClassroomError as error:
-        say(f"Error: {error}")
+        messages.error("%s", error)
         os._exit(1)  # nothing has started; whatever an input function raises, Snakemake prints with a traceback
     reader = params.dataset[dataset].reader
     return [path.replace("${item}", reader) for path in code("fetch")]

@@ -1,1 +1,1 @@
-"""Keeping Snakemake and DVC of one mind: what ran, and what is therefore fresh."""
+"""Snakemake and DVC on one graph: what ran, and what is therefore fresh."""

@@ -1,17 +1,18 @@
-"""Who is at work: one engine in a tree, and of every job one process.
+"""Who is running: one workflow per tree, and one process per job.
 
-Locks are the operating system's (flock): whoever is killed lets go of them, so none is ever stale. Beside each lies a
-note that says who holds it, for messages alone. Between machines they hold where the file system passes them on: NFS
-does, Lustre does when mounted with `flock`.
+Locks are the operating system's (flock): whoever is killed loses them, so none is ever stale. Next to each lies a note
+that names its holder, for messages only. Between machines they hold where the file system passes them on: NFS does,
+Lustre does when mounted with `flock`.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -19,22 +20,31 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from classroom.engines.plan import HIDDEN
+from classroom.errors import ClassroomError
 from classroom.files import write_json
+from classroom.state import LOCKS
 
-ENGINE = HIDDEN / "engine.lock"
-JOBS = HIDDEN / "jobs"
+log = logging.getLogger(__name__)
+
+WORKFLOW = LOCKS / "workflow.lock"
+JOBS = LOCKS / "jobs"
 
 QUEUED = "SLURM_JOB_ID" in os.environ
-"""Whether this process runs in a SLURM job, which is that queue's to tell of."""
+"""Whether this process runs in a SLURM job, which that queue reports."""
 
 POLL = 0.2
-"""Seconds between two looks at a lock that is held."""
+"""Seconds between two attempts to take a lock."""
+
+ALONE = "Two at a time would run the same jobs twice: wait for it to end, or stop it; finished jobs are kept."
+
+
+class LockedError(ClassroomError):
+    """Another workflow is running in the tree."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """A process at work."""
+    """A running process."""
 
     command: str
     pid: int
@@ -51,7 +61,7 @@ class Holder:
 
 
 def take(path: Path, command: str) -> FileLock | None:
-    """The lock at `path`, held until it is released or this process ends; None if another process holds it.
+    """Takes the lock at `path` until `release` or the end of this process; None if another process holds it.
 
     Raises ClassroomError if nothing can be written there.
     """
@@ -68,7 +78,7 @@ def release(lock: FileLock) -> None:
 
 
 def holder(path: Path) -> Holder | None:
-    """Who holds the lock at `path`, or held it when killed; None if nobody says so."""
+    """Who holds the lock at `path`, or held it when killed; None if no note says so."""
     try:
         return Holder(**json.loads(_note(path).read_text()))
     except (OSError, ValueError, TypeError):
@@ -76,8 +86,8 @@ def holder(path: Path) -> Holder | None:
 
 
 @contextmanager
-def one_process(job: str, command: str, say: Callable[[str], None]) -> Iterator[bool]:
-    """Waits until no other process does the `job`; yields whether one did.
+def one_process(job: str, command: str) -> Iterator[bool]:
+    """Waits until no other process runs the `job`; yields whether one did.
 
     Of two in SLURM's queue the second does not wait: SLURM starts it when it believes the first one's node dead, whose
     lock the file system may keep.
@@ -87,11 +97,11 @@ def one_process(job: str, command: str, say: Callable[[str], None]) -> Iterator[
     while (lock := take(path, command)) is None:
         by = holder(path)
         if by and by.queued and QUEUED:
-            say(f"SLURM has started this beside {by}")
+            log.info("SLURM has started this job while %s may still run it", by)
             break
         if not waited:
-            away = f". Should that machine be dead: rm '{path}'" if by and not by.is_here else ""
-            say(f"waiting for {by or 'another process'}, which does the same job{away}")
+            away = f". If that machine is dead: rm '{path}'" if by and not by.is_here else ""
+            log.info("waiting for %s, which runs the same job%s", by or "another process", away)
         waited = True
         time.sleep(POLL)
     try:
@@ -101,8 +111,8 @@ def one_process(job: str, command: str, say: Callable[[str], None]) -> Iterator[
             release(lock)
 
 
-def jobs_at_work() -> dict[str, Holder]:
-    """The jobs that processes are doing in this tree now, by stage."""
+def running_jobs() -> dict[str, Holder]:
+    """The jobs that processes are running in this tree now, by stage."""
     found = {}
     for note in sorted(JOBS.glob("*.json")):
         path = note.with_suffix(".lock")
@@ -115,16 +125,18 @@ def jobs_at_work() -> dict[str, Holder]:
     return found
 
 
-def wait_for_jobs(say: Callable[[str], None]) -> None:
-    """Waits for the jobs at work, left by an engine that was killed or started by hand; not for those of SLURM."""
+def wait_for_jobs() -> None:
+    """Waits for running jobs that a killed workflow left or someone started by hand; not for those of SLURM."""
     told: set[Holder] = set()
-    while at_work := {job for job in jobs_at_work().values() if not job.queued}:
-        for job in at_work - told:
-            say(
-                f"Waiting for {job}, which is still at work in this tree, so that it is not done twice. "
-                f"`kill {job.pid}` ends it; a training then goes on from its checkpoint."
+    while running := {job for job in running_jobs().values() if not job.queued}:
+        for job in running - told:
+            log.info(
+                "Waiting for %s, which is still running in this tree, so that its job does not run twice. "
+                "`kill %d` stops it; a training then resumes from its checkpoint.",
+                job,
+                job.pid,
             )
-        told |= at_work
+        told |= running
         time.sleep(POLL)
 
 
@@ -133,10 +145,14 @@ def _note(path: Path) -> Path:
 
 
 def _try(path: Path) -> FileLock | None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
         lock.acquire(blocking=False)
     except Timeout:
         return None
+    except OSError as error:
+        raise ClassroomError(
+            f"{path.parent}: cannot be written ({error.strerror}). Fix the folder's permissions or free space."
+        ) from None
     return lock

@@ -1,89 +1,168 @@
 """Making Snakemake and DVC agree on what is fresh.
 
-`dvc.lock` is the one record. First *record*: jobs that finished under Snakemake, or by hand, and whose
-receipts fit today's settings and files, are committed to it. Then *restore*: what is stale but was made before,
-from the same settings and files, comes back from DVC's cache. Then *tell*: file times are set so that
-Snakemake, which knows nothing but times, reaches DVC's verdict.
+dvc.lock is the single source of truth. `reconcile` (1) *commits* jobs that finished under Snakemake, or by hand, and
+whose manifests match today's settings and files; (2) *restores* from DVC's cache what is stale but was made before from
+the same inputs; (3) *syncs mtimes*, so that Snakemake, which looks at nothing else, reaches `dvc status`' verdict.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
-from classroom.engines import ledger, locks, plan
-from classroom.engines.mend import keep, mend
-from classroom.engines.plan import HIDDEN, Stage, downstream, files_of, in_order, makers, outputs_below
-from classroom.engines.receipts import matches
-from classroom.engines.times import none_from_the_future, set_time, time_of
-from classroom.files import content_hash, write_json
+from classroom.engines import graph, locks, repair, store
+from classroom.engines.freshness import Verdict
+from classroom.engines.graph import Stage
+from classroom.engines.manifest import matches
+from classroom.files import clamp_future_mtimes, mtime_of
 from classroom.params import load
+from classroom.state import OBSOLETE, Hashes
+
+log = logging.getLogger(__name__)
 
 STALE = 10**9
-"""The file time, in nanoseconds since the epoch, that makes Snakemake remake an output: one second."""
-
-ORPHANS = HIDDEN / "orphans"
+"""The mtime, in nanoseconds since the epoch, that makes Snakemake run an output's job again: one second."""
 
 NESTED = "CLASSROOM_RECONCILING"
 """Set in the environment of the Snakemake that `reconcile` itself starts."""
 
-Say = Callable[[str], None]
 
+class Session:
+    """This process as the only workflow in the tree: Snakemake from its start to its end, or a command that reconciles.
 
-def reconcile(say: Say = lambda text: None) -> set[str]:
-    """Records, restores and tells, in the project's root; returns the names of the stages that are stale or missing.
-
-    For the one engine at work in the tree. Raises ClassroomError if DVC cannot judge the project or is at work in it,
-    or a file cannot be written.
+    Snakemake's own lock ignores DVC, survives a kill of Snakemake, and allows two runs with different targets. Entering
+    raises LockedError if another workflow is running.
     """
-    mend(say)
-    stages = plan.load()
-    park(stages, say)
-    changed = ledger.changed()
-    if recorded := record([stages[name] for name in changed if name in stages], say):
-        say(f"recorded in dvc.lock: {len(recorded)} finished jobs")
-        changed = ledger.changed()
-    stale = downstream(stages, changed)
-    due = [stage.name for stage in in_order(stages) if stage.name in stale - locks.jobs_at_work().keys()]
-    if due and (restored := ledger.restore(due, makers(stages), say)):
-        say(f"restored from DVC's cache: {_some(restored)}")
-        stale = downstream(stages, ledger.changed())
-    keep()
-    tell(stages, stale)
-    vouch(stages, stale, say)
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+        self.claim = ExitStack()
+
+    def __enter__(self) -> Session:
+        self.previous = locks.holder(locks.WORKFLOW)
+        self.lock = locks.take(locks.WORKFLOW, self.command)
+        if self.lock is None:
+            raise locks.LockedError(f"{self.previous or 'Another workflow'} is running in this tree. {locks.ALONE}")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.claim.close()
+        locks.release(self.lock)
+
+    def start(self) -> None:
+        """Prepares for running jobs: waits for those that a killed workflow left, reconciles, and locks DVC out.
+
+        Raises LockedError if DVC is running in the tree.
+        """
+        self._unlock()
+        repair.fix()
+        with store.claimed(self.command):  # the jobs of a running DVC are not waited for: DVC is named instead
+            locks.wait_for_jobs()
+        reconcile()
+        self.claim.enter_context(store.claimed(self.command))
+
+    def stop(self) -> None:
+        """Commits the jobs that finished."""
+        self.claim.close()
+        reconcile()
+
+    def _unlock(self) -> None:
+        """Removes the lock of a Snakemake that was killed; on another machine only its user knows whether it was."""
+        before = self.previous
+        if before is None or not any(Path(".snakemake/locks").glob("*")):
+            return
+        if not before.is_here:
+            log.warning("%s left Snakemake's lock. If it is not running any more: `snakemake --unlock`.", before)
+        else:
+            log.info("%s was killed: resuming its work.", before)
+            _snakemake("--unlock")
+
+
+def dry_run(command: str) -> None:
+    """Reconciles before a dry run, unless another workflow is running."""
+    try:
+        with Session(command):
+            reconcile()
+    except locks.LockedError as error:
+        log.info("Note: %s Jobs that it has finished may still be listed here.", error)
+
+
+def reconcile() -> set[str]:
+    """Commits, restores and syncs mtimes, in the project's root; returns the names of the stale stages.
+
+    For the process that holds the workflow lock. Raises ClassroomError if dvc.yaml, dvc.lock or settings cannot be
+    read, DVC is running in the tree, or a file cannot be written.
+    """
+    repair.fix()
+    store.refuse_running_dvc()
+    stages, hashes = graph.load(), Hashes()
+    stash_obsolete_outputs(stages)
+    changed = Verdict(hashes).changed(stages)
+    if committed := commit([stages[name] for name in changed], hashes):
+        log.info("committed to dvc.lock: %d finished jobs", len(committed))
+        changed = Verdict(hashes).changed(stages)
+    stale = graph.downstream(stages, changed)
+    if restored := restore(stages, stale - locks.running_jobs().keys(), Verdict(hashes)):
+        log.info("restored from DVC's cache: %s", _some(restored))
+        stale = graph.downstream(stages, Verdict(hashes).changed(stages))
+    repair.back_up_lock_file()
+    sync_mtimes(stages, stale, hashes)
+    clear_incomplete_markers(stages, stale)
+    hashes.save()
     return stale
 
 
-def record(changed: Sequence[Stage], say: Say) -> list[str]:
-    """Commits those of the `changed` stages whose receipt fits what lies here today; returns their names."""
-    if not changed:
+def commit(changed: list[Stage], hashes: Hashes) -> list[str]:
+    """Commits those of the `changed` stages whose manifest matches what is here today; returns their names."""
+    if not any(stage.manifest.exists() for stage in changed):
         return []
     raw = load(Path("params.yaml"))
-    remembered = Hashes(HIDDEN / "hashes.json", say)
     names = [
         stage.name
         for stage in changed
-        if all(Path(out).exists() for out in stage.outputs) and matches(stage, raw, remembered)
+        if all(Path(out).exists() for out in stage.outputs) and matches(stage, raw, hashes)
     ]
-    remembered.save()
     if names:
-        ledger.commit(names)
+        store.commit(names)
     return names
 
 
-def tell(stages: dict[str, Stage], stale: set[str]) -> None:
-    """Gives stale outputs a time older than anything, and lifts fresh ones to their newest dependency's."""
-    below = outputs_below(stages)
-    paths = {path for stage in stages.values() for path in (*stage.outputs, *files_of(stage, below))}
-    none_from_the_future(map(Path, paths))
-    times = {path: time_of(Path(path)) for path in paths if Path(path).exists()}
-    for stage in in_order(stages):
-        newest = max((times[path] for path in files_of(stage, below) if path in times), default=STALE)
+def restore(stages: Mapping[str, Stage], due: set[str], verdict: Verdict) -> list[str]:
+    """Restores those of the stages `due` whose outputs DVC's cache holds for today's inputs; returns their names.
+
+    Upstream stages come first, as a stage's inputs are known only when these are fresh.
+    """
+    restored, missing = [], set()
+    depends_on = graph.producers(stages)
+    with store.restoring() as check_out:
+        for stage in graph.in_order(stages):
+            if stage.name not in due:
+                continue
+            if not missing.isdisjoint(depends_on[stage.name]):
+                missing.add(stage.name)
+            elif verdict.is_changed(stage):
+                if verdict.is_saved(stage) and check_out(stage.name):
+                    restored.append(stage.name)
+                    verdict.known.clear()
+                else:
+                    missing.add(stage.name)
+    return restored
+
+
+def sync_mtimes(stages: Mapping[str, Stage], stale: set[str], hashes: Hashes) -> None:
+    """Makes stale outputs older than everything, and fresh ones as new as their newest input."""
+    below = graph.outputs_below(stages)
+    paths = {path for stage in stages.values() for path in (*stage.outputs, *graph.inputs_of(stage, below))}
+    clamp_future_mtimes(map(Path, paths))
+    times = {path: mtime_of(Path(path)) for path in paths if Path(path).exists()}
+    for stage in graph.in_order(stages):
+        newest = max((times[path] for path in graph.inputs_of(stage, below) if path in times), default=STALE)
         for out in times.keys() & set(stage.outputs):
             if stage.name in stale and times[out] > STALE:
                 times[out] = STALE
@@ -91,81 +170,58 @@ def tell(stages: dict[str, Stage], stale: set[str]) -> None:
                 times[out] = newest
             else:
                 continue
-            set_time(Path(out), times[out])
+            hashes.set_mtime(Path(out), times[out])
 
 
-def vouch(stages: dict[str, Stage], stale: set[str], say: Say) -> None:
-    """Takes Snakemake's mark "incomplete" off outputs that are fresh.
+def clear_incomplete_markers(stages: Mapping[str, Stage], stale: set[str]) -> None:
+    """Removes Snakemake's mark "incomplete" from outputs that are fresh.
 
-    A job that ended after Snakemake was killed, or in that moment, is complete, but Snakemake would delete its
-    outputs and run it again.
+    A job that ended after Snakemake was killed, or at that moment, is complete, but Snakemake would delete its outputs
+    and run it again.
     """
     marks = Path(".snakemake/incomplete")
     if not marks.is_dir() or not any(marks.iterdir()):
         return
     fresh = [out for stage in stages.values() if stage.name not in stale for out in stage.outputs]
-    housekeeping(say, "--cleanup-metadata", *fresh)
+    _snakemake("--cleanup-metadata", *fresh)
 
 
-def housekeeping(say: Say, *arguments: str) -> None:
-    """Has Snakemake put its own notes in order, which is never worth failing for: what remains is a warning."""
+def stash_obsolete_outputs(stages: Mapping[str, Stage]) -> None:
+    """Moves outputs of no current stage (a seed or variant that left the settings) away, and back when it returns.
+
+    Some stages depend on a whole folder of runs. Files in it beyond today's runs would make DVC see a change that a
+    fresh clone does not have.
+    """
+    outputs = {out for stage in stages.values() for out in stage.outputs}
+    for out in sorted(outputs):
+        stashed = OBSOLETE / out
+        if stashed.exists() and not Path(out).exists():
+            _move(stashed, Path(out))
+            log.info("%s belongs to the settings again: moved back", out)
+    dependencies = {dep for stage in stages.values() for dep in stage.dependencies}
+    for folder in sorted((dependencies & graph.outputs_below(stages).keys()) - outputs):
+        for path in sorted(Path(folder).rglob("*")):
+            produced = not outputs.isdisjoint(place.as_posix() for place in (path, *path.parents))
+            if path.is_file() and not produced and not path.name.startswith("."):
+                _move(path, OBSOLETE / path)
+                log.info("%s belongs to no current setting: moved to %s", path, OBSOLETE / path)
+
+
+def _move(path: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(path, target)
+
+
+def _snakemake(*arguments: str) -> None:
+    """Has Snakemake repair its own records. A failure is only worth a warning."""
     command = [sys.executable, "-m", "snakemake", *arguments]
     # It reads the Snakefile too, which must not come back here.
     done = subprocess.run(command, env=os.environ | {NESTED: "1"}, capture_output=True, text=True, check=False)
-    # No harm: some outputs bear no mark; a killed Snakemake's lock is there, which the next start removes.
+    # Harmless: some outputs have no mark; a killed Snakemake's lock is there, which the next start removes.
     if done.returncode and not any(text in done.stderr for text in ("metadata was not present", "cannot be locked")):
         reason = " ".join(done.stderr.split())[-600:]
-        say(f"Warning: `snakemake {arguments[0]}` failed, so finished jobs may run again: {reason}")
+        log.warning("`snakemake %s` failed, so finished jobs may run again: %s", arguments[0], reason)
 
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def park(stages: dict[str, Stage], say: Say) -> None:
-    """Moves results of no current stage (a seed or variant that left params.yaml) aside, and back when it returns.
-
-    Some stages depend on a whole folder of runs. What lies there beyond today's runs would make DVC see a
-    change that a fresh clone does not have.
-    """
-    made = {out for stage in stages.values() for out in stage.outputs}
-    for stage in stages.values():
-        for out in stage.outputs:
-            parked = ORPHANS / out
-            if parked.exists() and not Path(out).exists():
-                Path(out).parent.mkdir(parents=True, exist_ok=True)
-                shutil.move(parked, out)
-                say(f"{out} belongs to the settings again: moved back")
-    for folder in sorted({dep for stage in stages.values() for dep in stage.dependencies} - made):
-        for path in sorted(Path(folder).rglob("*")) if Path(folder).is_dir() else []:
-            if path.is_file() and path.as_posix() not in made and not path.name.startswith("."):
-                (ORPHANS / path).parent.mkdir(parents=True, exist_ok=True)
-                shutil.move(path, ORPHANS / path)
-                say(f"{path} belongs to no current setting: kept in {ORPHANS / path}")
-
-
-class Hashes:
-    """`content_hash` with a memory: a file whose size, time and inode are as remembered is not read again."""
-
-    def __init__(self, path: Path, say: Say = lambda text: None) -> None:
-        self.path = path
-        self.known: dict[str, tuple[list[int], str]] = {}
-        try:
-            content = json.loads(path.read_text())
-            self.known = {name: (list(stamp), str(checksum)) for name, (stamp, checksum) in content.items()}
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError, TypeError, AttributeError):
-            say(f"{path} is damaged: every result is read again")
-
-    def __call__(self, path: Path) -> str:
-        if path.is_dir():
-            return content_hash(path)
-        status = path.stat()
-        stamp = [status.st_size, status.st_mtime_ns, status.st_ino]
-        if str(path) not in self.known or self.known[str(path)][0] != stamp:
-            self.known[str(path)] = (stamp, content_hash(path))
-        return self.known[str(path)][1]
-
-    def save(self) -> None:
-        write_json(self.path, self.known)

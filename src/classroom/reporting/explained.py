@@ -15,7 +15,7 @@ VERDICTS = {True: "yes", False: "NO: not what these predictions give"}
 
 
 def text(explained: Mapping[str, Any]) -> str:
-    """`explained`: as `engines.explain.explain` returns it. What it holds from files cannot add lines or commands."""
+    """`explained`: as `provenance.explain.explain` returns it. What it holds from files cannot add lines or commands."""
     explained = {key: value if key == "commands" else _printable(value) for key, value in explained.items()}
     if "numbers" in explained:
         blocks = [_numbers(explained)]
@@ -79,7 +79,7 @@ def _standing(explained: Mapping[str, Any]) -> str:
     if absent:
         lines.append(f"  not here, so not compared: {', '.join(absent)} (`dvc pull` brings what was pushed)")
     if unknown:
-        lines.append(f"  neither a receipt nor dvc.lock says what these stood on: {', '.join(unknown)}")
+        lines.append(f"  neither a manifest nor dvc.lock says what these stood on: {', '.join(unknown)}")
     return "\n".join(["TODAY", *lines])
 
 

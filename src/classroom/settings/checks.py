@@ -13,6 +13,7 @@ from classroom.errors import ParamsError, TrainingError, suggestion
 from classroom.files import write_json
 from classroom.method_settings import METHODS
 from classroom.params import Dataset, Network, Params, Tuned, check, load, warn_of_sum
+from classroom.state import CACHE
 
 
 def check_all(path: Path = Path("params.yaml")) -> Params:
@@ -55,7 +56,7 @@ def check_source(name: str, dataset: Dataset) -> None:
 
 def _check_networks(params: Params) -> None:
     """Asks the libraries about each new network; known ones are remembered, as asking takes seconds."""
-    remembered = Path(".classroom/networks.json")
+    remembered = CACHE / "networks.json"
     versions = [version("timm"), version("segmentation-models-pytorch")]
     try:
         content = json.loads(remembered.read_text())
@@ -93,7 +94,7 @@ def _check_methods(params: Params) -> None:
 
     A misspelt tap is said here, not after hours of training the teacher.
     """
-    remembered = Path(".classroom/methods.json")
+    remembered = CACHE / "methods.json"
     versions = [version("timm"), version("segmentation-models-pytorch"), version("torch")]
     try:
         content = json.loads(remembered.read_text())

@@ -58,7 +58,7 @@ def train(
     study, method_name, seed
         name the run
     raw
-        params.yaml as read
+        all settings, as `classroom.params.load` returns them
     prepared
         folder of the prepared data
     splits
@@ -68,7 +68,7 @@ def train(
     target
         folder of the run
     checkpoint_folder
-        Resumes from a checkpoint of the same `identity` in it. The caller removes it after writing the receipt.
+        Resumes from a checkpoint of the same `identity` in it. The caller removes it after writing the manifest.
     identity
         digest of everything that decides the result
     device
@@ -82,7 +82,7 @@ def train(
 
     Returns
     -------
-    The training's part of the receipt.
+    The training's part of the manifest.
 
     Raises
     ------

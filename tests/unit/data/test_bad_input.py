@@ -598,7 +598,7 @@ COMMANDS = {
     "output cannot be written": (
         "fetch lgg",
         file_for("data"),
-        r"data/raw/lgg: cannot be written \(.*\)\. Mend the folder's permissions or free space\.",
+        r"data/raw/lgg: cannot be written \(.*\)\. Fix the folder's permissions or free space\.",
     ),
     "file where the output belongs": (
         "fetch lgg",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from classroom.methods.learning_styles.method.exchange import EXCHANGE
+from classroom.methods.learning_styles.method.method.exchange import EXCHANGE
 
 from classroom.params import VARIANTS
 

@@ -114,14 +114,14 @@ def bomb(kind: str) -> str:
 def made_anew(made: str, path: str) -> str:
     """What is said of a file that is not as a command left it."""
     return (
-        rf"{re.escape(path)}: damaged, edited or exchanged since `classroom {re.escape(made)}` made it\. "
-        rf"Run that again, or `dvc checkout {re.escape(path)}`, which brings it back from DVC's cache\."
+        rf"{re.escape(path)}: damaged, edited or replaced since `classroom {re.escape(made)}` made it\. "
+        rf"Run that command again, or restore the file from DVC's cache: `dvc checkout {re.escape(path)}`\."
     )
 
 
 PREPARE, SPLIT, EVALUATE = f"prepare {STUDY}", f"split {STUDY}", f"evaluate {STUDY} ml-v3"
 TABLE, TEACH = "report table4", f"train {STUDY} teacher --seed 0"
-NO_JOB = r"`classroom {}` is no job of dvc\.yaml with params\.yaml as it stands\. {}"
+NO_JOB = r"`classroom {}` is not a job of dvc\.yaml under the current settings\. {}"
 
 PARAMS = {
     # name: (what is done to the project, what is said of params.yaml)
@@ -231,10 +231,10 @@ SETTINGS = {
     ),
     "graph: dvc.yaml cut off": (
         put("dvc.yaml", "stages: ["), PREPARE,
-        r"dvc\.yaml cannot be resolved: .*corrupted\. Mend it, or .*git checkout.*",
+        r"dvc\.yaml cannot be resolved: .*corrupted\. Fix it, or .*git checkout.*",
     ),
     "graph: dvc.yaml a folder": (
-        folder("dvc.yaml"), PREPARE, r"dvc\.yaml: cannot be read \(Is a directory\)\. Bring .*",
+        folder("dvc.yaml"), PREPARE, r"dvc\.yaml: cannot be read \(Is a directory\)\. Restore .*",
     ),
     "graph: dvc.yaml not UTF-8": (
         put("dvc.yaml", b"\xff"), PREPARE, r"dvc\.yaml cannot be resolved: .*not valid utf-8.*",
@@ -245,7 +245,136 @@ SETTINGS = {
     ),
     "graph: none": (gone("dvc.yaml"), "reconcile", r"dvc\.yaml: no such file\. Run this in the project's root\."),
     "graph: dvc.lock with a conflict": (
-        put("dvc.lock", "    "study: breaks the line": ("train 'a\nb' ml-v3 --seed 0", r"unknown study 'a\\nb': no file studies/a\\nb\.yaml.*"),
+        put("dvc.lock", "<<<<<<< HEAD\nschema: '2.0'\n=======\n>>>>>>> x\n"), "reconcile",
+        r"dvc\.lock: expected YAML with schema '2\.0' .* Fix it \(after a merge .*\), or remove it: finished .*",
+    ),
+}  # fmt: skip
+
+ARTEFACTS = {
+    "raw data: none": (
+        gone("data/raw/lgg"), PREPARE, r"data/raw/lgg: no such .*needs it\. Run `classroom fetch lgg` first\.",
+    ),
+    "raw data: description cut off": (
+        cut("data/raw/lgg/about.json"), PREPARE, r"data/raw/lgg: cannot be read .*Run `classroom fetch lgg` again\.",
+    ),
+    "raw data: description of another kind": (
+        put("data/raw/lgg/about.json", "[]"), PREPARE,
+        r"data/raw/lgg: cannot be read .*Run `classroom fetch lgg` again\.",
+    ),
+    "raw data: description lacks something": (
+        put("data/raw/lgg/about.json", "{}"), PREPARE, r"data/raw/lgg: cannot be read \(about\.json lacks dataset, .*",
+    ),
+    "raw data: a path that climbs out": (
+        put("data/raw/lgg/samples.csv", "id,group,label,image,mask\na,b,,../../../x.png,../../../x.png\n"), PREPARE,
+        r"data/raw/lgg: cannot be read \(samples\.csv names '\.\./\.\./\.\./x\.png', which lies elsewhere\)\. Run .*",
+    ),
+    "raw data: an absolute path": (
+        put("data/raw/lgg/samples.csv", "id,group,label,image,mask\na,b,,/etc/x.png,/etc/x.png\n"), PREPARE,
+        r"data/raw/lgg: cannot be read \(samples\.csv names '/etc/x\.png', which lies elsewhere\)\. Run .*",
+    ),
+    "images: none": (
+        gone(f"{PREPARED}/images.npy"), TRAIN, rf".*images\.npy: no such .*Run `classroom prepare {STUDY}` first\.",
+    ),
+    "images: cut off": (cut(f"{PREPARED}/images.npy"), TRAIN, made_anew(PREPARE, f"{PREPARED}/images.npy")),
+    "images: a folder": (
+        folder(f"{PREPARED}/images.npy"), TRAIN,
+        rf"{PREPARED}, data/splits/.*: cannot be read .*Is a directory.*Run `classroom prepare` and .*",
+    ),
+    "splits: test images trained on": (
+        table(f"data/splits/{STUDY}.parquet", lambda t: t.assign(split=t.split.replace("test", "train"))), TRAIN,
+        made_anew(SPLIT, f"data/splits/{STUDY}.parquet"),
+    ),
+    "teacher: none": (
+        gone(TEACHER), OFFLINE, rf"{TEACHER}: no such .*Run `classroom train {STUDY} teacher --seed 0` first\.",
+    ),
+    "teacher: of another seed": (
+        exchanged(TEACHER, TEACHER.replace("seed-0", "seed-1")), OFFLINE, made_anew(TEACH, TEACHER),
+    ),
+    "teacher: a hostile pickle": (
+        put(TEACHER, f"cposix\nsystem\n(S'touch {PWNED}'\ntR."), OFFLINE, made_anew(TEACH, TEACHER),
+    ),
+    "run: metrics edited": (
+        edited(f"{RUN}/metrics.json", '"test_images"', '"images"'), EVALUATE, made_anew(TRAIN, f"{RUN}/metrics.json"),
+    ),
+    "run: manifest cut off": (
+        cut(f"{RUN}/manifest.json"), EVALUATE,
+        rf"{RUN}/manifest\.json: cannot be read as a run's manifest .*Train this run again\.",
+    ),
+    "run: manifest of another kind": (
+        edited(f"{RUN}/manifest.json", '"threads": 1,\n "best', '"threads": "all",\n "best'), EVALUATE,
+        rf"{RUN}/manifest\.json: cannot be read as a run's manifest .*'all'.*Train this run again\.",
+    ),
+    "results: none": (gone(VARIANT), TABLE, rf"{VARIANT}: cannot be read .*Run `classroom evaluate` for it again\."),
+    "results: a better number": (edited(VARIANT, '"iou": 0.', '"iou": 0.9'), TABLE, made_anew(EVALUATE, VARIANT)),
+    "results: of published methods": (
+        put(f"results/comparison/table10/{STUDY}.json", "{}"), "report table10",
+        made_anew(f"evaluate {STUDY} published", f"results/comparison/table10/{STUDY}.json"),
+    ),
+    "results: costs that lack something": (
+        put("results/costs/variants/gone/ml-v3.json", '{"study": "gone", "method": "ml-v3", "seeds": {}}'), "report cost",
+        r"results/costs/variants/gone/ml-v3\.json: cannot be read .*'table'.*or remove it\.",
+    ),
+    "search: metrics edited": (
+        put(f"tune/{STUDY}/at/0.1/seed-0/metrics.json", "{}"), f"report tune-{STUDY}",
+        made_anew(f"train {STUDY} at --seed 0 --point 0.1", f"tune/{STUDY}/at/0.1/seed-0/metrics.json"),
+    ),
+    "code: none": (gone("src"), TRAIN, r"src/classroom/.*: no such file .*Is this the project's root\?"),
+    "in the way: of reports": (file_for("reports"), TABLE, r"reports: cannot be written .*Fix .*"),
+    "in the way: of results": (file_for("results"), EVALUATE, r"results/.*: cannot be written .*Fix .*"),
+    "in the way: of runs": (file_for(RUN), TRAIN, rf"{RUN}: cannot be written .*Fix .*"),
+    "in the way: of checkpoints": (file_for("checkpoints"), TRAIN, r"checkpoints/.*: cannot be written .*Fix .*"),
+    "in the way: of the engines' notes": (file_for(".classroom"), TRAIN, r"\.classroom.*: cannot be written .*Fix .*"),
+}  # fmt: skip
+
+ANOTHER_MACHINE = {
+    # Arrays that came without their manifests: they are judged by what is in them.
+    "images: hostile objects": (
+        array(f"{PREPARED}/images.npy", lambda a: np.array([Evil()], dtype=object), pickled=True),
+        rf"{PREPARED}, .*: cannot be read \(.*objects.*\)\. Run `classroom prepare` and `classroom split`.*",
+    ),
+    "images: of floats": (
+        array(f"{PREPARED}/images.npy", lambda a: a / 2),
+        rf"{PREPARED}/images\.npy: expected bytes of shape .*, found float64 .*Run `classroom prepare` .*",
+    ),
+    "images: flat": (
+        array(f"{PREPARED}/images.npy", lambda a: a.reshape(len(a), -1)),
+        rf"{PREPARED}/images\.npy: expected bytes of shape .*, found uint8 of shape \(66, 3072\)\. .*",
+    ),
+    "targets: of another size": (
+        array(f"{PREPARED}/targets.npy", lambda a: a[:, :16, :16]),
+        rf"{PREPARED}/targets\.npy: expected bytes, a mask or a class for .*found uint8 of shape \(66, 16, 16\)\..*",
+    ),
+    "targets: classes": (
+        array(f"{PREPARED}/targets.npy", lambda a: a[:, 0, 0]),
+        rf"{PREPARED}/dataset\.json: not of the arrays beside it\. Run `classroom prepare` .*",
+    ),
+    "description: cut off": (
+        cut(f"{PREPARED}/dataset.json"), rf"{PREPARED}/dataset\.json: cannot be read .*Run `classroom prepare` .*",
+    ),
+    "description: lacks something": (
+        put(f"{PREPARED}/dataset.json", "{}"),
+        rf"{PREPARED}/dataset\.json: lacks dataset, .*Run `classroom prepare` .*",
+    ),
+    "splits: nothing to test": (
+        table(f"data/splits/{STUDY}.parquet", lambda t: t.assign(split="train")),
+        rf"data/splits/{STUDY}\.parquet: has no images for val, test\. Run `classroom split` .*",
+    ),
+    "splits: how is not said": (
+        table(f"data/splits/{STUDY}.parquet", lambda t: t.drop(columns="label")),
+        rf"data/splits/{STUDY}\.parquet: does not say how .*Run `classroom split` .*",
+    ),
+}  # fmt: skip
+
+COMMAND_LINES = {
+    # name: (command, what it says)
+    "method: unknown": (f"train {STUDY} kd_mll-v3 --seed 0", r"unknown method 'kd_mll-v3'\. Did you mean 'kd_ml-v3'\?"),
+    "study: unknown": (
+        "train lgg-resnet81 ml-v3 --seed 0",
+        rf"unknown study 'lgg-resnet81': no file studies/lgg-resnet81\.yaml\. Did you mean '{STUDY}'\?",
+    ),
+    "study: climbs out": ("train ../../etc ml-v3 --seed 0", r"unknown study '.*': no file .*\. Known: .*"),
+    "study: nothing": ("train '' ml-v3 --seed 0", r"unknown study '': no file .*\. Known: .*"),
+    "study: breaks the line": ("train 'a\nb' ml-v3 --seed 0", r"unknown study 'a\\nb': no file studies/a\\nb\.yaml.*"),
     "point: no numbers": (f"{TRAIN} --point 0.1,x", r"--point 0\.1,x: expected three numbers from 0 to 1, such as .*"),
     "point: not a number": (
         f"{TRAIN} --point nan,nan,nan", r"--point nan,nan,nan: expected three numbers from 0 to 1.*",
@@ -269,7 +398,8 @@ SETTINGS = {
     "job: unknown report": ("report table33", r"unknown report 'table33'\. Did you mean 'table.'\?"),
     "job: a report of a study that is not in force": ("report table3", r"unknown report 'table3'\. Did you mean '.*'\?"),
     "job: none of its kind": (
-        f"measure {STUDY} ml-v3 --seed 0", NO_JOB.format(f"measure {STUDY} ml-v3 --seed 0", "params.yaml asks for none of this.*"),
+        f"measure {STUDY} ml-v3 --seed 0",
+        NO_JOB.format(f"measure {STUDY} ml-v3 --seed 0", "The settings ask for none of this.*"),
     ),
 }  # fmt: skip
 
@@ -287,7 +417,8 @@ def project(tree: Path, finished_project: Path) -> Iterator[Path]:
 
 
 NOTES = {".dvc/tmp", ".git"} | {
-    f".classroom/{name}" for name in ("plan.json", "networks.json", "methods.json", "hashes.json", "engine.lock")
+    ".classroom/locks/workflow.lock",
+    *(f".classroom/cache/{name}.json" for name in ("graph", "lock", "hashes", "networks", "methods")),
 }
 """What the engines note for themselves."""
 
@@ -324,11 +455,11 @@ def test_bad_input_is_named_in_one_paragraph_and_nothing_is_written(project: Pat
 
 
 @pytest.mark.parametrize("case", ANOTHER_MACHINE)
-def test_arrays_without_receipts_are_judged_by_what_is_in_them(project: Path, case: str) -> None:
+def test_arrays_without_manifests_are_judged_by_what_is_in_them(project: Path, case: str) -> None:
     spoil, said = ANOTHER_MACHINE[case]
     spoil(project)
     for stage in ("prepare", "split"):
-        gone(f".classroom/receipts/{stage}@{STUDY}.json")(project)
+        gone(f".classroom/manifests/{stage}@{STUDY}.json")(project)
     refused(project, TRAIN, said)
 
 
@@ -360,7 +491,7 @@ def test_a_checkpoint_that_is_not_ours_is_said_and_not_used(project: Path, conte
     put(CHECKPOINT, content)(project)
     done = classroom(f"classroom {TRAIN}", project)
     assert done.code == 0
-    assert f"{CHECKPOINT} is damaged or no checkpoint, and ignored" in done.error
+    assert f"{CHECKPOINT} is damaged or not ours, and not used" in done.error
     assert not (project / PWNED).exists()
     assert not (project / CHECKPOINT).exists()
     assert (project / RUN / "weights.safetensors").read_bytes() == before
@@ -373,16 +504,16 @@ def test_a_checkpoint_that_torch_would_unpickle_is_not_unpickled(project: Path) 
     (project / CHECKPOINT).parent.mkdir(parents=True)
     torch.save({"identity": Evil()}, project / CHECKPOINT)
     done = classroom(f"classroom {TRAIN}", project)
-    assert "ignored (UnpicklingError)" in done.error
+    assert "not used (UnpicklingError)" in done.error
     assert not (project / PWNED).exists()
 
 
 def test_the_engines_damaged_notes_are_made_anew(recorded_project: Path, tmp_path: Path) -> None:
-    """They hold nothing that is not known elsewhere; nor does a lock file, as long as there are receipts."""
+    """They hold nothing that is not known elsewhere; nor does a lock file, as long as there are manifests."""
     project = finished.copy(recorded_project, tmp_path / "project")
-    notes = ("plan.json", "hashes.json", "networks.json", "methods.json")
-    for name, content in zip(notes, ("[]", "[1]", '{"versions": 1}', "{"), strict=True):
-        put(f".classroom/{name}", content)(project)
+    notes = ("graph", "hashes", "networks", "methods", "lock")
+    for name, content in zip(notes, ("[]", "[1]", '{"versions": 1}', "{", '{"content": 1}'), strict=True):
+        put(f".classroom/cache/{name}.json", content)(project)
     assert classroom("classroom check", project).code == 0
     assert classroom("classroom reconcile", project).out.endswith("nothing to do\n")
     gone("dvc.lock")(project)
@@ -391,11 +522,11 @@ def test_the_engines_damaged_notes_are_made_anew(recorded_project: Path, tmp_pat
 
 
 def test_what_dvc_brought_back_is_as_good_as_what_a_job_made(recorded_project: Path, tmp_path: Path) -> None:
-    """Receipts outside of runs stay behind when DVC checks out another version: then dvc.lock knows better."""
+    """Manifests that are not outputs stay behind when DVC checks out another version: then dvc.lock is right."""
     project = finished.copy(recorded_project, tmp_path / "project")
-    receipt = f".classroom/receipts/split@{STUDY}.json"
-    said = json.loads((project / receipt).read_text())
-    put(receipt, json.dumps(said | {"outputs": {f"data/splits/{STUDY}.parquet": "of another version"}}))(project)
+    manifest = f".classroom/manifests/split@{STUDY}.json"
+    said = json.loads((project / manifest).read_text())
+    put(manifest, json.dumps(said | {"outputs": {f"data/splits/{STUDY}.parquet": "of another version"}}))(project)
     assert classroom(f"classroom {TRAIN}", project).code == 0
     cut(f"data/splits/{STUDY}.parquet")(project)
     refused(project, TRAIN, made_anew(SPLIT, f"data/splits/{STUDY}.parquet"))
@@ -416,6 +547,6 @@ def test_a_place_that_cannot_be_written_is_named(project: Path, place: str) -> N
         pytest.skip("only a superuser who may mount can make a folder read-only for all: this test is not one here")
     try:
         subprocess.run(["mount", "-o", "remount,ro,bind", str(project / place)], check=True)
-        refused(project, command, rf"{place}.*: cannot be written \(Read-only file system\)\. Mend .*")
+        refused(project, command, rf"{place}.*: cannot be written \(Read-only file system\)\. Fix .*")
     finally:
         subprocess.run(["umount", str(project / place)], check=True)

@@ -1,4 +1,4 @@
-"""`classroom explain`: a number is led back to its runs, and the commands that it prints make it again."""
+"""`classroom explain`: a number is traced to its runs, and the commands that it prints make it again."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from classroom.engines.recipe import recipe
 from classroom.errors import ClassroomError
 from classroom.files import content_hash
+from classroom.provenance.reproduction import reproduction
 from classroom.reporting.common.numbers import find, numbers
 from classroom.reporting.common.pages import read_page
 from classroom.reporting.common.provenance import source
@@ -104,12 +104,12 @@ def test_a_name_of_none_or_many_is_met_with_those_near(pages: Path, name: str, s
 
 
 def test_what_came_from_elsewhere_cannot_add_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Pages and receipts may be pulled from anyone's remote, and what is printed is meant to be typed."""
+    """Pages and manifests may be pulled from anyone's remote, and what is printed is meant to be typed."""
     hostile = "\x1b[2Jx\nEND\ntouch pwned\n"
     monkeypatch.chdir(tmp_path)
     record = {"params": {"training": {"epochs": hostile, hostile: 1}}, "dependencies": {}, "code_version": hostile}
     (tmp_path / "params.yaml").write_text("training: {epochs: 1}\n")
-    again = recipe([], [record], ["; touch pwned"])
+    again = reproduction([], [record], ["; touch pwned"])
     lists = {"changed": {}, "absent": [], "not_on_record": [], "jobs": [], "settings": {}, "sources": []}
     number = {"report": "reports/table4.md", "cell": hostile, "caution": hostile, "text": hostile, "paper": None}
     printed = text(number | lists | again | {"instead": []})
@@ -118,6 +118,31 @@ def test_what_came_from_elsewhere_cannot_add_commands(monkeypatch: pytest.Monkey
     script = script.partition("\n\nor, ")[0].replace("classroom overlay", "cat")
     subprocess.run(["bash"], input=script, text=True, check=True, capture_output=True)
     assert not (tmp_path / "pwned").exists()
+
+
+def test_code_in_folders_and_settings_in_files_of_their_own_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    contents = {"src/a/x.py": "x", "src/a/b/y.py": "y", "params.yaml": "", "studies/s.yaml": "alpha: 1\n"}
+    for name, content in contents.items():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(content)
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "1"]):
+        subprocess.run([*git, *command], check=True)
+    (commit,) = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.split()
+    record = {
+        "code_version": commit,
+        "params": {"study.s": {"alpha": 1}},
+        "dependencies": {"src/a": content_hash(Path("src/a"))},
+    }
+    assert reproduction([], [record], []) == {"commands": [f"git checkout {commit}"], "remarks": []}
+    Path("src/a/b/y.py").write_text("other")
+    record |= {"params": {"study.s": {"alpha": 2}}, "dependencies": {"src/a": content_hash(Path("src/a"))}}
+    again = reproduction([], [record], [])
+    assert "study:\n  s:\n    alpha: 2\n" in again["commands"][1]
+    assert again["remarks"] == [f"{commit} has other code than made it, as it was not committed: src/a"]
 
 
 # From a project that has run: what is said of a number ----------------------------------------------------------------
@@ -154,9 +179,9 @@ def test_a_number_is_led_back_to_all_that_it_stands_on(finished_project: Path, w
     assert sum(run["value"] for run in of["runs"]) / 2 == pytest.approx(said["value"])
     for seed, run in enumerate(of["runs"]):
         folder = project / f"runs/{STUDY}/kd_off-v1/seed-{seed}"
-        receipt = json.loads((folder / "receipt.json").read_text())
+        manifest = json.loads((folder / "manifest.json").read_text())
         assert run["run"] == str(folder.relative_to(project))
-        assert (run["code_version"], run["identity"]) == (receipt["code_version"], receipt["identity"])
+        assert (run["code_version"], run["identity"]) == (manifest["code_version"], manifest["identity"])
         assert (run["device"], run["threads"], run["judged_anew"]) == ("cpu", 1, True)
         made_from = {f"runs/{STUDY}/teacher/seed-{seed}/weights.safetensors", f"data/splits/{STUDY}.parquet"}
         made_from |= {
@@ -189,7 +214,7 @@ def test_without_a_cell_all_are_listed_and_each_can_be_explained(finished_projec
 def test_a_report_without_numbers_says_so_in_one_sentence(finished_project: Path) -> None:
     for report in ("table5", "table7.md", f"agreement-{STUDY}", "index.html"):
         done, name = classroom(f"classroom explain {report} --cell x", finished_project), Path(report).stem
-        said = rf"Error: reports/{name}\.\w+: no number in it is led back to runs; `dvc repro .*` makes it again\."
+        said = rf"Error: reports/{name}\.\w+: none of its numbers comes from runs; `dvc repro .*` makes it again\."
         assert re.fullmatch(f"{said}\n", done.error), done.error
         assert done.code == 1
 

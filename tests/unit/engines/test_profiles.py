@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from classroom.engines.slurm import jobs_of
+from classroom.slurm import jobs_of
 from support.studies import ROOT
 
 PROFILES = {path.parent.name: path for path in (ROOT / "profiles").glob("*/config.yaml")}

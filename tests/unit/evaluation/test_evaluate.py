@@ -240,7 +240,7 @@ def test_metrics_that_were_edited_by_hand_are_refused(runs_of_classes: dict[int,
 
 # What runs took
 
-RECEIPT = {
+MANIFEST = {
     "stage": "train",
     "seconds": 12.5,
     "seconds_per_epoch": 2.5,
@@ -255,9 +255,9 @@ RECEIPT = {
 }
 
 
-def test_costs_are_read_from_the_receipts(runs: dict[int, Path]) -> None:
+def test_costs_are_read_from_the_manifests(runs: dict[int, Path]) -> None:
     for seed, folder in runs.items():
-        (folder / "receipt.json").write_text(json.dumps(RECEIPT | {"seconds": 12.5 + seed}))
+        (folder / "manifest.json").write_text(json.dumps(MANIFEST | {"seconds": 12.5 + seed}))
         (folder / "weights.safetensors").write_bytes(bytes(1000 + seed))
     result = costs(runs)
     assert set(result) == {"0", "7"}
@@ -267,25 +267,25 @@ def test_costs_are_read_from_the_receipts(runs: dict[int, Path]) -> None:
     }  # fmt: skip
     assert result["7"]["run"] == runs[7].as_posix()
     assert {key: result["7"][key] for key in ("identity", "code_version", "command", "best_epoch")} == {
-        key: RECEIPT[key] for key in ("identity", "code_version", "command", "best_epoch")
+        key: MANIFEST[key] for key in ("identity", "code_version", "command", "best_epoch")
     }
     assert result["7"]["predictions"] == evaluate(runs)["seeds"]["7"]["predictions"]
     assert result["7"]["bytes"] == sum(len(file.read_bytes()) for file in runs[7].iterdir()) > 1007
 
 
-def test_a_run_from_before_receipts_had_a_digest_need_not_be_trained_again(runs: dict[int, Path]) -> None:
+def test_a_run_from_before_manifests_had_a_digest_need_not_be_trained_again(runs: dict[int, Path]) -> None:
     for folder in runs.values():
-        (folder / "receipt.json").write_text(json.dumps({k: v for k, v in RECEIPT.items() if k != "identity"}))
+        (folder / "manifest.json").write_text(json.dumps({k: v for k, v in MANIFEST.items() if k != "identity"}))
     assert costs(runs)["7"]["identity"] is None
 
 
-def test_a_receipt_that_says_nothing_is_named(runs: dict[int, Path]) -> None:
+def test_a_manifest_that_says_nothing_is_named(runs: dict[int, Path]) -> None:
     for folder in runs.values():
-        (folder / "receipt.json").write_text(json.dumps(RECEIPT))
-    path = runs[7] / "receipt.json"
+        (folder / "manifest.json").write_text(json.dumps(MANIFEST))
+    path = runs[7] / "manifest.json"
     for content in (None, "", '{"seconds"', "{}", "[]", "3", "null"):
         path.unlink() if content is None else path.write_text(content)
-        with pytest.raises(DataError, match=r"seed-7.receipt\.json: cannot be read as a run's receipt.*Train this run"):
+        with pytest.raises(DataError, match=r"seed-7.manifest\.json: cannot be read as a run's manifest.*Train this"):
             costs(runs)
 
 
@@ -311,7 +311,7 @@ def searched(tmp_path: Path) -> Path:
                     data={"synthetic": True},
                 )
                 (folder / "metrics.json").write_text(json.dumps(run))
-                (folder / "receipt.json").write_text(json.dumps(RECEIPT | {"seconds": value}))
+                (folder / "manifest.json").write_text(json.dumps(MANIFEST | {"seconds": value}))
                 (folder / "predictions.parquet").write_text("of another test")
     return tmp_path
 

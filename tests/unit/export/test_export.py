@@ -337,7 +337,7 @@ def test_an_accelerator_s_rounding_is_allowed_for_and_a_cpu_s_is_not(copy: Path)
     predictions.write(copy / "run/predictions.parquet", ids, [saved])
     with pytest.raises(ExportError, match=r"0\.0\d apart, at most 0\.0001 is accepted"):
         again(copy)
-    (copy / "run/receipt.json").write_text('{"device": "cuda"}')
+    (copy / "run/manifest.json").write_text('{"device": "cuda"}')
     assert 3 / 256 < again(copy).saved < 5 / 256
     assert sorted(left(copy / "new")) == ["README.md", "model.onnx"]
 
@@ -387,7 +387,7 @@ def test_a_network_that_did_not_learn_in_the_run_is_named(
 
 @masks
 def test_a_missing_or_damaged_file_of_the_run_is_named(copy: Path) -> None:
-    for name in ("weights.safetensors", "predictions.parquet", "metrics.json", "receipt.json"):
+    for name in ("weights.safetensors", "predictions.parquet", "metrics.json", "manifest.json"):
         path = copy / "run" / name
         content = path.read_bytes()
         for damaged in (None, content[: len(content) // 2]):

@@ -692,7 +692,7 @@ def test_a_run_leaves_the_student_alone(data: Path, skd_run: Path) -> None:
 
 
 def checkpointed(folder: Path) -> dict[str, Any]:
-    """The last checkpoint of a training: with the receipt, `classroom train` would have removed it."""
+    """The last checkpoint of a training: with the manifest, `classroom train` would have removed it."""
     return torch.load(folder / "checkpoints/newest.pt", weights_only=True)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from classroom.methods.learning_styles.method.exchange import EXCHANGE
+from classroom.methods.learning_styles.method.method.exchange import EXCHANGE
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from classroom.methods.learning_styles.method.exchange import EXCHANGE
+from classroom.methods.learning_styles.method.method.exchange import EXCHANGE
 
 from classroom import params
 from classroom.errors import DataError

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from classroom.methods.learning_styles.method.exchange import EXCHANGE
+from classroom.methods.learning_styles.method.method.exchange import EXCHANGE
 from PIL import Image
 from ruamel.yaml import YAML
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from classroom.engines import ledger, locks, plan
-from classroom.engines.reconcile import in_order, reconcile
+from classroom.engines import graph, locks, store
+from classroom.engines.freshness import Verdict
+from classroom.engines.reconcile import reconcile
 from classroom.errors import ClassroomError
+from classroom.state import Hashes
 
 STAGES = """
 stages:
@@ -50,7 +52,7 @@ class Small:
 
     def run(self) -> list[str]:
         stale = reconcile()
-        ran = [stage.name for stage in in_order(plan.load()) if stage.name in stale]
+        ran = [stage.name for stage in graph.in_order(graph.load()) if stage.name in stale]
         for name in ran:
             contents = self.contents()[name]
             assert (name, str(contents)) not in self.made, "made a second time"
@@ -58,7 +60,7 @@ class Small:
             for path, text in contents.items():
                 Path(path).parent.mkdir(exist_ok=True)
                 Path(path).write_text(text)
-        ledger.commit(ran)
+        store.commit(ran)
         return ran
 
     def is_right(self) -> bool:
@@ -68,10 +70,12 @@ class Small:
 
 
 @pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Small:
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Small:
     monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO", "classroom")
     project = Small()
     assert project.run() == ["draw", "square", "add"]
+    caplog.clear()
     return project
 
 
@@ -90,16 +94,15 @@ def test_whatever_happens_results_are_right_and_nothing_is_made_twice(small: Sma
             path.unlink()
         small.run()
         assert small.is_right()
-        assert ledger.changed() == []
+        assert Verdict(Hashes()).changed(graph.load()) == []
 
 
-def test_it_says_what_it_restored(small: Small) -> None:
+def test_it_says_what_it_restored(small: Small, caplog: pytest.LogCaptureFixture) -> None:
     small.edit(power=3)
     assert small.run() == ["square", "add"]
     small.edit(power=2)
-    said: list[str] = []
-    assert reconcile(said.append) == set()
-    assert said == ["restored from DVC's cache: square, add"]
+    assert reconcile() == set()
+    assert caplog.messages == ["restored from DVC's cache: square, add"]
     assert small.is_right()
 
 
@@ -128,36 +131,35 @@ def test_other_code_or_settings_never_get_a_saved_result(small: Small) -> None:
 def test_running_jobs_keep_their_files(small: Small) -> None:
     """Nothing is put in place of what a job is about to write: one by hand, or of a Snakemake that was killed."""
     Path("sum").write_text("being written")
-    with locks.one_process("add", "add", print):
+    with locks.one_process("add", "add"):
         assert reconcile() == {"add"}
         assert Path("sum").read_text() == "being written"
     assert reconcile() == set()
     assert small.is_right()
 
 
-def test_a_damaged_copy_is_not_handed_out(small: Small) -> None:
+def test_a_damaged_copy_is_not_handed_out(small: Small, caplog: pytest.LogCaptureFixture) -> None:
     """DVC does not look into its cache, and would take the copy's content for the result."""
     (copy,) = [path for path in Path(".dvc/cache/files").rglob("*") if path.is_file() and path.read_text() == "a 1"]
     copy.chmod(0o644)
     copy.write_text("a 7")
     copy.chmod(0o444)  # what DVC takes for a sign that nobody has changed it
     Path("drawn").unlink()
-    said: list[str] = []
-    assert reconcile(said.append) == {"draw", "square", "add"}
-    assert said == ["drawn: its copy in DVC's cache is damaged, and is removed"]
+    assert reconcile() == {"draw", "square", "add"}
+    assert caplog.messages == ["drawn: its copy in DVC's cache is damaged, and is removed"]
     assert not Path("drawn").exists()
 
 
-def test_what_nothing_else_holds_is_kept_before_it_is_replaced(small: Small) -> None:
+def test_what_nothing_else_holds_is_kept_before_it_is_replaced(small: Small, caplog: pytest.LogCaptureFixture) -> None:
     """A result edited by hand, tracked or not by DVC's cache; the newest edit stands for older ones."""
     for edit in ("first edit", "second edit"):
         Path("drawn").write_text(edit)
         Path("note").write_text("mine")
-        said: list[str] = []
-        assert reconcile(said.append) == set()
-        assert said[:-1] == [
-            f"{path}: neither recorded nor in DVC's cache; before the saved result replaces it, it is moved to "
-            f".classroom/replaced/{path}"
+        caplog.clear()
+        assert reconcile() == set()
+        assert caplog.messages[:-1] == [
+            f"{path}: neither in dvc.lock nor in DVC's cache; moved to .classroom/replaced/{path} before the saved "
+            "result replaces it"
             for path in ("drawn", "note")
         ]
         assert Path(".classroom/replaced/drawn").read_text() == edit
@@ -184,16 +186,17 @@ def test_what_the_cache_holds_or_the_record_names_is_replaced_without_a_word(sma
 
 @pytest.mark.parametrize("kept", [0, 0.3, 0.5, 0.8, 0.99])
 @pytest.mark.parametrize("copy", [True, False], ids=["with a copy", "without"])
-def test_a_half_written_record_is_mended(small: Small, kept: float, copy: bool) -> None:
+def test_a_half_written_lock_file_is_fixed(
+    small: Small, kept: float, copy: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     """DVC writes dvc.lock in place, so a kill may leave any part of it."""
     lock = Path("dvc.lock").read_text()
     reconcile()
     if not copy:
-        Path(".classroom/dvc.lock").unlink()
+        Path(".classroom/backup/dvc.lock").unlink()
     Path("dvc.lock").write_text(lock[: int(kept * len(lock))])
-    said: list[str] = []
-    assert reconcile(said.append) == set()
-    assert said[0].startswith("dvc.lock was half-written or damaged: ")
+    assert reconcile() == set()
+    assert caplog.messages[0].startswith("dvc.lock was half-written or damaged: ")
     assert YAML().load(Path("dvc.lock")) == YAML().load(lock)
     assert small.is_right()
 
@@ -201,6 +204,6 @@ def test_a_half_written_record_is_mended(small: Small, kept: float, copy: bool) 
 def test_a_merge_conflict_in_the_record_is_left_to_its_user(small: Small) -> None:
     conflict = "<<<<<<< ours\n" + Path("dvc.lock").read_text()
     Path("dvc.lock").write_text(conflict)
-    with pytest.raises(ClassroomError, match=r"DVC cannot judge what is fresh: .*dvc\.lock"):
+    with pytest.raises(ClassroomError, match=r"dvc\.lock: expected YAML .* Fix it \(after a merge conflict"):
         reconcile()
     assert Path("dvc.lock").read_text() == conflict

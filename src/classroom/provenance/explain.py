@@ -1,47 +1,50 @@
-"""`classroom explain`: where a number of a report is from, whether it still stands, and how to make it again.
+"""`classroom explain`: where a number of a report is from, whether it is up to date, and how to make it again.
 
-What stands behind a number the report's page says, which reports/index.html shows too; what the runs stand on is on
-record of their jobs. Nothing is changed, and neither runs nor data need be here.
+The report's page, which reports/index.html shows too, names the runs behind a number; the records of their jobs say
+what the runs were made from. Nothing is changed, and neither runs nor data need to be here.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from classroom.engines import plan, records
-from classroom.engines.plan import HIDDEN, Stage, makers, upstream
-from classroom.engines.recipe import recipe
-from classroom.engines.reconcile import Hashes
-from classroom.engines.records import Record
-from classroom.errors import ClassroomError, DataError
+from classroom.engines import graph, manifest
+from classroom.engines.graph import Stage, producers, upstream
+from classroom.engines.manifest import Record
+from classroom.errors import ClassroomError, DataError, suggestion
 from classroom.evaluation.evaluate import judge
-from classroom.params import load
+from classroom.params import load, select
+from classroom.provenance.reproduction import leaves, reproduction
 from classroom.reporting.common import provenance
 from classroom.reporting.common.numbers import find, numbers
 from classroom.reporting.common.pages import read_page
+from classroom.state import Hashes
 
 VALUE = ("value", "paper", "difference")
 
 
 def explain(report: str, cell: str = "") -> dict[str, Any]:
-    """All that is known of the number `cell` of a report, or without it the report's numbers; as JSON has it.
+    """Returns what is known about the number `cell` of a report, or without it lists the report's numbers; as JSON.
 
     Of a number: its `sources` with the `runs` behind each; the `jobs` that make it and the `settings` that they had;
-    what has `changed` since, by job, as pairs of then and now; which files are `absent`, which jobs are
-    `not_on_record`; the `commands` that make it again, in a fresh clone too, with `remarks`; and what to type `instead`
-    to leave that to the engines. Raises ClassroomError for an unknown report or number and for a report without
-    numbers, and DataError if the report's page is missing, damaged, or not of the runs that are evaluated now.
+    what has `changed` since, by job, as pairs of the recorded and the current value; which files are `absent`, which
+    jobs are `not_on_record`; the `commands` that make it again, in a fresh clone too, with `remarks`; and what to type
+    `instead` to leave that to Snakemake or DVC.
+
+    Raises ClassroomError for an unknown report or number and for a report without numbers, and DataError if the
+    report's page is missing, damaged, or not of the runs that are evaluated now.
     """
-    stages = plan.load()
-    stage = plan.maker_of(stages, report)
+    stages = graph.load()
+    stage = stage_of_report(stages, report)
     files = [out for out in stage.outputs if Path(out).stem == Path(report).stem]
     file = next((out for out in files if out.endswith(".md")), files[0])
     page = next((read_page(Path(out)) for out in files if out.startswith("reports/pages/")), {"parts": []})
     known = numbers(page)
     if not known:
-        raise ClassroomError(f"{file}: no number in it is led back to runs; `dvc repro {stage.name}` makes it again.")
+        raise ClassroomError(f"{file}: none of its numbers comes from runs; `dvc repro {stage.name}` makes it again.")
     if not cell:
         return {"report": file, "numbers": [{"cell": name, **_value(of)} for name, of in known.items()]}
     name = find(known, cell)
@@ -53,6 +56,17 @@ def explain(report: str, cell: str = "") -> dict[str, Any]:
     }
 
 
+def stage_of_report(stages: Mapping[str, Stage], report: str) -> Stage:
+    """The stage that renders a report, which may be named by any of its files or without an ending.
+
+    Raises ClassroomError for an unknown one.
+    """
+    made = {Path(out).stem: stage for stage in stages.values() for out in stage.outputs if out.startswith("reports/")}
+    if (name := Path(report).stem) not in made:
+        raise ClassroomError(f"unknown report '{name}'.{suggestion(name, made)}")
+    return made[name]
+
+
 def _explained(
     number: Mapping[str, Any], page: Mapping[str, Any], file: str, stage: Stage, stages: dict[str, Stage]
 ) -> dict[str, Any]:
@@ -60,7 +74,7 @@ def _explained(
     runs_of = [provenance.taken(source, taken, page["name"]) for source in number["sources"]]
     trainings = {run: _training(run, stages) for runs in runs_of for run in runs}
     jobs, needed = _jobs(trainings, stage, stages)
-    raw, hash_of = load(Path("params.yaml")), Hashes(HIDDEN / "hashes.json")
+    raw, hash_of = load(Path("params.yaml")), Hashes()
     on_record = {one.name: _record(one, raw, hash_of) for one in needed}
     of_run = {run: on_record.get(training.name) if training else None for run, training in trainings.items()}
     sources = [
@@ -72,7 +86,7 @@ def _explained(
         for source, runs in zip(number["sources"], runs_of, strict=True)
     ]
     versions = [version for runs in runs_of for of in runs.values() if (version := of.get("code_version"))]
-    again = recipe(needed, [record for record in on_record.values() if record], versions)
+    again = reproduction(needed, [record for record in on_record.values() if record], versions)
     if unknown := [run for run, training in trainings.items() if training is None]:
         again["remarks"].append(f"params.yaml does not ask for {', '.join(unknown)} today: not among these commands")
     return {
@@ -97,18 +111,18 @@ def _training(run: str, stages: dict[str, Stage]) -> Stage | None:
 def _jobs(
     trainings: Mapping[str, Stage | None], report: Stage, stages: dict[str, Stage]
 ) -> tuple[list[Stage], list[Stage]]:
-    """The jobs that make a number, from the trainings behind it; and those that these cannot run without besides.
+    """The jobs that make a number, from the trainings behind it; and all jobs that these need.
 
-    That is on to the jobs that read the trainings' runs, for a table's `classroom evaluate`. One that reads other runs
-    too needs these. `trainings`: by run.
+    The last ones read the trainings' runs, such as a table's `classroom evaluate`; one that reads other runs as well
+    needs these. `trainings`: by run.
     """
     names = {one.name for one in trainings.values() if one}
     seeds = {Path(run).name.removeprefix("seed-") for run in trainings}
-    made_by = makers(stages)
+    depends_on = producers(stages)
     readers = [
         one.name
         for one in upstream(stages, [report.name])
-        if _seed(one) is None and not names.isdisjoint(made_by[one.name])
+        if _seed(one) is None and not names.isdisjoint(depends_on[one.name])
     ] or [report.name]
     needed = [one for one in upstream(stages, readers) if _seed(one) in (None, *seeds)]
     own = {*readers, *(one.name for one in upstream(stages, names))} if names else {one.name for one in needed}
@@ -146,8 +160,8 @@ def _judged_anew(run: str, source: Mapping[str, Any]) -> bool | None:
 
 def _record(stage: Stage, raw: dict[str, Any], hash_of: Hashes) -> Record | None:
     """What is on record of a job, and of two records the one that fits what is here."""
-    found = list(records.of(stage))
-    fitting = (record for record in found if not records.differences(stage, record, raw, hash_of))
+    found = list(manifest.records(stage))
+    fitting = (record for record in found if not _differences(stage, record, raw, hash_of))
     return next(fitting, next(iter(found), None))
 
 
@@ -162,7 +176,7 @@ def _standing(
         if record := on_record[stage.name]:
             settings |= record["params"]
             files = {*stage.dependencies, *stage.outputs, *record["dependencies"], *record["outputs"]}
-            differences = records.differences(stage, record, raw, hash_of)
+            differences = _differences(stage, record, raw, hash_of)
             gone = {what for what, (_, now) in differences.items() if what in files and now is None}
             absent |= gone
             if others := {what: pair for what, pair in differences.items() if what not in gone}:
@@ -174,3 +188,24 @@ def _standing(
         "absent": sorted(absent),
         "not_on_record": [stage.name for stage in jobs if on_record[stage.name] is None],
     }
+
+
+def _differences(stage: Stage, record: Record, raw: dict[str, Any], hash_of: Hashes) -> dict[str, tuple[Any, Any]]:
+    """Compares a stage with a record of it: by setting or file, the recorded and the current value.
+
+    None stands for what does not exist. Folders that the record does not mention are left out, as DVC's are.
+    """
+    was = {"command": record["command"], **leaves(record["params"]), **record["dependencies"], **record["outputs"]}
+    now = {"command": stage.command, **leaves({key: _setting(raw, key) for key in stage.params})}
+    for path in (*stage.dependencies, *stage.outputs):
+        if Path(path) != stage.manifest and (path in was or not Path(path).is_dir()):
+            now[path] = hash_of(Path(path)) if Path(path).exists() else None
+    return {key: (was.get(key), now.get(key)) for key in was | now if was.get(key) != now.get(key)}
+
+
+def _setting(raw: dict[str, Any], key: str) -> Any:
+    """As a manifest stores it; None for a setting that does not exist."""
+    try:
+        return json.loads(json.dumps(select(raw, key, Any), default=str))
+    except ClassroomError:
+        return None

@@ -12,11 +12,12 @@ import pandas as pd
 from tabulate import tabulate
 
 from classroom.data.readers import classes_of
-from classroom.engines import plan
-from classroom.engines.plan import Stage, upstream
-from classroom.engines.receipts import matches
-from classroom.engines.reconcile import Hashes
+from classroom.engines import graph
+from classroom.engines.graph import Stage, upstream
+from classroom.engines.manifest import matches
 from classroom.params import BASELINES, Dataset, Params, check, load
+from classroom.provenance.explain import stage_of_report
+from classroom.state import Hashes
 
 START_UP = 5.0
 """Seconds until a training's first step: imports, networks, data."""
@@ -44,12 +45,12 @@ def forecast(reports: Sequence[str], device: str, say: Callable[[str], None]) ->
     Raises ClassroomError for an unknown report and whatever building the networks raises.
     """
     raw = load(Path("params.yaml"))
-    params, stages = check(raw), plan.load()
+    params, stages = check(raw), graph.load()
     needed = _needed(stages, reports)
     counts = Counter(name.split("@")[0] for name in needed)
     say("jobs: " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
     runs = [_run(stage) for stage in needed.values() if stage.command.startswith("classroom train ")]
-    remembered = Hashes(plan.HIDDEN / "hashes.json")
+    remembered = Hashes()
     done = {run.stage.name for run in runs if matches(run.stage, raw, remembered)}
     if done:
         say(f"{len(done)} of {len(runs)} trainings are done already and not counted below")
@@ -76,7 +77,7 @@ def forecast(reports: Sequence[str], device: str, say: Callable[[str], None]) ->
 
 def _needed(stages: dict[str, Stage], reports: Sequence[str]) -> dict[str, Stage]:
     """The stages that make the reports, and all that these stand on."""
-    names = [plan.maker_of(stages, report).name for report in reports] or [
+    names = [stage_of_report(stages, report).name for report in reports] or [
         stage.name for stage in stages.values() if any(out.startswith("reports/") for out in stage.outputs)
     ]
     return {stage.name: stage for stage in upstream(stages, names)}

@@ -1,0 +1,169 @@
+"""The graph: every job of dvc.yaml, resolved with the current settings."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+from classroom.errors import ClassroomError
+from classroom.params import dotted
+from classroom.state import MANIFESTS, Cache
+
+SOURCES = ("dvc.yaml", "params.yaml", "workflow/plan.yaml", ".dvc/config", ".dvc/config.local")
+"""What decides the stages and the place of DVC's cache. Other files of settings only hold values."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One DVC stage, which is one Snakemake job."""
+
+    name: str
+    command: str
+    settings: Sequence[tuple[str, Sequence[str]]]
+    """By file, the dotted keys in it that the stage depends on; no keys stand for the whole file."""
+    dependencies: Sequence[str]
+    outputs: Sequence[str]
+    uncached: Sequence[str] = ()
+    """The outputs that DVC leaves to git."""
+    frozen: bool = False
+    always_changed: bool = False
+
+    @property
+    def params(self) -> tuple[str, ...]:
+        """Dotted keys of all settings, as `classroom.params.load` returns them."""
+        return tuple(dotted(file, key) for file, keys in self.settings for key in keys or ("",))
+
+    @property
+    def manifest(self) -> Path:
+        """Where the job writes its manifest: to its output of that name, if it declares one."""
+        declared = [Path(out) for out in self.outputs if Path(out).name == "manifest.json"]
+        return declared[0] if declared else MANIFESTS / f"{self.name}.json"
+
+
+def load() -> dict[str, Stage]:
+    """All stages by name.
+
+    DVC takes a second to resolve them, so the result is remembered until dvc.yaml, params.yaml or DVC's configuration
+    changes. Raises ClassroomError if dvc.yaml cannot be resolved.
+    """
+    return {entry["name"]: Stage(**entry) for entry in _resolved(_key())["stages"]}
+
+
+def cache_folder() -> Path:
+    """Where DVC's cache keeps files by their MD5. Raises ClassroomError if dvc.yaml cannot be resolved."""
+    return Path(_resolved(_key())["cache"])
+
+
+def downstream(stages: Mapping[str, Stage], changed: Iterable[str]) -> set[str]:
+    """`changed` and every stage that depends on one of them, directly or not."""
+    stale = set(changed) & stages.keys()
+    depends_on = producers(stages)
+    for stage in in_order(stages):
+        if not stale.isdisjoint(depends_on[stage.name]):
+            stale.add(stage.name)
+    return stale
+
+
+def upstream(stages: Mapping[str, Stage], names: Iterable[str]) -> list[Stage]:
+    """The stages `names` and every one that they depend on, directly or not, in an order in which they can run."""
+    needed = set(names)
+    depends_on = producers(stages)
+    order = in_order(stages)
+    for stage in reversed(order):
+        if stage.name in needed:
+            needed |= set(depends_on[stage.name])
+    return [stage for stage in order if stage.name in needed]
+
+
+def producers(stages: Mapping[str, Stage]) -> dict[str, list[str]]:
+    """By stage, the stages that produce its dependencies; one dependency may be a folder of several stages' outputs."""
+    producer = {out: stage.name for stage in stages.values() for out in stage.outputs}
+    below = outputs_below(stages)
+    return {
+        stage.name: list(dict.fromkeys(producer[out] for dep in stage.dependencies for out in below.get(dep, ())))
+        for stage in stages.values()
+    }
+
+
+def outputs_below(stages: Mapping[str, Stage]) -> dict[str, list[str]]:
+    """Every output by its own path and by that of each folder above it."""
+    below: dict[str, list[str]] = defaultdict(list)
+    for stage in stages.values():
+        for out in stage.outputs:
+            parts = out.split("/")
+            for depth in range(1, len(parts) + 1):
+                below["/".join(parts[:depth])].append(out)
+    return below
+
+
+def inputs_of(stage: Stage, below: Mapping[str, list[str]]) -> list[str]:
+    """A stage's dependencies, with other stages' outputs in place of the folder that holds them (`outputs_below`)."""
+    return [path for dependency in stage.dependencies for path in below.get(dependency, [dependency])]
+
+
+def in_order(stages: Mapping[str, Stage]) -> list[Stage]:
+    """Every stage after those it depends on."""
+    return [stages[name] for name in TopologicalSorter(producers(stages)).static_order()]
+
+
+def _key() -> str:
+    """Digest of `SOURCES`, of which only dvc.yaml and params.yaml must exist."""
+    try:
+        files = [Path(name).read_bytes() if name in SOURCES[:2] or Path(name).exists() else b"" for name in SOURCES]
+    except FileNotFoundError as error:
+        raise ClassroomError(f"{error.filename}: no such file. Run this in the project's root.") from None
+    except OSError as error:
+        raise ClassroomError(f"{error.filename}: cannot be read ({error.strerror}). Restore the file.") from None
+    return hashlib.sha256(b"\0".join(files)).hexdigest()
+
+
+@functools.lru_cache(maxsize=1)
+def _resolved(key: str) -> dict[str, Any]:
+    """The stages, and the folder of DVC's cache, under the digest `key` of `SOURCES`."""
+    cache = Cache("graph")
+    if (known := cache.get("graph", key)) is None:
+        known = _resolve()
+        cache.put("graph", key, known)
+        cache.save()
+    return known
+
+
+def _resolve() -> dict[str, Any]:
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.stage.utils import split_params_deps
+    from scmrepo.exceptions import SCMError
+
+    try:
+        with Repo() as repo:
+            root, stages = Path(repo.root_dir), []
+            for stage in repo.index.stages:
+                if not stage.cmd or ":" in stage.addressing:
+                    continue  # a file under `dvc add`; a stage of another folder's dvc.yaml
+                params, files = split_params_deps(stage)
+                found = Stage(
+                    stage.addressing,
+                    stage.cmd,
+                    settings=[(dep.def_path, dep.params) for dep in params],
+                    dependencies=[dep.def_path for dep in files],
+                    outputs=[out.def_path for out in stage.outs],
+                    uncached=[out.def_path for out in stage.outs if not out.use_cache],
+                    frozen=stage.frozen,
+                    always_changed=bool(stage.always_changed or stage.is_callback),
+                )
+                stages.append(asdict(found))
+            cache = Path(repo.cache.local.path)
+            return {"stages": stages, "cache": str(cache.relative_to(root) if cache.is_relative_to(root) else cache)}
+    except (DvcException, SCMError) as error:
+        hint = "Fix it, or restore it with `git checkout dvc.yaml`."
+        if isinstance(error, SCMError):
+            hint = "DVC needs a git repository: run `git init` here."
+        raise ClassroomError(
+            f"dvc.yaml cannot be resolved: {' '.join(str(error).split()).rstrip('.')}. {hint}"
+        ) from None

@@ -1,0 +1,210 @@
+"""Run manifests: what each job was made from, and what it made.
+
+With its manifest `reconcile` can commit a finished job to dvc.lock however it was started; and the manifest is the
+provenance of the job's numbers. It names no machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from classroom.engines import graph, lockfile
+from classroom.engines.graph import Stage
+from classroom.engines.locks import one_process
+from classroom.errors import ClassroomError, suggestion
+from classroom.files import clamp_future_mtimes, content_hash, remove_leftovers, touch, write_json
+from classroom.git import code_version
+from classroom.params import dotted, select
+
+log = logging.getLogger(__name__)
+
+LIBRARIES = ("snakemake", "dvc", "timm", "segmentation-models-pytorch", "pandas", "pyarrow")
+
+Record = Mapping[str, Any]
+"""A job's `command`, its `params`, and the MD5s of its `dependencies` and `outputs` by path; manifests have more."""
+
+
+class Job:
+    """A running job. Its inputs were hashed when it began, so later edits do not count as its own."""
+
+    def __init__(self, stage: Stage | None, command: str, raw: dict[str, Any], dependencies: dict[str, str]) -> None:
+        self.stage = stage
+        self.command = command
+        self.raw = raw
+        self.facts: Mapping[str, Any] = {}
+        self.params = {key: select(raw, key, Any) for key in stage.params} if stage else raw
+        self.dependencies = dependencies
+        self.started = time.monotonic()
+
+    @property
+    def identity(self) -> str:
+        """Digest of everything that decides the result: command, settings, and the content of each dependency."""
+        decisive = [self.command, self.params, self.dependencies]
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()
+
+    def write_manifest(self) -> None:
+        """Writes what the job was made from and what it made. Raises ClassroomError if that is impossible."""
+        write_json(
+            self.stage.manifest,
+            {
+                "stage": self.stage.name,
+                "identity": self.identity,
+                "command": self.command,
+                "params": self.params,
+                "dependencies": self.dependencies,
+                "outputs": _hashes(_described_outputs(self.stage)),
+                "code_version": code_version(),
+                "seconds": round(time.monotonic() - self.started, 1),
+                "python": platform.python_version(),
+                "libraries": {name: version(name) for name in LIBRARIES},
+                **self.facts,
+            },
+        )
+
+
+@contextmanager
+def job(command: str, raw: dict[str, Any], only_planned: bool = True) -> Iterator[Job]:
+    """Runs the body as the job `command`: verifies its inputs first, and writes its manifest if it succeeds.
+
+    Waits while another process runs the same job; if that one leaves the outputs that this one would make, the program
+    ends here with exit status 0.
+
+    Parameters
+    ----------
+    command
+        A stage's command, such as `classroom split lgg-resnet18`.
+    raw
+        All settings, as `classroom.params.load` returns them.
+    only_planned
+        Whether a command that no stage has is an error. If not, it runs without any of this.
+
+    Raises
+    ------
+    ClassroomError
+        If an input is missing or not as its job left it, or the command is not a stage's.
+    """
+    stages = graph.load() if Path("dvc.yaml").exists() else {}
+    stage = next((stage for stage in stages.values() if stage.command == command), None)
+    if stages and stage is None and only_planned:
+        alike = [known.command for known in stages.values() if known.command.split()[1] == command.split()[1]]
+        near = suggestion(command, alike) or " The settings ask for none of this kind."
+        raise ClassroomError(f"`{command}` is not a job of dvc.yaml under the current settings.{near}")
+    if stage is None:
+        yield Job(None, command, raw, {})
+        return
+    with one_process(stage.name, command) as waited:
+        if waited and matches(stage, raw):
+            log.info("the other process finished it: nothing to run")
+            raise SystemExit(0)
+        for out in stage.outputs:
+            remove_leftovers(Path(out))
+        inputs = [Path(path) for path in graph.inputs_of(stage, graph.outputs_below(stages))]
+        clamp_future_mtimes(inputs)
+        running = Job(stage, command, raw, verify_inputs(stage, stages))
+        yield running
+        running.write_manifest()
+        clamp_future_mtimes(inputs)  # if the clock was set back meanwhile
+
+
+def verify_inputs(stage: Stage, stages: Mapping[str, Stage]) -> dict[str, str]:
+    """Checks that all of a stage's dependencies exist and are as their jobs left them; returns their MD5s by path.
+
+    Files without a record are for the command itself to check, and so are folders that one job made: raw data, which
+    `prepare` reads image by image. A damaged file gets a new mtime, so that DVC, which trusts times and sizes, sees the
+    damage too. Raises ClassroomError for a missing or damaged file.
+    """
+    producers = {out: one for one in stages.values() for out in one.outputs}
+    below = graph.outputs_below(stages)
+    for path in stage.dependencies:
+        if not Path(path).exists():
+            made = below.get(path)
+            hint = f"Run `{producers[made[0]].command}` first." if made else "Is this the project's root?"
+            raise ClassroomError(f"{path}: no such file or folder; `{stage.command}` needs it. {hint}")
+    digests = _hashes(stage.dependencies)
+    for out in dict.fromkeys(out for path in stage.dependencies for out in below.get(path, ())):
+        producer = producers[out]
+        known = Path(out).is_file() and Path(out) != producer.manifest
+        if known and _as_recorded(producer, out, digests.get(out) or content_hash(Path(out))) is False:
+            touch(Path(out))
+            raise ClassroomError(
+                f"{out}: damaged, edited or replaced since `{producer.command}` made it. Run that command again, or "
+                f"restore the file from DVC's cache: `dvc checkout {out}`."
+            )
+    return digests
+
+
+def matches(stage: Stage, raw: dict[str, Any], hash_of: Callable[[Path], str] = content_hash) -> bool:
+    """Whether the stage's manifest says that its outputs, as they are now, were made from today's inputs."""
+    try:
+        manifest = json.loads(stage.manifest.read_text())
+        return (
+            manifest["command"] == stage.command
+            and manifest["params"] == json.loads(json.dumps({key: select(raw, key, Any) for key in stage.params}))
+            and manifest["dependencies"] == _hashes(stage.dependencies, hash_of)
+            and manifest["outputs"] == _hashes(_described_outputs(stage), hash_of)
+        )
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, ClassroomError):
+        return False
+
+
+def records(stage: Stage) -> Iterator[Record]:
+    """The stage's manifest and what dvc.lock says, where there are any.
+
+    Manifests that are not outputs stay behind when DVC restores another version: then dvc.lock is right.
+    """
+    return filter(None, (read(stage) for read in (_manifest, _locked)))
+
+
+def _described_outputs(stage: Stage) -> list[str]:
+    """All outputs but the manifest itself."""
+    return [out for out in stage.outputs if Path(out) != stage.manifest]
+
+
+def _hashes(paths: Iterable[str], hash_of: Callable[[Path], str] = content_hash) -> dict[str, str]:
+    return {path: hash_of(Path(path)) for path in sorted(paths)}
+
+
+def _as_recorded(producer: Stage, out: str, digest: str) -> bool | None:
+    """Whether any record says that the job left the file so; None if none mentions it."""
+    known = None
+    for record in records(producer):
+        if out in record["outputs"]:
+            if record["outputs"][out] == digest:
+                return True
+            known = False
+    return known
+
+
+def _manifest(stage: Stage) -> Record | None:
+    try:
+        manifest = json.loads(stage.manifest.read_text())
+        return manifest if {"command", "params", "dependencies", "outputs"} <= manifest.keys() else None
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None
+
+
+def _locked(stage: Stage) -> Record | None:
+    try:
+        entry = lockfile.stages()[stage.name]
+        settings = entry.get("params", {}).items()
+        return {
+            "command": entry["cmd"],
+            "params": {dotted(file, key): value for file, values in settings for key, value in values.items()},
+            "dependencies": _locked_files(entry.get("deps", ())),
+            "outputs": {out: md5 for out, md5 in _locked_files(entry["outs"]).items() if Path(out) != stage.manifest},
+        }
+    except (ClassroomError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _locked_files(entries: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    return {entry["path"]: entry["md5"] for entry in entries if not entry["md5"].endswith(".dir")}

@@ -1,0 +1,204 @@
+"""The DVC store: dvc.lock as DVC writes it, and the cache of everything that was made before.
+
+Everything here imports DVC, which takes a second; nothing else in this package does but to resolve dvc.yaml.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from classroom.engines import lockfile
+from classroom.engines.locks import ALONE, LockedError
+from classroom.errors import ClassroomError
+from classroom.files import content_hash, files_in, remove
+from classroom.state import REPLACED
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+    from dvc.stage import Stage
+
+log = logging.getLogger(__name__)
+
+RWLOCK = Path(".dvc/tmp/rwlock")
+"""DVC's list of which process reads and writes what."""
+
+
+def commit(names: Sequence[str]) -> None:
+    """Commits these stages as `dvc commit --force` does, but writes dvc.lock once instead of once per stage.
+
+    Raises ClassroomError if dvc.lock or the cache cannot be written.
+    """
+    with _project("cannot commit finished jobs") as repo:
+        stages = _stages(repo)
+        for name in names:
+            stages[name].save()
+            stages[name].commit()
+        _record([stages[name] for name in names])
+
+
+@contextmanager
+def restoring() -> Iterator[Callable[[str], bool]]:
+    """Yields a function that checks out a stage's outputs from the cache, as made from today's inputs, if it can.
+
+    As under `dvc repro`, a stage is looked up by its command, its settings and the contents of its dependencies, and
+    what lies at its outputs is replaced. Unlike DVC, which asks or refuses, this moves what neither dvc.lock nor the
+    cache knows to `REPLACED`; and unlike DVC, which trusts its cache, it removes a damaged copy instead of restoring
+    it. DVC is opened when the function is first called; dvc.lock is written at the end. Raises ClassroomError if files
+    cannot be written.
+    """
+    with ExitStack() as opened:
+        stages: dict[str, Stage] = {}
+        restored = []
+
+        def restore(name: str) -> bool:
+            if not stages:
+                repo = opened.enter_context(_project("cannot restore results from its cache"))
+                stages.update(_stages(repo))
+            if done := _check_out(stages[name]):
+                restored.append(stages[name])
+            return done
+
+        yield restore
+        _record(restored)
+
+
+def renew_copies(outputs: Iterable[str], damaged: Sequence[str]) -> list[str]:
+    """Reads the copies of these outputs in DVC's cache and removes damaged ones; returns the outputs that had one.
+
+    An output that is not itself among the `damaged` is copied there again.
+    """
+    known, renewed = lockfile.outputs(), []
+    with _project("cannot read its cache") as repo:
+        of = {out.def_path: out for stage in repo.index.stages for out in stage.outs}
+        for path in outputs:
+            if copies := _damaged_copies(repo, known[path]):
+                for copy_of in copies:
+                    copy_of.unlink()
+                renewed.append(path)
+                if path not in damaged:
+                    of[path].commit()
+    return renewed
+
+
+@contextmanager
+def claimed(command: str) -> Iterator[None]:
+    """Registers the whole tree in DVC's list as being written by `command`, so that DVC changes nothing in it.
+
+    Raises LockedError if DVC is running in the tree.
+    """
+    from dvc.rwlock import rwlock
+
+    with ExitStack() as held:
+        with _project("cannot be locked out") as repo:
+            hardlink = repo.config["core"].get("hardlink_lock", False)
+            held.enter_context(rwlock(repo.tmp_dir, repo.fs, command, [], [repo.root_dir], hardlink))
+        yield
+
+
+def refuse_running_dvc() -> None:
+    """Raises LockedError if DVC is writing in the tree; `repair.fix` has removed entries of killed processes."""
+    try:
+        writers = json.loads(RWLOCK.read_text()).get("write", {}).values()
+    except (OSError, ValueError):
+        return
+    if by := dict.fromkeys(f"`{entry['cmd']}` (PID {entry['pid']})" for entry in writers):
+        raise LockedError(_running(by))
+
+
+def _stages(repo: Repo) -> dict[str, Stage]:
+    return {stage.addressing: stage for stage in repo.index.stages}
+
+
+def _check_out(stage: Stage) -> bool:
+    from dvc.exceptions import DvcException
+    from dvc_data.hashfile.hash_info import HashInfo
+
+    saved = stage.repo.stage_cache
+    known = {out: out.hash_info.value for out in stage.outs}
+    try:
+        if stage.changed_stage() or not stage.deps_cached():
+            stage.save_deps()
+            for out in stage.outs:  # those in dvc.lock were made from something else
+                out.hash_info = HashInfo()
+        saved.restore(stage, dry=True)
+    except DvcException:
+        return False
+    for out, checksum in known.items():
+        _set_aside(stage.repo, Path(out.def_path), checksum)
+    stage.remove_outs()  # else DVC asks before it replaces a file that it does not know
+    saved.restore(stage)
+    stage.save(run_cache=False)  # it does not look whether the contents are what their names say
+    damaged = [out for out in stage.outs if content_hash(Path(out.fs_path)) != out.hash_info.value]
+    for out in damaged:
+        log.info("%s: its copy in DVC's cache is damaged, and is removed", out.def_path)
+        for copy_of in _damaged_copies(stage.repo, out.hash_info.value):
+            copy_of.unlink()
+        out.remove()
+    return not damaged
+
+
+def _set_aside(repo: Repo, path: Path, recorded: str | None) -> None:
+    """Moves an output whose contents neither dvc.lock records nor the cache holds: edited, or not committed yet."""
+    if not path.exists() or all(_copy(repo, content_hash(file)).exists() for file in files_in(path)):
+        return
+    if content_hash(path) == recorded:
+        return
+    kept = REPLACED / path
+    remove(kept)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(path, kept)
+    log.info("%s: neither in dvc.lock nor in DVC's cache; moved to %s before the saved result replaces it", path, kept)
+
+
+def _copy(repo: Repo, checksum: str) -> Path:
+    return Path(repo.cache.local.oid_to_path(checksum))
+
+
+def _damaged_copies(repo: Repo, checksum: str) -> list[Path]:
+    """Files in the cache, of those that make up an output, whose content is not what their name says."""
+    whole = _copy(repo, checksum)
+    if not whole.exists():
+        return []
+    if content_hash(whole) != checksum.removesuffix(".dir"):
+        return [whole]
+    parts = [file["md5"] for file in json.loads(whole.read_text())] if checksum.endswith(".dir") else []
+    copies = {_copy(repo, part): part for part in parts}
+    return [path for path, part in copies.items() if path.exists() and content_hash(path) != part]
+
+
+def _record(stages: Sequence[Stage]) -> None:
+    """Writes the stages into dvc.lock; DVC's own function would write it in place, once per stage."""
+    from dvc.stage.serialize import to_lockfile
+
+    if stages:
+        lockfile.update({name: entry for stage in stages for name, entry in to_lockfile(stage).items()})
+
+
+@contextmanager
+def _project(fault: str) -> Iterator[Repo]:
+    """Opens the project with DVC, locked against other DVC commands; its errors become ours: "DVC `fault`: …"."""
+    from dvc.exceptions import DvcException
+    from dvc.logger import set_loggers_level
+    from dvc.repo import Repo, lock_repo
+    from scmrepo.exceptions import SCMError
+
+    try:
+        with set_loggers_level(logging.WARNING), Repo(_wait_for_lock=True) as repo, lock_repo(repo):
+            yield repo
+    except (DvcException, SCMError, OSError) as error:
+        blockers = re.findall(r"\(PID (\d+)\): (.+)", str(error))
+        if by := dict.fromkeys(f"`{command}` (PID {pid})" for pid, command in blockers):
+            raise LockedError(_running(by)) from None
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ClassroomError(f"DVC {fault}: {reason}.{f' {lockfile.REMEDY}' if 'dvc.lock' in reason else ''}") from None
+
+
+def _running(by: Iterable[str]) -> str:
+    return f"{', '.join(by)} is running in this tree. {ALONE}"

@@ -1,0 +1,1 @@
+"""Provenance: where a number is from, and how to make it again."""
