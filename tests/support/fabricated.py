@@ -6,10 +6,10 @@ import zlib
 from typing import Any
 
 import numpy as np
-from classroom.methods.learning_styles.method.method.exchange import EXCHANGE
 
 from classroom.artifacts import Metrics
 from classroom.core.metrics import score
+from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.params import VARIANTS
 
 GROUPS, EACH = 20, 5

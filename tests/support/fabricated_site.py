@@ -6,8 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from classroom.methods.learning_styles.method.method.exchange import EXCHANGE
-
+from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.methods.points import weights_at
 from classroom.reporting.baselines import baselines_table
 from classroom.reporting.common.pages import write_picture

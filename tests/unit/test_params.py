@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from classroom.methods.learning_styles.method.method.exchange import EXCHANGE
 from hypothesis import given
 from hypothesis import strategies as st
 
 from classroom import params
 from classroom.errors import ParamsError
 from classroom.method_settings import METHODS
+from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.methods.points import weights_at
 from classroom.params import (
     FOLDERS,

@@ -41,9 +41,10 @@ class Stage:
 
     @property
     def manifest(self) -> Path:
-        """Where the job writes its manifest: to its output of that name, if it declares one."""
-        declared = [Path(out) for out in self.outputs if Path(out).name == "manifest.json"]
-        return declared[0] if declared else MANIFESTS / f"{self.name}.json"
+        """Where the job writes its manifest: a training into its run's folder, so that it goes with the run."""
+        if self.command.startswith("classroom train "):
+            return Path(self.outputs[0], "manifest.json")
+        return MANIFESTS / f"{self.name}.json"
 
 
 def load() -> dict[str, Stage]:

@@ -21,7 +21,7 @@ from classroom.engines import graph, lockfile
 from classroom.engines.graph import Stage
 from classroom.engines.locks import one_process
 from classroom.errors import ClassroomError, suggestion
-from classroom.files import clamp_future_mtimes, content_hash, remove_leftovers, touch, write_json
+from classroom.files import clamp_future_mtimes, content_hash, files_in, remove_leftovers, touch, write_json
 from classroom.git import code_version
 from classroom.params import dotted, select
 
@@ -118,9 +118,8 @@ def job(command: str, raw: dict[str, Any], only_planned: bool = True) -> Iterato
 def verify_inputs(stage: Stage, stages: Mapping[str, Stage]) -> dict[str, str]:
     """Checks that all of a stage's dependencies exist and are as their jobs left them; returns their MD5s by path.
 
-    Files without a record are for the command itself to check, and so are folders that one job made: raw data, which
-    `prepare` reads image by image. A damaged file gets a new mtime, so that DVC, which trusts times and sizes, sees the
-    damage too. Raises ClassroomError for a missing or damaged file.
+    Outputs without a record are for the command itself to check. What is damaged gets a new mtime, so that DVC, which
+    trusts times and sizes, sees the damage too. Raises ClassroomError for a missing or damaged file or folder.
     """
     producers = {out: one for one in stages.values() for out in one.outputs}
     below = graph.outputs_below(stages)
@@ -132,12 +131,11 @@ def verify_inputs(stage: Stage, stages: Mapping[str, Stage]) -> dict[str, str]:
     digests = _hashes(stage.dependencies)
     for out in dict.fromkeys(out for path in stage.dependencies for out in below.get(path, ())):
         producer = producers[out]
-        known = Path(out).is_file() and Path(out) != producer.manifest
-        if known and _as_recorded(producer, out, digests.get(out) or content_hash(Path(out))) is False:
+        if _as_recorded(producer, out, digests.get(out) or content_hash(Path(out))) is False:
             touch(Path(out))
             raise ClassroomError(
                 f"{out}: damaged, edited or replaced since `{producer.command}` made it. Run that command again, or "
-                f"restore the file from DVC's cache: `dvc checkout {out}`."
+                f"restore it from DVC's cache: `dvc checkout {out}`."
             )
     return digests
 
@@ -165,8 +163,13 @@ def records(stage: Stage) -> Iterator[Record]:
 
 
 def _described_outputs(stage: Stage) -> list[str]:
-    """All outputs but the manifest itself."""
-    return [out for out in stage.outputs if Path(out) != stage.manifest]
+    """All outputs; of a folder that holds the manifest every other file."""
+    described = []
+    for out in stage.outputs:
+        inside = stage.manifest.is_relative_to(out)
+        files = (file for file in files_in(Path(out)) if file != stage.manifest) if inside else [Path(out)]
+        described += [file.as_posix() for file in files]
+    return described
 
 
 def _hashes(paths: Iterable[str], hash_of: Callable[[Path], str] = content_hash) -> dict[str, str]:
@@ -174,13 +177,17 @@ def _hashes(paths: Iterable[str], hash_of: Callable[[Path], str] = content_hash)
 
 
 def _as_recorded(producer: Stage, out: str, digest: str) -> bool | None:
-    """Whether any record says that the job left the file so; None if none mentions it."""
+    """Whether any record says that the job left the file or folder so; None if none mentions it."""
     known = None
     for record in records(producer):
-        if out in record["outputs"]:
-            if record["outputs"][out] == digest:
-                return True
-            known = False
+        files = {path: md5 for path, md5 in record["outputs"].items() if path.startswith(f"{out}/")}
+        if out not in record["outputs"] and not files:
+            continue
+        known = record["outputs"].get(out) == digest or (
+            bool(files) and all(Path(path).is_file() and content_hash(Path(path)) == md5 for path, md5 in files.items())
+        )
+        if known:
+            return True
     return known
 
 
@@ -200,11 +207,11 @@ def _locked(stage: Stage) -> Record | None:
             "command": entry["cmd"],
             "params": {dotted(file, key): value for file, values in settings for key, value in values.items()},
             "dependencies": _locked_files(entry.get("deps", ())),
-            "outputs": {out: md5 for out, md5 in _locked_files(entry["outs"]).items() if Path(out) != stage.manifest},
+            "outputs": _locked_files(entry["outs"]),
         }
     except (ClassroomError, KeyError, TypeError, AttributeError):
         return None
 
 
 def _locked_files(entries: Iterable[Mapping[str, str]]) -> dict[str, str]:
-    return {entry["path"]: entry["md5"] for entry in entries if not entry["md5"].endswith(".dir")}
+    return {entry["path"]: entry["md5"] for entry in entries}

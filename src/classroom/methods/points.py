@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from classroom.methods.learning_styles.method.method.exchange import Received, Variant
+from classroom.methods.learning_styles.exchange import Received, Variant
 from classroom.params import StudentWeights, VariantWeights
 
 

@@ -105,7 +105,7 @@ def _value(cell: Mapping[str, Any]) -> dict[str, Any]:
 
 def _training(run: str, stages: dict[str, Stage]) -> Stage | None:
     """The job that leaves its outputs in the folder `run`; None if the settings of today have none."""
-    return next((one for one in stages.values() if any(out.startswith(f"{run}/") for out in one.outputs)), None)
+    return next((one for one in stages.values() if run in one.outputs), None)
 
 
 def _jobs(

@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 
 from classroom.analysis.similarities import last_stages, read
 from classroom.errors import DataError
-from classroom.methods.learning_styles.method.method.exchange import EXCHANGE
+from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.methods.names import run_folder
 from classroom.params import Variants, select
 from classroom.reporting.common import heading, paper

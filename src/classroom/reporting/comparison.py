@@ -13,7 +13,7 @@ from classroom import places
 from classroom.artifacts import ComparedResult, ComparedResults, Cost
 from classroom.core.metrics import LABELS, METRICS
 from classroom.method_settings import departures, in_words
-from classroom.methods.learning_styles.method.method.exchange import EXCHANGE
+from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.params import Params, select
 from classroom.reporting.common import heading, paper
 from classroom.reporting.common.pages import Page, write_table

@@ -13,7 +13,7 @@ from classroom import places
 from classroom.artifacts import TableCosts
 from classroom.errors import DataError
 from classroom.method_settings import COMPARISON_METHODS
-from classroom.methods.learning_styles.method.method.exchange import EXCHANGE
+from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.params import TECHNIQUES, select
 from classroom.reporting.common.pages import Page, write
 from classroom.reporting.common.paper import title

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from classroom.methods.learning_styles.method.method.exchange import EXCHANGE, Received
+from classroom.methods.learning_styles.exchange import EXCHANGE, Received
 from classroom.params import STRATEGIES, TECHNIQUES
 from classroom.reporting.common.pages import Page, write_table
 from classroom.reporting.common.tables import TECHNIQUE_LABELS, Part

@@ -15,7 +15,7 @@ from classroom import places
 from classroom.artifacts import GridPoint
 from classroom.core.ensemble import STUDENTS
 from classroom.evaluation.grid import read_points
-from classroom.methods.learning_styles.method.method.exchange import EXCHANGE
+from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.params import Grid, select
 from classroom.reporting.common.drawing import png
 from classroom.reporting.common.pages import Drawing, Page, write

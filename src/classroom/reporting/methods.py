@@ -8,7 +8,7 @@ from typing import Any
 
 from classroom.data.readers import classes_of
 from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, MethodWeights, departures, in_words, settings_type
-from classroom.methods.learning_styles.method.method.exchange import EXCHANGE, Received
+from classroom.methods.learning_styles.exchange import EXCHANGE, Received
 from classroom.methods.shared.comparison import Comparison
 from classroom.params import Params, check, load
 from classroom.reporting.common.tables import TECHNIQUE_LABELS

@@ -17,7 +17,7 @@ from classroom.core.ensemble import STUDENTS, with_ensemble
 from classroom.core.metrics import predict_labels
 from classroom.errors import DataError
 from classroom.files import read_metrics
-from classroom.methods.learning_styles.method.method.exchange import EXCHANGE
+from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.methods.names import run_folder
 from classroom.params import PictureKind, Variants, select
 from classroom.reporting.common import heading, paper

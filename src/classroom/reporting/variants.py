@@ -13,7 +13,7 @@ from classroom import places
 from classroom.artifacts import Result
 from classroom.core.metrics import LABELS, METRICS
 from classroom.evaluation import significance
-from classroom.methods.learning_styles.method.method.exchange import EXCHANGE
+from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.params import select
 from classroom.reporting.common import heading, paper
 from classroom.reporting.common.cells import KEYS, by_place, cells, layout

@@ -132,8 +132,8 @@ def _baseline(request: _Request) -> Method:
 
 
 def _learning_styles(request: _Request) -> Method:
-    from classroom.methods.learning_styles.method.method.exchange import EXCHANGE
-    from classroom.methods.learning_styles.method.method.method import LearningStyles
+    from classroom.methods.learning_styles.exchange import EXCHANGE
+    from classroom.methods.learning_styles.method import LearningStyles
 
     variant = EXCHANGE[request.name]
     if request.point is None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from classroom.methods.learning_styles.method.method.exchange import EXCHANGE
-
+from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.params import VARIANTS
 
 P, F = "prediction", "feature"

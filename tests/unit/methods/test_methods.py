@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from classroom.methods.learning_styles.method.method.exchange import EXCHANGE
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -19,6 +18,7 @@ from classroom.core.losses import feature_loss, prediction_loss, task_loss
 from classroom.core.method import Method, network_seed
 from classroom.core.networks.build import FEATURE_TAP, build
 from classroom.errors import ParamsError, TrainingError
+from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.methods.points import weights_at
 from classroom.methods.single_network import SingleNetwork
 from classroom.params import VARIANTS, Losses, Network, TaskLoss, select

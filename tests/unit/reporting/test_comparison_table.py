@@ -10,12 +10,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from classroom.methods.learning_styles.method.method.exchange import EXCHANGE
 
 from classroom import params
 from classroom.errors import DataError
 from classroom.evaluation.grid import read_factors
 from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, departures, reference, settings_type
+from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.reporting.common.results import read_comparison
 from classroom.reporting.comparison import comparison_table
 from classroom.reporting.method_search import tune_report

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from classroom.methods.learning_styles.method.method.exchange import EXCHANGE
 from PIL import Image
 from ruamel.yaml import YAML
 
 from classroom.core.networks.build import build
 from classroom.errors import DataError, ParamsError
+from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.methods.points import weights_at
 from classroom.params import Network, VariantWeights
 from classroom.reporting.architecture import architecture_table

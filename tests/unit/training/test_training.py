@@ -532,7 +532,7 @@ def test_a_point_of_a_grid_is_trained_with_its_weights(tiny_classes_study: Path,
 def test_a_loss_that_is_not_finite_names_step_component_and_checkpoint(
     tiny: dict, tiny_classes_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from classroom.methods.learning_styles.method.method.method import LearningStyles
+    from classroom.methods.learning_styles.method import LearningStyles
 
     healthy, calls = LearningStyles.losses, []
     part = open_splits(tiny_classes_study / "prepared", tiny_classes_study / "splits.parquet")["train"]

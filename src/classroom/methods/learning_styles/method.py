@@ -7,7 +7,7 @@ import torch
 from classroom.core.losses import feature_loss, prediction_loss, task_loss
 from classroom.core.method import Method, Term
 from classroom.core.networks.build import Network, Output
-from classroom.methods.learning_styles.method.method.exchange import Variant
+from classroom.methods.learning_styles.exchange import Variant
 from classroom.params import Losses, VariantWeights
 
 PEER = {"S1": "S2", "S2": "S1"}

@@ -9,7 +9,7 @@ import pandas as pd
 
 from classroom.artifacts import Result
 from classroom.core.metrics import LABELS, METRICS
-from classroom.methods.learning_styles.method.method.exchange import EXCHANGE
+from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.params import STRATEGIES, TECHNIQUES
 from classroom.reporting.common.provenance import source
 from classroom.reporting.common.tables import (
