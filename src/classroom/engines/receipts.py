@@ -81,8 +81,7 @@ def job(command: str, raw: dict[str, Any], only_planned: bool = True) -> Iterato
     stage = next((stage for stage in stages.values() if stage.command == command), None)
     if stages and stage is None and only_planned:
         alike = [known.command for known in stages.values() if known.command.split()[1] == command.split()[1]]
-        near = suggestion(command, alike) or " params.yaml asks for none of this kind."
-        raise ClassroomError(f"`{command}` is no job of dvc.yaml with params.yaml as it stands.{near}")
+        raise ClassroomError(f"`{command}` is not a job that the settings ask for.{suggestion(command, alike)}")
     if stage is None:
         yield Job(None, command, raw)
         return
