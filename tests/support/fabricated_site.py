@@ -11,7 +11,7 @@ from classroom.distill.grid import weights_at
 from classroom.reporting.baselines import baselines_table
 from classroom.reporting.cost import cost_table
 from classroom.reporting.curves import agreement
-from classroom.reporting.exchange import exchange_tables
+from classroom.reporting.exchange import MAKERS
 from classroom.reporting.fidelity import fidelity_table
 from classroom.reporting.grid_search import grid_report
 from classroom.reporting.pages import write_picture
@@ -60,7 +60,8 @@ def make_reports(folder: Path, study: str = STUDY, data: dict[str, Any] = LGG) -
     variants_table("table4", "small", SEEDS, variants, baselines[0], folder / "table4.md")
     fidelity_table("table12", "small", SEEDS, variants, folder / "table12.md")
     baselines_table("table2", "small", SEEDS, baselines, folder / "table2.md")
-    exchange_tables(folder)
+    for name, render in MAKERS.items():
+        render(folder / f"{name}.md")
     costs = [
         {"study": of["study"], "method": of["method"], "table": "table4", "seeds": dict(enumerate(runs_of(of)))}
         for of in (*variants, *baselines)

@@ -24,7 +24,7 @@ from classroom.params import Network, VariantWeights
 from classroom.reporting import paper
 from classroom.reporting.architecture import architecture_table
 from classroom.reporting.cost import cost_table
-from classroom.reporting.exchange import exchange_tables
+from classroom.reporting.exchange import MAKERS
 from classroom.reporting.fidelity import fidelity_table
 from classroom.reporting.grid_search import grid_report
 from classroom.reporting.resplit import resplit_table
@@ -138,7 +138,8 @@ def test_fidelity_of_nothing_but_mutual_learning_says_so(tmp_path: Path) -> None
 @pytest.fixture(scope="module")
 def exchange(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exchange")
-    exchange_tables(folder)
+    for name, render in MAKERS.items():
+        render(folder / f"{name}.md")
     return folder
 
 
