@@ -87,36 +87,33 @@ def _plot(rows: Sequence[Sequence[float]]) -> None:
     plt.close(figure)
 
 
+REPORTS = ("variants", "baselines", "fidelity", "architecture")
+"""Of the study: those that every study has."""
+
+
 def finished(root: Path, runs: int) -> Project:
     """A project of that many trainings, whose every output is there (a file of a few bytes) and recorded as fresh."""
     project = Project(root)
-    params = project.params()
     study = studies.SEGMENTATION
     variants = ["ml-v1", "ml-v2", "ml-v3"]
+    project.run("classroom", "use", study)
+    params = project.read("params.yaml")
     project.set(
+        "params.yaml",
         seeds=list(range(runs // (len(variants) + 2))),  # teacher and student besides
-        studies=[study],
-        study={study: params["study"][study]},
-        weights={study: params["weights"][study]},
-        dataset={"lgg": params["dataset"]["lgg"]},
-        baseline_tables=[params["study"][study]["tables"]["baselines"]],
         variants={"joint": variants, "offline": []},
-        samples={},
-        pictures={},
-        cka={"studies": [], "figures": {}},
-        deploy=params["deploy"] | {"tables": [], "studies": []},
         grid=params["grid"] | {"studies": []},
-        comparison=params["comparison"] | _of_both({"studies": [], "methods": []}) | {"tables": []},
         tune=params["tune"] | _of_both({"studies": [], "methods": []}),
-        method_weights={},
     )
+    reports = project.read(f"studies/{study}.yaml")["reports"]
+    project.set(f"studies/{study}.yaml", reports={kind: reports[kind] for kind in REPORTS})
     _finish(project)
     return project
 
 
 def _finish(project: Project) -> None:
+    project.run("classroom", "check")  # it writes the plan, from which the jobs follow
     project.run("python", "-c", FINISH)
-    project.run("classroom", "check")
     project.run("classroom", "reconcile")
 
 

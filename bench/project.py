@@ -54,15 +54,15 @@ class Project:
         self.run(*command)
         return _children() - before if "BENCH_CPU_TIME" in os.environ else clock() - started
 
-    def params(self) -> dict[str, Any]:
-        return YAML().load((self.root / "params.yaml").read_text())
+    def read(self, path: str) -> dict[str, Any]:
+        return YAML().load((self.root / path).read_text())
 
-    def set(self, **sections: Any) -> None:
-        """Replaces top-level sections of params.yaml."""
-        params = self.params()
-        params.update(sections)
-        with (self.root / "params.yaml").open("w") as file:
-            YAML().dump(params, file)
+    def set(self, path: str, **sections: Any) -> None:
+        """Replaces top-level sections of a file of settings."""
+        settings = self.read(path)
+        settings.update(sections)
+        with (self.root / path).open("w") as file:
+            YAML().dump(settings, file)
 
 
 def _children() -> float:

@@ -60,8 +60,8 @@ def make_reports(folder: Path, study: str = STUDY, data: dict[str, Any] = LGG) -
     variants_table("table4", "small", SEEDS, variants, baselines[0], folder / "table4.md")
     fidelity_table("table12", "small", SEEDS, variants, folder / "table12.md")
     baselines_table("table2", "small", SEEDS, baselines, folder / "table2.md")
-    for name, make in MAKERS.items():
-        make(folder / f"{name}.md")
+    for name, render in MAKERS.items():
+        render(folder / f"{name}.md")
     costs = [
         {"study": of["study"], "method": of["method"], "table": "table4", "seeds": dict(enumerate(runs_of(of)))}
         for of in (*variants, *baselines)

@@ -132,6 +132,19 @@ def labels(item: dict[str, str], shows: str) -> dict[str, str]:
     }
 
 
+def shown(kind, of_kind):
+    """A report's outputs, of which Snakemake's own report shows one: of a table the .csv, which can be sorted there."""
+    outputs = of_kind.outputs("{report}")
+    main = next(path for path in outputs if path.endswith(".csv" if of_kind.main == ".md" else of_kind.main))
+    flagged = report(
+        main,
+        caption=f"../report/{kind}.rst",
+        category=of_kind.category,
+        labels=lambda wildcards: labels(PLAN["reports"][kind][wildcards.report], of_kind.shows),
+    )
+    return [flagged, *(path for path in outputs if path != main)]
+
+
 def names(known: Iterable[str]) -> str:
     """A regular expression for one of the `known` names; one that matches nothing if there are none."""
     return "|".join(map(re.escape, known)) or "(?!)"

@@ -1,19 +1,5 @@
 # Tables and pictures, from results alone: a rule for each kind of report, as its module in classroom.reporting says.
 
-
-def shown(kind, of_kind):
-    """A report's outputs, of which Snakemake's own report shows one: of a table the .csv, which can be sorted there."""
-    outputs = of_kind.outputs("{report}")
-    main = next(path for path in outputs if path.endswith(".csv" if of_kind.main == ".md" else of_kind.main))
-    flagged = report(
-        main,
-        caption=f"../report/{kind}.rst",
-        category=of_kind.category,
-        labels=lambda wildcards: labels(PLAN["reports"][kind][wildcards.report], of_kind.shows),
-    )
-    return [flagged, *(path for path in outputs if path != main)]
-
-
 REPORTS = {kind: registry.report(kind) for kind in registry.KINDS}
 
 for kind, of_kind in REPORTS.items():

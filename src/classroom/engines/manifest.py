@@ -96,8 +96,7 @@ def job(command: str, raw: dict[str, Any], only_planned: bool = True) -> Iterato
     stage = next((stage for stage in stages.values() if stage.command == command), None)
     if stages and stage is None and only_planned:
         alike = [known.command for known in stages.values() if known.command.split()[1] == command.split()[1]]
-        near = suggestion(command, alike) or " The settings ask for none of this kind."
-        raise ClassroomError(f"`{command}` is not a job of dvc.yaml under the current settings.{near}")
+        raise ClassroomError(f"`{command}` is not a job that the settings ask for.{suggestion(command, alike)}")
     if stage is None:
         yield Job(None, command, raw, {})
         return

@@ -138,8 +138,8 @@ def test_fidelity_of_nothing_but_mutual_learning_says_so(tmp_path: Path) -> None
 @pytest.fixture(scope="module")
 def exchange(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exchange")
-    for name, make in MAKERS.items():
-        make(folder / f"{name}.md")
+    for name, render in MAKERS.items():
+        render(folder / f"{name}.md")
     return folder
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from classroom.errors import DataError
-from classroom.reporting import curves, grid
+from classroom.reporting import curves, grid_search
 from classroom.reporting.common.provenance import read_runs
 from classroom.reporting.site import SECTIONS, inline, number_in
 from support.fabricated import LGG
@@ -149,7 +149,7 @@ def test_names_are_text_whatever_they_hold(
 ) -> None:
     """Studies and datasets are named by a user, and a page that is mailed is opened by others."""
     drawn = (made.parent / f"grid-{STUDY}.png").read_bytes()
-    for module in (grid, curves):
+    for module in (grid_search, curves):
         monkeypatch.setattr(module, "png", lambda figure: drawn)  # a second each to draw
     reports = tmp_path / "reports"
     changes = {"study": HOSTILE, "data": LGG | {"dataset": "</script><b>", "group": "<i>"}}
