@@ -140,7 +140,7 @@ def test_verify_reads_everything_again(finished: Project) -> None:
         flip(path)
     printed = finished.run("classroom", "verify", expect=1)
     for path in (here, "data/raw/lgg", both):
-        assert f"{path}: damaged, or changed by hand: its checksum is not the one in dvc.lock" in printed
+        assert f"{path}: damaged, or edited by hand: its checksum is not the one in dvc.lock" in printed
     assert f"restored from DVC's cache: fetch@lgg, train@{STUDY}-ml-v3-0\n" in printed
     assert f"{there}: its copy in DVC's cache was damaged, and is renewed" in printed
     assert f"{both}: its copy in DVC's cache was damaged, and is removed" in printed

@@ -140,7 +140,15 @@ def verify_inputs(stage: Stage, stages: Mapping[str, Stage]) -> dict[str, str]:
 
 
 def matches(stage: Stage, raw: dict[str, Any], hash_of: Callable[[Path], str] = content_hash) -> bool:
-    """Whether the stage's manifest says that its outputs, as they are now, were made from today's inputs."""
+    """Whether the stage's manifest says that its outputs, as they are now, were made from today's inputs.
+
+    Parameters
+    ----------
+    stage, raw
+        A stage, and all settings as `classroom.params.load` returns them.
+    hash_of
+        Computes the MD5 of a file or folder; `Hashes` remembers it.
+    """
     try:
         manifest = json.loads(stage.manifest.read_text())
         return (

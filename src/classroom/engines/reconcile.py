@@ -62,8 +62,8 @@ class Session:
         """
         self._unlock()
         repair.fix()
-        with store.claimed(self.command):  # the jobs of a running DVC are not waited for: DVC is named instead
-            locks.wait_for_jobs()
+        store.refuse_running_dvc()  # whose jobs would otherwise be waited for
+        locks.wait_for_jobs()
         reconcile()
         self.claim.enter_context(store.claimed(self.command))
 
@@ -102,38 +102,33 @@ def reconcile() -> set[str]:
     repair.fix()
     store.refuse_running_dvc()
     stages, hashes = graph.load(), Hashes()
-    stash_obsolete_outputs(stages)
+    _stash_obsolete_outputs(stages)
     changed = Verdict(hashes).changed(stages)
-    if committed := commit([stages[name] for name in changed], hashes):
+    if committed := _commit([stages[name] for name in changed], hashes):
         log.info("committed to dvc.lock: %d finished jobs", len(committed))
         changed = Verdict(hashes).changed(stages)
     stale = graph.downstream(stages, changed)
-    if restored := restore(stages, stale - locks.running_jobs().keys(), Verdict(hashes)):
+    if restored := _restore(stages, stale - locks.running_jobs().keys(), Verdict(hashes)):
         log.info("restored from DVC's cache: %s", _some(restored))
         stale = graph.downstream(stages, Verdict(hashes).changed(stages))
     repair.back_up_lock_file()
-    sync_mtimes(stages, stale, hashes)
-    clear_incomplete_markers(stages, stale)
+    _sync_mtimes(stages, stale, hashes)
+    _clear_incomplete_markers(stages, stale)
     hashes.save()
     return stale
 
 
-def commit(changed: list[Stage], hashes: Hashes) -> list[str]:
+def _commit(changed: list[Stage], hashes: Hashes) -> list[str]:
     """Commits those of the `changed` stages whose manifest matches what is here today; returns their names."""
     if not any(stage.manifest.exists() for stage in changed):
         return []
     raw = load(Path("params.yaml"))
-    names = [
-        stage.name
-        for stage in changed
-        if all(Path(out).exists() for out in stage.outputs) and matches(stage, raw, hashes)
-    ]
-    if names:
+    if names := [stage.name for stage in changed if matches(stage, raw, hashes)]:
         store.commit(names)
     return names
 
 
-def restore(stages: Mapping[str, Stage], due: set[str], verdict: Verdict) -> list[str]:
+def _restore(stages: Mapping[str, Stage], due: set[str], verdict: Verdict) -> list[str]:
     """Restores those of the stages `due` whose outputs DVC's cache holds for today's inputs; returns their names.
 
     Upstream stages come first, as a stage's inputs are known only when these are fresh.
@@ -155,7 +150,7 @@ def restore(stages: Mapping[str, Stage], due: set[str], verdict: Verdict) -> lis
     return restored
 
 
-def sync_mtimes(stages: Mapping[str, Stage], stale: set[str], hashes: Hashes) -> None:
+def _sync_mtimes(stages: Mapping[str, Stage], stale: set[str], hashes: Hashes) -> None:
     """Makes stale outputs older than everything, and fresh ones as new as their newest input."""
     below = graph.outputs_below(stages)
     paths = {path for stage in stages.values() for path in (*stage.outputs, *graph.inputs_of(stage, below))}
@@ -173,20 +168,18 @@ def sync_mtimes(stages: Mapping[str, Stage], stale: set[str], hashes: Hashes) ->
             hashes.set_mtime(Path(out), times[out])
 
 
-def clear_incomplete_markers(stages: Mapping[str, Stage], stale: set[str]) -> None:
+def _clear_incomplete_markers(stages: Mapping[str, Stage], stale: set[str]) -> None:
     """Removes Snakemake's mark "incomplete" from outputs that are fresh.
 
     A job that ended after Snakemake was killed, or at that moment, is complete, but Snakemake would delete its outputs
     and run it again.
     """
-    marks = Path(".snakemake/incomplete")
-    if not marks.is_dir() or not any(marks.iterdir()):
-        return
-    fresh = [out for stage in stages.values() if stage.name not in stale for out in stage.outputs]
-    _snakemake("--cleanup-metadata", *fresh)
+    if any(Path(".snakemake/incomplete").glob("*")):
+        fresh = [out for stage in stages.values() if stage.name not in stale for out in stage.outputs]
+        _snakemake("--cleanup-metadata", *fresh)
 
 
-def stash_obsolete_outputs(stages: Mapping[str, Stage]) -> None:
+def _stash_obsolete_outputs(stages: Mapping[str, Stage]) -> None:
     """Moves outputs of no current stage (a seed or variant that left the settings) away, and back when it returns.
 
     Some stages depend on a whole folder of runs. Files in it beyond today's runs would make DVC see a change that a

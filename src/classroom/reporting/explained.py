@@ -15,7 +15,7 @@ VERDICTS = {True: "yes", False: "NO: not what these predictions give"}
 
 
 def text(explained: Mapping[str, Any]) -> str:
-    """`explained`: as `provenance.explain.explain` returns it. What it holds from files cannot add lines or commands."""
+    """`explained`: what `explain` in classroom.provenance returns. Texts from files cannot add lines or commands."""
     explained = {key: value if key == "commands" else _printable(value) for key, value in explained.items()}
     if "numbers" in explained:
         blocks = [_numbers(explained)]
