@@ -1,4 +1,4 @@
-"""One run (study × method × seed): from params.yaml and prepared data to the run's files."""
+"""One run: study × method × seed, from params.yaml and prepared data to the files it leaves."""
 
 from __future__ import annotations
 
