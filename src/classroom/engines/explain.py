@@ -16,7 +16,7 @@ from classroom.engines.recipe import recipe
 from classroom.engines.reconcile import Hashes
 from classroom.engines.records import Record
 from classroom.errors import ClassroomError, DataError
-from classroom.evaluation.evaluate import judge
+from classroom.evaluation.evaluate import evaluate_predictions
 from classroom.params import load
 from classroom.reporting import provenance
 from classroom.reporting.numbers import find, numbers
@@ -138,7 +138,7 @@ def _judged_anew(run: str, source: Mapping[str, Any]) -> bool | None:
     if not source["metric"] or not path.exists():
         return None
     try:
-        judged = getattr(judge(path), source["kind"])[source["network"]][source["metric"]]
+        judged = getattr(evaluate_predictions(path), source["kind"])[source["network"]][source["metric"]]
     except (DataError, KeyError):  # damaged, or of another network
         return False
     return 100 * judged == source["values"][run]
