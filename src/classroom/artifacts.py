@@ -17,7 +17,7 @@ class Dataset(TypedDict):
     synthetic: bool
     task: str
     group: str
-    """What images are grouped by, such as `patient`; `image` where each is a group of its own."""
+    """The kind of group, such as `patient`; `image` if every image is a group."""
     images: int
     groups: int
     labels: dict[str, int]
@@ -41,11 +41,11 @@ class Splits(TypedDict):
     val: int
     test: int
     lacking: dict[str, list[str]]
-    """By split, labels that it lacks."""
+    """By split, the labels that it has no image of."""
 
 
 class Data(Dataset, Splits):
-    """What a run says of its data."""
+    """A run's facts about its data."""
 
 
 class Normalisation(TypedDict):
@@ -56,7 +56,7 @@ class Normalisation(TypedDict):
 
 
 class NetworkFacts(TypedDict):
-    """What is recorded of a network."""
+    """Facts about a network."""
 
     task: str
     encoder: str
@@ -81,11 +81,11 @@ class TrainingSettings(TypedDict):
 
 
 class LossSettings(TypedDict):
-    """What a method minimises."""
+    """Losses and weights of a method."""
 
     losses: dict[str, Any]
     weights: NotRequired[dict[str, Any]]
-    """Of a variant by student and Greek letter, of a published method by term."""
+    """By student and Greek letter for a variant, by term for a published method."""
     options: NotRequired[dict[str, Any]]
     """Of a published method."""
 
@@ -107,7 +107,7 @@ class PerImageCounts(TypedDict):
 
 
 class MethodFacts(TypedDict):
-    """What is the same for all seeds of a method."""
+    """Facts that all seeds of a method share."""
 
     study: str
     method: str
@@ -118,14 +118,14 @@ class MethodFacts(TypedDict):
 
 
 class RunFacts(MethodFacts):
-    """What a run knows of itself before it trains."""
+    """Facts about a run before it trains."""
 
     seed: int
 
 
 class BestEpochs(TypedDict):
     epochs: dict[str, int]
-    """By network that learned."""
+    """By trained network."""
     val: Scores
     test: Scores
 
@@ -156,7 +156,7 @@ class SeedResult(TypedDict):
     validation: Scores
     test: Scores
     fidelity: Scores
-    """With the teacher's decisions as the ground truth; empty without a teacher."""
+    """With the teacher's predictions as the ground truth; empty without a teacher."""
     last_epoch_test: Scores
     last_epoch_terms: dict[str, float]
     test_images: PerImageCounts

@@ -53,7 +53,7 @@ def facts(task: str = "segmentation", **changes: Any) -> dict[str, Any]:
 def brightness(path: Path, task: str = "segmentation", weights: int = 0, **changes: Any) -> Path:
     """Writes a model that answers with how bright a pixel or, of classes dark and bright, the image is, from 0 to 1.
 
-    `weights`: so many numbers that it holds and uses besides, without any effect on its answer.
+    `weights`: number of additional weights, which do not change its output.
     """
     about = facts(task, **changes)
     size = about["image_size"]

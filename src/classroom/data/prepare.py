@@ -93,7 +93,16 @@ def prepare(task: str, image_size: int, raw: Path, target: Path) -> int:
 
 
 def resized(pixels: np.ndarray, shape: tuple[int, int], resampling: Image.Resampling) -> np.ndarray:
-    """`pixels` (height, width, …) uint8 resized to `shape` (height, width); unchanged if they have that shape."""
+    """Resizes an image or mask; returns it unchanged if it has the shape already.
+
+    Parameters
+    ----------
+    pixels : (H, W, …) uint8
+    shape
+        height and width
+    resampling
+        Pillow's filter
+    """
     if pixels.shape[:2] == shape:
         return pixels
     height, width = shape

@@ -28,7 +28,7 @@ LEVEL = 0.05
 FEW_GROUPS = 10
 
 
-class Comparison(NamedTuple):
+class PairedDifference(NamedTuple):
     """The difference between KD + ML V3's ensemble and another method, in the task's first metric, as a fraction."""
 
     versus: str
@@ -45,7 +45,7 @@ class Comparison(NamedTuple):
         return "better" if self.difference > 0 else "worse"
 
 
-def paired_bootstrap(results: Sequence[Result], seeds: Sequence[int]) -> list[Comparison]:
+def paired_bootstrap(results: Sequence[Result], seeds: Sequence[int]) -> list[PairedDifference]:
     """Compares KD + ML V3's ensemble with every method of VERSUS among `results`, averaged over `seeds`.
 
     Gives percentile intervals of 95 %, the two-sided bootstrap p, and p adjusted for the number of comparisons (Holm).
@@ -78,7 +78,7 @@ def paired_bootstrap(results: Sequence[Result], seeds: Sequence[int]) -> list[Co
     compared = []
     for (method, observed, replicates), adjusted_p in zip(found, adjusted, strict=True):
         low, high = map(float, np.percentile(replicates, [100 * LEVEL / 2, 100 - 100 * LEVEL / 2]))
-        compared.append(Comparison(method, observed, low, high, _p(replicates), adjusted_p))
+        compared.append(PairedDifference(method, observed, low, high, _p(replicates), adjusted_p))
     return compared
 
 

@@ -25,5 +25,11 @@ def is_published(name: str) -> bool:
 
 
 def run_folder(study: str, method: str, seed: int | str) -> Path:
-    """The folder of a run that is not part of a search: `runs/STUDY/METHOD/seed-N`, or `compared/…` if published."""
+    """The folder of a run that is not part of a search: `runs/STUDY/METHOD/seed-N`, or `compared/…` if published.
+
+    Parameters
+    ----------
+    study, method, seed
+        name the run
+    """
     return Path("compared" if is_published(method) else "runs", study, method, f"seed-{seed}")

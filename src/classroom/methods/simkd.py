@@ -46,6 +46,17 @@ class BorrowedHead(nn.Module):
     """A student's encoder, a projector, and a frozen copy of the teacher's Conv6 (if any) and classifier."""
 
     def __init__(self, encoder: Any, projector: nn.Module, teacher: Classifier) -> None:
+        """Copies the teacher's layers after its last map.
+
+        Parameters
+        ----------
+        encoder
+            the student's
+        projector
+            from the student's last map to the teacher's
+        teacher
+            trained
+        """
         super().__init__()
         self.encoder, self.projector = encoder, projector
         self.conv6 = copy.deepcopy(teacher.conv6).requires_grad_(False)

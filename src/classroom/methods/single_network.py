@@ -14,6 +14,17 @@ class SingleNetwork(Method):
     """One network, `T` for a study's teacher and `S1` for its student."""
 
     def __init__(self, name: str, network: Network, settings: TaskLoss) -> None:
+        """Trains `network` with its task loss.
+
+        Parameters
+        ----------
+        name
+            T or S1
+        network
+            to train
+        settings
+            `losses.task`
+        """
         super().__init__({name: network})
         self.name = name
         self.task = settings

@@ -15,7 +15,7 @@ from classroom.engines import graph, manifest
 from classroom.engines.graph import Stage, producers, upstream
 from classroom.engines.manifest import Record
 from classroom.errors import ClassroomError, DataError, suggestion
-from classroom.evaluation.evaluate import judge
+from classroom.evaluation.evaluate import evaluate_predictions
 from classroom.params import load, select
 from classroom.provenance.reproduction import leaves, reproduction
 from classroom.reporting.common import provenance
@@ -152,7 +152,7 @@ def _judged_anew(run: str, source: Mapping[str, Any]) -> bool | None:
     if not source["metric"] or not path.exists():
         return None
     try:
-        judged = getattr(judge(path), source["kind"])[source["network"]][source["metric"]]
+        judged = getattr(evaluate_predictions(path), source["kind"])[source["network"]][source["metric"]]
     except (DataError, KeyError):  # damaged, or of another network
         return False
     return 100 * judged == source["values"][run]

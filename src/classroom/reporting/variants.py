@@ -93,7 +93,7 @@ def _names(metrics: Sequence[str]) -> str:
 
 
 def _significance(
-    compared: list[significance.Comparison], metric: str, seeds: Sequence[int], results: Sequence[Result]
+    compared: list[significance.PairedDifference], metric: str, seeds: Sequence[int], results: Sequence[Result]
 ) -> Part:
     group, groups = results[0]["data"]["group"], significance.group_count(results[0])
     of_method = {result["method"]: result for result in results}
@@ -135,7 +135,7 @@ def _against_student(student: Result, metric: str, seeds: Sequence[int], part: P
     return [mean_cell(mean, sd, source(student, "S1", metric)), row[1], row[2], row[-1]]
 
 
-def _difference(one: significance.Comparison, metric: str, of_method: dict[str, Result]) -> Cell:
+def _difference(one: significance.PairedDifference, metric: str, of_method: dict[str, Result]) -> Cell:
     ours = source(of_method[significance.SUBJECT], "ensemble", metric)
     theirs = source(of_method[one.versus], significance.VERSUS[one.versus], metric)
     return Cell(number(100 * one.difference, "+.2f"), 100 * one.difference, sources=(ours, theirs))
@@ -147,7 +147,7 @@ def _method(name: str) -> str:
     return f"{variant_label(name)} (ensemble)"
 
 
-def _with_comparisons(table: pd.DataFrame, compared: list[significance.Comparison], metric: str) -> pd.DataFrame:
+def _with_comparisons(table: pd.DataFrame, compared: list[significance.PairedDifference], metric: str) -> pd.DataFrame:
     """Adds KD + ML V3's ensemble minus each compared ensemble, in percentage points, to that ensemble's row."""
     records = []
     for one in compared:

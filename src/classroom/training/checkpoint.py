@@ -44,6 +44,19 @@ class Checkpoints:
     def __init__(
         self, folder: Path, identity: str, minutes: float, method: Method, optimiser: torch.optim.Optimizer
     ) -> None:
+        """Reads and writes nothing yet.
+
+        Parameters
+        ----------
+        folder
+            of the run's checkpoints
+        identity
+            digest of everything that decides the result
+        minutes
+            after which `due` is true
+        method, optimiser
+            what is saved and restored, on their device
+        """
         self.folder = folder
         self.newest = folder / "newest.pt"
         self.previous = folder / "previous.pt"

@@ -77,7 +77,7 @@ def make(
     """
     names.check(name, task)
     build_method = _baseline if name in BASELINES else _learning_styles if name in VARIANTS else _comparison
-    return build_method(_Request(name, study, raw, seed, teacher_weights, task, classes, image_size, point))
+    return build_method(_Making(name, study, raw, seed, teacher_weights, task, classes, image_size, point))
 
 
 def make_on_meta(name: str, study: str, raw: dict[str, Any], task: str, classes: int, image_size: int) -> Method:
@@ -103,7 +103,7 @@ def make_on_meta(name: str, study: str, raw: dict[str, Any], task: str, classes:
 
 
 @dataclass(frozen=True)
-class _Request:
+class _Making:
     """The arguments of `make`."""
 
     name: str
@@ -124,53 +124,53 @@ class _Request:
 # Lazy imports: a run depends only on the code that it uses.
 
 
-def _baseline(request: _Request) -> Method:
+def _baseline(making: _Making) -> Method:
     from classroom.methods.single_network import SingleNetwork
 
-    network = NETWORK_OF_BASELINE[request.name]
-    return SingleNetwork(network, request.network(network, request.name), select(request.raw, "losses.task", TaskLoss))
+    network = NETWORK_OF_BASELINE[making.name]
+    return SingleNetwork(network, making.network(network, making.name), select(making.raw, "losses.task", TaskLoss))
 
 
-def _learning_styles(request: _Request) -> Method:
+def _learning_styles(making: _Making) -> Method:
     from classroom.methods.learning_styles.exchange import EXCHANGE
     from classroom.methods.learning_styles.method import LearningStyles
 
-    variant = EXCHANGE[request.name]
-    if request.point is None:
-        key = f"study.{request.study}.weights.{request.name}"
-        weights = select(request.raw, key, VariantWeights)
+    variant = EXCHANGE[making.name]
+    if making.point is None:
+        key = f"study.{making.study}.weights.{making.name}"
+        weights = select(making.raw, key, VariantWeights)
         warn_of_sum(weights, key)
     else:
         from classroom.methods.points import weights_at
 
-        weights = weights_at(variant, *request.point)
-    losses = select(request.raw, "losses", Losses)
+        weights = weights_at(variant, *making.point)
+    losses = select(making.raw, "losses", Losses)
     roles = {"S1": "student", "S2": "student"}
     if variant.teacher != "none":
         roles = {"T": "teacher", **roles}
-    networks = {network: request.network(network, role) for network, role in roles.items()}
+    networks = {network: making.network(network, role) for network, role in roles.items()}
     if variant.teacher == "frozen":
-        _load_teacher(networks["T"], request.teacher_weights)
+        _load_teacher(networks["T"], making.teacher_weights)
     return LearningStyles(variant, weights, networks, losses)
 
 
-def _comparison(request: _Request) -> Method:
-    method = importlib.import_module(f"classroom.methods.{request.name}").METHOD
-    key = f"study.{request.study}.methods.{request.name}"
-    options = select(request.raw, f"{key}.options", settings_type(request.task, request.name))
-    if request.point is None:
-        weights = select(request.raw, f"{key}.weights", MethodWeights).terms
-        if wrong := wrong_terms(request.task, request.name, weights):
-            raise ParamsError(f"studies/{request.study}.yaml: methods.{request.name}.weights: {wrong}")
+def _comparison(making: _Making) -> Method:
+    method = importlib.import_module(f"classroom.methods.{making.name}").METHOD
+    key = f"study.{making.study}.methods.{making.name}"
+    options = select(making.raw, f"{key}.options", settings_type(making.task, making.name))
+    if making.point is None:
+        weights = select(making.raw, f"{key}.weights", MethodWeights).terms
+        if wrong := wrong_terms(making.task, making.name, weights):
+            raise ParamsError(f"studies/{making.study}.yaml: methods.{making.name}.weights: {wrong}")
     else:
-        (factor,) = request.point
-        weights = {term: factor * value for term, value in REFERENCE_WEIGHTS[request.task][request.name].items()}
+        (factor,) = making.point
+        weights = {term: factor * value for term, value in REFERENCE_WEIGHTS[making.task][making.name].items()}
     taps = method.taps(options)
-    networks = {"T": request.network("T", "teacher", taps), "S1": request.network("S1", "student", taps)}
-    _load_teacher(networks["T"], request.teacher_weights)
-    task, batch = select(request.raw, "losses.task", TaskLoss), select(request.raw, "training.batch_size", int)
-    with seeded(network_seed(request.seed, "extras")):
-        return method(networks, options, weights, task, request.image_size, batch)
+    networks = {"T": making.network("T", "teacher", taps), "S1": making.network("S1", "student", taps)}
+    _load_teacher(networks["T"], making.teacher_weights)
+    task, batch = select(making.raw, "losses.task", TaskLoss), select(making.raw, "training.batch_size", int)
+    with seeded(network_seed(making.seed, "extras")):
+        return method(networks, options, weights, task, making.image_size, batch)
 
 
 def _load_teacher(teacher: nn.Module, path: Path | None) -> None:

@@ -210,7 +210,7 @@ def test_images_that_are_all_equally_far_apart_are_alike_to_nothing() -> None:
     assert not centred_gram(torch.eye(6, dtype=torch.float64)).any()
 
 
-def test_a_layer_that_is_dead_in_one_batch_is_judged_by_the_others() -> None:
+def test_a_layer_that_is_dead_in_one_batch_is_measured_on_the_others() -> None:
     alive, still, weight = images(8), torch.ones(8, 3, 2, 2).double(), drawn(0, 4, 12)
     assert compared(weight, 2 * weight, still, alive) == pytest.approx(1)
 

@@ -62,7 +62,7 @@ def rename(before: str, after: str) -> Callable[[Path], None]:
 
 
 def repixel(path: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
-    """Writes the file at `path` anew, with other pixels."""
+    """Rewrites the file at `path` with other pixels."""
 
     def damage(folder: Path) -> None:
         pixels = change(tifffile.imread(folder / path))
@@ -321,7 +321,7 @@ def with_first(pattern: str, change: Callable[[Path], object]) -> Callable[[Path
 
 
 def saved(mode: str, **options: object) -> Callable[[Path], object]:
-    """Writes the image anew, in another mode of Pillow."""
+    """Rewrites the image in another mode of Pillow."""
     return lambda path: Image.open(path).convert(mode).save(path, **options)
 
 

@@ -105,7 +105,7 @@ def test_classes_are_mixed_within_an_epoch() -> None:
 
 @pytest.mark.parametrize("name", ["val", "test"])
 @pytest.mark.parametrize("batch_size", [8, 1000])
-def test_what_is_judged_is_never_balanced(tiny_classes_study: Path, name: str, batch_size: int) -> None:
+def test_evaluated_splits_are_never_balanced(tiny_classes_study: Path, name: str, batch_size: int) -> None:
     """All images once, in the order of the ids next to which the predictions are written."""
     part = open_splits(tiny_classes_study / "prepared", tiny_classes_study / "splits.parquet")[name]
     table = pd.read_parquet(tiny_classes_study / "splits.parquet").query("split == @name")
@@ -151,7 +151,7 @@ def test_a_device_that_holds_the_data_gives_the_same_batches(tiny_study: Path, n
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what is mapped is told by /proc")
 def test_the_memory_of_a_training_does_not_grow_with_its_images(tmp_path: Path) -> None:
-    """Images are mapped, and what was read is let go: a cluster counts mapped pages and kills whoever has too many."""
+    """Pages of the memory map are released after reading: a cluster counts them and kills jobs with too many."""
     count, side = 400, 256  # 75 MB
     np.lib.format.open_memmap(tmp_path / "images.npy", "w+", np.uint8, (count, side, side, 3))[:] = 7
     images = np.load(tmp_path / "images.npy", mmap_mode="r")

@@ -172,7 +172,7 @@ def test_synthetic_lesions_are_brighter_than_their_surroundings_in_flair_most_of
     assert np.mean(np.array(contrasts)[:, 1] > 0) > 0.9
 
 
-def test_brightness_alone_does_not_tell_a_synthetic_lesion(synthetic_slices):
+def test_brightness_alone_does_not_identify_a_synthetic_lesion(synthetic_slices):
     """Otherwise a threshold would solve the task and the demo would show nothing of the methods."""
     flair = np.concatenate([image[..., 1].ravel() for image, _ in synthetic_slices])
     truth = np.concatenate([mask.ravel() for _, mask in synthetic_slices])
@@ -272,7 +272,7 @@ def test_lesions_differ_from_the_skin_around_them(synthetic_lesions):
     assert np.max(sizes) > 3 * np.min(sizes)
 
 
-def test_colour_alone_does_not_tell_the_class_of_a_lesion(synthetic_lesions):
+def test_colour_alone_does_not_identify_the_class_of_a_lesion(synthetic_lesions):
     """Too easy, and every method would score 100 %; too hard, and the demo would show noise.
 
     Of lesions other than nevi, the neighbour in colour, as compared with the skin, is of the same class more often than
@@ -672,7 +672,7 @@ def test_a_mask_at_a_third_of_its_size_keeps_every_third_pixel(tmp_path):
 
 
 def test_the_digest_is_of_the_original_pixels_alone(tmp_path):
-    """It must tell images apart and recognise one whose file was merely compressed anew or prepared at another size."""
+    """It must distinguish images, and recognise one whose file was recompressed or prepared at another size."""
     raw = raw_of(tmp_path / "raw", groups=2, images=2)
     before = prepared(raw, 32, tmp_path / "a")[2].sha256
     assert before.str.fullmatch("[0-9a-f]{64}").all()

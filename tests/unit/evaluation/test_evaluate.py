@@ -75,9 +75,9 @@ def leave_run(folder: Path, seed: int, probabilities: dict[str, Any], of_classes
     else:
         stacks = {name: predictions.quantise(np.array(values, np.float32)) for name, values in probabilities.items()}
         stacks[predictions.GROUND_TRUTH] = np.array(TRUTH, np.uint8) * 255
-    decided = {name: predict_labels(stack) for name, stack in with_ensemble(stacks).items()}
-    truth = decided.pop(predictions.GROUND_TRUTH)
-    tested = {name: score(per_image_counts(decision, truth)) for name, decision in decided.items()}
+    predicted = {name: predict_labels(stack) for name, stack in with_ensemble(stacks).items()}
+    truth = predicted.pop(predictions.GROUND_TRUTH)
+    tested = {name: score(per_image_counts(decision, truth)) for name, decision in predicted.items()}
     metrics = {
         "study": "lgg-resnet18",
         "method": "kd_on-v1",
@@ -129,7 +129,7 @@ def test_masks_that_are_all_empty_are_said(
 def test_counts_of_every_image_are_kept(runs: dict[int, Path]) -> None:
     """Per-image and lesion-only averages can be had later without predicting again.
 
-    The ensemble is the union, not the mean probability: 0.9 and 0.49 beside 0.2 and 0.8 are both lesion.
+    The ensemble is the union, not the mean probability: 0.9 and 0.49 with 0.2 and 0.8 are both lesion.
     """
     images = evaluate(runs)["seeds"]["0"]["test_images"]
     assert (images["id"], images["group"]) == (IDS, GROUPS)
@@ -138,7 +138,7 @@ def test_counts_of_every_image_are_kept(runs: dict[int, Path]) -> None:
     assert images["ensemble"] == {"tp": [2, 0], "fp": [0, 1], "fn": [0, 0], "tn": [2, 3]}
 
 
-def test_the_last_epoch_stands_beside_the_best(runs: dict[int, Path]) -> None:
+def test_the_last_epoch_is_reported_next_to_the_best(runs: dict[int, Path]) -> None:
     result = evaluate(runs)["seeds"]["7"]
     assert result["last_epoch_test"]["S1"] == {"iou": 0.25, "f_score": 0.4}
     assert result["best_epoch"] == {"T": 8, "S1": 8, "S2": 8}
@@ -189,8 +189,8 @@ def test_fidelity_takes_the_runs_own_teacher_for_the_truth(
     """Tables 11 and 12: whether the students say what the teacher says, right or wrong."""
     result = evaluate(runs_of_classes)["seeds"]["0"]["fidelity"]
     assert result == near(CLASSES_FIDELITY)
-    decided = {"S1": [0, 1, 0, 2], "S2": [1, 1, 1, 0], "ensemble": [0, 1, 1, 0]}
-    for name, said in decided.items():
+    predicted = {"S1": [0, 1, 0, 2], "S2": [1, 1, 1, 0], "ensemble": [0, 1, 1, 0]}
+    for name, said in predicted.items():
         theirs = precision_recall_fscore_support([0, 1, 2, 2], said, average="macro", zero_division=0)
         assert (result[name]["precision"], result[name]["recall"]) == pytest.approx(theirs[:2])
     # This teacher is perfect, so fidelity is what the truth gives.

@@ -108,9 +108,9 @@ DECIDED_AND_TRUE = st.lists(st.tuples(SEVEN, SEVEN), min_size=1, max_size=40)
 
 @given(DECIDED_AND_TRUE)
 def test_metrics_of_classes_are_torchmetrics(pairs: list[tuple[int, int]]) -> None:
-    decided, true = (np.array(values) for values in zip(*pairs, strict=True))
-    ours = score(per_image_counts(decided, true))
-    tensors, seven = (torch.from_numpy(decided), torch.from_numpy(true)), {"num_classes": 7}
+    predicted, true = (np.array(values) for values in zip(*pairs, strict=True))
+    ours = score(per_image_counts(predicted, true))
+    tensors, seven = (torch.from_numpy(predicted), torch.from_numpy(true)), {"num_classes": 7}
     assert ours["accuracy"] == pytest.approx(
         torchmetrics.multiclass_accuracy(*tensors, average="micro", **seven).item()
     )
@@ -123,10 +123,10 @@ def test_metrics_of_classes_are_torchmetrics(pairs: list[tuple[int, int]]) -> No
 
 def test_metrics_of_classes_by_hand(recwarn: pytest.WarningsRecorder) -> None:
     """Of 3 zeros 2 are found, of 2 ones 1, the only two is missed; class 3 does not occur, class 4 is invented once."""
-    true, decided = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 4, 0])
-    ours = score(per_image_counts(decided, true))
+    true, predicted = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 4, 0])
+    ours = score(per_image_counts(predicted, true))
     assert ours["accuracy"] == pytest.approx(3 / 6)
-    # of classes 0, 1, 2, 4; class 2 is never decided: precision 0; class 4 is never true: recall 0
+    # of classes 0, 1, 2, 4; class 2 is never predicted: precision 0; class 4 is never true: recall 0
     assert ours["precision"] == pytest.approx((2 / 3 + 1 / 2 + 0 + 0) / 4)
     assert ours["recall"] == pytest.approx((2 / 3 + 1 / 2 + 0 + 0) / 4)
     assert not recwarn.list, "users would take a library's warning for a mistake of theirs"
@@ -134,8 +134,8 @@ def test_metrics_of_classes_by_hand(recwarn: pytest.WarningsRecorder) -> None:
 
 def test_precision_and_recall_are_not_exchanged() -> None:
     """All are called 0: each class of two is found or not, recall 1/2; half of what is called 0 is 0, precision 1/4."""
-    true, decided = np.array([0, 0, 1, 1]), np.zeros(4, int)
-    assert classification_metrics(per_image_counts(decided, true)) == {
+    true, predicted = np.array([0, 0, 1, 1]), np.zeros(4, int)
+    assert classification_metrics(per_image_counts(predicted, true)) == {
         "accuracy": 0.5,
         "precision": 0.25,
         "recall": 0.5,
@@ -159,10 +159,10 @@ def test_every_metric_has_a_heading_and_each_task_its_own() -> None:
 
 
 def test_metrics_from_saved_lists_are_those_from_arrays() -> None:
-    """Evaluations hold what was decided as JSON."""
-    decided, true = np.array([0, 2, 1, 1]), np.array([0, 1, 1, 2])
-    lists = {"predicted": decided.tolist(), "true": true.tolist()}
-    assert score(lists) == score(per_image_counts(decided, true))
+    """Evaluations hold what was predicted as JSON."""
+    predicted, true = np.array([0, 2, 1, 1]), np.array([0, 1, 1, 2])
+    lists = {"predicted": predicted.tolist(), "true": true.tolist()}
+    assert score(lists) == score(per_image_counts(predicted, true))
     assert all(type(value) is float for value in score(lists).values())
 
 
@@ -185,9 +185,9 @@ def test_the_ensemble_is_the_union_of_the_students(teacher: Any, first: Any, sec
     """A pixel is lesion if either student says so; the teacher has no vote."""
     together = with_ensemble({"T": teacher, "S1": first, "S2": second})
     assert list(together) == ["T", "S1", "S2", "ensemble"]
-    decided = {name: predict_labels(stack) for name, stack in together.items()}
+    predicted = {name: predict_labels(stack) for name, stack in together.items()}
     for place in itertools.product(*map(range, first.shape)):
-        assert decided["ensemble"][place] == (decided["S1"][place] or decided["S2"][place])
+        assert predicted["ensemble"][place] == (predicted["S1"][place] or predicted["S2"][place])
     assert np.array_equal(together["T"], teacher)
 
 
@@ -197,10 +197,10 @@ def test_the_ensemble_is_the_union_of_the_students(teacher: Any, first: Any, sec
 )
 def test_the_ensemble_of_classes_is_the_maximum_rule(first: Any, second: Any) -> None:
     """The larger of both students' probabilities of each class, then the likeliest class (Sec. 3.2)."""
-    decided = predict_labels(with_ensemble({"S1": first, "S2": second})["ensemble"])
+    predicted = predict_labels(with_ensemble({"S1": first, "S2": second})["ensemble"])
     for row in range(4):
         largest = [max(first[row, label], second[row, label]) for label in range(7)]
-        assert decided[row] == largest.index(max(largest))
+        assert predicted[row] == largest.index(max(largest))
 
 
 def test_the_maximum_rule_is_not_an_average() -> None:

@@ -12,7 +12,7 @@ import scipy.stats
 from classroom.core.metrics import score
 from classroom.errors import DataError
 from classroom.evaluation import significance
-from classroom.evaluation.significance import Comparison, holm, paired_bootstrap
+from classroom.evaluation.significance import PairedDifference, holm, paired_bootstrap
 from support.fabricated import HISTOPATHOLOGIC, LGG
 
 
@@ -57,7 +57,7 @@ def test_identical_predictions_do_not_differ() -> None:
     images = [[1, 0, 1, 1, 0, 1]] * 3
     v3, v1 = (of_classes(method, images, list("aabbcc")) for method in ("kd_ml-v3", "ml-v1"))
     (found,) = paired_bootstrap([v3, v1], [0, 1, 2])
-    assert found == Comparison("ml-v1", 0.0, 0.0, 0.0, 1.0, 1.0)
+    assert found == PairedDifference("ml-v1", 0.0, 0.0, 0.0, 1.0, 1.0)
 
 
 def test_a_large_difference_is_told_apart_in_its_direction() -> None:

@@ -316,7 +316,7 @@ def test_a_model_that_differs_from_pytorch_is_not_written(copy: Path, monkeypatc
 
 @both
 def test_predictions_of_another_run_are_noticed(study: Path, copy: Path) -> None:
-    """Weights of one run beside the predictions of another: the table would be of the one, the model of the other."""
+    """Weights of one run with the predictions of another: the table would be of the one, the model of the other."""
     ids, saved = predictions.read(copy / "run/predictions.parquet")
     network, parts = parts_of(study)
     for name in parts:
@@ -343,7 +343,7 @@ def test_an_accelerator_s_rounding_is_allowed_for_and_a_cpu_s_is_not(copy: Path)
 
 
 @masks
-def test_images_that_were_prepared_anew_are_noticed(copy: Path) -> None:
+def test_images_that_were_prepared_again_are_noticed(copy: Path) -> None:
     def doubled(array: np.ndarray) -> np.ndarray:
         return np.repeat(np.repeat(array, 2, 1), 2, 2) if array.ndim > 1 else array
 

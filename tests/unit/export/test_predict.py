@@ -136,7 +136,7 @@ def test_no_two_results_have_one_name(names: list[str]) -> None:
 
 
 def test_masks_in_folders_are_left_out_and_counted(tmp_path: Path) -> None:
-    """As the datasets have them beside the images, and as an earlier prediction left them."""
+    """As the datasets have them next to the images, and as an earlier prediction left them."""
     for name in ("1.tif", "1_mask.tif", "2.png", "2_segmentation.png", "3.png", "3_probability.png", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
     jobs, masks = find([tmp_path])
@@ -170,7 +170,7 @@ def test_an_image_that_is_named_twice_is_asked_once(tmp_path: Path) -> None:
 def test_an_image_that_does_not_fit_is_named_before_anything_is_written(
     name: str, content: Image.Image | bytes, message: str, model: Path, tmp_path: Path
 ) -> None:
-    """It is the last of many, so that whoever finds out late would have waited in vain."""
+    """It is the last of many: a late error would waste the whole run."""
     folder = tmp_path / "images"
     for number in range(3):
         picture(folder / f"{number}.png")

@@ -150,7 +150,7 @@ def test_the_discriminators_loss_has_a_weight_of_its_own() -> None:
 
 
 def test_the_discriminator_learns_to_tell_teacher_from_student() -> None:
-    """Turned round, it would reward a student for being told apart."""
+    """With the opposite sign it would reward a student for being recognised."""
     torch.manual_seed(1)
     adversary = Adversary(OPTIONS.model_copy(update={"learning_rate": 0.01}), 64)
     student, teacher = outputs("segmentation", shared("segmentation", "skd"), batch=4)

@@ -258,7 +258,7 @@ def test_a_tap_before_an_activation_in_place_is_not_overwritten_by_it(task: str,
 
 
 @pytest.mark.parametrize("name", ["ifvd", "emkd"])
-def test_lesions_that_vanish_at_the_features_size_are_remarked(name: str) -> None:
+def test_lesions_that_vanish_at_the_features_size_are_noted(name: str) -> None:
     """The reader of the table has to know that a mask-based method saw no lesion."""
     method = shared(SEG, name)
     targets = torch.zeros(3, 1, 64, 64)
@@ -679,7 +679,7 @@ def test_killed_in_the_middle_a_training_of_two_stages_ends_in_the_same_bits(
 
 
 def test_a_run_leaves_the_student_alone(data: Path, skd_run: Path) -> None:
-    """No discriminator, no teacher: whoever loads the weights needs nothing of the training."""
+    """No discriminator, no teacher: the weights can be loaded without the training."""
     state = load_file(skd_run / "run/weights.safetensors")
     network = build(select(SETTINGS, f"study.{STUDY}.student", NetworkSettings), SEG, 2, 99)
     assert {key.removeprefix("S1.") for key in state} == network.state_dict().keys()

@@ -169,7 +169,7 @@ def test_logits_come_from_the_shared_map_alone(settings: Any) -> None:
 
 
 def test_conv6_stands_in_the_teachers_path_and_learns_from_its_task() -> None:
-    """As a branch beside it, a pre-trained teacher would hand out features of an untrained layer."""
+    """As a parallel branch, it would make a pre-trained teacher return features of an untrained layer."""
     network = build(thin_teacher(), 0).train()
     conv6 = network.body.conv6
     assert [type(layer).__name__ for layer in conv6] == ["Conv2d", "BatchNorm2d", "ReLU"]

@@ -260,7 +260,7 @@ def test_signals_are_handled_as_before_afterwards() -> None:
 
 @pytest.fixture(scope="module")
 def stopped(tiny_classes_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A training that stopped in its second epoch, with two checkpoints beside; read only."""
+    """A training that stopped in its second epoch, with two checkpoints; read only."""
     folder = tmp_path_factory.mktemp("stopped")
 
     class StopAt(Silent):
@@ -646,9 +646,9 @@ def test_offline_distillation_keeps_its_teacher_out_of_the_weights(
     weights = tmp_path / "teacher/run/weights.safetensors"
     train(tiny, tiny_classes_study, tmp_path / "kd", method="kd_off-v3", teacher_weights=weights)
     assert {key.split(".")[0] for key in load_file(tmp_path / "kd/run/weights.safetensors")} == {"S1", "S2"}
-    alone = predictions.read(tmp_path / "teacher/run/predictions.parquet")[1]
-    beside = predictions.read(tmp_path / "kd/run/predictions.parquet")[1]
-    assert np.array_equal(alone["T"], beside["T"])
+    baseline = predictions.read(tmp_path / "teacher/run/predictions.parquet")[1]
+    distilled = predictions.read(tmp_path / "kd/run/predictions.parquet")[1]
+    assert np.array_equal(baseline["T"], distilled["T"])
 
 
 def _network(raw: dict) -> Any:

@@ -21,6 +21,19 @@ class LearningStyles(Method):
     """
 
     def __init__(self, variant: Variant, weights: VariantWeights, networks: dict[str, Network], losses: Losses) -> None:
+        """Freezes the teacher if the variant's is pre-trained.
+
+        Parameters
+        ----------
+        variant
+            row of `EXCHANGE`
+        weights
+            α, β, γ of both students
+        networks
+            S1, S2 and, if the variant has a teacher, T
+        losses
+            `losses` of params.yaml
+        """
         self.frozen = ("T",) if variant.teacher == "frozen" else ()
         super().__init__(networks)
         self.variant = variant

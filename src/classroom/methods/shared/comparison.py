@@ -85,7 +85,14 @@ class Comparison(Method):
 
     @abstractmethod
     def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The unweighted terms of the method by name, from float32 outputs; the teacher's is detached."""
+        """The unweighted terms of the method by name.
+
+        Parameters
+        ----------
+        student, teacher
+            float32 outputs; the teacher's is detached
+        targets : (B, 1, H, W) of {0, 1}, or classes (B,)
+        """
 
     def losses(self, images: torch.Tensor, targets: torch.Tensor) -> list[Term]:
         teacher = self._teach(images)
@@ -186,7 +193,15 @@ def check_sizes(student: tuple[int, int], teacher: tuple[int, int]) -> None:
 
 
 def block(inputs: int, outputs: int, kernel: int = 1) -> nn.Sequential:
-    """Convolution, batch normalisation, ReLU."""
+    """Convolution, batch normalisation, ReLU.
+
+    Parameters
+    ----------
+    inputs, outputs
+        channels
+    kernel
+        odd size of the convolution, which keeps the size of the map
+    """
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
         nn.BatchNorm2d(outputs),
