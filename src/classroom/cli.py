@@ -319,7 +319,7 @@ def export(
             select(job.raw, f"study.{study}", Study)  # for the nearest name of a misspelt one
             raise ClassroomError(
                 f"{source}: no such run. Run `classroom train {study} {method} --seed {seed}` first, or "
-                f"`snakemake --cores all {source}/metrics.json`."
+                f"`snakemake --cores all {source}`."
             )
         prepared, splits = Path("data/prepared", study), Path("data/splits", f"{study}.parquet")
         found = run(source, network, prepared, splits, target, code_version())

@@ -101,7 +101,7 @@ def longer(project: Project) -> Project:
 def snakemake_is_killed(story: Story) -> None:
     """Its jobs stay in Slurm: after a start that is refused, one finishes without it, the other is cancelled."""
     project = story.project
-    alone = [f"runs/{STUDY}/{method}/seed-0/metrics.json" for method in ("teacher", "student")]
+    alone = [f"runs/{STUDY}/{method}/seed-0" for method in ("teacher", "student")]
     snakemake = start(project, "snakemake", *PROFILE, *alone)
     frozen = freeze(project, {"teacher", "student"})
     os.killpg(snakemake.pid, signal.SIGKILL)

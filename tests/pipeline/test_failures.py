@@ -37,7 +37,7 @@ def test_a_failed_training_never_hides_behind_an_old_result(finished: Project) -
 
 def test_a_training_killed_once_is_retried_from_its_checkpoint(finished: Project) -> None:
     finished.edit("params.yaml", "epochs: 1", "epochs: 80")
-    running = start(finished, "snakemake", "--cores", "1", f"runs/{STUDY}/student/seed-0/metrics.json")
+    running = start(finished, "snakemake", "--cores", "1", f"runs/{STUDY}/student/seed-0")
     checkpoint = finished.root / "checkpoints/runs" / STUDY / "student" / "seed-0" / "newest.pt"
     wait_for(checkpoint.exists)
     for training in trainings(finished):

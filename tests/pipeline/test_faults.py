@@ -44,7 +44,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_files(
 def test_jobs_of_a_killed_snakemake_are_waited_for(finished: Project) -> None:
     """They go on by themselves; the next start needs no --unlock, and does not train beside them."""
     finished.edit("params.yaml", "epochs: 1", "epochs: 5")
-    command = ("snakemake", "--cores", "1", f"runs/{STUDY}/student/seed-0/metrics.json")
+    command = ("snakemake", "--cores", "1", f"runs/{STUDY}/student/seed-0")
     killed = start(finished, *command)
     wait_for((finished.root / f"checkpoints/runs/{STUDY}/student/seed-0/newest.pt").exists)
     (training,) = trainings(finished)
@@ -256,7 +256,7 @@ def test_a_clock_set_back_during_a_run_fails_no_job(pristine: Project, tmp_path:
 def busy(finished: Project) -> tuple[Project, subprocess.Popen]:
     """Snakemake is training in the tree."""
     finished.edit("params.yaml", "epochs: 1", "epochs: 400")
-    running = start(finished, "snakemake", "--cores", "1", f"runs/{STUDY}/student/seed-0/metrics.json")
+    running = start(finished, "snakemake", "--cores", "1", f"runs/{STUDY}/student/seed-0")
     wait_for((finished.root / f"checkpoints/runs/{STUDY}/student/seed-0/newest.pt").exists)
     yield finished, running
     os.killpg(running.pid, signal.SIGKILL)

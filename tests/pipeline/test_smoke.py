@@ -69,7 +69,7 @@ def test_a_killed_training_resumes_from_its_checkpoint(table: Project, tmp_path:
     project = table.copy(tmp_path / "project")
     project.edit("params.yaml", "epochs: 1", "epochs: 30")
     run = f"runs/{STUDY}/student/seed-0"
-    running = start(project, "snakemake", "--cores", "1", f"{run}/metrics.json")
+    running = start(project, "snakemake", "--cores", "1", run)
     checkpoint = project.root / "checkpoints" / run / "newest.pt"
     wait_for(checkpoint.exists)
     os.killpg(running.pid, signal.SIGKILL)
@@ -77,7 +77,7 @@ def test_a_killed_training_resumes_from_its_checkpoint(table: Project, tmp_path:
         training.kill()
     running.wait()
     assert checkpoint.exists(), "killed too late to tell"
-    project.snakemake(f"{run}/metrics.json")
+    project.snakemake(run)
     assert "resumed from" in (project.root / f"logs/train/{STUDY}/student/seed-0.log").read_text()
     assert not checkpoint.exists()
-    assert project.planned(f"{run}/metrics.json") == Counter()
+    assert project.planned(run) == Counter()
