@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 
 LIBRARIES = ("snakemake", "dvc", "timm", "segmentation-models-pytorch", "pandas", "pyarrow")
 
+FEW = 10
+"""Files in a folder, up to which a manifest names each of them."""
+
 Record = Mapping[str, Any]
 """A job's `command`, its `params`, and the MD5s of its `dependencies` and `outputs` by path; manifests have more."""
 
@@ -122,19 +125,20 @@ def verify_inputs(stage: Stage, stages: Mapping[str, Stage]) -> dict[str, str]:
     """
     producers = {out: one for one in stages.values() for out in one.outputs}
     below = graph.outputs_below(stages)
-    for path in stage.dependencies:
+    made = dict.fromkeys(out for path in stage.dependencies for out in below.get(path, ()))
+    for path in (*stage.dependencies, *made):
         if not Path(path).exists():
-            made = below.get(path)
-            hint = f"Run `{producers[made[0]].command}` first." if made else "Is this the project's root?"
+            by = below.get(path)
+            hint = f"Run `{producers[by[0]].command}` first." if by else "Is this the project's root?"
             raise ClassroomError(f"{path}: no such file or folder; `{stage.command}` needs it. {hint}")
     digests = _hashes(stage.dependencies)
-    for out in dict.fromkeys(out for path in stage.dependencies for out in below.get(path, ())):
+    for out in made:
         producer = producers[out]
-        if _as_recorded(producer, out, digests.get(out) or content_hash(Path(out))) is False:
+        if damaged := _damaged(producer, out, digests.get(out) or content_hash(Path(out))):
             touch(Path(out))
             raise ClassroomError(
-                f"{out}: damaged, edited or replaced since `{producer.command}` made it. Run that command again, or "
-                f"restore it from DVC's cache: `dvc checkout {out}`."
+                f"{', '.join(damaged)}: damaged, edited or replaced since `{producer.command}` made it. Run that "
+                f"command again, or restore it from DVC's cache: `dvc checkout {out}`."
             )
     return digests
 
@@ -170,12 +174,11 @@ def records(stage: Stage) -> Iterator[Record]:
 
 
 def _described_outputs(stage: Stage) -> list[str]:
-    """All outputs; of a folder that holds the manifest every other file."""
+    """All outputs but the manifest; of a folder with few files these, so that a damaged one can be named."""
     described = []
     for out in stage.outputs:
-        inside = stage.manifest.is_relative_to(out)
-        files = (file for file in files_in(Path(out)) if file != stage.manifest) if inside else [Path(out)]
-        described += [file.as_posix() for file in files]
+        files = [file for file in files_in(Path(out)) if file != stage.manifest] if Path(out).is_dir() else []
+        described += [file.as_posix() for file in files] if 0 < len(files) <= FEW else [out]
     return described
 
 
@@ -183,19 +186,18 @@ def _hashes(paths: Iterable[str], hash_of: Callable[[Path], str] = content_hash)
     return {path: hash_of(Path(path)) for path in sorted(paths)}
 
 
-def _as_recorded(producer: Stage, out: str, digest: str) -> bool | None:
-    """Whether any record says that the job left the file or folder so; None if none mentions it."""
-    known = None
+def _damaged(producer: Stage, out: str, digest: str) -> list[str]:
+    """What is not as a job left its output: the output or files in it; nothing if a record says so, or none does."""
+    damaged: list[str] = []
     for record in records(producer):
-        files = {path: md5 for path, md5 in record["outputs"].items() if path.startswith(f"{out}/")}
-        if out not in record["outputs"] and not files:
-            continue
-        known = record["outputs"].get(out) == digest or (
-            bool(files) and all(Path(path).is_file() and content_hash(Path(path)) == md5 for path, md5 in files.items())
-        )
-        if known:
-            return True
-    return known
+        recorded = record["outputs"]
+        files = {path: md5 for path, md5 in recorded.items() if path.startswith(f"{out}/")}
+        changed = [p for p, md5 in files.items() if not Path(p).is_file() or content_hash(Path(p)) != md5]
+        if recorded.get(out) == digest or (files and not changed):
+            return []
+        if files or out in recorded:
+            damaged = damaged or changed or [out]
+    return damaged
 
 
 def _manifest(stage: Stage) -> Record | None:

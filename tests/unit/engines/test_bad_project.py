@@ -112,10 +112,10 @@ def bomb(kind: str) -> str:
 
 
 def made_anew(made: str, path: str) -> str:
-    """What is said of a file that is not as a command left it."""
+    """What is said of a file that is not as a command left it, alone or in a folder."""
     return (
         rf"{re.escape(path)}: damaged, edited or replaced since `classroom {re.escape(made)}` made it\. "
-        rf"Run that command again, or restore the file from DVC's cache: `dvc checkout {re.escape(path)}`\."
+        rf"Run that command again, or restore it from DVC's cache: `dvc checkout .*`\."
     )
 
 
@@ -255,37 +255,21 @@ ARTEFACTS = {
         gone("data/raw/lgg"), PREPARE, r"data/raw/lgg: no such .*needs it\. Run `classroom fetch lgg` first\.",
     ),
     "raw data: description cut off": (
-        cut("data/raw/lgg/about.json"), PREPARE, r"data/raw/lgg: cannot be read .*Run `classroom fetch lgg` again\.",
-    ),
-    "raw data: description of another kind": (
-        put("data/raw/lgg/about.json", "[]"), PREPARE,
-        r"data/raw/lgg: cannot be read .*Run `classroom fetch lgg` again\.",
-    ),
-    "raw data: description lacks something": (
-        put("data/raw/lgg/about.json", "{}"), PREPARE, r"data/raw/lgg: cannot be read \(about\.json lacks dataset, .*",
-    ),
-    "raw data: a path that climbs out": (
-        put("data/raw/lgg/samples.csv", "id,group,label,image,mask\na,b,,../../../x.png,../../../x.png\n"), PREPARE,
-        r"data/raw/lgg: cannot be read \(samples\.csv names '\.\./\.\./\.\./x\.png', which lies elsewhere\)\. Run .*",
-    ),
-    "raw data: an absolute path": (
-        put("data/raw/lgg/samples.csv", "id,group,label,image,mask\na,b,,/etc/x.png,/etc/x.png\n"), PREPARE,
-        r"data/raw/lgg: cannot be read \(samples\.csv names '/etc/x\.png', which lies elsewhere\)\. Run .*",
+        cut("data/raw/lgg/about.json"), PREPARE, made_anew("fetch lgg", "data/raw/lgg"),
     ),
     "images: none": (
-        gone(f"{PREPARED}/images.npy"), TRAIN, rf".*images\.npy: no such .*Run `classroom prepare {STUDY}` first\.",
+        gone(f"{PREPARED}/images.npy"), TRAIN, made_anew(PREPARE, f"{PREPARED}/images.npy"),
     ),
     "images: cut off": (cut(f"{PREPARED}/images.npy"), TRAIN, made_anew(PREPARE, f"{PREPARED}/images.npy")),
     "images: a folder": (
-        folder(f"{PREPARED}/images.npy"), TRAIN,
-        rf"{PREPARED}, data/splits/.*: cannot be read .*Is a directory.*Run `classroom prepare` and .*",
+        folder(f"{PREPARED}/images.npy"), TRAIN, made_anew(PREPARE, f"{PREPARED}/images.npy"),
     ),
     "splits: test images trained on": (
         table(f"data/splits/{STUDY}.parquet", lambda t: t.assign(split=t.split.replace("test", "train"))), TRAIN,
         made_anew(SPLIT, f"data/splits/{STUDY}.parquet"),
     ),
     "teacher: none": (
-        gone(TEACHER), OFFLINE, rf"{TEACHER}: no such .*Run `classroom train {STUDY} teacher --seed 0` first\.",
+        gone(TEACHER), OFFLINE, made_anew(TEACH, TEACHER),
     ),
     "teacher: of another seed": (
         exchanged(TEACHER, TEACHER.replace("seed-0", "seed-1")), OFFLINE, made_anew(TEACH, TEACHER),
@@ -304,7 +288,7 @@ ARTEFACTS = {
         edited(f"{RUN}/manifest.json", '"threads": 1,\n "best', '"threads": "all",\n "best'), EVALUATE,
         rf"{RUN}/manifest\.json: cannot be read as a run's manifest .*'all'.*Train this run again\.",
     ),
-    "results: none": (gone(VARIANT), TABLE, rf"{VARIANT}: cannot be read .*Run `classroom evaluate` for it again\."),
+    "results: none": (gone(VARIANT), TABLE, rf"{VARIANT}: no such file .*Run `classroom {EVALUATE}` first\."),
     "results: a better number": (edited(VARIANT, '"iou": 0.', '"iou": 0.9'), TABLE, made_anew(EVALUATE, VARIANT)),
     "results: of published methods": (
         put(f"results/comparison/table10/{STUDY}.json", "{}"), "report table10",
@@ -346,7 +330,7 @@ ANOTHER_MACHINE = {
     ),
     "targets: classes": (
         array(f"{PREPARED}/targets.npy", lambda a: a[:, 0, 0]),
-        rf"{PREPARED}/dataset\.json: not of the arrays beside it\. Run `classroom prepare` .*",
+        rf"{PREPARED}/dataset\.json: does not describe the arrays next to it\. Run `classroom prepare` .*",
     ),
     "description: cut off": (
         cut(f"{PREPARED}/dataset.json"), rf"{PREPARED}/dataset\.json: cannot be read .*Run `classroom prepare` .*",
@@ -361,7 +345,29 @@ ANOTHER_MACHINE = {
     ),
     "splits: how is not said": (
         table(f"data/splits/{STUDY}.parquet", lambda t: t.drop(columns="label")),
-        rf"data/splits/{STUDY}\.parquet: does not say how .*Run `classroom split` .*",
+        rf"data/splits/{STUDY}\.parquet: lacks the settings of the split\. Run `classroom split` .*",
+    ),
+}  # fmt: skip
+
+RAW = {
+    # And so is raw data.
+    "raw data: description cut off": (
+        cut("data/raw/lgg/about.json"), PREPARE, r"data/raw/lgg: cannot be read .*Run `classroom fetch lgg` again\.",
+    ),
+    "raw data: description of another kind": (
+        put("data/raw/lgg/about.json", "[]"), PREPARE,
+        r"data/raw/lgg: cannot be read .*Run `classroom fetch lgg` again\.",
+    ),
+    "raw data: description lacks something": (
+        put("data/raw/lgg/about.json", "{}"), PREPARE, r"data/raw/lgg: cannot be read \(about\.json lacks dataset, .*",
+    ),
+    "raw data: a path that climbs out": (
+        put("data/raw/lgg/samples.csv", "id,group,label,image,mask\na,b,,../../../x.png,../../../x.png\n"), PREPARE,
+        r"data/raw/lgg: cannot be read \(samples\.csv names '\.\./\.\./\.\./x\.png', which lies elsewhere\)\. Run .*",
+    ),
+    "raw data: an absolute path": (
+        put("data/raw/lgg/samples.csv", "id,group,label,image,mask\na,b,,/etc/x.png,/etc/x.png\n"), PREPARE,
+        r"data/raw/lgg: cannot be read \(samples\.csv names '/etc/x\.png', which lies elsewhere\)\. Run .*",
     ),
 }  # fmt: skip
 
@@ -450,6 +456,14 @@ def test_bad_input_is_named_in_one_paragraph_and_nothing_is_written(project: Pat
     refused(project, command, said)
 
 
+@pytest.mark.parametrize("case", RAW)
+def test_raw_data_without_a_manifest_is_judged_by_what_is_in_it(project: Path, case: str) -> None:
+    spoil, command, said = RAW[case]
+    spoil(project)
+    gone(".classroom/manifests/fetch@lgg.json")(project)
+    refused(project, command, said)
+
+
 @pytest.mark.parametrize("case", ANOTHER_MACHINE)
 def test_arrays_without_manifests_are_judged_by_what_is_in_them(project: Path, case: str) -> None:
     spoil, said = ANOTHER_MACHINE[case]
@@ -487,7 +501,7 @@ def test_a_checkpoint_that_is_not_ours_is_said_and_not_used(project: Path, conte
     put(CHECKPOINT, content)(project)
     done = classroom(f"classroom {TRAIN}", project)
     assert done.code == 0
-    assert f"{CHECKPOINT} is damaged or not ours, and not used" in done.error
+    assert f"{CHECKPOINT} is damaged or no checkpoint, and ignored" in done.error
     assert not (project / PWNED).exists()
     assert not (project / CHECKPOINT).exists()
     assert (project / RUN / "weights.safetensors").read_bytes() == before
@@ -500,7 +514,7 @@ def test_a_checkpoint_that_torch_would_unpickle_is_not_unpickled(project: Path) 
     (project / CHECKPOINT).parent.mkdir(parents=True)
     torch.save({"identity": Evil()}, project / CHECKPOINT)
     done = classroom(f"classroom {TRAIN}", project)
-    assert "not used (UnpicklingError)" in done.error
+    assert "ignored (UnpicklingError)" in done.error
     assert not (project / PWNED).exists()
 
 

@@ -544,8 +544,8 @@ def test_similarity_ignores_rotation_scale_and_the_order_of_images(number: int, 
     before = distances(method, student, teacher)["similarity"]
     both = (turned.flip(0), teacher.features["layer4"].flip(0))
     assert distances(method, *with_one_feature(*both, "layer4"))["similarity"] == near(before, 1e-3)
-    one_sided = student._replace(features={"layer4": feature.roll(1, 0)})
-    assert distances(method, one_sided, teacher)["similarity"] != near(before, 1e-3)
+    rolled = [student._replace(features={"layer4": feature.roll(by, 0)}) for by in (1, 2, 3)]  # one may be alike
+    assert any(distances(method, one, teacher)["similarity"] != near(before, 1e-3) for one in rolled)
 
 
 @given(SEEDS)
