@@ -1,7 +1,7 @@
 """What the JSON files of runs and results hold, as types: metrics.json, results/ and results/costs/."""
 
 # Annotations are evaluated here, for `__required_keys__` to leave out what is NotRequired.
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, TypedDict
 
 NetworkName = Literal["T", "S1", "S2", "ensemble"]
 SPLIT_NAMES = ("train", "val", "test")
@@ -200,6 +200,8 @@ class Cost(Taken):
     code_version: str | None
     command: str | None
     best_epoch: dict[str, int] | None
+    content: str
+    """MD5 of the run's folder, as dvc.lock records it."""
     predictions: str
     """MD5 of predictions.parquet."""
 

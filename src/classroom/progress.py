@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-
-if TYPE_CHECKING:
-    from classroom.training.checkpoint import Progress
 
 
 def progress_bar(*columns: ProgressColumn) -> Bar:
@@ -27,6 +24,15 @@ def progress_bar(*columns: ProgressColumn) -> Bar:
 def log(line: str) -> None:
     """Writes a line to standard error."""
     print(line, file=sys.stderr, flush=True)
+
+
+class Step(Protocol):
+    """How far a training is."""
+
+    epoch: int
+    step: int
+    weighted: dict[str, float]
+    """By term the sum of the weighted losses of this epoch's steps."""
 
 
 class Show:
@@ -45,7 +51,7 @@ class Show:
     def __exit__(self, *error: object) -> None:
         self.bar.stop()
 
-    def __call__(self, progress: Progress, steps: int, epochs: int) -> None:
+    def __call__(self, progress: Step, steps: int, epochs: int) -> None:
         loss = sum(progress.weighted.values()) / progress.step
         done = progress.epoch * steps + progress.step
         self.bar.update(self.task, total=epochs * steps, completed=done, loss=f"{loss:.4f}")
@@ -58,7 +64,7 @@ class Show:
         log(f"{self.title}: {message}")
 
 
-def _terms(progress: Progress) -> str:
+def _terms(progress: Step) -> str:
     """The weighted terms, which show whether their weights suit each other."""
     if len(progress.weighted) < 2:
         return ""

@@ -56,9 +56,9 @@ STARTS = {
          "torch pandas numpy pydantic ruamel rich"),
         ("classroom.engines.manifest, classroom.engines.reconcile, classroom.params", "torch pandas numpy sklearn dvc"),
         *((f"classroom.{module}", "torch") for module in (
-            "engines.reconcile", "data.split", "data.prepare", "data.sources", "evaluation.evaluate", "evaluation.grid",
-            "reporting.tables", "reporting.samples", "reporting.cka", "reporting.deploy", "analysis.similarities",
-            "export.predict", "export.measure",
+            "engines.reconcile", "data.split", "data.prepare", "data.fetching.sources", "evaluation.evaluate",
+            "evaluation.grid", "reporting.common.tables", "reporting.samples", "reporting.cka", "reporting.deploy",
+            "analysis.similarities", "export.predict", "export.measure",
         )),
     ],
     "a training": [

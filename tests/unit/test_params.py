@@ -828,7 +828,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def known(project: Path, checked: tuple[Path, Params, list[str]]) -> Path:
     """The notes on the networks and methods of the committed settings, in the project that is asked."""
-    return Path(shutil.copytree(checked[0] / ".classroom", project / ".classroom"))
+    return Path(shutil.copytree(checked[0] / ".classroom", project / ".classroom")) / "cache"
 
 
 def test_the_committed_settings_are_accepted_and_their_networks_remembered(checked, known, project, raw, monkeypatch):

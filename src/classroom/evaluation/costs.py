@@ -35,6 +35,7 @@ def _cost(folder: Path) -> Cost:
             "code_version": manifest.get("code_version"),
             "command": manifest.get("command"),
             "best_epoch": manifest.get("best_epoch"),
+            "content": content_hash(folder),
             "predictions": content_hash(folder / "predictions.parquet"),
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

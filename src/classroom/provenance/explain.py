@@ -139,8 +139,9 @@ def _run(run: str, source: Mapping[str, Any], taken: Mapping[str, Any], record: 
     """One run behind a number: its value, what it took, the MD5s of what it was made from and of what it made."""
     found = {"run": run, "value": source["values"][run]}
     found |= {key: of for key, of in taken.items() if key != "run" and of is not None}
-    # else the record is of another training than the number
-    if record and record["outputs"].get(f"{run}/predictions.parquet") == taken["predictions"]:
+    known = record["outputs"] if record else {}
+    # else the record is of another training than the number; dvc.lock has the folder's hash, a manifest its files'
+    if known.get(run, ...) == taken["content"] or known.get(f"{run}/predictions.parquet", ...) == taken["predictions"]:
         found["made_from"] = {path: of for path, of in record["dependencies"].items() if not path.startswith("src/")}
         found["made"] = record["outputs"]
     return found | {"judged_anew": _judged_anew(run, source)}
@@ -197,7 +198,8 @@ def _differences(stage: Stage, record: Record, raw: dict[str, Any], hash_of: Has
     """
     was = {"command": record["command"], **leaves(record["params"]), **record["dependencies"], **record["outputs"]}
     now = {"command": stage.command, **leaves({key: _setting(raw, key) for key in stage.params})}
-    for path in (*stage.dependencies, *stage.outputs):
+    inside = [path for path in record["outputs"] if any(path.startswith(f"{out}/") for out in stage.outputs)]
+    for path in (*stage.dependencies, *stage.outputs, *inside):
         if Path(path) != stage.manifest and (path in was or not Path(path).is_dir()):
             now[path] = hash_of(Path(path)) if Path(path).exists() else None
     return {key: (was.get(key), now.get(key)) for key in was | now if was.get(key) != now.get(key)}

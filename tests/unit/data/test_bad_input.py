@@ -626,8 +626,8 @@ COMMANDS = {
         edit("studies/lgg-resnet18.yaml", "encoder: tu-resnet50", "encoder: [tu-resnet50]"),
         r"studies/lgg-resnet18\.yaml: teacher\.encoder: should be a valid string, not \['tu-resnet50'\]",
     ),
-    "table of an unknown study": (
-        "table lgg-resnet81 variants",
+    "split of an unknown study": (
+        "split lgg-resnet81",
         nothing,
         r"unknown study 'lgg-resnet81': no file studies/lgg-resnet81\.yaml\. Did you mean 'lgg-resnet18'\?",
     ),
