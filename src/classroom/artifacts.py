@@ -1,7 +1,7 @@
 """What the JSON files of runs and results hold, as types: metrics.json, results/ and results/costs/."""
 
 # Annotations are evaluated here, for `__required_keys__` to leave out what is NotRequired.
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 NetworkName = Literal["T", "S1", "S2", "ensemble"]
 SPLIT_NAMES = ("train", "val", "test")
