@@ -199,7 +199,7 @@ def clamp_future_mtimes(paths: Iterable[Path]) -> None:
 
 
 def touch(path: Path) -> None:
-    """Sets a file, or all files in a folder, to the current time, so that whoever remembers hashes reads them again."""
+    """Sets a file, or all files in a folder, to the current time, so that remembered hashes no longer hold."""
     for file in files_in(path):
         os.utime(file)
 

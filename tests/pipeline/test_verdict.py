@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from classroom.engines import graph, lockfile, store
 from classroom.engines.freshness import Verdict
+from classroom.engines.reconcile import reconcile
 from classroom.errors import ClassroomError
 from classroom.state import Hashes
 
@@ -207,6 +208,19 @@ def test_a_file_that_cannot_be_read_is_named(committed: Path, tmp_path: Path, na
         write(name, "a: [")
         with pytest.raises(ClassroomError, match=rf"{name}.* Fix it"):
             ours()
+
+
+def test_only_outputs_of_no_stage_are_stashed(committed: Path, tmp_path: Path) -> None:
+    """Not code in a folder that stages depend on, nor what lies in an output that is a folder."""
+    shutil.copytree(committed, tmp_path / "tree")
+    with contextlib.chdir(tmp_path / "tree"):
+        for name in ("runs/c/0/weights", "code/new.py", "raw/3"):
+            write(name, "new")
+        assert reconcile() == set(graph.load()), "the code decides everything"
+        assert Path(".classroom/obsolete/runs/c/0/weights").exists()
+        assert not Path("runs/c/0/weights").exists()
+        assert Path("code/new.py").exists()
+        assert Path("raw/3").exists()
 
 
 def test_ignored_names_are_those_of_dvcignore() -> None:

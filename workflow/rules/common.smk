@@ -25,7 +25,7 @@ from classroom.settings.plan import plan, write_plan
 from classroom.slurm import jobs_of as slurm_jobs_of
 from snakemake.exceptions import WorkflowError
 
-# Jobs and cluster nodes read this file too; checking and judging is the main process's, once.
+# Jobs and cluster nodes read this file too; only the main process checks settings and reconciles, once.
 MAIN_PROCESS = workflow.exec_mode.name == "DEFAULT" and NESTED not in os.environ
 
 
@@ -41,7 +41,7 @@ def check_profile() -> None:
 
 
 def check_queue() -> None:
-    """What an earlier Snakemake submitted is still at work after its death: a second job would do the same again."""
+    """Jobs that a killed Snakemake submitted are still running: submitting them again would run each twice."""
     if workflow.executor_plugin.name == "slurm" and (jobs := slurm_jobs_of(Path.cwd())):
         raise WorkflowError(
             f"{len(jobs)} SLURM jobs of an earlier Snakemake are still queued or running for this folder: "
@@ -50,7 +50,7 @@ def check_queue() -> None:
         )
 
 
-# `classroom` is found beside the Python that runs Snakemake, in an activated environment or not. SLURM sends SIGTERM to
+# `classroom` is found next to the Python that runs Snakemake, in an activated environment or not. SLURM sends SIGTERM to
 # every process of a job: the shell outlives it by the trap, so that a training has the time to write its checkpoint.
 shell.prefix(f"export PATH={Path(sys.executable).parent}:$PATH; trap : TERM; ")
 

@@ -26,7 +26,7 @@ class Stage:
     name: str
     command: str
     settings: Sequence[tuple[str, Sequence[str]]]
-    """By file, the dotted keys in it that the stage depends on; no keys stand for the whole file."""
+    """By file, the dotted keys in it that the stage depends on; no keys mean the whole file."""
     dependencies: Sequence[str]
     outputs: Sequence[str]
     uncached: Sequence[str] = ()

@@ -1,6 +1,6 @@
 """Who is running: one workflow per tree, and one process per job.
 
-Locks are the operating system's (flock): whoever is killed loses them, so none is ever stale. Next to each lies a note
+Locks are the operating system's (flock): a killed process loses them, so none is ever stale. Next to each is a note
 that names its holder, for messages only. Between machines they hold where the file system passes them on: NFS does,
 Lustre does when mounted with `flock`.
 """

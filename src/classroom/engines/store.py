@@ -48,7 +48,7 @@ def restoring() -> Iterator[Callable[[str], bool]]:
     """Yields a function that checks out a stage's outputs from the cache, as made from today's inputs, if it can.
 
     As under `dvc repro`, a stage is looked up by its command, its settings and the contents of its dependencies, and
-    what lies at its outputs is replaced. Unlike DVC, which asks or refuses, this moves what neither dvc.lock nor the
+    its current outputs are replaced. Unlike DVC, which asks or refuses, this moves what neither dvc.lock nor the
     cache knows to `REPLACED`; and unlike DVC, which trusts its cache, it removes a damaged copy instead of restoring
     it. DVC is opened when the function is first called; dvc.lock is written at the end. Raises ClassroomError if files
     cannot be written.

@@ -144,10 +144,10 @@ def _run(run: str, source: Mapping[str, Any], taken: Mapping[str, Any], record: 
     if known.get(run, ...) == taken["content"] or known.get(f"{run}/predictions.parquet", ...) == taken["predictions"]:
         found["made_from"] = {path: of for path, of in record["dependencies"].items() if not path.startswith("src/")}
         found["made"] = record["outputs"]
-    return found | {"judged_anew": _judged_anew(run, source)}
+    return found | {"reevaluated": _reevaluated(run, source)}
 
 
-def _judged_anew(run: str, source: Mapping[str, Any]) -> bool | None:
+def _reevaluated(run: str, source: Mapping[str, Any]) -> bool | None:
     """Whether the predictions of the run give its value once more; None if they are not here, or not what it is of."""
     path = Path(run, "predictions.parquet")
     if not source["metric"] or not path.exists():

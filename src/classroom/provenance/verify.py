@@ -28,7 +28,7 @@ def verify() -> list[str]:
         log.info("%s: damaged, or edited by hand: its checksum is not the one in dvc.lock", out)
     damaged_copies = store.renew_copies(producer, damaged)
     for out in damaged_copies:
-        log.info("%s: its copy in DVC's cache was damaged and is %s", out, "removed" if out in damaged else "renewed")
+        log.info("%s: its copy in DVC's cache was damaged, and is %s", out, "removed" if out in damaged else "renewed")
     again = reconcile() if damaged or damaged_copies else stale
     size = sum(file.stat().st_size for out in producer for file in files_in(Path(out)))
     found = f"{len(damaged)} damaged, {len(damaged_copies)} copies damaged"

@@ -47,8 +47,8 @@ def _number(explained: Mapping[str, Any]) -> str:
 def _run(run: Mapping[str, Any], source: Mapping[str, Any]) -> str:
     """One run: what it reached and took, and the digests of all that it was made from and made."""
     lines = [run["run"], f"  {source['what']}: {run['value']:.4f} {source['unit']}".rstrip()]
-    if run["judged_anew"] is not None:
-        lines.append(f"  judged anew  {VERDICTS[run['judged_anew']]}")
+    if run["reevaluated"] is not None:
+        lines.append(f"  judged anew  {VERDICTS[run['reevaluated']]}")
     if "best_epoch" in run:
         lines.append("  best epochs  " + ", ".join(f"{name} {epoch}" for name, epoch in run["best_epoch"].items()))
     memory = ", ".join(f"{megabytes} MB ({where})" for where, megabytes in run["peak_memory_mb"].items())

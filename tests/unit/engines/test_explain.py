@@ -182,7 +182,7 @@ def test_a_number_is_led_back_to_all_that_it_stands_on(finished_project: Path, w
         manifest = json.loads((folder / "manifest.json").read_text())
         assert run["run"] == str(folder.relative_to(project))
         assert (run["code_version"], run["identity"]) == (manifest["code_version"], manifest["identity"])
-        assert (run["device"], run["threads"], run["judged_anew"]) == ("cpu", 1, True)
+        assert (run["device"], run["threads"], run["reevaluated"]) == ("cpu", 1, True)
         made_from = {f"runs/{STUDY}/teacher/seed-{seed}", f"data/splits/{STUDY}.parquet", f"data/prepared/{STUDY}"}
         assert set(run["made_from"]) == made_from
         for path, digest in (run["made_from"] | run["made"]).items():
@@ -204,7 +204,7 @@ def test_without_a_cell_all_are_listed_and_each_can_be_explained(finished_projec
         said = explained(finished_project, report, one["cell"])
         assert {key: said[key] for key in one} == one
         for run in (run for of in said["sources"] for run in of["runs"]):
-            assert run["judged_anew"] in ((None,) if report in ("cost", f"tune-{STUDY}") else (True,))
+            assert run["reevaluated"] in ((None,) if report in ("cost", f"tune-{STUDY}") else (True,))
             assert f"classroom train {STUDY} {run['run'].split('/')[2]}" in "\n".join(said["commands"])
 
 
@@ -238,7 +238,7 @@ def test_a_number_that_does_not_follow_from_the_predictions_is_said(project: Pat
     for of in numbers(content)[CELL]["sources"]:
         of["values"][f"runs/{STUDY}/kd_off-v1/seed-0"] = 99.0
     page.write_text(json.dumps(content))
-    assert [run["judged_anew"] for run in explained(project, "table4", CELL)["sources"][0]["runs"]] == [False, True]
+    assert [run["reevaluated"] for run in explained(project, "table4", CELL)["sources"][0]["runs"]] == [False, True]
     assert "judged anew  NO" in classroom(f"classroom explain table4 --cell {CELL}", project).out
 
 
@@ -272,7 +272,7 @@ def test_without_runs_and_data_it_says_what_it_can(
     runs, known_runs = said["sources"][0]["runs"], whole["sources"][0]["runs"]
     for key in ("value", "seconds", "best_epoch", "identity", "code_version"):
         assert [run[key] for run in runs] == [run[key] for run in known_runs], key
-    assert [run["judged_anew"] for run in runs] == [None, None]
+    assert [run["reevaluated"] for run in runs] == [None, None]
     if recorded:
         assert [run["made_from"] for run in runs] == [run["made_from"] for run in known_runs]
         assert [list(run["made"]) for run in runs] == [[run["run"]] for run in runs], "to DVC a run is one folder"
