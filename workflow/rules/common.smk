@@ -2,6 +2,7 @@
 # There are no benchmark files: Snakemake counts their times among the outputs', which `reconcile` cannot know of;
 # duration and memory are in each job's manifest.
 import atexit
+import compileall
 import logging
 import os
 import re
@@ -76,6 +77,8 @@ try:
             for warning in caught:
                 messages.warning("%s", warning.message)
             write_plan(params)
+            # Else jobs would, and so make folders of code newer than what was made from them.
+            compileall.compile_dir("src/classroom", quiet=2)
             command = " ".join(["snakemake", *sys.argv[1:]])
             if any(re.fullmatch("--dry-?run|-[a-zA-Z]*n[a-zA-Z]*", argument) for argument in sys.argv):
                 dry_run(command)
