@@ -45,11 +45,7 @@ PLUMBING = {
     "reporting/registry.py",
 }  # fmt: skip
 
-# Of these a stage may declare more than it uses: they serve some of the methods that share it.
-ADVERSARIAL = {"methods/adversary.py", "networks/discriminator.py", "distill/masks.py"}
-
-# Of a process of their own.
-APART = {"export/memory.py"}
+NO_PYTHON = {"reporting/web"}
 
 CODE_PACKAGES = ("data/readers/__init__.py", "data/synthetic/__init__.py")
 
@@ -75,12 +71,14 @@ def test_commands_use_what_their_stages_declare(
             continue
         stage = stages[name]
         used = {str(Path(path).relative_to(project.root / "src/classroom")) for path in loaded}
-        declared = {dep.removeprefix("src/classroom/") for dep in stage.dependencies if dep.endswith(".py")}
-        used = {path for path in used if not path.startswith("engines/") and path not in PLUMBING - declared}
+        declared = {dep.removeprefix("src/classroom/") for dep in stage.dependencies if dep.startswith("src/")}
+        used = {path for path in used if not path.startswith("engines/") and path not in PLUMBING}
         used = {path for path in used if not path.endswith("__init__.py") or path in declared}
-        spare = {"method_segmentation": ADVERSARIAL, "tune_segmentation": ADVERSARIAL, "measure": APART}
-        if used - declared or declared - used - spare.get(name.split("@")[0], set()):
-            wrong[name] = {"not declared": used - declared, "not used": declared - used}
+        covered = {one: {path for path in used if f"{path}/".startswith(f"{one}/")} for one in declared}
+        not_declared = used - set().union(*covered.values())
+        not_used = {one for one, of in covered.items() if not of} - NO_PYTHON
+        if not_declared or not_used:
+            wrong[name] = {"not declared": not_declared, "not used": not_used}
     assert not wrong
 
 

@@ -17,7 +17,8 @@ from support.project import Project
 from support.studies import STUDY
 
 TABLE, STAGE = "reports/table4.md", "variants@table4"
-WEIGHT = f"weights.{STUDY}.kd_ml-v3.S1.alpha"
+FILE = f"studies/{STUDY}.yaml"
+WEIGHT = f"{FILE}:weights.kd_ml-v3.S1.alpha"
 
 
 def shown(project: Project) -> dict[str, dict[str, str]]:
@@ -34,7 +35,7 @@ def ran(printed: str) -> Counter[str]:
 
 def test_experiments_run_what_they_change(finished: Project) -> None:
     """T13: in a folder of their own with --temp, or here; `dvc gc` then takes nothing that is needed."""
-    before = {path: (finished.root / path).read_bytes() for path in ("params.yaml", "dvc.lock", "reports/table4.csv")}
+    before = {path: (finished.root / path).read_bytes() for path in (FILE, "dvc.lock", "reports/table4.csv")}
     aside = ("dvc", "exp", "run", "--temp", "--name", "aside", "-S", f"{WEIGHT}=0.3", STAGE)
     assert ran(finished.run(*aside)) == ONE_WEIGHT
     assert {path: (finished.root / path).read_bytes() for path in before} == before
@@ -82,7 +83,8 @@ def test_an_experiment_aside_runs_exactly_what_a_change_touches(finished: Projec
     """In a folder of its own, for the results of the student alone; what else it needs comes from the cache."""
     after = Counter(baseline=1, evaluate_baseline=1)
     images = Counter(fetch=1, prepare=1, split=1)
-    directory = ("-S", "dataset.lgg.source=directory", "-S", f"dataset.lgg.directory={finished.mirror_an_image()}")
+    of_lgg = "datasets/lgg.yaml:"
+    directory = ("-S", f"{of_lgg}source=directory", "-S", f"{of_lgg}directory={finished.mirror_an_image()}")
     for arguments, due in {("-S", "seeds=[0,1]"): after, directory: images + after}.items():
         printed = finished.run("dvc", "exp", "run", "--temp", *arguments, f"evaluate_student@{STUDY}")
         assert ran(printed) == due, arguments

@@ -71,6 +71,6 @@ def test_a_table_is_not_rendered_from_results_of_another_run(finished: Project) 
     """T12: by hand, too. The results remember which predictions they were made from."""
     run = finished.root / f"runs/{STUDY}"
     shutil.copyfile(run / "kd_off-v1/seed-0/predictions.parquet", run / "ml-v3/seed-0/predictions.parquet")
-    printed = finished.run("classroom", "table", STUDY, "variants", expect=1)
+    printed = finished.run("classroom", "report", "table4", expect=1)
     assert printed.startswith("Error: ")
     assert f"Run `classroom evaluate {STUDY} ml-v3` again" in printed

@@ -23,6 +23,7 @@ ONE_VARIANT = Counter(
     curves=1,
     agreement=1,
     pictures=1,
+    samples=1,
     cka=1,
     cka_figure=1,
     cka_table=1,

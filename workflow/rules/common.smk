@@ -19,6 +19,7 @@ from classroom.engines.reconcile import NESTED, Session, dry_run
 from classroom.errors import ClassroomError
 from classroom.log import configure
 from classroom.method_settings import COMPARISON_METHODS
+from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.params import BASELINES
 from classroom.reporting import registry
 from classroom.settings.checks import check_all, check_source
@@ -123,14 +124,16 @@ def method_code(study: str, method: str) -> list[str]:
     return [path.replace("${item.method}", method) for path in code(f"method_{params.study[study].task}")]
 
 
-def labels(item: dict[str, str], shows: str) -> dict[str, str]:
-    """How a report is found in Snakemake's own."""
+def labels(item: dict[str, str], shows: str, variant: str = "") -> dict[str, str]:
+    """How a report is found in Snakemake's own; `variant`: the one that it shows, if one alone."""
     if "study" not in item:
         return {"shows": shows}
     of = params.study[item["study"]]
     return {
         "dataset": of.dataset,
         "architecture": f"{of.teacher.encoder.removeprefix('tu-')} to {of.student.encoder.removeprefix('tu-')}",
+        "technique": EXCHANGE[variant].technique if variant else "all",
+        "strategy": EXCHANGE[variant].strategy if variant else "all",
         "shows": shows,
     }
 
@@ -143,7 +146,9 @@ def shown(kind, of_kind):
         main,
         caption=f"../report/{kind}.rst",
         category=of_kind.category,
-        labels=lambda wildcards: labels(PLAN["reports"][kind][wildcards.report], of_kind.shows),
+        labels=lambda wildcards: labels(
+            PLAN["reports"][kind][wildcards.report], of_kind.shows, params.ours if kind == "samples" else ""
+        ),
     )
     return [flagged, *(path for path in outputs if path != main)]
 
