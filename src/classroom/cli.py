@@ -520,13 +520,21 @@ def _limit_threads() -> None:
 
 
 def main() -> None:
-    """Runs the command; what a user can mend is said in one paragraph, without a traceback."""
+    """Runs the command; what a user can fix is said in one paragraph, without a traceback."""
     log.configure()
     warnings.showwarning = lambda message, *rest: print(f"Warning: {message}", file=sys.stderr)
     try:
         app(standalone_mode=True)
     except ClassroomError as error:
         print(f"Error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("classroom"):
+            raise
+        print(
+            f"Error: {error.name}: this part of the program is missing. Restore it: `git checkout src`.",
+            file=sys.stderr,
+        )
         sys.exit(1)
     except OSError as error:  # a full disk, a missing permission, a folder where a file belongs
         said = ClassroomError(f"{error.filename or 'a file'}: {error.strerror or error}. Fix that and run again.")

@@ -48,10 +48,9 @@ class Stage:
 
 
 def load() -> dict[str, Stage]:
-    """All stages by name.
+    """All stages by name, remembered until one of `SOURCES` changes, as DVC takes a second to resolve them.
 
-    DVC takes a second to resolve them, so the result is remembered until dvc.yaml, params.yaml or DVC's configuration
-    changes. Raises ClassroomError if dvc.yaml cannot be resolved.
+    Raises ClassroomError if dvc.yaml cannot be resolved.
     """
     return {entry["name"]: Stage(**entry) for entry in _resolved(_key())["stages"]}
 

@@ -89,8 +89,7 @@ def holder(path: Path) -> Holder | None:
 def one_process(job: str, command: str) -> Iterator[bool]:
     """Waits until no other process runs the `job`; yields whether one did.
 
-    Of two in SLURM's queue the second does not wait: SLURM starts it when it believes the first one's node dead, whose
-    lock the file system may keep.
+    Of two in SLURM's queue the second does not wait: the first one's node may be dead, and its lock kept.
     """
     path = JOBS / f"{job}.lock"
     waited = False
@@ -152,7 +151,5 @@ def _try(path: Path) -> FileLock | None:
     except Timeout:
         return None
     except OSError as error:
-        raise ClassroomError(
-            f"{path.parent}: cannot be written ({error.strerror}). Fix the folder's permissions or free space."
-        ) from None
+        raise ClassroomError(f"{path.parent}: cannot be written ({error.strerror}). Fix the folder's rights.") from None
     return lock

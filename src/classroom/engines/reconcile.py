@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from classroom.engines import graph, locks, repair, store
+from classroom.engines import graph, lockfile, locks, repair, store
 from classroom.engines.freshness import Verdict
 from classroom.engines.graph import Stage
 from classroom.engines.manifest import matches
@@ -102,6 +102,8 @@ def reconcile() -> set[str]:
     repair.fix()
     store.refuse_running_dvc()
     stages, hashes = graph.load(), Hashes()
+    if (recorded := lockfile.stages()) and recorded.keys().isdisjoint(stages):
+        log.warning("dvc.lock is of an older layout: no stage in it exists today. Remove it: `git rm dvc.lock`.")
     _stash_obsolete_outputs(stages)
     changed = Verdict(hashes).changed(stages)
     if committed := _commit([stages[name] for name in changed], hashes):
@@ -119,7 +121,7 @@ def reconcile() -> set[str]:
 
 
 def _commit(changed: list[Stage], hashes: Hashes) -> list[str]:
-    """Commits those of the `changed` stages whose manifest matches what is here today; returns their names."""
+    """Commits those of the `changed` stages whose manifest matches what is here; returns their names."""
     if not any(stage.manifest.exists() for stage in changed):
         return []
     raw = load(Path("params.yaml"))
@@ -169,11 +171,7 @@ def _sync_mtimes(stages: Mapping[str, Stage], stale: set[str], hashes: Hashes) -
 
 
 def _clear_incomplete_markers(stages: Mapping[str, Stage], stale: set[str]) -> None:
-    """Removes Snakemake's mark "incomplete" from outputs that are fresh.
-
-    A job that ended after Snakemake was killed, or at that moment, is complete, but Snakemake would delete its outputs
-    and run it again.
-    """
+    """Removes Snakemake's mark "incomplete" from fresh outputs: of jobs that ended after Snakemake was killed."""
     if any(Path(".snakemake/incomplete").glob("*")):
         fresh = [out for stage in stages.values() if stage.name not in stale for out in stage.outputs]
         _snakemake("--cleanup-metadata", *fresh)

@@ -36,7 +36,7 @@ def commit(names: Sequence[str]) -> None:
     Raises ClassroomError if dvc.lock or the cache cannot be written.
     """
     with _project("cannot commit finished jobs") as repo:
-        stages = _stages(repo)
+        stages = {stage.addressing: stage for stage in repo.index.stages}
         for name in names:
             stages[name].save()
             stages[name].commit()
@@ -60,7 +60,7 @@ def restoring() -> Iterator[Callable[[str], bool]]:
         def restore(name: str) -> bool:
             if not stages:
                 repo = opened.enter_context(_project("cannot restore results from its cache"))
-                stages.update(_stages(repo))
+                stages.update({stage.addressing: stage for stage in repo.index.stages})
             if done := _check_out(stages[name]):
                 restored.append(stages[name])
             return done
@@ -110,10 +110,6 @@ def refuse_running_dvc() -> None:
         return
     if by := dict.fromkeys(f"`{entry['cmd']}` (PID {entry['pid']})" for entry in writers):
         raise LockedError(_running(by))
-
-
-def _stages(repo: Repo) -> dict[str, Stage]:
-    return {stage.addressing: stage for stage in repo.index.stages}
 
 
 def _check_out(stage: Stage) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from classroom.errors import ClassroomError, suggestion
+from classroom.errors import ClassroomError, ParamsError, suggestion
 from classroom.params import Params
 
 KINDS = (
@@ -61,8 +61,14 @@ def report(kind: str) -> Report:
 
 
 def asked_for(params: Params) -> dict[str, dict[str, dict[str, str]]]:
-    """By kind and name, all reports that the settings ask for."""
-    return {kind: report(kind).names(params) for kind in KINDS}
+    """By kind and name, all reports that the settings ask for. Raises ParamsError if two have one name."""
+    reports = {kind: report(kind).names(params) for kind in KINDS}
+    kinds: dict[str, str] = {"index": "the site"}
+    for kind, names in reports.items():
+        for name in names:
+            if kinds.setdefault(name, kind) != kind:
+                raise ParamsError(f"two reports are called '{name}': {kinds[name]} and {kind}. Rename one in studies/.")
+    return reports
 
 
 def find(name: str, plan: Path = Path("workflow/plan.yaml")) -> tuple[str, Item]:
