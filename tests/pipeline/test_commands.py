@@ -79,7 +79,7 @@ def test_commands_use_what_their_stages_declare(
         not_used = {one for one, of in covered.items() if not of} - NO_PYTHON
         if not_declared or not_used:
             wrong[name] = {"not declared": not_declared, "not used": not_used}
-    assert not wrong
+    assert not wrong, wrong
 
 
 def test_packages_hold_no_code_but_the_declared_ones() -> None:

@@ -23,7 +23,9 @@ WEIGHT = f"{FILE}:weights.kd_ml-v3.S1.alpha"
 
 def shown(project: Project) -> dict[str, dict[str, str]]:
     """`dvc exp show` by the experiments' names."""
-    printed = project.run("dvc", "exp", "show", "--csv", "--only-changed", "--drop", ".*/.*")
+    printed = project.run(
+        "dvc", "exp", "show", "--csv", "--only-changed", "--drop", "(data|runs|results|reports|src|workflow)/.*"
+    )
     table = list(csv.DictReader(io.StringIO(printed)))
     assert len(table[0]) <= 8, f"too many columns to read: {list(table[0])}"
     return {row["Experiment"] or row["rev"]: row for row in table}

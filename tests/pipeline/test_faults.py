@@ -138,10 +138,13 @@ def test_verify_reads_everything_again(finished: Project) -> None:
 
     finished.run("classroom", "reconcile")  # may set times; what DVC remembers of the files is of now on
     assert ": 0 damaged, 0 copies damaged" in finished.run("classroom", "verify")
-    here, there, both = f"{RUN}/weights.safetensors", f"{RUN}/metrics.json", f"runs/{STUDY}/student/seed-0/history.csv"
+    here, there, both = RUN, f"runs/{STUDY}/teacher/seed-0", f"runs/{STUDY}/student/seed-0"
     image = next((finished.root / "data/raw/lgg").rglob("*_mask.tif"))
-    for path in (finished.root / here, image, copy(there), finished.root / both, copy(both)):
+    of_both = f"{both}/history.csv"
+    for path in (finished.root / here / "weights.safetensors", image, copy(f"{there}/metrics.json")):
         flip(path)
+    flip(finished.root / of_both)
+    flip(copy(of_both))
     printed = finished.run("classroom", "verify", expect=1)
     for path in (here, "data/raw/lgg", both):
         assert f"{path}: damaged, or edited by hand: its checksum is not the one in dvc.lock" in printed
@@ -149,7 +152,7 @@ def test_verify_reads_everything_again(finished: Project) -> None:
     assert f"{there}: its copy in DVC's cache was damaged, and is renewed" in printed
     assert f"{both}: its copy in DVC's cache was damaged, and is removed" in printed
     assert ": 3 damaged, 2 copies damaged" in printed
-    assert content_hash(copy(there)) == content_hash(finished.root / there)
+    assert content_hash(copy(f"{there}/metrics.json")) == content_hash(finished.root / there / "metrics.json")
     assert finished.planned("reports/table4.md") == Counter(baseline=1, evaluate_baseline=1, variants=1)
 
 

@@ -14,7 +14,7 @@ def test_the_report_is_one_page_with_tables_figures_and_labels(finished: Project
     """`snakemake --report`: sorted by dataset, technique, strategy and architecture, captions filled in."""
     finished.snakemake("--report", "reports/report.html", "all")
     page = (finished.root / "reports/report.html").read_text()
-    for shown in ("Tables", "Figures", "Diagnostics", "resnet18 to resnet18", '"technique": "ml", "strategy": "v3"'):
+    for shown in ("Tables", "Figures", "Diagnostics", "resnet18 to resnet18", '"technique": "kd_ml", "strategy": "v3"'):
         assert shown in page, shown
     tables = ("table4.csv", "table10.csv", "cost.csv", "deploy.csv")
     for name in (*tables, "figure6.png", "figure9.png", f"curves-{STUDY}.png"):
