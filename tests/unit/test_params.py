@@ -918,7 +918,8 @@ def test_notes_that_are_damaged_or_of_other_versions_are_not_believed(known, pro
     for path in known.iterdir():
         path.write_text(path.read_text().replace(encoder, "resnet81"))
     check_all()  # the notes are believed, so nobody finds that there is no such encoder
-    of_other_versions = json.dumps(json.loads((known / name).read_text()) | {"versions": ["0"]})
+    facts = json.loads((known / name).read_text())
+    of_other_versions = json.dumps({of: [["0"], fact] for of, (_, fact) in facts.items()})
     for content in (of_other_versions, "{", "[]", "{}", "null"):
         (known / name).write_text(content)
         with pytest.raises(ParamsError, match="unknown encoder 'resnet81'"):

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from classroom.data.readers import classes_of
 from classroom.errors import ParamsError, TrainingError, suggestion
-from classroom.files import write_json
 from classroom.method_settings import METHODS
 from classroom.params import Dataset, Network, Params, Tuned, check, load, warn_of_sum
-from classroom.state import CACHE
+from classroom.state import Cache
 
 
 def check_all(path: Path = Path("params.yaml")) -> Params:
@@ -56,14 +55,8 @@ def check_source(name: str, dataset: Dataset) -> None:
 
 def _check_networks(params: Params) -> None:
     """Asks the libraries about each new network; known ones are remembered, as asking takes seconds."""
-    remembered = CACHE / "networks.json"
     versions = [version("timm"), version("segmentation-models-pytorch")]
-    try:
-        content = json.loads(remembered.read_text())
-        known: dict[str, int] = content["channels"] if content["versions"] == versions else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        known = {}
-    before = dict(known)
+    remembered = Cache("networks")
     for name in params.studies:
         study = params.study[name]
         channels = {}
@@ -72,21 +65,21 @@ def _check_networks(params: Params) -> None:
             key = json.dumps(
                 [study.task, study.image_size, network.model_dump(mode="json", exclude={"weights"})], sort_keys=True
             )
-            if key not in known:
+            if (known := remembered.get(key, versions)) is None:
                 from classroom.core.networks.build import feature_channels
 
                 try:
-                    known[key] = feature_channels(network, study.task, study.image_size)
+                    known = feature_channels(network, study.task, study.image_size)
                 except ParamsError as error:
                     raise ParamsError(f"studies/{name}.yaml: {role}.encoder: {error}") from None
-            channels[role] = known[key]
+                remembered.put(key, versions, known)
+            channels[role] = known
         if channels["teacher"] != channels["student"]:
             raise ParamsError(
                 f"studies/{name}.yaml: teacher and student share feature maps, which have {channels['teacher']} and "
                 f"{channels['student']} channels. Set teacher.conv6_channels to {channels['student']}."
             )
-    if known != before:
-        write_json(remembered, {"versions": versions, "channels": known})
+    remembered.save()
 
 
 def _check_methods(params: Params) -> None:
@@ -94,14 +87,8 @@ def _check_methods(params: Params) -> None:
 
     A misspelt tap is said here, not after hours of training the teacher.
     """
-    remembered = CACHE / "methods.json"
     versions = [version("timm"), version("segmentation-models-pytorch"), version("torch")]
-    try:
-        content = json.loads(remembered.read_text())
-        known = set(content["known"]) if content["versions"] == versions else set()
-    except (OSError, ValueError, KeyError, TypeError):
-        known = set()
-    made: set[str] = set()
+    remembered = Cache("methods")
     raw = params.model_dump(mode="json", by_alias=True)
     for task in METHODS:
         tuned: Tuned = getattr(params.tune, task)
@@ -115,7 +102,7 @@ def _check_methods(params: Params) -> None:
                 training = [params.training.batch_size, params.training.epochs]
                 facts = [task, method, about["image_size"], networks, about["methods"][method]["options"], training]
                 key = json.dumps(facts, sort_keys=True)
-                if key not in known | made:
+                if not remembered.get(key, versions):
                     from classroom.training.make import make_on_meta
 
                     classes = max(len(classes_of(params.dataset[about["dataset"]].reader)), 2)
@@ -123,6 +110,5 @@ def _check_methods(params: Params) -> None:
                         make_on_meta(method, study, raw, task, classes, about["image_size"])
                     except (ParamsError, TrainingError) as error:
                         raise ParamsError(f"studies/{study}.yaml: methods.{method}: {error}") from None
-                    made.add(key)
-    if made:
-        write_json(remembered, {"versions": versions, "known": sorted(known | made)})
+                    remembered.put(key, versions, True)
+    remembered.save()
