@@ -18,7 +18,8 @@ from support.studies import STUDY
 
 TABLE, STAGE = "reports/table4.md", "variants@table4"
 FILE = f"studies/{STUDY}.yaml"
-WEIGHT = f"{FILE}:weights.kd_ml-v3.S1.alpha"
+SHOWN = "weights.kd_ml-v3.S1.alpha"
+WEIGHT = f"{FILE}:{SHOWN}"
 
 
 def shown(project: Project) -> dict[str, dict[str, str]]:
@@ -43,7 +44,7 @@ def test_experiments_run_what_they_change(finished: Project) -> None:
     assert {path: (finished.root / path).read_bytes() for path in before} == before
     assert finished.planned() == Counter()
     row = shown(finished)["aside"]
-    assert row[WEIGHT] == "0.3"
+    assert row[SHOWN] == "0.3"
     assert float(row["iou.kd_ml-v3"]) >= 0
 
     finished.run("dvc", "exp", "apply", "aside")
@@ -130,7 +131,7 @@ def test_a_queue_of_two_weights(finished: Project) -> None:
             process.kill()
     assert finished.planned() == Counter(), "the tree itself was left alone"
 
-    tried = {row[WEIGHT]: name for name, row in shown(finished).items() if name not in ("workspace", "main", "")}
+    tried = {row[SHOWN]: name for name, row in shown(finished).items() if name not in ("workspace", "main", "")}
     assert tried.keys() == {"0.2", "0.3"}
     finished.run("dvc", "exp", "apply", tried["0.3"])
     assert finished.planned() == ONE_VARIANT - ONE_WEIGHT
