@@ -83,6 +83,8 @@ def jobs_of_dvc(project: Project) -> dict[tuple[str, ...], tuple[str, set[str]]]
     for stage in stages:
         inputs = set()
         for dependency in stage["dependencies"]:
-            inputs |= {out for out in outputs if out.startswith(f"{dependency}/")} or {dependency}
+            within = {out for out in outputs if out.startswith(f"{dependency}/")}
+            around = {out for out in outputs if dependency.startswith(f"{out}/")}
+            inputs |= within or around or {dependency}
         jobs[tuple(sorted(stage["outputs"]))] = (stage["command"], inputs)
     return jobs

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from graphlib import TopologicalSorter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from classroom.errors import ClassroomError
@@ -48,10 +48,7 @@ class Stage:
 
 
 def load() -> dict[str, Stage]:
-    """All stages by name, remembered until one of `SOURCES` changes, as DVC takes a second to resolve them.
-
-    Raises ClassroomError if dvc.yaml cannot be resolved.
-    """
+    """All stages by name, remembered until `SOURCES` change. Raises ClassroomError if DVC cannot resolve dvc.yaml."""
     return {entry["name"]: Stage(**entry) for entry in _resolved(_key())["stages"]}
 
 
@@ -82,11 +79,11 @@ def upstream(stages: Mapping[str, Stage], names: Iterable[str]) -> list[Stage]:
 
 
 def producers(stages: Mapping[str, Stage]) -> dict[str, list[str]]:
-    """By stage, the stages that produce its dependencies; one dependency may be a folder of several stages' outputs."""
+    """By stage, the stages that produce its dependencies (`outputs_at`)."""
     producer = {out: stage.name for stage in stages.values() for out in stage.outputs}
     below = outputs_below(stages)
     return {
-        stage.name: list(dict.fromkeys(producer[out] for dep in stage.dependencies for out in below.get(dep, ())))
+        stage.name: list(dict.fromkeys(producer[out] for dep in stage.dependencies for out in outputs_at(dep, below)))
         for stage in stages.values()
     }
 
@@ -102,9 +99,15 @@ def outputs_below(stages: Mapping[str, Stage]) -> dict[str, list[str]]:
     return below
 
 
+def outputs_at(path: str, below: Mapping[str, list[str]]) -> list[str]:
+    """The outputs in the folder `path`, or the one that `path` lies in, such as a run's weights; by `outputs_below`."""
+    around = (parent.as_posix() for parent in PurePosixPath(path).parents)
+    return below.get(path) or next((below[one] for one in around if below.get(one) == [one]), [])
+
+
 def inputs_of(stage: Stage, below: Mapping[str, list[str]]) -> list[str]:
-    """A stage's dependencies, with other stages' outputs in place of the folder that holds them (`outputs_below`)."""
-    return [path for dependency in stage.dependencies for path in below.get(dependency, [dependency])]
+    """A stage's dependencies, with other stages' outputs in place of what holds or is part of them (`outputs_at`)."""
+    return [path for dependency in stage.dependencies for path in outputs_at(dependency, below) or [dependency]]
 
 
 def in_order(stages: Mapping[str, Stage]) -> list[Stage]:
@@ -113,7 +116,7 @@ def in_order(stages: Mapping[str, Stage]) -> list[Stage]:
 
 
 def _key() -> str:
-    """Digest of `SOURCES`, of which only dvc.yaml and params.yaml must exist."""
+    """Digest of `SOURCES`, of which dvc.yaml and params.yaml must exist."""
     try:
         files = [Path(name).read_bytes() if name in SOURCES[:2] or Path(name).exists() else b"" for name in SOURCES]
     except FileNotFoundError as error:

@@ -1,8 +1,7 @@
 """Who is running: one workflow per tree, and one process per job.
 
 Locks are the operating system's (flock): a killed process loses them, so none is ever stale. Next to each is a note
-that names its holder, for messages only. Between machines they hold where the file system passes them on: NFS does,
-Lustre does when mounted with `flock`.
+that names its holder. Between machines they hold on NFS, and on Lustre that is mounted with `flock`.
 """
 
 from __future__ import annotations

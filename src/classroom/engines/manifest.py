@@ -125,10 +125,10 @@ def verify_inputs(stage: Stage, stages: Mapping[str, Stage]) -> dict[str, str]:
     """
     producers = {out: one for one in stages.values() for out in one.outputs}
     below = graph.outputs_below(stages)
-    made = dict.fromkeys(out for path in stage.dependencies for out in below.get(path, ()))
+    made = dict.fromkeys(out for path in stage.dependencies for out in graph.outputs_at(path, below))
     for path in (*stage.dependencies, *made):
         if not Path(path).exists():
-            by = below.get(path)
+            by = graph.outputs_at(path, below)
             hint = f"Run `{producers[by[0]].command}` first." if by else "Is this the project's root?"
             raise ClassroomError(f"{path}: no such file or folder; `{stage.command}` needs it. {hint}")
     digests = _hashes(stage.dependencies)

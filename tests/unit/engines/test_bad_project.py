@@ -269,7 +269,7 @@ ARTEFACTS = {
         made_anew(SPLIT, f"data/splits/{STUDY}.parquet"),
     ),
     "teacher: none": (
-        gone(TEACHER), OFFLINE, made_anew(TEACH, TEACHER),
+        gone(TEACHER), OFFLINE, rf"{TEACHER}: no such .*Run `classroom train {STUDY} teacher --seed 0` first\.",
     ),
     "teacher: of another seed": (
         exchanged(TEACHER, TEACHER.replace("seed-0", "seed-1")), OFFLINE, made_anew(TEACH, TEACHER),

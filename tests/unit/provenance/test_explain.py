@@ -183,7 +183,11 @@ def test_a_number_is_led_back_to_all_that_it_stands_on(finished_project: Path, w
         assert run["run"] == str(folder.relative_to(project))
         assert (run["code_version"], run["identity"]) == (manifest["code_version"], manifest["identity"])
         assert (run["device"], run["threads"], run["reevaluated"]) == ("cpu", 1, True)
-        made_from = {f"runs/{STUDY}/teacher/seed-{seed}", f"data/splits/{STUDY}.parquet", f"data/prepared/{STUDY}"}
+        made_from = {
+            f"runs/{STUDY}/teacher/seed-{seed}/weights.safetensors",
+            f"data/splits/{STUDY}.parquet",
+            f"data/prepared/{STUDY}",
+        }
         assert set(run["made_from"]) == made_from
         for path, digest in (run["made_from"] | run["made"]).items():
             assert content_hash(project / path) == digest
