@@ -230,7 +230,7 @@ def wrong_terms(task: str, method: str, weights: Iterable[str]) -> str:
     return f"expected weights of {', '.join(expected)}, not of {', '.join(given) or 'none'}"
 
 
-def departures(task: str, method: str, settings: dict[str, Any], weights: dict[str, float]) -> list[str]:
+def non_default_options(task: str, method: str, settings: dict[str, Any], weights: dict[str, float]) -> list[str]:
     """What is not as in the reference, such as `tap layer3`, `adversary form hinge` or `weight feature 30`."""
     usual = _flat(reference(task, method).model_dump(mode="json"))
     told = [f"{key} {in_words(value)}" for key, value in _flat(settings).items() if value != usual[key]]

@@ -15,7 +15,7 @@ from classroom.params import VARIANTS
 GROUPS, EACH = 20, 5
 """Test images: so many groups, with so many images each; a quality in hundredths is met exactly."""
 UNION = 1000
-"""Pixels of the union of truth and prediction in an image."""
+"""Pixels of the union of ground truth and prediction in an image."""
 
 LGG = {
     "dataset": "lgg",

@@ -23,7 +23,7 @@ from support.studies import STUDY, shrink
 
 
 class Done(NamedTuple):
-    """What a command left behind for whoever typed it."""
+    """What a command left behind for the user."""
 
     code: int
     out: str
@@ -110,7 +110,7 @@ def _stamp(entry: os.DirEntry[str]) -> tuple[int, int]:
 
 
 def classroom(command: str, root: Path | None = None) -> Done:
-    """Runs `classroom …` in `root` as the installed script does, but without starting Python and torch anew.
+    """Runs `classroom …` in `root` as the installed script does, but without starting Python and torch again.
 
     An exception that the script would show as a traceback is raised.
     """

@@ -121,7 +121,7 @@ class Project:
 
 
 def trainings(project: Project) -> list[psutil.Process]:
-    """The `classroom train` processes at work in the project's tree."""
+    """The `classroom train` processes that run in the project's tree."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):

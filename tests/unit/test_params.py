@@ -715,7 +715,7 @@ def test_a_broken_file_disturbs_those_alone_who_need_it(files, path, content):
 
 
 def test_a_study_of_ones_own_alone_is_all_that_is_needed(files, raw):
-    """No list besides `studies` names it, and none of the others need be there."""
+    """No list but `studies` names it, and none of the others need be there."""
     for path in files.glob("studies/*.yaml"):
         path.rename(files / "mine") if path.stem == STUDY else path.unlink()
     (files / "mine").rename(files / "studies/mine.yaml")

@@ -31,7 +31,7 @@ def explain(report: str, cell: str = "") -> dict[str, Any]:
 
     Of a number: its `sources` with the `runs` behind each; the `jobs` that make it and the `settings` that they had;
     what has `changed` since, by job, as pairs of the recorded and the current value; which files are `absent`, which
-    jobs are `not_on_record`; the `commands` that make it again, in a fresh clone too, with `remarks`; and what to type
+    jobs are `not_on_record`; the `commands` that make it again, in a fresh clone too, with `notes`; and what to type
     `instead` to leave that to Snakemake or DVC.
 
     Raises ClassroomError for an unknown report or number and for a report without numbers, and DataError if the
@@ -50,7 +50,7 @@ def explain(report: str, cell: str = "") -> dict[str, Any]:
     name = find(known, cell)
     return {
         "report": file,
-        "caution": page["caution"],
+        "disclaimer": page["disclaimer"],
         "cell": name,
         **_explained(known[name], page, file, stage, stages),
     }
@@ -88,7 +88,7 @@ def _explained(
     versions = [version for runs in runs_of for of in runs.values() if (version := of.get("code_version"))]
     again = reproduction(needed, [record for record in on_record.values() if record], versions)
     if unknown := [run for run, training in trainings.items() if training is None]:
-        again["remarks"].append(f"params.yaml does not ask for {', '.join(unknown)} today: not among these commands")
+        again["notes"].append(f"params.yaml does not ask for {', '.join(unknown)} today: not among these commands")
     return {
         **_value(number),
         "sources": sources,
@@ -153,10 +153,10 @@ def _reevaluated(run: str, source: Mapping[str, Any]) -> bool | None:
     if not source["metric"] or not path.exists():
         return None
     try:
-        judged = getattr(evaluate_predictions(path), source["kind"])[source["network"]][source["metric"]]
+        value = getattr(evaluate_predictions(path), source["kind"])[source["network"]][source["metric"]]
     except (DataError, KeyError):  # damaged, or of another network
         return False
-    return 100 * judged == source["values"][run]
+    return 100 * value == source["values"][run]
 
 
 def _record(stage: Stage, raw: dict[str, Any], hash_of: Hashes) -> Record | None:

@@ -60,12 +60,12 @@ def deploy_table(scale: str, measured: Sequence[dict[str, Any]], target: Path) -
     ]
     parts = [Part(header, [_cells(row) for row in table.itertuples()], below=below, grouped=True), _saved(table)]
     table.insert(0, "scale", scale)
-    caution = heading.caution(scale, [study["data"] for study in measured], beside_paper=False)
-    write_table(target, Page("deploy", "What deploying costs", caution, _facts(scale, measured), parts), table)
+    disclaimer = heading.disclaimer(scale, [study["data"] for study in measured], shows_paper=False)
+    write_table(target, Page("deploy", "What deploying costs", disclaimer, _facts(scale, measured), parts), table)
 
 
 def _cells(row: Any) -> list[str]:
-    least, most = number(row.latency_least_ms, ".2f"), number(row.latency_most_ms, ".2f")
+    low, high = number(row.latency_min_ms, ".2f"), number(row.latency_max_ms, ".2f")
     return [
         row.study,
         MODEL_LABELS[row.network],
@@ -73,7 +73,7 @@ def _cells(row: Any) -> list[str]:
         number(row.parameters / 1e6, ".2f"),
         number(row.macs / 1e9, ".3f"),
         number(row.bytes / 1e6, ".2f"),
-        f"{number(row.latency_ms, '.2f')} [{least}–{most}]",
+        f"{number(row.latency_ms, '.2f')} [{low}–{high}]",
         number(row.images_per_second, ".1f"),
         number(row.memory / 1e6, ".1f"),
         f"{LABELS[row.metric]} {number(row.test, '.2f')}",
@@ -113,8 +113,8 @@ def _row(study: dict[str, Any], network: str) -> dict[str, Any]:
         "macs": of["macs"],
         "bytes": of["bytes"],
         "latency_ms": milliseconds.median(),
-        "latency_least_ms": milliseconds.min(),
-        "latency_most_ms": milliseconds.max(),
+        "latency_min_ms": milliseconds.min(),
+        "latency_max_ms": milliseconds.max(),
         "images_per_second": of["images_per_second"],
         "memory": of["memory"],
         "metric": metric,

@@ -1,4 +1,4 @@
-"""What a built network is made of, layer by layer (Tables 6, 7), read from the network itself."""
+"""The layers of a built network (Tables 6, 7), read from its modules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Layer(NamedTuple):
     stage: str
     """Conv1, Conv2.x … Conv5.x, Conv6; DeConv 1 … DeConv 5."""
     shape: tuple[int, int, int]
-    """Height, width and channels of what the stage hands on."""
+    """Height, width and channels of its output."""
     blocks: str
     """Its convolutions in order, as the paper prints them: `[1×1, 64; 3×3, 64; 1×1, 256] × 3`."""
 
@@ -121,7 +121,7 @@ def _stage(path: str, shape: tuple[int, ...], image_size: int) -> str:
 
 
 def _text(module: nn.Conv2d | nn.MaxPool2d, alone: bool = False) -> str:
-    """`3×3, 64`; a depthwise convolution and a stride outside of a block are said."""
+    """`3×3, 64`; with a depthwise convolution, and a stride outside of a block, named."""
     height, width = module.kernel_size if isinstance(module.kernel_size, tuple) else (module.kernel_size,) * 2
     kernel = f"{height}×{width}"
     stride = module.stride if isinstance(module.stride, int) else module.stride[0]

@@ -26,7 +26,7 @@ KINDS = (
 TABLE = (".md", ".csv", ".tex")
 
 Item = Mapping[str, str]
-"""What dvc.yaml has to know of a report besides its name, such as its `study`."""
+"""What dvc.yaml needs to know of a report in addition to its name, such as its `study`."""
 
 
 @dataclass(frozen=True)

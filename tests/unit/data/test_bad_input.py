@@ -260,7 +260,7 @@ def test_strange_names_arrive_unchanged(download, tmp_path):
 
 @pytest.mark.parametrize("source", ["directory", "kaggle"])
 def test_a_link_may_lead_out_of_the_users_own_folder_but_not_out_of_a_download(download, tmp_path, monkeypatch, source):
-    """Whoever keeps images elsewhere links them; what was downloaded must not fetch files of this machine."""
+    """Users who keep images elsewhere link them; what was downloaded must not fetch files of this machine."""
     (download / IMAGE).rename(tmp_path / "secret.tif")
     (download / IMAGE).symlink_to(tmp_path / "secret.tif")
     monkeypatch.setattr(sources, "_kaggle", lambda name, handle: download)

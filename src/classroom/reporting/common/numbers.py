@@ -1,4 +1,4 @@
-"""The numbers of a report by name: those that its page leads back to runs."""
+"""The numbers of a report by name: those that come from runs."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _of_what(sources: Sequence[Mapping[str, Any]], study: str) -> str:
 
 
 def _place(row: Sequence[Any], header: str) -> str:
-    """The words that lead a row, and what stands above the cell."""
+    """The words that lead a row, and the header of the column."""
     leading = [cell for cell in row[: next(at for at, cell in enumerate(row) if isinstance(cell, dict))] if cell]
     return "/".join(_plain(text) for text in (*leading, header))
 

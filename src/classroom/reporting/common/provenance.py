@@ -15,7 +15,7 @@ from classroom.methods.names import run_folder
 
 ON = {
     "test": "on the test split",
-    "fidelity": "on the test split, with the teacher's decisions as the truth",
+    "fidelity": "on the test split, with the teacher's predictions as the ground truth",
 }
 
 
@@ -30,9 +30,9 @@ class Source:
     network: str = ""
     unit: str = "%"
     predictions: Mapping[str, str] = field(default_factory=dict)
-    """By the run's folder the MD5 of the predictions that the value was made from, where it was."""
+    """By the run's folder the MD5 of the predictions that the value was computed from, if any."""
     metric: str = ""
-    """Its key in what `classroom evaluate` writes, where the value stands there."""
+    """Its key in what `classroom evaluate` writes, where the value is in it."""
     kind: Literal["test", "fidelity"] = "test"
 
 
@@ -68,9 +68,9 @@ def taken(source: Mapping[str, Any], runs: Mapping[str, Cost], page: str) -> dic
     for run in source["values"]:
         known, made_from = runs.get(run), source["predictions"].get(run)
         if known is None or made_from not in (None, known["predictions"]):
-            what = "a run that is not evaluated" if known is None else "a run that has been trained anew"
+            what = "a run that is not evaluated" if known is None else "a run that has been trained again"
             raise DataError(
-                f"reports/pages/{page}.json: stands on {what}, {run}. Evaluate it and make this report again, or "
+                f"reports/pages/{page}.json: depends on {what}, {run}. Evaluate it and make this report again, or "
                 "let `snakemake --cores all reports/index.html` do both."
             )
     return {run: runs[run] for run in source["values"]}

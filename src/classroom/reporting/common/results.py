@@ -1,4 +1,4 @@
-"""Reading results, and the checks that they may stand in one table."""
+"""Reading results, and checking that they fit into one table."""
 
 from __future__ import annotations
 

@@ -25,9 +25,9 @@ def rows_and_groups(prepared: Path, ids: Sequence[str]) -> tuple[np.ndarray, np.
     return rows, index.group.to_numpy()[rows]
 
 
-def image_iou(mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def image_iou(mask: np.ndarray, ground_truth: np.ndarray) -> np.ndarray:
     """IoU of every image (…, H, W) by itself; 0 where there is nothing to find and nothing was found."""
-    of = pixel_counts(mask, truth)
+    of = pixel_counts(mask, ground_truth)
     return of["tp"] / np.maximum(of["tp"] + of["fp"] + of["fn"], 1)
 
 

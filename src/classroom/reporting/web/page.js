@@ -75,7 +75,7 @@ function say(text) {
   document.getElementById("said").textContent = text;
 }
 
-/* The leading columns stay in sight, each beside the one before it. */
+/* The leading columns stay in sight, each next to the one before it. */
 function pin(table) {
   let left = 0;
   let pinned = 0;
