@@ -41,7 +41,7 @@ class Splits(TypedDict):
     val: int
     test: int
     lacking: dict[str, list[str]]
-    """By split, the labels that it has no image of."""
+    """By split, the labels without an image."""
 
 
 class Data(Dataset, Splits):
@@ -171,8 +171,8 @@ class Result(MethodFacts):
     """Of a published method in results/comparison/: whether its weights were chosen on validation."""
 
 
-class Taken(TypedDict):
-    """What a training took."""
+class ResourceUse(TypedDict):
+    """Time, memory and threads of a training."""
 
     device: str
     seconds: float
@@ -183,20 +183,20 @@ class Taken(TypedDict):
     threads: int
 
 
-class TrainingReceipt(Taken):
+class TrainingFacts(ResourceUse):
     """What a training adds to its manifest.json."""
 
     best_epoch: dict[str, int]
     versions: dict[str, str]
 
 
-class Cost(Taken):
-    """What a run took and what it was made from. None stands for what an older manifest does not say."""
+class Cost(ResourceUse):
+    """What a run took and what it was made from. None where an older manifest lacks it."""
 
     run: str
     bytes: int
     identity: str | None
-    """Digest of all that decided the run."""
+    """Digest of the command, settings, code and data of the run."""
     code_version: str | None
     command: str | None
     best_epoch: dict[str, int] | None
@@ -233,7 +233,7 @@ class ComparedResults(TypedDict):
 
 
 class Searched(TypedDict):
-    """A point of a search: what chooses, by seed and network, and what it took, by seed."""
+    """A point of a search: the validation metric by seed and network, and the costs by seed."""
 
     weights: dict[str, Any]
     seeds: Scores

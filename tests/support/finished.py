@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from classroom import cli
 from classroom.engines import graph
-from support.project import checkout, compare, only
+from support.project import add_comparison, checkout, only
 from support.studies import STUDY, shrink
 
 
@@ -57,7 +57,7 @@ def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Non
 def _make(root: Path) -> None:
     project = checkout(root)
     settings = only(shrink(project.settings()), STUDY)
-    compare(settings, STUDY, "emkd", "at")
+    add_comparison(settings, STUDY, "emkd", "at")
     project.set(**settings | {"seeds": [0, 1]})
     project.commit("tiny")
     run_all(root)

@@ -70,8 +70,8 @@ def stage_of_report(stages: Mapping[str, Stage], report: str) -> Stage:
 def _explained(
     number: Mapping[str, Any], page: Mapping[str, Any], file: str, stage: Stage, stages: dict[str, Stage]
 ) -> dict[str, Any]:
-    taken = provenance.read_runs() | page["runs"]
-    runs_of = [provenance.taken(source, taken, page["name"]) for source in number["sources"]]
+    costs = provenance.read_runs() | page["runs"]
+    runs_of = [provenance.costs_of_runs(source, costs, page["name"]) for source in number["sources"]]
     trainings = {run: _training(run, stages) for runs in runs_of for run in runs}
     jobs, needed = _jobs(trainings, stage, stages)
     raw, hash_of = load(Path("params.yaml")), Hashes()
@@ -135,13 +135,13 @@ def _seed(stage: Stage) -> str | None:
     return words[words.index("--seed") + 1] if words[1] == "train" else None
 
 
-def _run(run: str, source: Mapping[str, Any], taken: Mapping[str, Any], record: Record | None) -> dict[str, Any]:
+def _run(run: str, source: Mapping[str, Any], cost: Mapping[str, Any], record: Record | None) -> dict[str, Any]:
     """One run behind a number: its value, what it took, the MD5s of what it was made from and of what it made."""
     found = {"run": run, "value": source["values"][run]}
-    found |= {key: of for key, of in taken.items() if key != "run" and of is not None}
+    found |= {key: of for key, of in cost.items() if key != "run" and of is not None}
     known = record["outputs"] if record else {}
     # else the record is of another training than the number; dvc.lock has the folder's hash, a manifest its files'
-    if known.get(run, ...) == taken["content"] or known.get(f"{run}/predictions.parquet", ...) == taken["predictions"]:
+    if known.get(run, ...) == cost["content"] or known.get(f"{run}/predictions.parquet", ...) == cost["predictions"]:
         found["made_from"] = {path: of for path, of in record["dependencies"].items() if not path.startswith("src/")}
         found["made"] = record["outputs"]
     return found | {"reevaluated": _reevaluated(run, source)}
@@ -194,7 +194,7 @@ def _standing(
 def _differences(stage: Stage, record: Record, raw: dict[str, Any], hash_of: Hashes) -> dict[str, tuple[Any, Any]]:
     """Compares a stage with a record of it: by setting or file, the recorded and the current value.
 
-    None stands for what does not exist. Folders that the record does not mention are left out, as DVC's are.
+    None means that it does not exist. Folders that the record does not mention are left out, as DVC's are.
     """
     was = {"command": record["command"], **leaves(record["params"]), **record["dependencies"], **record["outputs"]}
     now = {"command": stage.command, **leaves({key: _setting(raw, key) for key in stage.params})}

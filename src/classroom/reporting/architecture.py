@@ -43,13 +43,13 @@ def architecture_table(
                     {f"{role}_output": f"{height}×{width}×{channels}", role: layer.blocks}
                 )
     table = pd.DataFrame([{"layer": stage, **columns} for stage, columns in stages.items()])
-    table = table.sort_values("layer", key=lambda names: names.map(_place), ignore_index=True)
+    table = table.sort_values("layer", key=lambda names: names.map(_order), ignore_index=True)
     printed = paper.architecture(name)
     columns = ["teacher_output", "teacher", "student_output", "student"]
     if len(printed):
         of_paper = printed.rename(columns=lambda column: column if column == "layer" else f"paper_{column}")
         table = table.merge(of_paper, how="outer", on="layer", sort=False)
-        table = table.sort_values("layer", key=lambda names: names.map(_place), ignore_index=True)
+        table = table.sort_values("layer", key=lambda names: names.map(_order), ignore_index=True)
         columns += ["paper_output", "paper_teacher", "paper_student"]
     table = table.reindex(columns=["layer", *columns]).fillna("–")
 
@@ -111,7 +111,7 @@ def _sizes(counts: dict[str, dict[str, int]], names: dict[str, str], task: str) 
     return Part(["", *kinds, "paper"], rows, "Parameters", below=below)
 
 
-def _place(stage: str) -> tuple[bool, int]:
+def _order(stage: str) -> tuple[bool, int]:
     """Encoder before decoder, each by its number."""
     return stage.startswith("DeConv"), int("".join(filter(str.isdigit, stage)))
 

@@ -45,7 +45,7 @@ def _number(explained: Mapping[str, Any]) -> str:
 
 
 def _run(run: Mapping[str, Any], source: Mapping[str, Any]) -> str:
-    """One run: what it reached and took, and the digests of all that it was made from and made."""
+    """One run: its value and costs, and the digests of its inputs and outputs."""
     lines = [run["run"], f"  {source['what']}: {run['value']:.4f} {source['unit']}".rstrip()]
     if run["reevaluated"] is not None:
         lines.append(f"  recomputed   {VERDICTS[run['reevaluated']]}")
@@ -62,7 +62,7 @@ def _run(run: Mapping[str, Any], source: Mapping[str, Any]) -> str:
         lines += [f"  made from    {digest}  {path}" for path, digest in run["made_from"].items()]
         lines += [f"  made         {digest}  {path}" for path, digest in run["made"].items()]
     else:
-        lines.append(f"  made         {run['predictions']}  its predictions; nothing more is on record here")
+        lines.append(f"  made         {run['predictions']}  its predictions; no other record here")
     return "\n".join(lines)
 
 
@@ -90,8 +90,8 @@ def _settings(explained: Mapping[str, Any]) -> str:
 
 
 def _commands(explained: Mapping[str, Any]) -> str:
-    lines = ["AGAIN, from nothing", *explained["commands"], *(f"# {note}" for note in explained["notes"])]
-    return "\n".join([*lines, "", "or, with all else in the report", *explained["instead"]])
+    lines = ["REPRODUCE from scratch", *explained["commands"], *(f"# {note}" for note in explained["notes"])]
+    return "\n".join([*lines, "", "or, with the whole report", *explained["instead"]])
 
 
 def _printable(value: Any) -> Any:

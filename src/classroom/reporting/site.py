@@ -21,7 +21,7 @@ from classroom.errors import DataError
 from classroom.files import write_text
 from classroom.reporting.common import paper
 from classroom.reporting.common.pages import read_page
-from classroom.reporting.common.provenance import taken
+from classroom.reporting.common.provenance import costs_of_runs
 
 SECTIONS = {
     "Twelve variants": ("variants", "resplit"),
@@ -56,7 +56,7 @@ def site(pages: Path, runs: Mapping[str, Cost], captions: Path, scale: str, seed
     too. Raises DataError if there is no page, or one is damaged or names runs that are not known or have been trained
     again.
     """
-    read = sorted((read_page(path) for path in pages.glob("*.json")), key=_place)
+    read = sorted((read_page(path) for path in pages.glob("*.json")), key=_order)
     if not read:
         raise DataError(f"{pages}: no report has been made yet. Make one, for instance with `classroom report table1`.")
     known = _Known(runs)
@@ -99,7 +99,7 @@ class _Known:
 
         Raises DataError if its runs are not known, or not those that the page was made from.
         """
-        for run, of in taken(source, self.runs, page).items():
+        for run, of in costs_of_runs(source, self.runs, page).items():
             self.data["runs"][run] = {key: value for key, value in of.items() if key not in ("run", "predictions")}
         shown = {key: source[key] for key in ("what", "unit", "network", "values")}
         place = self.places.setdefault(json.dumps(shown), len(self.places))
@@ -108,7 +108,7 @@ class _Known:
         return place
 
 
-def _place(page: Mapping[str, Any]) -> list[Any]:
+def _order(page: Mapping[str, Any]) -> list[Any]:
     """The paper's tables and figures by number, others by name after them."""
     found = re.fullmatch(r"(table|figure)(\d+)", page["name"])
     return [0, int(found[2]), ""] if found else [1, 0, page["name"]]

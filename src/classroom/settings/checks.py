@@ -17,11 +17,9 @@ from classroom.state import CACHE
 
 
 def check_all(path: Path = Path("params.yaml")) -> Params:
-    """Validates all settings, and that its networks can be built and compared, by published methods too.
+    """Validates all settings, and that the networks can be built, and trained by the published methods.
 
-    Raises ParamsError.
-
-    Warns of students' weights that do not sum to 1, and of searches in a study that is not there.
+    Raises ParamsError. Warns of students' weights that do not sum to 1, and of searches in an unknown study.
     """
     raw = load(path)
     params = check(raw, path)
@@ -55,7 +53,7 @@ def check_source(name: str, dataset: Dataset) -> None:
 
 
 def _check_networks(params: Params) -> None:
-    """Asks the libraries about each new network; known ones are remembered, as asking takes seconds."""
+    """Has the libraries build each new network; the results are cached, as this takes seconds."""
     remembered = CACHE / "networks.json"
     versions = [version("timm"), version("segmentation-models-pytorch")]
     try:
@@ -90,9 +88,9 @@ def _check_networks(params: Params) -> None:
 
 
 def _check_methods(params: Params) -> None:
-    """Makes each published method without its tensors; those that could be made are remembered.
+    """Builds each published method on the meta device; those that succeed are cached.
 
-    A misspelt tap is said here, not after hours of training the teacher.
+    So a misspelt tap is an error here, not after hours of training the teacher.
     """
     remembered = CACHE / "methods.json"
     versions = [version("timm"), version("segmentation-models-pytorch"), version("torch")]

@@ -545,7 +545,7 @@ def test_what_dvc_brought_back_is_as_good_as_what_a_job_made(recorded_project: P
 def test_another_seed_may_be_tried_by_hand_and_is_said_to_count_for_nothing(project: Path) -> None:
     done = classroom(f"classroom train {STUDY} ml-v3 --seed 7", project)
     assert done.code == 0
-    assert done.out.endswith("; no job of dvc.yaml, so nothing is recorded of it and no report takes it up\n")
+    assert done.out.endswith("; not a stage of dvc.yaml, so it is not recorded and no report shows it\n")
 
 
 @pytest.mark.parametrize("place", ["reports", "results", RUN, "data/splits"])

@@ -114,7 +114,7 @@ def test_what_came_from_elsewhere_cannot_add_commands(monkeypatch: pytest.Monkey
     number = {"report": "reports/table4.md", "cell": hostile, "disclaimer": hostile, "text": hostile, "paper": None}
     printed = text(number | lists | again | {"instead": []})
     assert "\x1b" not in printed
-    script = printed[printed.index("AGAIN, from nothing\n") :].partition("\n")[2]
+    script = printed[printed.index("REPRODUCE from scratch\n") :].partition("\n")[2]
     script = script.partition("\n\nor, ")[0].replace("classroom overlay", "cat")
     subprocess.run(["bash"], input=script, text=True, check=True, capture_output=True)
     assert not (tmp_path / "pwned").exists()
@@ -280,7 +280,7 @@ def test_without_runs_and_data_it_says_what_it_can(
         assert f"data/prepared/{STUDY}" in said["absent"]
     else:
         assert said["not_on_record"] == said["jobs"]
-        assert "nothing more is on record here" in classroom(f"classroom explain table4 --cell {CELL}", project).out
+        assert "no other record here" in classroom(f"classroom explain table4 --cell {CELL}", project).out
 
 
 def test_the_commands_make_the_same_number_in_a_fresh_clone(project: Path, tmp_path: Path) -> None:

@@ -428,11 +428,11 @@ def test_a_test_split_without_any_lesion_is_said_above_the_table(tmp_path: Path)
     student = without_lesions(alone("student", [0.7]))
     baselines_table("table2", "small", [0], [student], tmp_path / "table2.md")
     assert said in (tmp_path / "table2.md").read_text().splitlines()
-    assert "nothing to find" not in render(all_twelve(1), tmp_path / "table4.md").read_text()
+    assert "nothing to segment" not in render(all_twelve(1), tmp_path / "table4.md").read_text()
 
 
 def test_a_table_of_classes_says_nothing_of_masks(tmp_path: Path) -> None:
-    assert "nothing to find" not in render_classes("table14", tmp_path).read_text()
+    assert "nothing to segment" not in render_classes("table14", tmp_path).read_text()
 
 
 def test_weights_of_both_students_share_a_cell_where_there_is_one_metric(tmp_path: Path) -> None:

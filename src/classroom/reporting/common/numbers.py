@@ -26,7 +26,7 @@ def numbers(page: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         for row in part["rows"]:
             for header, cell in zip(part["header"], row, strict=True):
                 if isinstance(cell, dict) and cell["sources"]:
-                    found.setdefault(_of_what(cell["sources"], page["study"]) or _place(row, header), cell)
+                    found.setdefault(_of_what(cell["sources"], page["study"]) or _position(row, header), cell)
     return found
 
 
@@ -60,7 +60,7 @@ def _of_what(sources: Sequence[Mapping[str, Any]], study: str) -> str:
     return "/".join(part for part in (*_parts(path), sources[0]["network"], sources[0]["metric"]) if part)
 
 
-def _place(row: Sequence[Any], header: str) -> str:
+def _position(row: Sequence[Any], header: str) -> str:
     """The words that lead a row, and the header of the column."""
     leading = [cell for cell in row[: next(at for at, cell in enumerate(row) if isinstance(cell, dict))] if cell]
     return "/".join(_plain(text) for text in (*leading, header))

@@ -57,13 +57,13 @@ def searched(point: Searched, network: str, metric: str) -> Source:
 
 def runs_of(points: Iterable[Searched]) -> dict[str, Cost]:
     """What the runs of a search took, by folder."""
-    return {taken["run"]: taken for point in points for taken in point["costs"].values()}
+    return {cost["run"]: cost for point in points for cost in point["costs"].values()}
 
 
-def taken(source: Mapping[str, Any], runs: Mapping[str, Cost], page: str) -> dict[str, Cost]:
-    """Of the runs behind a source of a page, by folder, what `runs` say that they took and were made from.
+def costs_of_runs(source: Mapping[str, Any], runs: Mapping[str, Cost], page: str) -> dict[str, Cost]:
+    """By folder, the costs in `runs` of the runs behind a source of a page.
 
-    Raises DataError if a run is not known, or not the one that the page was made from.
+    Raises DataError if a run is missing, or is not the one that the page was made from.
     """
     for run in source["values"]:
         known, made_from = runs.get(run), source["predictions"].get(run)

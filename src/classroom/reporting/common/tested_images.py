@@ -26,7 +26,7 @@ def rows_and_groups(prepared: Path, ids: Sequence[str]) -> tuple[np.ndarray, np.
 
 
 def image_iou(mask: np.ndarray, ground_truth: np.ndarray) -> np.ndarray:
-    """IoU of every image (…, H, W) by itself; 0 where there is nothing to find and nothing was found."""
+    """IoU of every image (…, H, W) by itself; 0 where both masks are empty."""
     of = pixel_counts(mask, ground_truth)
     return of["tp"] / np.maximum(of["tp"] + of["fp"] + of["fn"], 1)
 
