@@ -522,7 +522,7 @@ def _limit_threads() -> None:
 
 
 def main() -> None:
-    """Runs the command; errors that a user can fix are one paragraph without a traceback."""
+    """Runs the command; what a user can fix is said in one paragraph, without a traceback."""
     log.configure()
     warnings.showwarning = lambda message, *rest: print(f"Warning: {message}", file=sys.stderr)
     try:
@@ -531,6 +531,6 @@ def main() -> None:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:  # a full disk, a missing permission, a folder where a file belongs
-        error = ClassroomError(f"{error.filename or 'a file'}: {error.strerror or error}. Fix that and run again.")
-        print(f"Error: {error}", file=sys.stderr)
+        said = ClassroomError(f"{error.filename or 'a file'}: {error.strerror or error}. Fix that and run again.")
+        print(f"Error: {said}", file=sys.stderr)
         sys.exit(1)

@@ -53,7 +53,7 @@ def check_source(name: str, dataset: Dataset) -> None:
 
 
 def _check_networks(params: Params) -> None:
-    """Has the libraries build each new network; the results are cached, as this takes seconds."""
+    """Asks the libraries about each new network; known ones are remembered, as asking takes seconds."""
     remembered = CACHE / "networks.json"
     versions = [version("timm"), version("segmentation-models-pytorch")]
     try:
@@ -88,9 +88,9 @@ def _check_networks(params: Params) -> None:
 
 
 def _check_methods(params: Params) -> None:
-    """Builds each published method on the meta device; those that succeed are cached.
+    """Makes each published method without its tensors; those that could be made are remembered.
 
-    So a misspelt tap is an error here, not after hours of training the teacher.
+    A misspelt tap is said here, not after hours of training the teacher.
     """
     remembered = CACHE / "methods.json"
     versions = [version("timm"), version("segmentation-models-pytorch"), version("torch")]
