@@ -66,7 +66,7 @@ def written_whole(*targets: Path) -> Iterator[list[Path]]:
 def folder_written_whole(target: Path) -> Iterator[Path]:
     """Like `written_whole` for a folder; an existing `target` is replaced only on success."""
     if target.exists() and not target.is_dir():
-        raise ClassroomError(f"{target}: a file lies where a folder is needed. Move it away and run again.")
+        raise ClassroomError(f"{target}: is a file, expected a folder. Move it away and run again.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"))

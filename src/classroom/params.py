@@ -183,7 +183,7 @@ class Resplit(Section):
 
 
 class Reports(Section):
-    """What is made of a study, by the reports' names; `tableN` and `figureN` are those of the paper."""
+    """The names of a study's reports; `tableN` and `figureN` are those of the paper."""
 
     variants: str = Field(description="the twelve variants")
     baselines: str = Field(description="teacher and student alone; studies may share one")
@@ -567,9 +567,7 @@ def read(path: Path) -> dict[str, Any]:
         except (YAMLError, ValueError):
             raw = _parsed(text, path, YAML(typ="safe", pure=True))  # slower, with the better error message
     except FileNotFoundError:
-        raise ParamsError(
-            f"{path}: no such file. Commands run in the project's root, where params.yaml lies."
-        ) from None
+        raise ParamsError(f"{path}: no such file. Commands run in the project's root, where params.yaml is.") from None
     except OSError as error:  # a folder, no permission
         raise ParamsError(f"{path}: cannot be read ({error.strerror}). Expected a YAML file of settings.") from None
     except UnicodeDecodeError as error:

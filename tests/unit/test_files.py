@@ -139,7 +139,7 @@ def test_a_file_where_the_folder_belongs_is_named_and_kept(tmp_path):
     (tmp_path / "lgg").write_text("precious")
     target = tmp_path / "lgg"
     with (
-        pytest.raises(ClassroomError, match=r"lgg: a file lies where a folder is needed"),
+        pytest.raises(ClassroomError, match=r"lgg: is a file, expected a folder"),
         folder_written_whole(target),
     ):
         pytest.fail("the block must not run when the folder cannot be made")

@@ -48,7 +48,7 @@ def check_queue() -> None:
         raise WorkflowError(
             f"{len(jobs)} SLURM jobs of an earlier Snakemake are still queued or running for this folder: "
             f"{' '.join(jobs)}. Start again when they have ended (squeue --me): what they finish is kept. Or end them "
-            f"now: `scancel {' '.join(jobs)}`; trainings then go on from their checkpoints."
+            f"now: `scancel {' '.join(jobs)}`; trainings then resume from their checkpoints."
         )
 
 

@@ -92,7 +92,7 @@ def _explained(
     return {
         **_value(number),
         "sources": sources,
-        **_standing(jobs, on_record, raw, hash_of),
+        **_changes_since(jobs, on_record, raw, hash_of),
         **again,
         "instead": [f"snakemake --cores all {file}", f"dvc repro {stage.name}"],
     }
@@ -166,7 +166,7 @@ def _record(stage: Stage, raw: dict[str, Any], hash_of: Hashes) -> Record | None
     return next(fitting, next(iter(found), None))
 
 
-def _standing(
+def _changes_since(
     jobs: list[Stage], on_record: Mapping[str, Record | None], raw: dict[str, Any], hash_of: Hashes
 ) -> dict[str, Any]:
     """The jobs, their settings as recorded, and what is not any more as it was."""

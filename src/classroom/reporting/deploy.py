@@ -26,8 +26,8 @@ SAVED = {"parameters": "parameters", "macs": "MACs", "bytes": "file", "latency_m
 def read_measured(folder: Path) -> list[dict[str, Any]]:
     """What `classroom measure` left in `folder`, a study each.
 
-    Raises DataError if there is nothing, if a file is damaged, or if it was measured on other models than those that
-    lie here today; a model that is not here (results pulled alone) passes.
+    Raises DataError if there is nothing, if a file is damaged, or if it was measured on other models than the current
+    ones; a model that is missing (results pulled alone) is not checked.
     """
     measured = []
     for path in sorted(folder.glob("*.json")):
@@ -125,7 +125,7 @@ def _row(study: dict[str, Any], network: str) -> dict[str, Any]:
 
 
 def _saved(table: pd.DataFrame) -> Part:
-    """Of parameters the paper's compression, 1 − 2·student/teacher (Sec. 4.2); of all else in the same way."""
+    """For parameters the paper's compression, 1 − 2·student/teacher (Sec. 4.2); likewise for the other columns."""
     rows = []
     for study, of in table.groupby("study", sort=False):
         teacher, ensemble = (of[of.network == network].iloc[0] for network in ("T", "ensemble"))

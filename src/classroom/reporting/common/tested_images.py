@@ -1,4 +1,4 @@
-"""The test images behind a picture: where they lie, and which are hard."""
+"""The test images of a picture: their positions in the arrays, and which are hard."""
 
 from __future__ import annotations
 
