@@ -1,4 +1,4 @@
-"""What the JSON files of runs and results hold, as types: metrics.json, results/ and results/costs/."""
+"""Types of the JSON files of runs and results: metrics.json, results/ and results/costs/."""
 
 # Annotations are evaluated here, for `__required_keys__` to leave out what is NotRequired.
 from typing import Any, Literal, NotRequired, TypedDict
@@ -87,7 +87,7 @@ class LossSettings(TypedDict):
     weights: NotRequired[dict[str, Any]]
     """By student and Greek letter for a variant, by term for a published method."""
     options: NotRequired[dict[str, Any]]
-    """Of a published method."""
+    """Only for a published method."""
 
 
 class RunSettings(LossSettings):
@@ -96,7 +96,7 @@ class RunSettings(LossSettings):
 
 
 class PerImageCounts(TypedDict):
-    """Of the test images, in one order: id, group and, by network, `evaluation.metrics.per_image_counts`."""
+    """The test images in one order: id, group and, by network, `core.metrics.per_image_counts`."""
 
     id: list[str]
     group: list[str]
@@ -168,7 +168,7 @@ class Result(MethodFacts):
     networks: dict[str, NetworkFacts]
     seeds: dict[str, SeedResult]
     tuned: NotRequired[bool]
-    """Of a published method in results/comparison/: whether its weights were chosen on validation."""
+    """In results/comparison/, whether a published method's weights were chosen on validation."""
 
 
 class ResourceUse(TypedDict):

@@ -111,7 +111,7 @@ def remove(path: Path) -> None:
 
 
 def read_json(path: Path, names: Iterable[str], remedy: str) -> dict[str, Any]:
-    """What `write_json` left in `path`: an object that has all of `names`.
+    """Reads the JSON object in `path`, which has all of `names`.
 
     Raises DataError if it is missing or damaged, or lacks one; its message ends with the `remedy`, a sentence.
     """

@@ -62,7 +62,7 @@ def forecast(reports: Sequence[str], device: str) -> str:
     data = sum(_prepared_bytes(params, study) for study in {run.study for run in runs})
     lines += [
         f"{hours:.1f} hours of trainings in total ({hours * threads:.1f} core-hours; threads per training: {threads}), "
-        "from steps measured on this machine; divide by the number of parallel jobs or GPUs. Everything else takes minutes.",
+        "from steps measured on this machine; divide by the number of parallel jobs or GPUs. All else takes minutes.",
         f"disk: {_gigabytes(weights)} of weights and predictions, {_gigabytes(data)} of prepared images; "
         "DVC's cache keeps a second copy unless its cache.type is reflink.",
     ]

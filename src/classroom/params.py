@@ -55,8 +55,8 @@ SHARED_REPORTS = ("baselines", "comparison")
 
 Task = Literal["classification", "segmentation"]
 PictureKind = Literal["all_variants", "diverse", "ensembles", "kd_ml"]
-"""Of a segmentation study's hardest test images: both students of every variant (Figure 4), of every technique's V3
-(5), the outlines of every technique's V3 ensemble (7), both students of KD + ML with each strategy (9)."""
+"""A segmentation study's hardest test images with both students of every variant (Figure 4), both students of every
+technique's V3 (5), the outlines of every technique's V3 ensemble (7), both students of KD + ML's strategies (9)."""
 Scale = Literal["demo", "small", "paper"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Inside = Annotated[float, Field(gt=0, lt=1)]

@@ -76,7 +76,7 @@ def architecture_table(
 
 
 def _parameters(network, task: str) -> dict[str, int]:
-    """Of the network as it is trained and, for classification, as ImageNet's, which is what the paper counts."""
+    """Parameters of the network as trained and, for classification, with ImageNet's classes, as the paper counts."""
     sizes = {"as trained": network.parameter_count}
     if task == "classification":
         encoder = sum(parameter.numel() for parameter in network.body.encoder.parameters())

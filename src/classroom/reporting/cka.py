@@ -37,7 +37,7 @@ CELL, FONT = 0.105, 6.0
 
 
 class Grid(NamedTuple):
-    """What a figure shows: a row per technique, a panel per pair of networks and strategy."""
+    """The layout of a figure: a row per technique, a panel per pair of networks and strategy."""
 
     techniques: Sequence[str]
     pairs: Sequence[tuple[str, str]]

@@ -25,7 +25,7 @@ BASELINES, PUBLISHED = "baselines", "published"
 
 
 def read_costs(folder: Path) -> list[TableCosts]:
-    """What every method in `folder` cost, with the `table` that shows it.
+    """The costs of every method in `folder`, with the `table` that shows it.
 
     Of a comparison only the published methods: the others are counted with their own study. Raises DataError if a file
     is damaged.

@@ -94,7 +94,7 @@ def curves(study: str, table: pd.DataFrame, results: Sequence[Result], scale: st
 
 
 def agreement(study: str, results: Sequence[Result], scale: str) -> Page:
-    """How far the students agree with teacher and ground truth: a panel per technique and strategy with a teacher.
+    """Agreement of the students with teacher and ground truth: a panel per technique and strategy with a teacher.
 
     Bars are means over seeds, whiskers the sample standard deviation.
     """

@@ -20,11 +20,11 @@ from classroom.reporting.registry import Item, Report
 
 MODEL_LABELS = {"T": "teacher alone", "S1": "one student", "ensemble": "ensemble of two students"}
 SAVED = {"parameters": "parameters", "macs": "MACs", "bytes": "file", "latency_ms": "latency", "memory": "memory"}
-"""What the ensemble saves, by column."""
+"""By column of the data, the label of what the ensemble saves."""
 
 
 def read_measured(folder: Path) -> list[dict[str, Any]]:
-    """What `classroom measure` left in `folder`, a study each.
+    """The files of `classroom measure` in `folder`, one per study.
 
     Raises DataError if there is nothing, if a file is damaged, or if it was measured on other models than the current
     ones; a model that is missing (results pulled alone) is not checked.

@@ -1,4 +1,4 @@
-"""What a grid search of α, β, γ found, and the winning weights as an overlay of settings."""
+"""The results of a grid search of α, β, γ, and the best weights as an overlay."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def _steps(body: nn.Module, image_size: int) -> list[_Step]:
                 stage = _stage(call.path, call.shape, image_size)
                 steps.append(_Step(stage, _as_printed(call.shape), _text(call.module, alone=True)))
         else:
-            # What else reads the block's own input is its shortcut, which the paper's tables leave out.
+            # Other layers on the block's input are its shortcut, which the paper's tables leave out.
             main = [first, *(call for call in others if call.input is not first.input)]
             shape = shape_of[block]
             text = "[" + "; ".join(_text(call.module) for call in main) + "]"
@@ -108,7 +108,7 @@ def _block_of(path: str, blocks: list[str]) -> str | None:
 
 
 def _stage(path: str, shape: tuple[int, ...], image_size: int) -> str:
-    """Where a module belongs; empty for the heads, which the paper's tables leave out."""
+    """The stage of a module; empty for heads, which the paper's tables leave out."""
     part, *rest = path.split(".")
     if part == "decoder":
         return f"DeConv {int(rest[1]) + 1}" if rest[0] == "blocks" else ""

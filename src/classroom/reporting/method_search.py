@@ -1,4 +1,4 @@
-"""Which factor of a published method's reference weights is best, and the winner as an overlay of settings."""
+"""The search of the best factor of published methods' reference weights, and the result as an overlay."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Report:
     category: str
     """Its category in Snakemake's own report."""
     shows: str
-    """What it shows, in a few words."""
+    """Its content, in a few words."""
     endings: tuple[str, ...] = TABLE
     """The suffixes of its files reports/NAME…; every report also has reports/pages/NAME.json."""
 

@@ -38,11 +38,11 @@ SECTIONS = {
 HEADLINE = (
     "study", "metric", "KD + ML V3, ensemble", "student alone", "difference", "95 % interval", "KD + ML V3 is",
 )  # fmt: skip
-"""Of `Page.headline`."""
+"""The columns of `Page.headline`."""
 ROW_COLUMNS = ("technique", "strategy", "network", "study", "table", "method")
 """Columns that say what a row is: its rows can be chosen by them, and those that lead stay in sight."""
 STRATEGY = re.compile(r"(V\d) ")
-"""How columns of one strategy begin."""
+"""The prefix of a strategy's columns."""
 NUMBER = re.compile(r"[<≥≤]?([+−-]?\d+(?:\.\d+)?(?:e[+−-]?\d+)?)(?: %)?")
 LONG = 6
 """Rows from which on a table can be filtered."""
@@ -115,7 +115,7 @@ def _order(page: Mapping[str, Any]) -> list[Any]:
 
 
 def _page(page: dict[str, Any], known: _Known, captions: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the template needs of a page."""
+    """A page as the template needs it."""
     known.runs |= page["runs"]
     parts = [_part(part, known, page["name"]) for part in page["parts"]]
     name = paper.title(page["name"])
@@ -130,7 +130,7 @@ def _page(page: dict[str, Any], known: _Known, captions: Path, config: Mapping[s
 
 
 def _part(part: Mapping[str, Any], known: _Known, page: str = "index") -> dict[str, Any]:
-    """What the template needs of a table: every cell with what it sorts by, and by what its rows can be chosen."""
+    """A table as the template needs it: cells with their sort keys, and filters for rows."""
     rows = [[_cell(cell, known, page) for cell in row] for row in part["rows"]]
     header = [
         {

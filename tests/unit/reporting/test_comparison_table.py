@@ -80,7 +80,7 @@ def rows_of(folder: Path, name: str = "table10") -> dict[str, list[str]]:
     return {row[0]: row for table in markdown_tables(folder / f"{name}.md") for row in table[1:]}
 
 
-def test_every_method_stands_beside_the_paper_s_value_and_ours(masks: dict[str, Any], tmp_path: Path) -> None:
+def test_every_method_is_next_to_the_paper_s_value_and_ours(masks: dict[str, Any], tmp_path: Path) -> None:
     _, table = rendered(tmp_path, masks)
     rows = rows_of(tmp_path)
     assert rows["FitNet"][2] == "61.00 ± 1.414<br>paper 75.24, −14.24"

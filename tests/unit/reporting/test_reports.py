@@ -56,7 +56,7 @@ def test_fidelity_has_students_and_ensemble_of_techniques_with_a_teacher(table12
     check_tex(table12.with_suffix(".tex"))
 
 
-def test_fidelity_stands_beside_the_papers_with_the_uncertain_marked(table12: Path) -> None:
+def test_fidelity_is_next_to_the_papers_with_the_uncertain_marked(table12: Path) -> None:
     rows = markdown_rows(table12)[1:]
     kd_on, kd_ml = rows[4:8], rows[8:12]
     assert kd_on[1][2] == "**90.00 ± 0.000**<br>paper 80.89, +9.11"
@@ -248,7 +248,7 @@ def test_the_built_networks_have_the_layers_of_table_6(table6: Path) -> None:
     check_tex(table6.with_suffix(".tex"))
 
 
-def test_the_built_u_nets_stand_beside_table_7(table7: Path) -> None:
+def test_the_built_u_nets_are_next_to_table_7(table7: Path) -> None:
     header, *rows = markdown_tables(table7)[0]
     table = pd.DataFrame(rows, columns=header).set_index("layer")
     assert list(table.index[-5:]) == [f"DeConv {number}" for number in range(1, 6)]

@@ -208,7 +208,7 @@ def test_what_runs_took_is_read_from_all_that_was_evaluated(tmp_path: Path) -> N
         (tmp_path / name).write_text(json.dumps(content))
     assert set(read_runs(tmp_path)) == {"runs/lgg/ml-v1/seed-0", "compared/lgg/at/seed-0", "runs/lgg/s/seed-0"}
     (tmp_path / "variants/lgg/ml-v1.json").write_text('{"seeds": {"0": {"seconds": 1}}}')
-    with pytest.raises(DataError, match=r"ml-v1\.json: cannot be read as what runs took .*Run `classroom evaluate`"):
+    with pytest.raises(DataError, match=r"ml-v1\.json: cannot be read as costs of runs .*Run `classroom evaluate`"):
         read_runs(tmp_path)
 
 

@@ -98,7 +98,7 @@ def test_mean_and_sample_deviation_are_in_percent(table4: Path) -> None:
     assert cell.last_epoch_sd == pytest.approx(7**0.5, abs=1e-6)
 
 
-def test_the_papers_value_and_the_difference_stand_beside_ours(table4: Path) -> None:
+def test_the_papers_value_and_the_difference_are_next_to_ours(table4: Path) -> None:
     table = pd.read_csv(table4.with_suffix(".csv"))
     cell = one(table, technique="ml", strategy="v1", network="S1", metric="iou")
     assert (cell.paper, cell.paper_sd) == (76.69, 0.989)
@@ -319,7 +319,7 @@ def test_baselines_have_a_row_per_network_and_the_shared_teacher_once(
     assert rows[0][1].startswith("lgg-resnet18, lgg-mobilenet: resnet50 U-Net")
 
 
-def test_baselines_stand_beside_the_papers_table_2(baselines: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_baselines_are_next_to_the_papers_table_2(baselines: list[dict[str, Any]], tmp_path: Path) -> None:
     baselines_table("table2", "small", [0, 1], baselines, tmp_path / "table2.md")
     table = pd.read_csv(tmp_path / "table2.csv")
     papers = {
@@ -456,7 +456,7 @@ def test_a_classification_s_heading_names_classes_balancing_and_what_is_lacking(
     assert "**100 test images**" in text
 
 
-def test_the_papers_accuracy_stands_beside_ours(tmp_path: Path) -> None:
+def test_the_papers_accuracy_is_next_to_ours(tmp_path: Path) -> None:
     table = pd.read_csv(render_classes("table14", tmp_path).with_suffix(".csv"))
     cell = one(table, network="ensemble", metric="precision")
     assert cell.paper == 67.78
@@ -489,7 +489,7 @@ def test_a_dataset_that_the_paper_does_not_have_is_called_a_stand_in(tmp_path: P
 # Significance of KD + ML V3's differences
 
 
-def test_below_the_table_stands_whether_v3_is_told_apart(tmp_path: Path) -> None:
+def test_below_the_table_is_whether_v3_is_significant(tmp_path: Path) -> None:
     results = all_twelve()
     target = render(results, tmp_path / "table4.md")
     _, (header, *rows) = markdown_tables(target)

@@ -58,7 +58,7 @@ def lines(scale: str, seeds: Sequence[int], results: Sequence[Result]) -> list[s
 
 
 def training_line(training: TrainingSettings, chosen_by: Sequence[str]) -> str:
-    """How networks were trained, and by which metrics each one's epoch was chosen."""
+    """The training settings, and the metrics that chose each network's epoch."""
     epochs = training["epochs"]
     return (
         f"- training: {epochs} epoch{'s' if epochs != 1 else ''}, batch {training['batch_size']}, Adam at "
@@ -68,7 +68,7 @@ def training_line(training: TrainingSettings, chosen_by: Sequence[str]) -> str:
 
 
 def data_lines(result: Result) -> list[str]:
-    """Where the images of a result come from, what is on them, and how they were split."""
+    """The source, labels and split of a result's images."""
     data = result["data"]
     size, group = data["image_size"], data["group"]
     labels = ", ".join(f"{name} {n}" for name, n in sorted(data["labels"].items(), key=lambda item: -item[1]))
@@ -101,7 +101,7 @@ def data_lines(result: Result) -> list[str]:
 
 
 def on_empty_masks(metrics: Sequence[str]) -> str:
-    """What the metrics of masks say where the ground truth is empty."""
+    """The meaning of mask metrics if the ground truth is empty."""
     names = " and ".join(LABELS[metric] for metric in metrics)
     return f"There {names} are 0 for a network that marks a pixel and 100 for one that marks none."
 
@@ -114,7 +114,7 @@ def _has_lesions(result: Result) -> bool:
 
 
 def split_by(data: Data) -> str:
-    """What keeps a group's images together, if anything does, in words."""
+    """The unit of the split, as text."""
     group = data["group"]
     if group == "image":
         return "by image"

@@ -51,7 +51,7 @@ def find(known: Iterable[str], name: str) -> str:
 
 
 def _of_what(sources: Sequence[Mapping[str, Any]], study: str) -> str:
-    """What a single source of one method's runs is of; nothing of others."""
+    """The name of a value of one method's runs; empty for other values."""
     folders = {PurePosixPath(run).parent.parts for source in sources for run in source["values"]}
     if len(sources) > 1 or len(folders) > 1 or not sources[0]["network"]:
         return ""

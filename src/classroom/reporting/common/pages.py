@@ -39,11 +39,11 @@ class Page(NamedTuple):
     headline: Sequence[str | Cell] = ()
     """Of a table of variants, its row at the top of the site: see `reporting.site.HEADLINE`."""
     runs: Mapping[str, Cost] = {}
-    """What the runs of a search took, by folder, as `evaluation.costs` has it; all others are in results/costs."""
+    """By folder, the costs of a search's runs (`evaluation.costs`); those of other runs are in results/costs."""
 
     @property
     def content(self) -> tuple[str, str, Sequence[str], Sequence[Part]]:
-        """What `markdown` and `latex` render."""
+        """The arguments of `markdown` and `latex`."""
         return self.title, self.disclaimer, self.facts, self.parts
 
 

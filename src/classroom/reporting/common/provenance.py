@@ -1,4 +1,4 @@
-"""Where a number of a report is from: the value of every run behind it, and what those runs were made from."""
+"""The source of a number of a report: the value of each run behind it, and those runs' costs and inputs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ON = {
 
 @dataclass(frozen=True)
 class Source:
-    """What a cell is the mean of: a value for each run."""
+    """The source of a cell: a value for each run; the cell shows their mean."""
 
     what: str
     """Such as `IoU of S2 on the test split`."""
@@ -37,7 +37,7 @@ class Source:
 
 
 def source(result: Result, network: str, metric: str, kind: Literal["test", "fidelity"] = "test") -> Source:
-    """Where the mean of a `metric` (percent) of a result as `classroom evaluate` writes it is from."""
+    """The source of the mean of a `metric` (percent) in a result of `classroom evaluate`."""
     runs = {run_folder(result["study"], result["method"], seed).as_posix(): of for seed, of in result["seeds"].items()}
     return Source(
         f"{LABELS[metric]} of {network} {ON[kind]}",
@@ -50,13 +50,13 @@ def source(result: Result, network: str, metric: str, kind: Literal["test", "fid
 
 
 def searched(point: Searched, network: str, metric: str) -> Source:
-    """Where a cell of a search is from; `point`: as `evaluation.grid` reads it."""
+    """The source of a cell of a search; `point`: as `evaluation.grid` reads it."""
     values = {point["costs"][seed]["run"]: 100 * of[network] for seed, of in point["seeds"].items()}
     return Source(f"{metric} of {network} on validation", values, network)
 
 
 def runs_of(points: Iterable[Searched]) -> dict[str, Cost]:
-    """What the runs of a search took, by folder."""
+    """The costs of a search's runs, by folder."""
     return {cost["run"]: cost for point in points for cost in point["costs"].values()}
 
 
@@ -77,7 +77,7 @@ def costs_of_runs(source: Mapping[str, Any], runs: Mapping[str, Cost], page: str
 
 
 def read_runs(folder: Path = Path("results/costs")) -> dict[str, Cost]:
-    """Of every evaluated run, by its folder, what it took and was made from: see `evaluation.costs`.
+    """By folder, the costs of every evaluated run: see `evaluation.costs`.
 
     Raises DataError for a damaged file.
     """
@@ -89,7 +89,7 @@ def read_runs(folder: Path = Path("results/costs")) -> dict[str, Cost]:
             runs |= {of_seed["run"]: of_seed for one in methods for of_seed in one["seeds"].values()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
-                f"{path}: cannot be read as what runs took ({type(error).__name__}: {error}). "
+                f"{path}: cannot be read as costs of runs ({type(error).__name__}: {error}). "
                 "Run `classroom evaluate` for it again; of published methods, `classroom evaluate STUDY published`."
             ) from None
     return runs

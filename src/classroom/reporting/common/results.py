@@ -13,7 +13,7 @@ from classroom.files import content_hash, read_json
 from classroom.params import Variants, select
 
 PLACES = (("published", "compared"), ("beside", "runs"))
-"""Of a comparison's methods: the group, and the folder of their runs."""
+"""By group of a comparison's methods, the folder of their runs."""
 
 
 def read_results(paths: Sequence[Path], runs: Path = Path("runs")) -> list[Result]:

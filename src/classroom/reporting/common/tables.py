@@ -1,4 +1,4 @@
-"""What all tables share: cells, and the Markdown, CSV and LaTeX that they are rendered to."""
+"""Cells of tables, and rendering as Markdown, CSV and LaTeX."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TEX = str.maketrans(
 )  # fmt: skip
 
 TAG = re.compile(r"<(?=[A-Za-z/!?])(?!br>)")
-"""What begins a tag of HTML, which Markdown lets through."""
+"""The start of an HTML tag, which Markdown would pass on."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 

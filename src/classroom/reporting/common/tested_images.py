@@ -13,7 +13,7 @@ from classroom.errors import DataError
 
 
 def rows_and_groups(prepared: Path, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Of every id its row in the arrays of `prepared` and its group (patient, lesion).
+    """For each id its row in the arrays of `prepared` and its group (patient, lesion).
 
     Raises DataError if one is not there.
     """
