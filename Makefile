@@ -58,17 +58,17 @@ coverage: .venv/ready
 slurm: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[slurm]'
 
-# For the tests: the same beside the environment, as it slows every start of Snakemake where Slurm is half installed.
+# For the tests: the same outside the environment, as it slows every start of Snakemake where Slurm is half installed.
 .venv/slurm: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $@ \
 		$$($(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['slurm'])")
 	touch $@
 
-# How fast it is, beside the limit and other libraries: bench/results.md. Half an hour on two cores.
+# Speed next to the limits and other libraries: bench/results.md. Half an hour on two cores.
 bench: .venv/bench
 	PYTHONPATH=$(CURDIR):$(CURDIR)/.venv/bench python -m bench.run
 
-# Beside the environment, so that its lock knows nothing of what is only compared with.
+# Outside the environment, so that its lock knows nothing of what is only compared with.
 .venv/bench: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $@ \
 		$$($(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['bench'])")

@@ -43,10 +43,10 @@ def measure(turns: int = 2) -> Point:
         pairs = " × ".join(str(len(of_network)) for of_network in chosen.values())
         name = f"{PAIR}, {pairs} {what}, {IMAGES} images at {SIDE}²"
         point.at_most(f"CKA ÷ forward passes, {name}", ratio(seconds["ours"], seconds["forward"]), 1.3)
-        point.tell(f"torch_cka ÷ CKA, {name}", ratio(seconds["torch_cka"], seconds["ours"]))
+        point.note(f"torch_cka ÷ CKA, {name}", ratio(seconds["torch_cka"], seconds["ours"]))
         mine = tables["ours"].pivot(index="first_layer", columns="second_layer", values="cka")
         mine = mine.loc[chosen["T"], chosen["S1"]].to_numpy()
-        point.tell(f"largest difference of values, {name}", float(np.abs(mine - tables["theirs"]).max()))
+        point.note(f"largest difference of values, {name}", float(np.abs(mine - tables["theirs"]).max()))
     small, large = (_peak(images) for images in (2 * BATCH, 20 * BATCH))
     point.at_most(f"peak memory with {20 * BATCH} images ÷ with {2 * BATCH}", large / small, 1.05)
     return point

@@ -100,7 +100,7 @@ def finished(root: Path, runs: int) -> Project:
     params = project.read("params.yaml")
     project.set(
         "params.yaml",
-        seeds=list(range(runs // (len(variants) + 2))),  # teacher and student besides
+        seeds=list(range(runs // (len(variants) + 2))),  # + 2: teacher and student
         variants={"joint": variants, "offline": []},
         grid=params["grid"] | {"studies": []},
         tune=params["tune"] | _of_both({"studies": [], "methods": []}),

@@ -1,4 +1,4 @@
-"""A tree of its own, with the code as it stands here, in which commands run as a user would type them."""
+"""A tree of its own, with the code of this tree, in which commands run as a user would type them."""
 
 from __future__ import annotations
 

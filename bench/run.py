@@ -1,6 +1,6 @@
 """The benchmark: `make bench`, or `python -m bench.run [POINT …]`, writes bench/results.md and says if limits hold.
 
-With names of points only these are measured anew; the others stay in bench/results.json as they were.
+With names of points only these are measured again; the others stay in bench/results.json as they were.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is trained here: the paper's networks and the demo's, on images that stand for real ones."""
+"""What is trained here: the paper's networks and the demo's, on images in place of real ones."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def measure() -> Point:
                     [f"{scale} networks, {studies.task(study)}", cores // threads, threads, rates[threads], used]
                 )
             best = max(rates, key=rates.__getitem__)
-            point.tell(f"best threads per training on {cores} cores, {scale} networks, {studies.task(study)}", best)
+            point.note(f"best threads per training on {cores} cores, {scale} networks, {studies.task(study)}", best)
     most = max(float(row[-1]) for row in rows)
     point.at_most("busiest training: cores used ÷ threads it was given", most, 1.05)
     point.tables.append(

@@ -1,4 +1,4 @@
-"""Images per second beside torchdistill's loop and a plain Dataset and DataLoader, of the same training."""
+"""Images per second, next to torchdistill's loop and a plain Dataset and DataLoader, of the same training."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def measure() -> Point:
             name = f"{title}, {scale} networks at {studies.SIDES[STUDY]}²"
             point.at_least(f"images/s ÷ torchdistill's, {name}", ratio(taken["torchdistill"], taken["ours"]), 1.3)
             for other in list(others)[1:]:
-                point.tell(f"images/s ÷ {other}, {name}", ratio(taken[other], taken["ours"]))
+                point.note(f"images/s ÷ {other}, {name}", ratio(taken[other], taken["ours"]))
             rows += [[name, who, studies.BATCH / spread(seconds).median] for who, seconds in taken.items()]
     point.tables.append((("training", "loop", "images/s"), rows))
     return point
@@ -148,7 +148,7 @@ class Normalised(nn.Module):
 
 
 class Hinted(Normalised):
-    """A student whose stage goes through a regressor besides."""
+    """A student whose stage also goes through a regressor."""
 
     def __init__(self, network: Any, regressor: nn.Module, tap: str) -> None:
         super().__init__(network)

@@ -1,4 +1,4 @@
-"""Times that can be compared: taken in turns within one run, told as medians and quartiles."""
+"""Times that can be compared: taken in turns within one run, reported as medians and quartiles."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class Point:
 
     def at_most(self, what: str, value: Spread | float, limit: float, unit: str = "") -> None:
         found = value.median if isinstance(value, Spread) else value
-        self.findings.append((what, _said(value, unit), f"≤ {limit:g}{unit}", found <= limit))
+        self.findings.append((what, _formatted(value, unit), f"≤ {limit:g}{unit}", found <= limit))
 
     def at_least(self, what: str, value: Spread | float, limit: float, unit: str = "") -> None:
         found = value.median if isinstance(value, Spread) else value
-        self.findings.append((what, _said(value, unit), f"≥ {limit:g}{unit}", found >= limit))
+        self.findings.append((what, _formatted(value, unit), f"≥ {limit:g}{unit}", found >= limit))
 
-    def tell(self, what: str, value: Spread | float, unit: str = "") -> None:
-        self.findings.append((what, _said(value, unit), "", None))
+    def note(self, what: str, value: Spread | float, unit: str = "") -> None:
+        self.findings.append((what, _formatted(value, unit), "", None))
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -73,5 +73,5 @@ def alternate(actions: Mapping[str, Callable[[], object]], turns: int, warm_up: 
     return seconds
 
 
-def _said(value: Spread | float, unit: str) -> str:
+def _formatted(value: Spread | float, unit: str) -> str:
     return (str(value) if isinstance(value, Spread) else f"{value:.3g}") + unit

@@ -26,7 +26,7 @@ from classroom.training.run import Clock
 CPU = torch.device("cpu")
 WARM_UP = 2
 TURNS = {"paper": 10, "demo": 60}
-"""By the scale of the networks: the demo's take tenths of a second, of which 5 % are to be told from 6 %."""
+"""By the scale of the networks: the demo's take tenths of a second, where 5 % must be distinguishable from 6 %."""
 PARTS = ("data", "augmentation", "networks and losses", "backward", "Adam", "logging")
 """Of a step of ours; what is left over of it is the backward pass, with the loop's own lines."""
 
@@ -66,11 +66,11 @@ class Ours:
         probe = _Probe(self)
         with Show("bench") as show:
             show.log = lambda message: None
-            told = Clock(show, self.settings.epochs)
+            reporter = Clock(show, self.settings.epochs)
 
             def report(progress: Progress, steps: int) -> None:
                 started = clock()
-                told(progress, steps)
+                reporter(progress, steps)
                 taken["ours"].append(probe.end_step(clock() - started))
                 for name, step in others.items():
                     started = clock()

@@ -30,7 +30,7 @@ from support.project import Project, checkout, only, write_settings
 from support.studies import STUDY, shrink
 
 KINDS = ("engine", "job", "everything")
-"""What is killed, in turn: Snakemake alone, so that its jobs go on as orphans; one job; every process of the tree."""
+"""What is killed, in turn: Snakemake alone, so that its jobs go on without it; one job; every process of the tree."""
 
 WRITES = {
     "checkpoint": "checkpoints/*/*/*/*/newest.pt.*.tmp",

@@ -1,4 +1,4 @@
-"""What the JSON files of runs and results hold, as types: metrics.json, results/ and results/costs/."""
+"""Types of the JSON files of runs and results: metrics.json, results/ and results/costs/."""
 
 # Annotations are evaluated here, for `__required_keys__` to leave out what is NotRequired.
 from typing import Any, Literal, NotRequired, TypedDict
@@ -41,7 +41,7 @@ class Splits(TypedDict):
     val: int
     test: int
     lacking: dict[str, list[str]]
-    """By split, the labels that it has no image of."""
+    """By split, the labels without an image."""
 
 
 class Data(Dataset, Splits):
@@ -87,7 +87,7 @@ class LossSettings(TypedDict):
     weights: NotRequired[dict[str, Any]]
     """By student and Greek letter for a variant, by term for a published method."""
     options: NotRequired[dict[str, Any]]
-    """Of a published method."""
+    """Only for a published method."""
 
 
 class RunSettings(LossSettings):
@@ -96,7 +96,7 @@ class RunSettings(LossSettings):
 
 
 class PerImageCounts(TypedDict):
-    """Of the test images, in one order: id, group and, by network, `evaluation.metrics.per_image_counts`."""
+    """The test images in one order: id, group and, by network, `core.metrics.per_image_counts`."""
 
     id: list[str]
     group: list[str]
@@ -168,11 +168,11 @@ class Result(MethodFacts):
     networks: dict[str, NetworkFacts]
     seeds: dict[str, SeedResult]
     tuned: NotRequired[bool]
-    """Of a published method in results/comparison/: whether its weights were chosen on validation."""
+    """In results/comparison/, whether a published method's weights were chosen on validation."""
 
 
-class Taken(TypedDict):
-    """What a training took."""
+class ResourceUse(TypedDict):
+    """Time, memory and threads of a training."""
 
     device: str
     seconds: float
@@ -183,20 +183,20 @@ class Taken(TypedDict):
     threads: int
 
 
-class TrainingReceipt(Taken):
+class TrainingFacts(ResourceUse):
     """What a training adds to its manifest.json."""
 
     best_epoch: dict[str, int]
     versions: dict[str, str]
 
 
-class Cost(Taken):
-    """What a run took and what it was made from. None stands for what an older manifest does not say."""
+class Cost(ResourceUse):
+    """What a run took and what it was made from. None where an older manifest lacks it."""
 
     run: str
     bytes: int
     identity: str | None
-    """Digest of all that decided the run."""
+    """Digest of the command, settings, code and data of the run."""
     code_version: str | None
     command: str | None
     best_epoch: dict[str, int] | None
@@ -233,7 +233,7 @@ class ComparedResults(TypedDict):
 
 
 class Searched(TypedDict):
-    """A point of a search: what chooses, by seed and network, and what it took, by seed."""
+    """A point of a search: the validation metric by seed and network, and the costs by seed."""
 
     weights: dict[str, Any]
     seeds: Scores

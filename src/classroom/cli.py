@@ -19,8 +19,8 @@ from classroom import log
 from classroom.errors import ClassroomError
 
 app = typer.Typer(
-    help="One teacher and two students learn together: the pipeline's commands. Each runs in the project's root, "
-    "reads its settings from params.yaml, studies/ and datasets/, and is what the rule or DVC stage of that name runs.",
+    help="Knowledge distillation with one teacher and two students: the pipeline's commands. They run in the project's "
+    "root, read params.yaml, studies/ and datasets/, and are what the rules and DVC stages run.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -94,10 +94,10 @@ def train(
     ] = "auto",
     checkpoint_minutes: Annotated[
         float,
-        typer.Option(min=0, envvar="CLASSROOM_CHECKPOINT_MINUTES", help="Checkpoint this often within an epoch."),
+        typer.Option(min=0, envvar="CLASSROOM_CHECKPOINT_MINUTES", help="Minutes between checkpoints within an epoch."),
     ] = 10.0,
 ) -> None:
-    """Train one run: a baseline, variant or published method. Started again after a kill, it goes on where it was."""
+    """Train one run: a baseline, variant or published method. After an interruption, run it again to resume."""
     from classroom.methods import names
 
     names.check(method)
@@ -126,9 +126,9 @@ def train(
                 show=show,
                 point=weights,
             )  # fmt: skip
-    shutil.rmtree(checkpoints, ignore_errors=True)  # only now: the run and its manifest are on disk
+    shutil.rmtree(checkpoints, ignore_errors=True)  # after the run and its manifest are on disk
     epochs = ", ".join(f"{name} {epoch}" for name, epoch in job.facts["best_epoch"].items())
-    noted = "" if job.stage else "; no job of dvc.yaml, so nothing is recorded of it and no report takes it up"
+    noted = "" if job.stage else "; not a stage of dvc.yaml, so it is not recorded and no report shows it"
     typer.echo(f"{target}: best epochs {epochs}, {job.facts['seconds']} s{noted}")
 
 
@@ -174,22 +174,22 @@ def _evaluate_published(study: str) -> None:
 
     with _job(f"classroom evaluate {study} published") as job:
         settings, task = select(job.raw, "comparison", Comparison), select(job.raw, f"study.{study}.task", str)
-        told = select(job.raw, f"study.{study}.methods", dict[str, PublishedMethod])
+        of_study = select(job.raw, f"study.{study}.methods", dict[str, PublishedMethod])
         place = Path(select(job.raw, f"study.{study}.reports.comparison", str), f"{study}.json")
         seeds = select(job.raw, "seeds", list[int])
         methods = {"published": getattr(settings, task), "beside": ("student", select(job.raw, "ours", str))}
-        results, taken = run(
+        results, costs = run(
             {
                 group: {name: {seed: _run_folder(study, name, seed) for seed in seeds} for name in of}
                 for group, of in methods.items()
             }
         )
         for result in results["published"]:
-            result["tuned"] = told[result["method"]].weights.tuned
-        for cost in taken["published"]:
+            result["tuned"] = of_study[result["method"]].weights.tuned
+        for cost in costs["published"]:
             cost["table"] = place.parts[0]
         write_json("results/comparison" / place, results)
-        write_json("results/costs/comparison" / place, taken)
+        write_json("results/costs/comparison" / place, costs)
     typer.echo(f"results/comparison/{place}: {', '.join(name for of in methods.values() for name in of)}")
 
 
@@ -233,13 +233,15 @@ def methods() -> None:
 
 @app.command()
 def forecast(
-    reports: Annotated[list[str], typer.Argument(help="Reports, e.g. table4; all if none is named.")] = (),
-    device: Annotated[str, typer.Option(envvar="CLASSROOM_DEVICE", help="Where the steps are measured.")] = "auto",
+    reports: Annotated[list[str], typer.Argument(help="Reports, e.g. table4; all by default.")] = (),
+    device: Annotated[
+        str, typer.Option(envvar="CLASSROOM_DEVICE", help="Device on which the steps are measured.")
+    ] = "auto",
 ) -> None:
     """Estimate jobs, hours and disk of reports from the settings, after measuring a few training steps here."""
     from classroom.forecast import forecast as run
 
-    run(reports, device, typer.echo)
+    typer.echo(run(reports, device))
 
 
 @app.command()
@@ -249,12 +251,12 @@ def explain(
         str,
         typer.Option(
             help="One of its numbers, e.g. kd_ml/v3/ensemble/iou; in tables of several studies STUDY comes first. "
-            "All are listed if none is named."
+            "Without it, all numbers are listed."
         ),
     ] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say where a number is from: runs, seeds, settings, code, data, what has changed since, commands to redo it."""
+    """Show where a number is from: runs, seeds, settings, code, data, later changes, commands to reproduce it."""
     import json
 
     from classroom.provenance.explain import explain as run
@@ -292,13 +294,13 @@ def export(
     study: StudyName,
     method: MethodName,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Of the run; the first of `seeds` in params.yaml if left out.")
+        int | None, typer.Option(min=0, help="Seed of the run; by default the first of `seeds` in params.yaml.")
     ] = None,
     network: Annotated[
         str,
         typer.Option(
-            help="T, S1, S2, or ensemble: both students in one graph. Left out: ensemble of a variant, the only "
-            "network of all else."
+            help="T, S1, S2, or ensemble (both students in one graph). Default: a variant's ensemble, another method's "
+            "only network."
         ),
     ] = "",
 ) -> None:
@@ -333,10 +335,10 @@ def export(
 def predict(
     model: Annotated[Path, typer.Argument(help="A model.onnx that `classroom export` wrote, or its folder.")],
     images: Annotated[list[Path], typer.Argument(help="Images (.tif, .png, .jpg; 8-bit RGB) and folders of them.")],
-    out: Annotated[Path, typer.Option(help="A folder that is empty or not there yet.")] = Path("predictions"),
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 8,
+    out: Annotated[Path, typer.Option(help="A folder that is empty or does not exist yet.")] = Path("predictions"),
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 8,
 ) -> None:
-    """Run an exported model on images: masks and probabilities of their size, and predictions.csv."""
+    """Run an exported model on images: predictions.csv, and masks and probabilities of each image's size."""
     from classroom.export.model import Model
     from classroom.export.predict import find
     from classroom.export.predict import predict as run
@@ -372,36 +374,36 @@ def scale(name: Annotated[str, typer.Argument(help="demo, small or paper: a file
     """Write a preset into params.yaml, studies/ and datasets/, keeping comments."""
     from classroom.settings.overlays import apply_scale
 
-    _tell_changes(f"scale {name}", apply_scale(name))
+    _print_changes(f"scale {name}", apply_scale(name))
 
 
 @app.command()
 def overlay(
     file: Annotated[Path, typer.Argument(help="A YAML file with settings, such as examples/stand-ins.yaml.")],
 ) -> None:
-    """Write the settings of a file into params.yaml, studies/ and datasets/: another study, a search's winner."""
+    """Write a file of settings into params.yaml, studies/ and datasets/: a new study, the best weights of a search."""
     from classroom.settings.overlays import apply_overlay
 
-    _tell_changes(str(file), apply_overlay(file))
+    _print_changes(str(file), apply_overlay(file))
 
 
 @app.command()
 def use(studies: Annotated[list[str], typer.Argument(help="Studies: files of studies/.")]) -> None:
-    """Put exactly these studies in force: only their reports are made, by either engine."""
+    """Set the studies in force: both engines make only their reports."""
     from classroom.settings.overlays import use as run
 
-    _tell_changes(f"studies {' '.join(studies)}", run(studies))
+    _print_changes(f"studies {' '.join(studies)}", run(studies))
 
 
 @app.command()
 def resplit(study: StudyName) -> None:
-    """Add a study that repeats this one, split by group instead of by image or the other way round."""
+    """Add a copy of a study that is split by group instead of by image, or the other way round."""
     from classroom.settings.overlays import resplit as run
 
-    _tell_changes(f"studies/{study}-resplit.yaml", run(study))
+    _print_changes(f"studies/{study}-resplit.yaml", run(study))
 
 
-def _tell_changes(what: str, changed: list[str]) -> None:
+def _print_changes(what: str, changed: list[str]) -> None:
     from classroom.params import check, load
     from classroom.settings.plan import write_plan
 
@@ -424,7 +426,7 @@ def check() -> None:
 
 @app.command()
 def reconcile() -> None:
-    """Bring Snakemake and DVC to one verdict (Snakemake does this itself at start and end)."""
+    """Make Snakemake and DVC agree on what is up to date (Snakemake runs this itself at start and end)."""
     from classroom.engines.reconcile import Session
     from classroom.engines.reconcile import reconcile as run
 
@@ -435,7 +437,7 @@ def reconcile() -> None:
 
 @app.command()
 def verify() -> None:
-    """Read every finished result again, and DVC's copy of it, and bring back what is damaged."""
+    """Check every finished result and DVC's copy of it against its hash, and restore what is damaged."""
     from classroom.engines.reconcile import Session
     from classroom.provenance.verify import verify as run
 
@@ -454,10 +456,10 @@ class SettingsFile(StrEnum):
 @app.command()
 def schema(
     kind: Annotated[
-        SettingsFile, typer.Argument(help="Of params.yaml, of a file of studies/, or of a file of datasets/.")
+        SettingsFile, typer.Argument(help="Schema of params.yaml, of the files of studies/, or of datasets/.")
     ] = SettingsFile.params,
 ) -> None:
-    """Print the JSON schema of a file of settings, for editors."""
+    """Print the JSON schema of a settings file, for editors."""
     import json
 
     from classroom.params import Common, Dataset, Study
@@ -499,7 +501,7 @@ def _export_folder(study: str, method: str, seed: int, network: str) -> Path:
 
 
 def _job(command: str, only_planned: bool = True):  # noqa: ANN202 - a context manager of manifest.Job
-    """Without `only_planned` also what dvc.yaml does not ask for, such as another seed, tried by hand."""
+    """Without `only_planned`, commands that are no stage of dvc.yaml may run too, such as another seed's training."""
     from classroom.engines.manifest import job
     from classroom.params import load
     from classroom.settings.plan import check_plan
@@ -511,9 +513,9 @@ def _job(command: str, only_planned: bool = True):  # noqa: ANN202 - a context m
 
 
 def _limit_threads() -> None:
-    """To one, in libraries not loaded yet, where the environment says nothing (Snakemake tells its jobs).
+    """Sets the threads of libraries to one, unless the environment sets them, as Snakemake does for its jobs.
 
-    Their default is every core, which many jobs at a time would share. Trainings set torch's own number.
+    Their default is all cores, for each of many parallel jobs. Trainings set torch's threads themselves.
     """
     for name in ("OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "NUMEXPR_NUM", "VECLIB_MAXIMUM"):
         os.environ.setdefault(f"{name}_THREADS", "1")

@@ -20,15 +20,15 @@ from classroom.artifacts import Metrics
 from classroom.errors import ClassroomError, DataError
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""What the system says when no more can be written: the disk, the user's share or the file is as large as may be."""
+"""Error numbers of a full disk, an exceeded quota, and a file at its maximum size."""
 
 
 @contextmanager
 def written_whole(*targets: Path) -> Iterator[list[Path]]:
     """Yields a temporary path per target; on success all are renamed to their targets, on error none is.
 
-    Each temporary file lies beside its target, so the rename cannot cross file systems, and is flushed to
-    disk before it. Raises ClassroomError if a target's folder cannot be written.
+    Each temporary file is next to its target, so that the rename stays on one file system, and is flushed to disk
+    before it. Raises ClassroomError if a target's folder cannot be written.
     """
     temporary = []
     try:
@@ -64,9 +64,9 @@ def written_whole(*targets: Path) -> Iterator[list[Path]]:
 
 @contextmanager
 def folder_written_whole(target: Path) -> Iterator[Path]:
-    """Like `written_whole` for a folder; what stood at `target` before is replaced only on success."""
+    """Like `written_whole` for a folder; an existing `target` is replaced only on success."""
     if target.exists() and not target.is_dir():
-        raise ClassroomError(f"{target}: a file lies where a folder is needed. Move it away and run again.")
+        raise ClassroomError(f"{target}: is a file, expected a folder. Move it away and run again.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"))
@@ -96,7 +96,7 @@ def folder_written_whole(target: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(target: Path) -> None:
-    """Removes what a process that was killed while it wrote `target` left beside it. Nobody may be writing it now."""
+    """Removes the temporary files of killed processes next to `target`. No process may be writing it now."""
     name = glob.escape(f".{target.name}")
     for path in (*target.parent.glob(f"{name}.????????.tmp"), *target.parent.glob(f"{name}.????????.before.tmp")):
         remove(path)
@@ -111,7 +111,7 @@ def remove(path: Path) -> None:
 
 
 def read_json(path: Path, names: Iterable[str], remedy: str) -> dict[str, Any]:
-    """What `write_json` left in `path`: an object that has all of `names`.
+    """Reads the JSON object in `path`, which has all of `names`.
 
     Raises DataError if it is missing or damaged, or lacks one; its message ends with the `remedy`, a sentence.
     """

@@ -1,9 +1,9 @@
-"""What reports will take: jobs, hours and disk, from the settings and a few measured steps."""
+"""`classroom forecast`: jobs, hours and disk of reports, from the settings and a few measured steps."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,16 @@ from classroom.engines.graph import Stage, upstream
 from classroom.engines.manifest import matches
 from classroom.params import BASELINES, Dataset, Params, check, load
 from classroom.provenance.explain import stage_of_report
+from classroom.reporting.common.tables import TECHNIQUE_LABELS
 from classroom.state import Hashes
 
 START_UP = 5.0
-"""Seconds until a training's first step: imports, networks, data."""
-
-TECHNIQUES = {"ml": "ML", "kd_off": "KD (off)", "kd_on": "KD (on)", "kd_ml": "KD + ML"}
+"""Seconds before a training's first step: imports, networks, data."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training of the plan."""
+    """One training."""
 
     stage: Stage
     study: str
@@ -35,48 +34,43 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """Runs of a kind take the same time: a baseline, or a technique, whatever its strategy."""
+        """A baseline or technique: all strategies of a technique take the same time."""
         return self.method if self.method in BASELINES else self.method.split("-")[0]
 
 
-def forecast(reports: Sequence[str], device: str, say: Callable[[str], None]) -> None:
-    """Says, for the `reports` (all if none is named), which jobs they need and what those will take.
+def forecast(reports: Sequence[str], device: str) -> str:
+    """The jobs that `reports` need (all reports if none is named), and their time and disk space, as text.
 
-    Raises ClassroomError for an unknown report and whatever building the networks raises.
+    Raises ClassroomError for an unknown report, and as building the networks does.
     """
     raw = load(Path("params.yaml"))
     params, stages = check(raw), graph.load()
     needed = _needed(stages, reports)
     counts = Counter(name.split("@")[0] for name in needed)
-    say("jobs: " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
+    lines = ["jobs: " + ", ".join(f"{count} {kind}" for kind, count in counts.items())]
     runs = [_run(stage) for stage in needed.values() if stage.command.startswith("classroom train ")]
     remembered = Hashes()
     done = {run.stage.name for run in runs if matches(run.stage, raw, remembered)}
     if done:
-        say(f"{len(done)} of {len(runs)} trainings are done already and not counted below")
+        lines.append(f"{len(done)} of {len(runs)} trainings are done already and not counted below")
     left = [run for run in runs if run.stage.name not in done]
-    rows, hours, weights = _trainings(params, raw, left, device, say)
+    rows, hours, weights = _trainings(params, raw, left, device)
     if rows:
         header = ["study", "", "trainings", "s a step", "min a training", "hours"]
-        say(
-            tabulate(
-                rows, header, tablefmt="simple", floatfmt=("", "", "", ".3f", ".1f", ".2f"), disable_numparse=False
-            )
-        )
+        lines.append(tabulate(rows, header, tablefmt="simple", floatfmt=("", "", "", ".3f", ".1f", ".2f")))
     threads = params.training.threads
-    say(
-        f"{hours:.1f} hours of trainings in all ({hours * threads:.1f} core-hours, {threads} threads each), "
-        "from steps measured here just now; on J jobs or GPUs at a time, a J-th of it. Everything else takes minutes."
-    )
     data = sum(_prepared_bytes(params, study) for study in {run.study for run in runs})
-    say(
+    lines += [
+        f"{hours:.1f} hours of trainings in total ({hours * threads:.1f} core-hours; threads per training: {threads}), "
+        "from steps measured on this machine; divide by the number of parallel jobs or GPUs. All else takes minutes.",
         f"disk: {_gigabytes(weights)} of weights and predictions, {_gigabytes(data)} of prepared images; "
-        "DVC's cache keeps a second copy unless its cache.type is reflink."
-    )
+        "DVC's cache keeps a second copy unless its cache.type is reflink.",
+    ]
+    return "\n".join(lines)
 
 
 def _needed(stages: dict[str, Stage], reports: Sequence[str]) -> dict[str, Stage]:
-    """The stages that make the reports, and all that these stand on."""
+    """The stages of the reports and everything upstream."""
     names = [stage_of_report(stages, report).name for report in reports] or [
         stage.name for stage in stages.values() if any(out.startswith("reports/") for out in stage.outputs)
     ]
@@ -89,9 +83,9 @@ def _run(stage: Stage) -> Run:
 
 
 def _trainings(
-    params: Params, raw: dict[str, Any], runs: list[Run], device: str, say: Callable[[str], None]
+    params: Params, raw: dict[str, Any], runs: list[Run], device: str
 ) -> tuple[list[list[Any]], float, float]:
-    """A row per study and kind; hours and bytes of all."""
+    """A row per study and kind; total hours and bytes."""
     from classroom.speed import measure
 
     rows, hours, size = [], 0.0, 0.0
@@ -106,7 +100,7 @@ def _trainings(
         seconds += START_UP + 2 * (val + test) / batch * speed.prediction
         pixels = settings.image_size**2 * 4 if settings.task == "segmentation" else classes * 16
         rows.append(
-            [study, TECHNIQUES.get(kind, kind), count, speed.training_step, seconds / 60, count * seconds / 3600]
+            [study, TECHNIQUE_LABELS.get(kind, kind), count, speed.training_step, seconds / 60, count * seconds / 3600]
         )
         hours += count * seconds / 3600
         size += count * (speed.weight_bytes + test * pixels)
@@ -114,7 +108,7 @@ def _trainings(
 
 
 def split_sizes(params: Params, study: str) -> tuple[int, int, int]:
-    """Images in training, validation and test: as split, or as they will about be."""
+    """Images in training, validation and test; an estimate before the split is made."""
     path = Path("data/splits", f"{study}.parquet")
     if path.exists():
         counts = pd.read_parquet(path, columns=["split"]).split.value_counts()
@@ -124,7 +118,7 @@ def split_sizes(params: Params, study: str) -> tuple[int, int, int]:
 
 
 def expected_images(dataset: Dataset) -> int:
-    """The images of a dataset that is not here yet; of a folder of the user's no more is known than the original."""
+    """The images of a dataset that is not fetched yet; for a folder of the user's, those of the original."""
     if dataset.subset:
         return dataset.subset
     if dataset.source == "synthetic":

@@ -1,4 +1,4 @@
-"""The settings of the published methods that stand beside ours in Table 10, with their reference defaults.
+"""The settings of the published methods of Table 10, with their reference defaults.
 
 The paper prints none of them. The defaults are those of public reference code, the authors' or CIRKD's, on one scale:
 a prediction loss is a mean over the batch or the pixels, times T². Which code, and what differs, is in docs/methods.md.
@@ -23,23 +23,23 @@ SHARED_BLOCK = "decoder.blocks.0"
 
 
 class MethodSettings(Section):
-    """What a method can be told."""
+    """The options of a method."""
 
-    least_batch: ClassVar[int] = 1
-    """Images that must be in a batch for it to make sense."""
+    min_batch: ClassVar[int] = 1
+    """The smallest batch that the method works with."""
 
 
 class ClassificationSettings(MethodSettings):
-    """What every method of classification can be told."""
+    """The options of every classification method."""
 
     convention: Literal["A", "B"] = Field(
-        "A", description="A: the task's loss and the method's own; B: a prediction loss of weight 1 besides"
+        "A", description="A: the task's loss and the method's own; B: also a prediction loss of weight 1"
     )
     temperature: Positive = Field(4.0, description="of convention B's prediction loss")
 
 
 class SegmentationSettings(MethodSettings):
-    """What every method of segmentation can be told."""
+    """The options of every segmentation method."""
 
     temperature: Positive = Field(1.0, description="of its prediction loss")
 
@@ -57,7 +57,7 @@ class ATClassification(ClassificationSettings):
 
 
 class SPClassification(ClassificationSettings):
-    least_batch = 2  # it compares the images of a batch
+    min_batch = 2  # it compares the images of a batch
 
     tap: str = "layer4"
 
@@ -68,7 +68,7 @@ class VIDClassification(ClassificationSettings):
     least_variance: Positive = 1e-5
 
     @model_validator(mode="after")
-    def _starts_above_the_least(self) -> VIDClassification:
+    def _starts_above_least_variance(self) -> VIDClassification:
         if self.initial_variance <= self.least_variance:
             raise ValueError(
                 f"initial_variance must be above least_variance, not {self.initial_variance:g} and "
@@ -93,7 +93,7 @@ class SRRLClassification(ClassificationSettings):
 
 
 class SemCKDClassification(ClassificationSettings):
-    least_batch = 8  # it is the input of its attention, a quarter of it the output
+    min_batch = 8  # the width of its attention's input; a quarter of it is the output's
 
     convention: Literal["A", "B"] = "B"
     taps: Taps = STAGES
@@ -104,7 +104,7 @@ class SemCKDClassification(ClassificationSettings):
 
 
 class Adversary(Section):
-    """The discriminator that tells the student's logit maps from the teacher's."""
+    """The discriminator between the student's and the teacher's logit maps."""
 
     form: Literal["wgan-gp", "hinge"] = "wgan-gp"
     gradient_penalty: Weight = 10.0
@@ -223,23 +223,23 @@ def reference(task: str, method: str) -> MethodSettings:
 
 
 def wrong_terms(task: str, method: str, weights: Iterable[str]) -> str:
-    """What is wrong with the names of a method's weights; empty if nothing is."""
+    """The mistake in the names of a method's weights; empty if there is none."""
     expected, given = REFERENCE_WEIGHTS[task][method], list(weights)
     if set(given) == set(expected):
         return ""
     return f"expected weights of {', '.join(expected)}, not of {', '.join(given) or 'none'}"
 
 
-def departures(task: str, method: str, settings: dict[str, Any], weights: dict[str, float]) -> list[str]:
-    """What is not as in the reference, such as `tap layer3`, `adversary form hinge` or `weight feature 30`."""
+def non_default_options(task: str, method: str, settings: dict[str, Any], weights: dict[str, float]) -> list[str]:
+    """What differs from the reference, such as `tap layer3`, `adversary form hinge` or `weight feature 30`."""
     usual = _flat(reference(task, method).model_dump(mode="json"))
-    told = [f"{key} {in_words(value)}" for key, value in _flat(settings).items() if value != usual[key]]
+    changed = [f"{key} {in_words(value)}" for key, value in _flat(settings).items() if value != usual[key]]
     expected = REFERENCE_WEIGHTS[task][method]
-    return told + [f"weight {term} {value:g}" for term, value in weights.items() if value != expected[term]]
+    return changed + [f"weight {term} {value:g}" for term, value in weights.items() if value != expected[term]]
 
 
 def in_words(value: Any) -> str:
-    """A setting's value for a person."""
+    """A setting's value as text."""
     if isinstance(value, list):
         return " ".join(map(str, value))
     if isinstance(value, dict):

@@ -1,9 +1,9 @@
-"""The settings: what their files may hold, and how a command reads its share of them.
+"""The settings: the types of their files, and how a command reads the keys that it needs.
 
-params.yaml holds what is common to all studies, studies/<study>.yaml what one is told, datasets/<dataset>.yaml where
-images come from. `load` puts them together: a study's file becomes `study.<name>`, a dataset's `dataset.<name>`.
-`Params` is the type of the whole; `select` hands a command only the keys that its stage declares in dvc.yaml, so that
-a changed key reruns exactly the stages that read it.
+params.yaml holds what is common to all studies, studies/<study>.yaml one study, datasets/<dataset>.yaml one dataset.
+`load` puts them together: a study's file becomes `study.<name>`, a dataset's `dataset.<name>`. `Params` is the type
+of the whole; `select` hands a command only the keys that its stage declares in dvc.yaml, so that a changed key reruns
+exactly the stages that read it.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ SHARED_REPORTS = ("baselines", "comparison")
 
 Task = Literal["classification", "segmentation"]
 PictureKind = Literal["all_variants", "diverse", "ensembles", "kd_ml"]
-"""Of a segmentation study's hardest test images: both students of every variant (Figure 4), of every technique's V3
-(5), the outlines of every technique's V3 ensemble (7), both students of KD + ML with each strategy (9)."""
+"""A segmentation study's hardest test images with both students of every variant (Figure 4), both students of every
+technique's V3 (5), the outlines of every technique's V3 ensemble (7), both students of KD + ML's strategies (9)."""
 Scale = Literal["demo", "small", "paper"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Inside = Annotated[float, Field(gt=0, lt=1)]
@@ -64,17 +64,17 @@ Seed = Annotated[int, Field(ge=0, le=999_999_999)]
 Factor = Annotated[
     float, Field(gt=0, allow_inf_nan=False), WrapValidator(lambda value, check: (check(value), value)[1])
 ]
-"""As it is written, 10 or 10.0: both engines name a folder by it."""
+"""Kept as written, 10 or 10.0: both engines name a folder after it."""
 
 NAME = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
 
 FOLDERS = {"studies": "study", "datasets": "dataset"}
-"""By folder with a file for each, the block of the settings that holds them by name."""
+"""By folder, the block of the settings that holds its files by name."""
 
 MAX_VALUES = 100_000
-"""That a file of settings may hold, those behind aliases counted wherever they are referred to; ours holds 1,500."""
+"""Values that a settings file may hold, counting what aliases repeat; ours holds 1,500."""
 MAX_MISTAKES = 10
-"""That are named at once."""
+"""Mistakes that one error message names."""
 
 
 class Synthetic(Section):
@@ -135,7 +135,7 @@ class Split(Section):
 
 
 class Network(Section):
-    """A network: an encoder by name, what stands on it, and where its weights come from."""
+    """A network: an encoder by name, its decoder or extra block, and where its weights come from."""
 
     encoder: str = Field(
         description="classification: any model of timm; segmentation: any encoder of segmentation-models-pytorch, "
@@ -171,7 +171,7 @@ class VariantWeights(Section):
 class PublishedMethod(Section):
     """A published method in one study."""
 
-    options: dict[str, Any] = Field(description="what it is told; `classroom methods` lists the keys")
+    options: dict[str, Any] = Field(description="its options; `classroom methods` lists the keys")
     weights: MethodWeights = Field(description="the weight of every loss term: L = task + Σ weight · term")
 
 
@@ -183,7 +183,7 @@ class Resplit(Section):
 
 
 class Reports(Section):
-    """What is made of a study, by the reports' names; `tableN` and `figureN` are those of the paper."""
+    """The names of a study's reports; `tableN` and `figureN` are those of the paper."""
 
     variants: str = Field(description="the twelve variants")
     baselines: str = Field(description="teacher and student alone; studies may share one")
@@ -209,7 +209,7 @@ class Study(Section):
     split: Split
     balance: Literal["none", "mean"] = Field(
         description="of training classes: `mean` draws as many images of each class as an average class has, by under- "
-        "and over-sampling, anew in every epoch"
+        "and over-sampling, drawn again in every epoch"
     )
     reports: Reports
     teacher: Network
@@ -284,7 +284,7 @@ class Augmentation(Section):
     affine: Fraction = Field(description="probability of rotation, shift and scale together")
     rotation_degrees: float = Field(ge=0, le=180)
     shift: Fraction = Field(description="largest shift as a fraction of the image's side")
-    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(description="least, most")
+    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(description="smallest, largest")
 
     @field_validator("scale")
     @classmethod
@@ -348,7 +348,7 @@ class Grid(Section):
         for key in ("studies", "alpha_1", "alpha_2", "teacher_share"):
             values = getattr(self, key)
             if len(set(values)) != len(values):
-                raise ValueError(f"{key}: each value once, not {list(values)}")
+                raise ValueError(f"{key}: expected each value once, not {list(values)}")
         return self
 
 
@@ -377,7 +377,7 @@ class Tune(Section):
     @classmethod
     def _once(cls, factors: tuple[float, ...]) -> tuple[float, ...]:
         if len(set(factors)) != len(factors):
-            raise ValueError(f"each value once, not {list(factors)}")
+            raise ValueError(f"expected each value once, not {list(factors)}")
         return factors
 
 
@@ -434,7 +434,7 @@ class Params(Common):
         for key in ("seeds", "studies"):
             values = getattr(self, key)
             if len(set(values)) != len(values):
-                raise ValueError(f"{key}: each once, not {list(values)}")
+                raise ValueError(f"{key}: expected each value once, not {list(values)}")
         self._check_reports()
         self._check_weights()
         self._check_methods()
@@ -489,7 +489,7 @@ class Params(Common):
                     "Name some here, or remove it there."
                 )
             if len(set(tuned.studies)) != len(tuned.studies):
-                raise ValueError(f"tune.{task}.studies: each once, not {list(tuned.studies)}")
+                raise ValueError(f"tune.{task}.studies: expected each value once, not {list(tuned.studies)}")
             for name in searched:
                 if self.study[name].task != task:
                     raise ValueError(f"tune.{task}.studies: '{name}' is a study of {self.study[name].task}")
@@ -498,7 +498,7 @@ class Params(Common):
         """The `methods` of `key`, which train in `studies`."""
         known = METHODS[task]
         if len(set(methods)) != len(methods):
-            raise ValueError(f"{key}: each once, not {list(methods)}")
+            raise ValueError(f"{key}: expected each value once, not {list(methods)}")
         for method in methods:
             if method not in known:
                 elsewhere = " It is one of the other task." if method in COMPARISON_METHODS else ""
@@ -509,7 +509,7 @@ class Params(Common):
             for name in studies:
                 if method not in self.study[name].methods:
                     raise ValueError(f"studies/{name}.yaml: methods lacks '{method}', which {key} lists")
-            min_batch, batch = settings_type(task, method).least_batch, self.training.batch_size
+            min_batch, batch = settings_type(task, method).min_batch, self.training.batch_size
             if studies and batch < min_batch:
                 raise ValueError(
                     f"training.batch_size: {batch} is too small for {method} ({key}), which compares the images of a "
@@ -518,7 +518,7 @@ class Params(Common):
 
 
 def load(path: Path = Path("params.yaml")) -> dict[str, Any]:
-    """All settings: params.yaml at `path`, and the files of studies and datasets in the folders beside it.
+    """All settings: params.yaml at `path`, and the files of studies and datasets in the folders next to it.
 
     Returns
     -------
@@ -538,7 +538,7 @@ def load(path: Path = Path("params.yaml")) -> dict[str, Any]:
 
 
 def refuse_older_layout(raw: Mapping[str, Any], path: Path) -> None:
-    """Raises ParamsError for settings that hold studies or datasets themselves."""
+    """Raises ParamsError if params.yaml holds studies or datasets, as it once did."""
     for folder, block in FOLDERS.items():
         if block in raw:
             raise ParamsError(
@@ -548,7 +548,7 @@ def refuse_older_layout(raw: Mapping[str, Any], path: Path) -> None:
 
 
 def _readable(path: Path) -> dict[str, Any] | ParamsError:
-    """What is in a file; where that cannot be read the error, which concerns only those who need the file."""
+    """The content of a file, or the error that is raised once the file is needed."""
     try:
         return read(path)
     except ParamsError as error:
@@ -565,11 +565,9 @@ def read(path: Path) -> dict[str, Any]:
         try:
             raw = _parsed(text, path, YAML(typ="safe"))
         except (YAMLError, ValueError):
-            raw = _parsed(text, path, YAML(typ="safe", pure=True))  # slower, and says best what is wrong
+            raw = _parsed(text, path, YAML(typ="safe", pure=True))  # slower, with the better error message
     except FileNotFoundError:
-        raise ParamsError(
-            f"{path}: no such file. Commands run in the project's root, where params.yaml lies."
-        ) from None
+        raise ParamsError(f"{path}: no such file. Commands run in the project's root, where params.yaml is.") from None
     except OSError as error:  # a folder, no permission
         raise ParamsError(f"{path}: cannot be read ({error.strerror}). Expected a YAML file of settings.") from None
     except UnicodeDecodeError as error:
@@ -603,17 +601,17 @@ def _yaml_reason(error: Exception) -> str:
     return f"{problem} in line {mark.line + 1}, column {mark.column + 1}"
 
 
-def _more_than(most: int, document: Node | None) -> bool:
-    """Whether there are more values than `most`; of aliases that multiply one another, no more are looked at."""
+def _more_than(limit: int, document: Node | None) -> bool:
+    """Whether there are more than `limit` values; stops there, as aliases may multiply each other."""
     waiting, count = [document], 0
-    while waiting and count <= most:
+    while waiting and count <= limit:
         count += 1
         node = waiting.pop()
         if isinstance(node, MappingNode):
             waiting += [part for pair in node.value for part in pair]
         elif isinstance(node, SequenceNode):
             waiting += node.value
-    return count > most
+    return count > limit
 
 
 def check(raw: Mapping[str, Any], path: Path = Path("params.yaml")) -> Params:
@@ -659,7 +657,7 @@ def check(raw: Mapping[str, Any], path: Path = Path("params.yaml")) -> Params:
 
 def warn_of_sum(weights: VariantWeights, where: str, path: Path = Path("params.yaml")) -> None:
     """Warns of a student whose alpha, beta and gamma do not sum to 1 (all of the paper's do)."""
-    file, key = _place(path, where.split("."))
+    file, key = _location(path, where.split("."))
     for student in ("S1", "S2"):
         w: StudentWeights = getattr(weights, student)
         total = w.alpha + w.beta + w.gamma
@@ -694,8 +692,8 @@ def select(raw: Mapping[str, Any], key: str, kind: type[T], path: Path = Path("p
                 raise ParamsError(
                     f"unknown {parts[0]} '{part}': no file {folder}/{part}.yaml.{suggestion(part, known)}"
                 )
-            file, within = _place(path, parts)
-            above = f" in '{_place(path, parts[:depth])[1]}'" if depth and _place(path, parts[:depth])[1] else ""
+            file, within = _location(path, parts)
+            above = f" in '{_location(path, parts[:depth])[1]}'" if depth and _location(path, parts[:depth])[1] else ""
             raise ParamsError(f"{file}: key '{within}' is missing{above}.{suggestion(part, known)}")
         value = value[part]
         if isinstance(value, ParamsError):
@@ -703,8 +701,8 @@ def select(raw: Mapping[str, Any], key: str, kind: type[T], path: Path = Path("p
     return _validated(kind, value, key, path)
 
 
-def _place(path: Path, parts: Sequence[str]) -> tuple[Path, str]:
-    """The file and the key in it that stand for a dotted key of the whole settings; `path` is that of params.yaml."""
+def _location(path: Path, parts: Sequence[str]) -> tuple[Path, str]:
+    """The file, and the key in it, of a dotted key of all settings; `path` is that of params.yaml."""
     for folder, block in FOLDERS.items():
         if len(parts) > 1 and parts[0] == block:
             return path.parent / folder / f"{parts[1]}.yaml", ".".join(parts[2:])
@@ -717,12 +715,12 @@ def _validated(kind: type[T], value: Any, prefix: str, path: Path) -> T:
         return TypeAdapter(kind, config=strict).validate_python(value)
     except ValidationError as error:
         errors = error.errors()
-        within = {mistake["loc"][:-1] for mistake in errors}  # a list with a wrong item counts as too short as well
+        within = {mistake["loc"][:-1] for mistake in errors}  # a list with a wrong item also counts as too short
         errors = [mistake for mistake in errors if mistake["type"] != "too_short" or mistake["loc"] not in within]
         mistakes: dict[str, list[str]] = {}
         for mistake in errors[:MAX_MISTAKES]:
             location = [*filter(None, prefix.split(".")), *map(str, mistake["loc"])]
-            file, key = _place(path, location)
+            file, key = _location(path, location)
             sentence = _sentence(mistake, kind, key)
             if not location and sentence.startswith(tuple(f"{folder}/" for folder in FOLDERS)):
                 where, _, sentence = sentence.partition(": ")
@@ -759,14 +757,14 @@ EXPECTED = {
     "too_short": "should have at least {min_length} item(s)",
     "too_long": "should have at most {max_length} item(s)",
 }
-"""Pydantic's errors that it words for programmers."""
+"""By pydantic's error type, a message in the terms of YAML."""
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 100
 
 
 def _fields_at(kind: Any, location: tuple[Any, ...]) -> list[str]:
-    """The keys that are known where an unknown one was found."""
+    """The known keys at the location of an unknown one."""
     for part in location:
         kind = _section_in(kind)
         if _is_section(kind):

@@ -1,4 +1,4 @@
-"""Where jobs leave their files, from the project's root."""
+"""Paths of the jobs' files, from the project's root."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ def comparison_of(params: Params, study: str) -> str:
 
 
 def costs_of(result: str) -> str:
-    """What the runs behind a result took."""
+    """The costs of the runs behind a result."""
     return result.replace("results/", "results/costs/", 1)
 
 
 def all_costs(params: Params) -> list[str]:
-    """What the runs behind all results took."""
+    """The costs of the runs behind all results."""
     results = [path for study in params.study for path in baseline_results_of(params, study)]
     results += [path for study in params.study for path in results_of(params, study)]
     results += [comparison_of(params, study) for study in params.compared_studies()]

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, field_validator
 class Section(BaseModel):
     """A block of settings: unknown keys are errors, values never change after reading.
 
-    Types are strict. DVC takes `[1.0]` or `[true]` from the file as it is, into commands and the names of folders, so
-    a value that is converted here would be another one there. A whole number where a float is expected is accepted.
+    Types are strict. DVC puts `[1.0]` or `[true]` as written into commands and names of folders, so a value that is
+    converted here would differ there. An integer is accepted as a float.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

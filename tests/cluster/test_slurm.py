@@ -1,6 +1,6 @@
 """Table 4 through a real Slurm, and everything that a cluster does to jobs while it is made.
 
-The story is told once, as it takes minutes; each test looks at one thing that must hold afterwards.
+The story runs once, as it takes minutes; each test looks at one thing that must hold afterwards.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SLURM_VARIABLES = ("SLURM_JOB_ID", "SLURMD_NODENAME", "CUDA_VISIBLE_DEVICES")
 
 @dataclass(frozen=True)
 class Training:
-    """A training at work on a node of the cluster."""
+    """A training that runs on a node of the cluster."""
 
     method: str
     process: psutil.Process
@@ -237,7 +237,7 @@ def test_neither_engine_has_anything_left_to_do(story: Story) -> None:
 
 
 def test_nodes_never_reconcile(story: Story) -> None:
-    """Every job reads the Snakefile; one that judged what is fresh would race with the others for dvc.lock.
+    """Every job reads the Snakefile; one that decided what is fresh would race with the others for dvc.lock.
 
     When the trainings began, preparing the images was finished and not recorded: they would have done so.
     """

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from support.finished import run_all
-from support.project import Project, checkout, compare, once, only, publish
+from support.project import Project, add_comparison, checkout, once, only, publish
 from support.studies import CLASSES_STUDY, STUDY, shrink
 
 
@@ -22,7 +22,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Project:
         settings["study"][STUDY]["reports"] |= {
             "samples": True, "cka": ["figure6"], "deploy": True, "pictures": {"figure9": "kd_ml"},
         }  # fmt: skip
-        compare(settings, STUDY, "emkd", "at")
+        add_comparison(settings, STUDY, "emkd", "at")
         project.set(**settings)
         project.commit("tiny")
 
@@ -70,7 +70,7 @@ def finished_studies(tmp_path_factory: pytest.TempPathFactory) -> Project:
         settings["grid"] |= {
             "studies": [CLASSES_STUDY], "joint": [], "offline": ["kd_off-v1"], "alpha_1": [0.2, 0.4], "alpha_2": [0.3],
         }  # fmt: skip
-        compare(settings, CLASSES_STUDY, "simkd", "sp")
+        add_comparison(settings, CLASSES_STUDY, "simkd", "sp")
         project.set(**settings)
         project.run("classroom", "resplit", CLASSES_STUDY)
         project.commit("tiny")

@@ -1,4 +1,4 @@
-"""DVC's experiments beside Snakemake: each runs what it changes, none is lost, and any can be taken over."""
+"""DVC's experiments next to Snakemake: each runs what it changes, none is lost, and any can be taken over."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_an_experiment_aside_runs_exactly_what_a_change_touches(finished: Projec
 
 
 def workers(project: Project) -> list[psutil.Process]:
-    """What `dvc queue start` leaves at work in the background."""
+    """What `dvc queue start` leaves running in the background."""
     found = []
     for process in psutil.process_iter():
         try:

@@ -42,7 +42,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_files(
 
 
 def test_jobs_of_a_killed_snakemake_are_waited_for(finished: Project) -> None:
-    """They go on by themselves; the next start needs no --unlock, and does not train beside them."""
+    """They go on by themselves; the next start needs no --unlock, and does not train next to them."""
     finished.edit("params.yaml", "epochs: 1", "epochs: 5")
     command = ("snakemake", "--cores", "1", f"runs/{STUDY}/student/seed-0")
     killed = start(finished, *command)

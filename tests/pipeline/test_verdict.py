@@ -135,7 +135,7 @@ def spoil_a_copy(number: int) -> None:
 
 
 VALUES = st.sampled_from(["0.1", "0.10", "1e-3", "0.001", "yes", "'yes'", "[1]", "{}", "~", "true", "1", "1.0", "010"])
-NAMES = st.sampled_from(FILES)
+PATHS = st.sampled_from(FILES)
 NUMBERS = st.integers(0, 50)
 SETTINGS = [
     ("params.yaml", "0.1"), ("params.yaml", "1e-3"), ("params.yaml", "demo"), ("params.yaml", "[1, 2.5]"),
@@ -148,9 +148,9 @@ EDITS: st.SearchStrategy[tuple[Callable[..., Any], tuple[Any, ...]]] = st.one_of
     st.just((replace, ("studies/b.yaml", "task:", "tusk:"))),
     st.just((replace, ("params.yaml", "# a comment", "# another"))),
     st.just((replace, ("params.yaml", "seeds: [0, 1]", "seeds: [0, 2]"))),
-    st.tuples(NAMES, st.just("# comment\n")).map(lambda t: (write, (t[0], PIPELINE[t[0]] + t[1]))),
-    NAMES.map(lambda name: (os.utime, (name,))),
-    NAMES.filter(lambda name: name != "params.yaml").map(lambda name: (os.unlink, (name,))),
+    st.tuples(PATHS, st.just("# comment\n")).map(lambda t: (write, (t[0], PIPELINE[t[0]] + t[1]))),
+    PATHS.map(lambda name: (os.utime, (name,))),
+    PATHS.filter(lambda name: name != "params.yaml").map(lambda name: (os.unlink, (name,))),
     st.sampled_from(["raw/3", "code/new.py", "runs/c", "raw/.3.tmp", "code/data/__pycache__/x"]).map(
         lambda name: (write, (name, "new"))
     ),

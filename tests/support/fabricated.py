@@ -15,7 +15,7 @@ from classroom.params import VARIANTS
 GROUPS, EACH = 20, 5
 """Test images: so many groups, with so many images each; a quality in hundredths is met exactly."""
 UNION = 1000
-"""Pixels of the union of truth and prediction in an image."""
+"""Pixels of the union of ground truth and prediction in an image."""
 
 LGG = {
     "dataset": "lgg",
@@ -74,7 +74,7 @@ MOBILENET = network("tu-mobilenetv1_100", 8_312_465)
 CLASSIFYING_TEACHER = classifier("resnet50.tv_in1k", 24_561_223, conv6_channels=512)
 
 
-def records(task: str, quality: float, classes: int, random: np.random.Generator) -> dict[str, list[int]]:
+def per_image_counts(task: str, quality: float, classes: int, random: np.random.Generator) -> dict[str, list[int]]:
     """Of every test image, so that pooled IoU or accuracy are `quality`, in an order that `random` draws."""
     count = GROUPS * EACH
     if task == "segmentation":
@@ -100,7 +100,7 @@ def result(
     seeds = {}
     for seed in range(len(next(iter(qualities.values())))):
         random = np.random.default_rng([seed, zlib.crc32(method.encode())])
-        found = {name: records(task, values[seed], classes, random) for name, values in qualities.items()}
+        found = {name: per_image_counts(task, values[seed], classes, random) for name, values in qualities.items()}
         test = {name: score(kept) for name, kept in found.items()}
         taught = [name for name in qualities if name != "T"] if "T" in qualities and len(qualities) > 1 else []
         seeds[str(seed)] = {

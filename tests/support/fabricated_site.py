@@ -12,7 +12,7 @@ from classroom.reporting.baselines import baselines_table
 from classroom.reporting.common.pages import write_picture
 from classroom.reporting.cost import cost_table
 from classroom.reporting.curves import agreement
-from classroom.reporting.exchange import MAKERS
+from classroom.reporting.exchange import TABLES
 from classroom.reporting.fidelity import fidelity_table
 from classroom.reporting.grid_search import grid_report
 from classroom.reporting.site import site
@@ -60,7 +60,7 @@ def make_reports(folder: Path, study: str = STUDY, data: dict[str, Any] = LGG) -
     variants_table("table4", "small", SEEDS, variants, baselines[0], folder / "table4.md")
     fidelity_table("table12", "small", SEEDS, variants, folder / "table12.md")
     baselines_table("table2", "small", SEEDS, baselines, folder / "table2.md")
-    for name, render in MAKERS.items():
+    for name, render in TABLES.items():
         render(folder / f"{name}.md")
     costs = [
         {"study": of["study"], "method": of["method"], "table": "table4", "seeds": dict(enumerate(runs_of(of)))}

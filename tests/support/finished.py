@@ -18,12 +18,12 @@ from filelock import FileLock
 
 from classroom import cli
 from classroom.engines import graph
-from support.project import checkout, compare, only
+from support.project import add_comparison, checkout, only
 from support.studies import STUDY, shrink
 
 
 class Done(NamedTuple):
-    """What a command left behind for whoever typed it."""
+    """What a command left behind for the user."""
 
     code: int
     out: str
@@ -57,7 +57,7 @@ def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Non
 def _make(root: Path) -> None:
     project = checkout(root)
     settings = only(shrink(project.settings()), STUDY)
-    compare(settings, STUDY, "emkd", "at")
+    add_comparison(settings, STUDY, "emkd", "at")
     project.set(**settings | {"seeds": [0, 1]})
     project.commit("tiny")
     run_all(root)
@@ -110,7 +110,7 @@ def _stamp(entry: os.DirEntry[str]) -> tuple[int, int]:
 
 
 def classroom(command: str, root: Path | None = None) -> Done:
-    """Runs `classroom …` in `root` as the installed script does, but without starting Python and torch anew.
+    """Runs `classroom …` in `root` as the installed script does, but without starting Python and torch again.
 
     An exception that the script would show as a traceback is raised.
     """

@@ -27,7 +27,7 @@ UNCERTAIN = ("manifest.json", "cost.md", "cost.csv", ".snakemake_timestamp")
 
 
 class Disk:
-    """A file system of its own for the tree, whose size is set anew for every attempt."""
+    """A file system of its own for the tree, whose size is set again for every attempt."""
 
     def __init__(self, tree: Path, scratch: Path) -> None:
         self.root = scratch / "disk"

@@ -121,7 +121,7 @@ class Project:
 
 
 def trainings(project: Project) -> list[psutil.Process]:
-    """The `classroom train` processes at work in the project's tree."""
+    """The `classroom train` processes that run in the project's tree."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -182,7 +182,7 @@ def checkout(target: Path) -> Project:
     return project
 
 
-def compare(settings: dict[str, Any], study: str, method: str, tuned: str) -> None:
+def add_comparison(settings: dict[str, Any], study: str, method: str, tuned: str) -> None:
     """A published method next to ours, and a search of another one's weights."""
     of_study = settings["study"][study]
     task = of_study["task"]

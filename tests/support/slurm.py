@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 
 PLUGIN = Path(__file__).parents[2] / ".venv/slurm"
-"""Beside the environment, not in it: where Slurm is half installed, the plugin slows every start of Snakemake."""
+"""Outside the environment: where Slurm is half installed, the plugin slows every start of Snakemake."""
 
 CONFIGURATION = Path("/etc/slurm")
 """Nowhere else: what the jobs run drops SLURM_CONF from the environment."""

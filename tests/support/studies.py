@@ -12,7 +12,7 @@ from classroom.params import FOLDERS
 
 ROOT = Path(__file__).parents[2]
 REAL_IMAGES = ROOT.parent / "shared" / "data"
-"""Small subsets of the original downloads, beside the repository where there are any; a clone on its own has none."""
+"""Small subsets of the original downloads, next to the repository where there are any; a clone on its own has none."""
 
 STUDY = "lgg-resnet18"
 """Segmentation."""

@@ -139,7 +139,7 @@ def test_a_file_where_the_folder_belongs_is_named_and_kept(tmp_path):
     (tmp_path / "lgg").write_text("precious")
     target = tmp_path / "lgg"
     with (
-        pytest.raises(ClassroomError, match=r"lgg: a file lies where a folder is needed"),
+        pytest.raises(ClassroomError, match=r"lgg: is a file, expected a folder"),
         folder_written_whole(target),
     ):
         pytest.fail("the block must not run when the folder cannot be made")
@@ -216,7 +216,7 @@ def test_the_hash_of_a_folder_is_the_md5_of_its_listing(folder):
 
 
 def test_a_copy_elsewhere_has_the_same_hash(folder, tmp_path):
-    """Receipts compare hashes between machines, so neither the place nor the times may count."""
+    """Manifests compare hashes between machines, so neither the place nor the times may count."""
     copy = tmp_path / "elsewhere" / "other name"
     shutil.copytree(folder, copy, copy_function=shutil.copyfile)
     os.utime(copy / "metrics.json", (0, 0))

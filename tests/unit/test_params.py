@@ -238,7 +238,7 @@ def test_mistakes_in_several_files_are_named_with_their_files(raw):
         ("seeds", 0, r": should be a list, not 0"),
         ("seeds", [], r": should have at least 1 item\(s\), not \[\]$"),
         ("seeds", [-1], r"\.0: should be greater than or equal to 0, not -1"),
-        ("seeds", [0, 1, 0], r": each once, not \[0, 1, 0\]"),
+        ("seeds", [0, 1, 0], r": expected each value once, not \[0, 1, 0\]"),
         ("dataset/lgg/source", "kagle", r": should be 'synthetic', 'directory', 'kaggle' or 'download'"),
         ("dataset/lgg/reader", "lggg", r": should be 'lgg', 'histopathologic'"),
         ("dataset/lgg/subset", 1, r": should be greater than or equal to 2, not 1"),
@@ -373,7 +373,7 @@ def test_a_factor_stays_as_it_is_written(raw):
     """DVC names a folder by it: tune/…/10 for 10, so that Snakemake must not look for tune/…/10.0."""
     raw["tune"]["factors"] = [0.1, 10, 1.0]
     assert [str(factor) for factor in params.check(raw).tune.factors] == ["0.1", "10", "1.0"]
-    with pytest.raises(ParamsError, match=r"tune\.factors: each value once, not \[10, 10\.0\]"):
+    with pytest.raises(ParamsError, match=r"tune\.factors: expected each value once, not \[10, 10\.0\]"):
         params.check(with_value(raw, "tune/factors", [10, 10.0]))
 
 
@@ -464,7 +464,7 @@ def test_a_download_has_one_of_two_checksums(raw):
     ("path", "value", "message"),
     [
         ("studies", ["lgg-resnet81"], r": 'lgg-resnet81' has no file studies/lgg-resnet81\.yaml\. .*'lgg-resnet18'\?"),
-        ("studies", ["lgg-resnet18"] * 2, r": each once, not \['lgg-resnet18', 'lgg-resnet18'\]"),
+        ("studies", ["lgg-resnet18"] * 2, r": expected each value once, not \['lgg-resnet18', 'lgg-resnet18'\]"),
         ("studies", [], r": should have at least 1 item"),
         ("study/lgg-resnet18/dataset", "lgq", r": 'lgq' has no file datasets/lgq\.yaml\. Did you mean 'lgg'\?"),
         ("variants/joint", ["kd_mml-v1"], r": unknown variant 'kd_mml-v1'\. Did you mean 'kd_ml-v1'\?"),
@@ -490,10 +490,10 @@ def test_a_name_that_refers_to_nothing_is_named_with_the_nearest(raw, path, valu
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("studies", ["lgg-resnet18"] * 2, r"studies: each value once, not \['lgg-resnet18', 'lgg-res"),
-        ("alpha_1", [0.1, 0.1], r"alpha_1: each value once, not \[0\.1, 0\.1\]"),
-        ("alpha_2", [0.1, 0.2, 0.1], r"alpha_2: each value once"),
-        ("teacher_share", [0.5, 0.5], r"teacher_share: each value once"),
+        ("studies", ["lgg-resnet18"] * 2, r"studies: expected each value once, not \['lgg-resnet18', 'lgg-res"),
+        ("alpha_1", [0.1, 0.1], r"alpha_1: expected each value once, not \[0\.1, 0\.1\]"),
+        ("alpha_2", [0.1, 0.2, 0.1], r"alpha_2: expected each value once"),
+        ("teacher_share", [0.5, 0.5], r"teacher_share: expected each value once"),
         ("joint", ["kd_off-v1"], r"'kd_off-v1' needs the pre-trained teacher: move it from joint to off"),
         ("offline", ["ml-v1"], r"'ml-v1' needs no pre-trained teacher: move it from offline to joint$"),
     ],
@@ -715,7 +715,7 @@ def test_a_broken_file_disturbs_those_alone_who_need_it(files, path, content):
 
 
 def test_a_study_of_ones_own_alone_is_all_that_is_needed(files, raw):
-    """No list besides `studies` names it, and none of the others need be there."""
+    """No list but `studies` names it, and none of the others need be there."""
     for path in files.glob("studies/*.yaml"):
         path.rename(files / "mine") if path.stem == STUDY else path.unlink()
     (files / "mine").rename(files / "studies/mine.yaml")

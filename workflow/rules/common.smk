@@ -1,6 +1,6 @@
-# Checked settings, the verdict on what is fresh, and the few functions that the rules share.
-# There are no benchmark files: Snakemake counts their times among the outputs', which `reconcile` cannot know of;
-# duration and memory are in each job's manifest.
+# Checks the settings, reconciles, and defines the functions that the rules share.
+# No `benchmark:` files: Snakemake compares their mtimes too, which `reconcile` does not set; each job's manifest has its
+# duration and memory.
 import atexit
 import compileall
 import logging
@@ -32,7 +32,7 @@ MAIN_PROCESS = workflow.exec_mode.name == "DEFAULT" and NESTED not in os.environ
 
 
 def check_profile() -> None:
-    """File times decide alone only under these settings, which a profile named by hand has to repeat."""
+    """Reconciling needs these settings, which every profile has to repeat."""
     settings = workflow.dag_settings
     if {trigger.name for trigger in settings.rerun_triggers} != {"MTIME"} or settings.max_checksum_file_size != 0:
         raise WorkflowError(
@@ -43,22 +43,22 @@ def check_profile() -> None:
 
 
 def check_queue() -> None:
-    """Jobs that a killed Snakemake submitted are still running: submitting them again would run each twice."""
+    """Refuses to start while SLURM jobs of a killed Snakemake are left: submitting them again would run each twice."""
     if workflow.executor_plugin.name == "slurm" and (jobs := slurm_jobs_of(Path.cwd())):
         raise WorkflowError(
             f"{len(jobs)} SLURM jobs of an earlier Snakemake are still queued or running for this folder: "
             f"{' '.join(jobs)}. Start again when they have ended (squeue --me): what they finish is kept. Or end them "
-            f"now: `scancel {' '.join(jobs)}`; trainings then go on from their checkpoints."
+            f"now: `scancel {' '.join(jobs)}`; trainings then resume from their checkpoints."
         )
 
 
 # `classroom` is found next to the Python that runs Snakemake, in an activated environment or not. SLURM sends SIGTERM to
-# every process of a job: the shell outlives it by the trap, so that a training has the time to write its checkpoint.
+# every process of a job; the trap keeps the shell alive, so that a training has time to write its checkpoint.
 shell.prefix(f"export PATH={Path(sys.executable).parent}:$PATH; trap : TERM; ")
 
 
 def reconcile_at_the_end() -> None:
-    """Commits what finished. It must never spoil the outcome of the jobs themselves."""
+    """Commits the finished jobs. An error here must not fail the workflow."""
     if MAIN_PROCESS:
         try:
             session.stop()
@@ -78,7 +78,7 @@ try:
             for warning in caught:
                 messages.warning("%s", warning.message)
             write_plan(params)
-            # Else jobs would, and so make folders of code newer than what was made from them.
+            # Otherwise jobs would compile it, and code folders would be newer than outputs.
             compileall.compile_dir("src/classroom", quiet=2)
             command = " ".join(["snakemake", *sys.argv[1:]])
             if any(re.fullmatch("--dry-?run|-[a-zA-Z]*n[a-zA-Z]*", argument) for argument in sys.argv):
@@ -90,42 +90,42 @@ except ClassroomError as error:
     messages.error("%s", error)
     sys.exit(1)
 
-# What dvc.yaml makes its stages of.
+# The jobs, as dvc.yaml lists them.
 PLAN = plan(params)
 
 STAGES = yaml.load(Path("dvc.yaml").read_text(), yaml.CSafeLoader)["stages"]
 
 
 def code(stage: str) -> list[str]:
-    """The source files that a stage depends on, as dvc.yaml lists them."""
+    """The source code that a stage depends on, as dvc.yaml lists it."""
     definition = STAGES[stage].get("do", STAGES[stage])
     return [path for path in definition["deps"] if path.startswith("src/")]
 
 
 def report_code(kind: str, item: dict[str, str]) -> list[str]:
-    """The source files that a report depends on."""
+    """The source code that a report depends on."""
     return [path.replace("${item.reader}", item.get("reader", "")) for path in code(kind)]
 
 
 def source_code(dataset: str) -> list[str]:
-    """What fetching depends on. Only datasets that a target needs come here, before any job: the place to look for
-    a folder of the user's."""
+    """The source code that fetching depends on. Called only for datasets that a target needs, before any job starts,
+    so a missing source folder is an error here."""
     try:
         check_source(dataset, params.dataset[dataset])
     except ClassroomError as error:
         messages.error("%s", error)
-        os._exit(1)  # nothing has started; whatever an input function raises, Snakemake prints with a traceback
+        os._exit(1)  # no job has started, and Snakemake would print an exception with a traceback
     reader = params.dataset[dataset].reader
     return [path.replace("${item}", reader) for path in code("fetch")]
 
 
 def method_code(study: str, method: str) -> list[str]:
-    """What training a published method depends on."""
+    """The source code that training a published method depends on."""
     return [path.replace("${item.method}", method) for path in code(f"method_{params.study[study].task}")]
 
 
 def labels(item: dict[str, str], shows: str, variant: str = "") -> dict[str, str]:
-    """How a report is found in Snakemake's own; `variant`: the one that it shows, if one alone."""
+    """The labels of a report in Snakemake's own report; `variant`: the one that it shows, if only one."""
     if "study" not in item:
         return {"shows": shows}
     of = params.study[item["study"]]
@@ -139,7 +139,7 @@ def labels(item: dict[str, str], shows: str, variant: str = "") -> dict[str, str
 
 
 def shown(kind, of_kind):
-    """A report's outputs, of which Snakemake's own report shows one: of a table the .csv, which can be sorted there."""
+    """A report's outputs. Snakemake's own report shows one of them: of a table the .csv, which can be sorted there."""
     outputs = of_kind.outputs("{report}")
     main = next(path for path in outputs if path.endswith(".csv" if of_kind.main == ".md" else of_kind.main))
     flagged = report(

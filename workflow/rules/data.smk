@@ -2,7 +2,7 @@
 
 
 rule fetch:
-    """Bring a dataset here, unchanged, and validate every file of it."""
+    """Copy a dataset, unchanged, and validate every file of it."""
     input:
         lambda wildcards: source_code(wildcards.dataset),
     output:
@@ -27,7 +27,7 @@ rule prepare:
 
 
 rule split:
-    """Deal a study's images, or patients, into training, validation and test."""
+    """Split a study's images, or patients, into training, validation and test."""
     input:
         "data/prepared/{study}",
         code("split"),

@@ -35,7 +35,7 @@ rule measure:
         "logs/measure/{study}.log",
     wildcard_constraints:
         study=names(PLAN["deploy"]),
-    threads: workflow.resource_settings.cores or 1  # all: what ran beside it would be measured too
+    threads: workflow.resource_settings.cores or 1  # all, as jobs that run at the same time would be measured too
     params:
         run=f"{params.ours} --seed {params.seeds[0]}",
     shell:

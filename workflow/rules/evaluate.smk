@@ -49,7 +49,7 @@ rule evaluate_methods:
 
 
 rule cka:
-    """How alike the layers of a run's teacher and students are."""
+    """Similarity (CKA) of the layers of a run's teacher and students."""
     input:
         "runs/{study}/{variant}/seed-{seed}",
         "runs/{study}/teacher/seed-{seed}",

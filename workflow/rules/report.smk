@@ -1,4 +1,4 @@
-# Tables and pictures, from results alone: a rule for each kind of report, as its module in classroom.reporting says.
+# Tables and pictures, from results alone: a rule for each kind of report, from its module in classroom.reporting.
 
 REPORTS = {kind: registry.report(kind) for kind in registry.KINDS}
 
@@ -24,7 +24,7 @@ for kind, of_kind in REPORTS.items():
 
 
 rule site:
-    """Every report on one page, which needs no more than a browser."""
+    """Every report on one HTML page."""
     input:
         [f"reports/pages/{name}.json" for of_kind in PLAN["reports"].values() for name in of_kind],
         places.all_costs(params),

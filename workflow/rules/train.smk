@@ -1,4 +1,4 @@
-# One run = study × method × seed. A failed or killed run goes on from its checkpoint when it is tried again.
+# One run = study × method × seed. A retry of a failed or killed run resumes from its checkpoint.
 
 
 rule baseline:

@@ -116,7 +116,7 @@ def in_order(stages: Mapping[str, Stage]) -> list[Stage]:
 
 
 def _key() -> str:
-    """Digest of `SOURCES`, of which dvc.yaml and params.yaml must exist."""
+    """Digest of `SOURCES`. Only dvc.yaml and params.yaml must exist."""
     try:
         files = [Path(name).read_bytes() if name in SOURCES[:2] or Path(name).exists() else b"" for name in SOURCES]
     except FileNotFoundError as error:

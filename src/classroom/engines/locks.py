@@ -125,16 +125,16 @@ def running_jobs() -> dict[str, Holder]:
 
 def wait_for_jobs() -> None:
     """Waits for running jobs that a killed workflow left or someone started by hand; not for those of SLURM."""
-    told: set[Holder] = set()
+    reported: set[Holder] = set()
     while running := {job for job in running_jobs().values() if not job.queued}:
-        for job in running - told:
+        for job in running - reported:
             log.info(
                 "Waiting for %s, which is still running in this tree, so that its job does not run twice. "
                 "`kill %d` stops it; a training then resumes from its checkpoint.",
                 job,
                 job.pid,
             )
-        told |= running
+        reported |= running
         time.sleep(POLL)
 
 

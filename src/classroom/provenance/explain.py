@@ -31,7 +31,7 @@ def explain(report: str, cell: str = "") -> dict[str, Any]:
 
     Of a number: its `sources` with the `runs` behind each; the `jobs` that make it and the `settings` that they had;
     what has `changed` since, by job, as pairs of the recorded and the current value; which files are `absent`, which
-    jobs are `not_on_record`; the `commands` that make it again, in a fresh clone too, with `remarks`; and what to type
+    jobs are `not_on_record`; the `commands` that make it again, in a fresh clone too, with `notes`; and what to type
     `instead` to leave that to Snakemake or DVC.
 
     Raises ClassroomError for an unknown report or number and for a report without numbers, and DataError if the
@@ -50,7 +50,7 @@ def explain(report: str, cell: str = "") -> dict[str, Any]:
     name = find(known, cell)
     return {
         "report": file,
-        "caution": page["caution"],
+        "disclaimer": page["disclaimer"],
         "cell": name,
         **_explained(known[name], page, file, stage, stages),
     }
@@ -70,8 +70,8 @@ def stage_of_report(stages: Mapping[str, Stage], report: str) -> Stage:
 def _explained(
     number: Mapping[str, Any], page: Mapping[str, Any], file: str, stage: Stage, stages: dict[str, Stage]
 ) -> dict[str, Any]:
-    taken = provenance.read_runs() | page["runs"]
-    runs_of = [provenance.taken(source, taken, page["name"]) for source in number["sources"]]
+    costs = provenance.read_runs() | page["runs"]
+    runs_of = [provenance.costs_of_runs(source, costs, page["name"]) for source in number["sources"]]
     trainings = {run: _training(run, stages) for runs in runs_of for run in runs}
     jobs, needed = _jobs(trainings, stage, stages)
     raw, hash_of = load(Path("params.yaml")), Hashes()
@@ -88,11 +88,11 @@ def _explained(
     versions = [version for runs in runs_of for of in runs.values() if (version := of.get("code_version"))]
     again = reproduction(needed, [record for record in on_record.values() if record], versions)
     if unknown := [run for run, training in trainings.items() if training is None]:
-        again["remarks"].append(f"params.yaml does not ask for {', '.join(unknown)} today: not among these commands")
+        again["notes"].append(f"params.yaml does not ask for {', '.join(unknown)} today: not among these commands")
     return {
         **_value(number),
         "sources": sources,
-        **_standing(jobs, on_record, raw, hash_of),
+        **_changes_since(jobs, on_record, raw, hash_of),
         **again,
         "instead": [f"snakemake --cores all {file}", f"dvc repro {stage.name}"],
     }
@@ -135,13 +135,13 @@ def _seed(stage: Stage) -> str | None:
     return words[words.index("--seed") + 1] if words[1] == "train" else None
 
 
-def _run(run: str, source: Mapping[str, Any], taken: Mapping[str, Any], record: Record | None) -> dict[str, Any]:
+def _run(run: str, source: Mapping[str, Any], cost: Mapping[str, Any], record: Record | None) -> dict[str, Any]:
     """One run behind a number: its value, what it took, the MD5s of what it was made from and of what it made."""
     found = {"run": run, "value": source["values"][run]}
-    found |= {key: of for key, of in taken.items() if key != "run" and of is not None}
+    found |= {key: of for key, of in cost.items() if key != "run" and of is not None}
     known = record["outputs"] if record else {}
     # else the record is of another training than the number; dvc.lock has the folder's hash, a manifest its files'
-    if known.get(run, ...) == taken["content"] or known.get(f"{run}/predictions.parquet", ...) == taken["predictions"]:
+    if known.get(run, ...) == cost["content"] or known.get(f"{run}/predictions.parquet", ...) == cost["predictions"]:
         found["made_from"] = {path: of for path, of in record["dependencies"].items() if not path.startswith("src/")}
         found["made"] = record["outputs"]
     return found | {"reevaluated": _reevaluated(run, source)}
@@ -153,10 +153,10 @@ def _reevaluated(run: str, source: Mapping[str, Any]) -> bool | None:
     if not source["metric"] or not path.exists():
         return None
     try:
-        judged = getattr(evaluate_predictions(path), source["kind"])[source["network"]][source["metric"]]
+        value = getattr(evaluate_predictions(path), source["kind"])[source["network"]][source["metric"]]
     except (DataError, KeyError):  # damaged, or of another network
         return False
-    return 100 * judged == source["values"][run]
+    return 100 * value == source["values"][run]
 
 
 def _record(stage: Stage, raw: dict[str, Any], hash_of: Hashes) -> Record | None:
@@ -166,7 +166,7 @@ def _record(stage: Stage, raw: dict[str, Any], hash_of: Hashes) -> Record | None
     return next(fitting, next(iter(found), None))
 
 
-def _standing(
+def _changes_since(
     jobs: list[Stage], on_record: Mapping[str, Record | None], raw: dict[str, Any], hash_of: Hashes
 ) -> dict[str, Any]:
     """The jobs, their settings as recorded, and what is not any more as it was."""
@@ -194,7 +194,7 @@ def _standing(
 def _differences(stage: Stage, record: Record, raw: dict[str, Any], hash_of: Hashes) -> dict[str, tuple[Any, Any]]:
     """Compares a stage with a record of it: by setting or file, the recorded and the current value.
 
-    None stands for what does not exist. Folders that the record does not mention are left out, as DVC's are.
+    None means that it does not exist. Folders that the record does not mention are left out, as DVC's are.
     """
     was = {"command": record["command"], **leaves(record["params"]), **record["dependencies"], **record["outputs"]}
     now = {"command": stage.command, **leaves({key: _setting(raw, key) for key in stage.params})}

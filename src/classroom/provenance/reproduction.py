@@ -23,7 +23,7 @@ OVERLAID = {block: folder for folder, block in FOLDERS.items()}
 def reproduction(
     chain: Sequence[Stage], records: Sequence[Mapping[str, Any]], versions: Sequence[str]
 ) -> dict[str, Any]:
-    """Returns the `commands` that repeat jobs as they are recorded, and `remarks` on what the commands leave open.
+    """Returns the `commands` that repeat jobs as they are recorded, and `notes` on what the commands leave open.
 
     They check out the version of the code, write the settings that differ from that version's, and run every job.
 
@@ -37,12 +37,12 @@ def reproduction(
         Commits of the code, for jobs whose records name none.
     """
     code = {path: of for record in records for path, of in record["dependencies"].items() if path.startswith("src/")}
-    version, remarks = _version([*(of["code_version"] for of in records if "code_version" in of), *versions], code)
+    version, notes = _version([*(of["code_version"] for of in records if "code_version" in of), *versions], code)
     commands = [f"git checkout {version}"] if version else []
     wanted = {key: value for record in records for key, value in leaves(record["params"]).items()}
     if others := _others(wanted, version):
         commands += [f"cat > {OVERLAY} <<'END'\n{_yaml(others)}END", f"classroom overlay {OVERLAY}"]
-    return {"commands": [*commands, *(stage.command for stage in chain)], "remarks": remarks}
+    return {"commands": [*commands, *(stage.command for stage in chain)], "notes": notes}
 
 
 def leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

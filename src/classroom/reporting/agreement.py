@@ -1,4 +1,4 @@
-"""How far a study's students agree with their own teacher."""
+"""Agreement of a study's students with their own teacher."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def architecture_table(
     name: str, study: str, teacher: Network, student: Network, task: str, image_size: int, classes: int, scale: str,
     target: Path,
 ) -> None:  # fmt: skip
-    """Writes `target`.md, .csv and .tex: layers, output shapes, parameters, compression, the paper's beside them.
+    """Writes `target`.md, .csv and .tex: layers, output shapes, parameters, compression, next to the paper's.
 
     The networks are built without their weights, so that nothing is downloaded and no memory taken. Raises ParamsError
     as `build` does.
@@ -43,13 +43,13 @@ def architecture_table(
                     {f"{role}_output": f"{height}×{width}×{channels}", role: layer.blocks}
                 )
     table = pd.DataFrame([{"layer": stage, **columns} for stage, columns in stages.items()])
-    table = table.sort_values("layer", key=lambda names: names.map(_place), ignore_index=True)
+    table = table.sort_values("layer", key=lambda names: names.map(_order), ignore_index=True)
     printed = paper.architecture(name)
     columns = ["teacher_output", "teacher", "student_output", "student"]
     if len(printed):
-        beside = printed.rename(columns=lambda column: column if column == "layer" else f"paper_{column}")
-        table = table.merge(beside, how="outer", on="layer", sort=False)
-        table = table.sort_values("layer", key=lambda names: names.map(_place), ignore_index=True)
+        of_paper = printed.rename(columns=lambda column: column if column == "layer" else f"paper_{column}")
+        table = table.merge(of_paper, how="outer", on="layer", sort=False)
+        table = table.sort_values("layer", key=lambda names: names.map(_order), ignore_index=True)
         columns += ["paper_output", "paper_teacher", "paper_student"]
     table = table.reindex(columns=["layer", *columns]).fillna("–")
 
@@ -63,18 +63,20 @@ def architecture_table(
         + (f" into {classes} classes" if task == "classification" else ""),
         "- read from the networks' modules during a forward pass; shortcuts, normalisation and heads left out",
     ]
-    caution = "" if scale == "paper" else f"**Networks and image size are those of scale '{scale}', not the paper's.**"
+    disclaimer = (
+        "" if scale == "paper" else f"**Networks and image size are those of scale '{scale}', not the paper's.**"
+    )
     below = []
     if len(printed):
         below = ["The paper's columns are as printed, misprints included."]
     parts = [Part(header, table.to_numpy().tolist(), below=below), _sizes(counts, names, task)]
     for role, sizes in counts.items():
         table[f"{role}_parameters"] = sizes["as trained"]
-    write_table(target, Page("architecture", title, caution, facts, parts, study=study), table)
+    write_table(target, Page("architecture", title, disclaimer, facts, parts, study=study), table)
 
 
 def _parameters(network, task: str) -> dict[str, int]:
-    """Of the network as it is trained and, for classification, as ImageNet's, which is what the paper counts."""
+    """Parameters of the network as trained and, for classification, with ImageNet's classes, as the paper counts."""
     sizes = {"as trained": network.parameter_count}
     if task == "classification":
         encoder = sum(parameter.numel() for parameter in network.body.encoder.parameters())
@@ -83,7 +85,7 @@ def _parameters(network, task: str) -> dict[str, int]:
 
 
 def _sizes(counts: dict[str, dict[str, int]], names: dict[str, str], task: str) -> Part:
-    """Parameters of both networks, and what two students in the teacher's place save (Sec. 4.2)."""
+    """Parameters of both networks, and what two students instead of the teacher save (Sec. 4.2)."""
     rows = [
         [f"teacher, {names['teacher']}: M parameters"], [f"student, {names['student']}: M parameters"],
         ["saved by two students: 1 − 2·student/teacher"],
@@ -109,7 +111,7 @@ def _sizes(counts: dict[str, dict[str, int]], names: dict[str, str], task: str) 
     return Part(["", *kinds, "paper"], rows, "Parameters", below=below)
 
 
-def _place(stage: str) -> tuple[bool, int]:
+def _order(stage: str) -> tuple[bool, int]:
     """Encoder before decoder, each by its number."""
     return stage.startswith("DeConv"), int("".join(filter(str.isdigit, stage)))
 

@@ -18,15 +18,15 @@ from classroom.reporting.common import heading, paper
 from classroom.reporting.common.pages import Page, write_table
 from classroom.reporting.common.provenance import source
 from classroom.reporting.common.results import check_alike, read_results
-from classroom.reporting.common.tables import Cell, Part, beside_paper, mean_cell, mean_sd, shown_metrics
+from classroom.reporting.common.tables import Cell, Part, mean_cell, mean_sd, shown_metrics, with_paper
 from classroom.reporting.registry import Item, Report
 
 
 def baselines_table(name: str, scale: str, seeds: Sequence[int], results: list[Result], target: Path) -> None:
     """Writes `target`.md, .csv and .tex: a row per network, columns for each dataset and task.
 
-    A network that two studies share stands once; two that the paper calls the same but that differ (in Conv6, in their
-    data) get a row each. Raises DataError for results of other seeds or training settings than each other.
+    A network that two studies share has one row; two that share a name but differ (in Conv6, in their data) get a row
+    each. Raises DataError for results of other seeds or training settings than each other.
     """
     check_alike(results, seeds, same_data=False)
     printed = paper.baselines(name)
@@ -53,7 +53,7 @@ def baselines_table(name: str, scale: str, seeds: Sequence[int], results: list[R
                 cell |= {"difference": mean - cell["paper"]}
             ours = mean_cell(mean, sd, source(result, role, metric))
             known = "paper" in cell
-            row.cells[place][metric] = beside_paper(ours, cell["paper"], cell["difference"]) if known else ours
+            row.cells[place][metric] = with_paper(ours, cell["paper"], cell["difference"]) if known else ours
             described = {"dataset": place[0], "task": place[1], "network": row.name, "study": " ".join(studies)}
             records.append(described | {"synthetic": result["data"]["synthetic"], "metric": metric, **cell})
 
@@ -73,8 +73,8 @@ def baselines_table(name: str, scale: str, seeds: Sequence[int], results: list[R
         title += " (not in the paper)"
     table = pd.DataFrame(records)
     table.insert(0, "scale", scale)
-    caution = heading.caution(scale, [result["data"] for result in results], len(printed) > 0)
-    write_table(target, Page("baselines", title, caution, facts, [Part(header, grid)]), table)
+    disclaimer = heading.disclaimer(scale, [result["data"] for result in results], len(printed) > 0)
+    write_table(target, Page("baselines", title, disclaimer, facts, [Part(header, grid)]), table)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Figures 6, 10 and 11: how alike the layers of teacher and students are, and a table of their last stages."""
+"""Figures 6, 10 and 11: similarity (CKA) of the layers of teacher and students, and a table of their last stages."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from classroom.reporting.common.tables import TECHNIQUE_LABELS, Cell, Part, csv,
 Tables = Mapping[str, Sequence[pd.DataFrame]]
 """By variant what `analysis.similarities.read` returned, a table a seed."""
 
-COLOURS = "viridis"  # its lightness grows evenly: read by the colour-blind and in grey
+COLOURS = "viridis"  # perceptually uniform, also for the colour-blind and in greyscale
 NOT_A_NUMBER, OUTLINE = "0.75", "#D55E00"
 SHARED = ("study", "data", "images", "layers", "last")
-"""What the tables of one figure agree in, their seeds aside."""
+"""What all tables of a figure must share, in addition to the seeds."""
 CELL, FONT = 0.105, 6.0
-"""Inches a layer and points of its name, which fit each other."""
+"""Inches per layer and the font size of its name in points, which match."""
 
 
 class Grid(NamedTuple):
-    """What a figure shows: a row per technique, a panel per pair of networks and strategy."""
+    """The layout of a figure: a row per technique, a panel per pair of networks and strategy."""
 
     techniques: Sequence[str]
     pairs: Sequence[tuple[str, str]]
@@ -74,9 +74,9 @@ def cka_figure(name: str, scale: str, tables: Tables, target: Path) -> None:
     across = sum(len(layers[second]) for _, second in grid.pairs) * len(strategies)
 
     with matplotlib.rc_context({"svg.hashsalt": "classroom", "svg.fonttype": "none"}):
-        caution = heading.caution(scale, [first.attrs["data"]], beside_paper=False)
+        disclaimer = heading.disclaimer(scale, [first.attrs["data"]], shows_paper=False)
         title = f"{paper.title(name)}: similarity of layers on {first.attrs['study']}"
-        above = _above(title, scale, first, shown, caution)
+        above = _above(title, scale, first, shown, disclaimer)
         width = max(CELL * across + 0.16 * len(grid.pairs) * len(strategies) + 1.9, 5.0)
         height = (CELL * down + 0.3) * len(techniques) + 0.9 + 0.16 * len(above.splitlines())
         figure = Figure(figsize=(width, height), layout="constrained", dpi=200)
@@ -99,7 +99,7 @@ def cka_figure(name: str, scale: str, tables: Tables, target: Path) -> None:
         figure.suptitle(above, fontsize=FONT + 1)
         pictures = {f".{form}": _saved(figure, form) for form in ("png", "svg")}
     page = Page(
-        "cka_figure", title, caution, drawing=Drawing(pictures[".png"], _seen(shown, grid)),
+        "cka_figure", title, disclaimer, drawing=Drawing(pictures[".png"], _alt_text(shown, grid)),
         study=first.attrs["study"],
     )  # fmt: skip
     write(target, pictures, page)
@@ -124,7 +124,7 @@ def cka_table(name: str, scale: str, tables: Tables, target: Path) -> None:
     ]
     keys = ["technique", "strategy", "first", "second", "first_layer", "second_layer"]
     of_cell = pd.DataFrame(records).groupby(keys, sort=False)
-    # A mean that leaves a seed out would be of other trainings than the one beside it.
+    # Not skipping NaN: a mean without one seed could not be compared with its neighbours.
     table = of_cell.cka.agg(mean=lambda of: of.mean(skipna=False), sd=lambda of: of.std(ddof=1, skipna=False))
     table = table.reset_index()
 
@@ -148,15 +148,15 @@ def cka_table(name: str, scale: str, tables: Tables, target: Path) -> None:
         f"- seeds: {', '.join(str(one.attrs['seed']) for one in next(iter(tables.values())))}",
         "- each cell: linear CKA (unbiased HSIC summed over minibatches) of the ends of both encoders' last stages, "
         f"{', '.join(f'{layer} of {network}' for network, layer in last.items())}; mean ± sample standard deviation "
-        "over seeds; a dash where features do not tell images from one another",
+        "over seeds; a dash where features are the same for all images",
     ]
     if any(variant.startswith("ml-") for variant in tables) and "T" in last:
-        facts.append("- the T of ML, which no student has seen, is the study's teacher alone")
+        facts.append("- the T of ML, from which no student learned, is the study's teacher alone")
     part = Part(["technique", "strategy", *("–".join(pair) for pair in pairs)], rows)
     data = [first.attrs["data"]]
-    title = f"{paper.title(name)}: how alike the last stages are on {first.attrs['study']}"
-    caution = heading.caution(scale, data, beside_paper=False)
-    page = Page("cka_table", title, caution, facts, [part], study=first.attrs["study"])
+    title = f"{paper.title(name)}: similarity of the last stages on {first.attrs['study']}"
+    disclaimer = heading.disclaimer(scale, data, shows_paper=False)
+    page = Page("cka_table", title, disclaimer, facts, [part], study=first.attrs["study"])
     table.insert(0, "study", first.attrs["study"])
     table.insert(1, "scale", scale)
     table.insert(2, "synthetic", first.attrs["data"]["synthetic"])
@@ -164,7 +164,7 @@ def cka_table(name: str, scale: str, tables: Tables, target: Path) -> None:
 
 
 def _first(tables: Tables, name: str) -> pd.DataFrame:
-    """Any of the tables, once all are known to be of the same study, images, layers and seeds."""
+    """The first table. Raises DataError unless all are of the same study, images, layers and seeds."""
     if not any(tables.values()):
         raise DataError(f"{name}: there is no CKA of any variant that it shows. Add one of them to variants.")
     first = next(of for of in tables.values() if of)
@@ -220,8 +220,8 @@ def _panel(
     return image
 
 
-def _seen(tables: Tables, grid: Grid) -> str:
-    """The figure in words, for those who cannot see it."""
+def _alt_text(tables: Tables, grid: Grid) -> str:
+    """The figure's alternative text."""
     of_pairs = [
         last_stages(table).set_index(["first", "second"]).cka.reindex(grid.pairs)
         for by_seed in tables.values()
@@ -237,14 +237,14 @@ def _seen(tables: Tables, grid: Grid) -> str:
     )
 
 
-def _above(title: str, scale: str, first: pd.DataFrame, tables: Tables, caution: str) -> str:
+def _above(title: str, scale: str, first: pd.DataFrame, tables: Tables, disclaimer: str) -> str:
     about = first.attrs
     seeds = [table.attrs["seed"] for table in next(iter(tables.values()))]
     lines = [
         f"{title}, scale {scale}",
         f"{about['images']} test images, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}; outlined: "
         "where the last stages end",
-        caution.replace("**", ""),
+        disclaimer.replace("**", ""),
     ]
     return "\n".join(line for line in lines if line)
 
@@ -255,7 +255,7 @@ def _cell(cell: Any, source: Source) -> Cell:
 
 
 def _saved(figure: Figure, form: str) -> bytes:
-    """The picture's bytes, the same whenever and wherever it is drawn."""
+    """The picture's bytes, reproducible."""
     content = io.BytesIO()
     figure.savefig(content, format=form, metadata={"png": {"Software": None}, "svg": {"Date": None}}[form])
     return content.getvalue()

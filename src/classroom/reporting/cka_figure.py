@@ -1,4 +1,4 @@
-"""Figures 6, 10 and 11: how alike the layers of teacher and students are."""
+"""Figures 6, 10 and 11: similarity (CKA) of the layers of teacher and students."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How alike the last stages of teacher and students are."""
+"""Similarity (CKA) of the last stages of teacher and students."""
 
 from __future__ import annotations
 

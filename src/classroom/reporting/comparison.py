@@ -1,4 +1,4 @@
-"""Table 10: published methods beside ours and beside the student alone."""
+"""Table 10: published methods next to ours and to the student alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pandas as pd
 from classroom import places
 from classroom.artifacts import ComparedResult, ComparedResults, Cost
 from classroom.core.metrics import LABELS, METRICS
-from classroom.method_settings import departures, in_words
+from classroom.method_settings import in_words, non_default_options
 from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.params import Params, select
 from classroom.reporting.common import heading, paper
@@ -21,12 +21,12 @@ from classroom.reporting.common.provenance import source
 from classroom.reporting.common.results import check_alike, read_comparison
 from classroom.reporting.common.tables import (
     Part,
-    beside_paper,
     mean_cell,
     mean_sd,
     number,
     shown_metrics,
     variant_label,
+    with_paper,
 )
 from classroom.reporting.registry import Item, Report
 
@@ -34,10 +34,10 @@ LABEL = {
     "fitnet": "FitNet", "srrl": "SRRL", "at": "AT", "sp": "SP", "vid": "VID", "simkd": "SimKD", "semckd": "SemCKD",
     "skd": "SKD", "ifvd": "IFVD", "cwd": "CWD", "dsd": "DSD", "emkd": "EMKD",
 }  # fmt: skip
-TELLING = ("convention", "adversarial", "mid_ratio")
-"""Options that stand in the table even where they are the reference's: with others, it would be another method."""
+ALWAYS_SHOWN = ("convention", "adversarial", "mid_ratio")
+"""Options that the table shows even at their default, as another value would make another method."""
 NEGLIGIBLE = 1e-3
-"""A term below this part of what is minimised hardly teaches anything."""
+"""A term below this fraction of the whole loss is reported as negligible."""
 
 
 def comparison_table(
@@ -62,20 +62,20 @@ def comparison_table(
     facts = [
         *heading.lines(scale, seeds, everything),
         "- every published method trains one student against the study's trained teacher, frozen; ours is the "
-        "ensemble of two students, which is why its students stand by themselves too",
+        "ensemble of two students, so its students have rows of their own",
         "- each cell: the metric in percent on the test split, mean ± sample standard deviation over seeds"
         + ("; below it the paper's mean and ours minus the paper's" if len(printed) else "")
         + ". The best of each column in bold.",
         "- settings: the paper prints none for these methods. `reference defaults` are those of docs/methods.md: "
         "public code, the authors' or CIRKD's, with taps that suit these networks, and SemCKD's `mid_ratio` at 0.25 "
         "for its 2. `tuned` weights were chosen on validation, anything else is named",
-        "- parameters in millions: extra in training (what learns besides the network of the row: modules, a "
-        "discriminator; of ours the teacher, and a student's peer), and at inference, where SimKD's projector counts "
+        "- parameters in millions: extra in training (what learns in addition to the row's network: modules, a "
+        "discriminator; for ours the teacher and the peer), and at inference, where SimKD's projector counts "
         "again: it stays; s an epoch: training with validation, median over seeds; jobs may have shared the machine",
     ]
-    caution = heading.caution(scale, [result["data"] for result in everything], len(printed) > 0)
-    title = f"{paper.title(name)}: published methods beside ours" + ("" if len(printed) else " (not in the paper)")
-    write_table(target, Page("comparison", title, caution, facts, parts), table)
+    disclaimer = heading.disclaimer(scale, [result["data"] for result in everything], len(printed) > 0)
+    title = f"{paper.title(name)}: published methods next to ours" + ("" if len(printed) else " (not in the paper)")
+    write_table(target, Page("comparison", title, disclaimer, facts, parts), table)
 
 
 def _rows(of_study: ComparedResults, seeds: Sequence[int], printed: pd.DataFrame) -> list[dict[str, Any]]:
@@ -83,7 +83,7 @@ def _rows(of_study: ComparedResults, seeds: Sequence[int], printed: pd.DataFrame
     student, ours = of_study["beside"]
     found = [(student, "S1", "student alone", "task loss only")]
     for result in of_study["published"]:
-        found.append((result, "S1", LABEL[result["method"]], _told(result)))
+        found.append((result, "S1", LABEL[result["method"]], _settings_label(result)))
     label = variant_label(ours["method"])
     weights = "weights as in its own table"
     found += [(ours, network, f"ours, {label}, {network}", weights) for network in ("S1", "S2")]
@@ -92,14 +92,14 @@ def _rows(of_study: ComparedResults, seeds: Sequence[int], printed: pd.DataFrame
 
 
 def _row(
-    result: ComparedResult, network: str, label: str, told: str, seeds: Sequence[int], printed: pd.DataFrame
+    result: ComparedResult, network: str, label: str, settings_label: str, seeds: Sequence[int], printed: pd.DataFrame
 ) -> dict[str, Any]:
     data, method = result["data"], result["method"]
     facts = {
         "study": result["study"],
         "method": method,
         "network": network,
-        "settings": told,
+        "settings": settings_label,
         "training_parameters": _extra_parameters(result, network),
         "inference_parameters": _inference_parameters(result, network),
         "seconds_per_epoch": _seconds(result["costs"]),
@@ -114,11 +114,11 @@ def _row(
             record["paper"] = of_paper.get(metric, float("nan"))
             record["difference"] = ours - record["paper"]
         records.append(record)
-    return {"label": label, "told": told, "records": records, "facts": facts, "result": result}
+    return {"label": label, "settings_label": settings_label, "records": records, "facts": facts, "result": result}
 
 
 def _of_paper(result: ComparedResult, network: str, printed: pd.DataFrame) -> dict[str, float]:
-    """The paper's means by metric: its row for us is the ensemble, its student alone stands in Table 2."""
+    """The paper's means by metric: its row for us is the ensemble; its student alone is in Table 2."""
     name = result["method"]
     if name == "student":
         name, printed = paper.network_name(result["networks"]["S1"]["encoder"]), paper.baselines("table2")
@@ -146,28 +146,28 @@ def _part(rows: list[dict[str, Any]], of_study: ComparedResults, printed: pd.Dat
             found = source(row["result"], record["network"], metric)
             cell = mean_cell(record["mean"], record["sd"], found, best=record["mean"] == best[metric])
             known = not pd.isna(record.get("paper"))
-            cells.append(beside_paper(cell, record["paper"], record["difference"]) if known else cell)
+            cells.append(with_paper(cell, record["paper"], record["difference"]) if known else cell)
         facts = row["facts"]
         sizes = [_millions(facts["training_parameters"]), number(facts["seconds_per_epoch"], ".1f"),
                  _millions(facts["inference_parameters"])]  # fmt: skip
-        grid.append([row["label"], row["told"], *cells, *sizes])
+        grid.append([row["label"], row["settings_label"], *cells, *sizes])
     header = ["method", "settings", *(LABELS[metric] for metric in metrics), "extra in training, M", "s an epoch",
               "inference, M"]  # fmt: skip
     networks = heading.networks(of_study["beside"])
-    return Part(header, grid, f"{data['dataset']}, {data['task']} ({result['study']})", [networks], _remarks(of_study))
+    return Part(header, grid, f"{data['dataset']}, {data['task']} ({result['study']})", [networks], _notes(of_study))
 
 
-def _told(result: ComparedResult) -> str:
-    """How a method's settings came about, what differs from the reference, and what is worth knowing in any case."""
+def _settings_label(result: ComparedResult) -> str:
+    """Where a method's settings are from, what differs from the reference, and the options that are always shown."""
     settings, task = result["settings"], result["data"]["task"]
-    differs = departures(task, result["method"], settings["options"], settings["weights"])
+    differs = non_default_options(task, result["method"], settings["options"], settings["weights"])
     origin = "tuned" if result["tuned"] else "own settings" if differs else "reference defaults"
-    telling = [f"{key} {in_words(value)}" for key, value in settings["options"].items() if key in TELLING]
-    return "; ".join(dict.fromkeys([origin, *differs, *telling]))
+    shown = [f"{key} {in_words(value)}" for key, value in settings["options"].items() if key in ALWAYS_SHOWN]
+    return "; ".join(dict.fromkeys([origin, *differs, *shown]))
 
 
 def _extra_parameters(result: ComparedResult, network: str) -> int:
-    """What learns besides the network or ensemble of the row: of ours, the other student and a teacher on-line."""
+    """What learns in addition to the row's network or ensemble: for ours, the peer and an on-line teacher."""
     if result["method"] not in EXCHANGE:
         return result["extra_parameters"]
     frozen = ("T",) if EXCHANGE[result["method"]].teacher == "frozen" else ()
@@ -182,8 +182,8 @@ def _inference_parameters(result: ComparedResult, network: str) -> int:
 
 
 def _seconds(costs: dict[str, Cost]) -> float:
-    taken = [cost["seconds_per_epoch"] for cost in costs.values() if cost["seconds_per_epoch"] is not None]
-    return float(pd.Series(taken, dtype=float).median())
+    seconds = [cost["seconds_per_epoch"] for cost in costs.values() if cost["seconds_per_epoch"] is not None]
+    return float(pd.Series(seconds, dtype=float).median())
 
 
 def _millions(count: int) -> str:
@@ -192,20 +192,20 @@ def _millions(count: int) -> str:
     return f"{count / 1e6:.2f}" if count >= 10_000 else "<0.01"
 
 
-def _remarks(of_study: ComparedResults) -> list[str]:
-    """What a reader should know of single methods: lesions lost to their features, terms that hardly count."""
+def _notes(of_study: ComparedResults) -> list[str]:
+    """Notes on single methods: lesions lost in small feature maps, negligible terms."""
     lines = []
     for result in of_study["published"]:
         runs = list(result["seeds"].values())
         terms = {key: mean(abs(run["last_epoch_terms"][key]) for run in runs) for key in runs[0]["last_epoch_terms"]}
         total = sum(terms.values())
-        told = list(result["notes"])
-        told += [
+        lines_of = list(result["notes"])
+        lines_of += [
             f"the term {key.split('/')[1]} stayed negligible in the last epoch ({value:.1e} of {total:.2g} in all)"
             for key, value in terms.items()
             if value < NEGLIGIBLE * total
         ]
-        lines += [f"- {LABEL[result['method']]}: {text}" for text in told]
+        lines += [f"- {LABEL[result['method']]}: {text}" for text in lines_of]
     return ["\n".join(lines)] if lines else []
 
 

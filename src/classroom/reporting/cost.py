@@ -25,10 +25,10 @@ BASELINES, PUBLISHED = "baselines", "published"
 
 
 def read_costs(folder: Path) -> list[TableCosts]:
-    """What every method in `folder` cost, with the `table` that shows it.
+    """The costs of every method in `folder`, with the `table` that shows it.
 
-    Of a comparison only the published methods: what stands beside them is counted where it belongs. Raises DataError
-    if a file is damaged or of another study.
+    Of a comparison only the published methods: the others are counted with their own study. Raises DataError if a file
+    is damaged.
     """
     costs: list[TableCosts] = []
     for path in sorted(folder.rglob("*.json")):
@@ -83,23 +83,22 @@ def cost_table(scale: str, costs: Sequence[TableCosts], target: Path) -> None:
 
     gpu = bool(runs.gpu_hours.sum())
     header = ["table", "study", "technique", "runs", "hours", "core hours", *(["GPU hours"] if gpu else []),
-              "minutes a run (median)", "minutes a run (most)", "memory, GB (most)",
-              *(["GPU memory, GB (most)"] if gpu else []), "disk, GB"]  # fmt: skip
+              "minutes a run (median)", "minutes a run (max)", "memory, GB (max)",
+              *(["GPU memory, GB (max)"] if gpu else []), "disk, GB"]  # fmt: skip
     rows = []
     for row in table.itertuples():
         label = {**TECHNIQUE_LABELS, BASELINES: "alone", PUBLISHED: "published methods", "all": "all"}[row.technique]
         cells = [
             title(row.table), row.study, label, _count(row, runs), number(row.hours, ".2f"),
             number(row.core_hours, ".2f"), *([number(row.gpu_hours, ".2f")] if gpu else []),
-            number(row.median_minutes, ".2f"), number(row.most_minutes, ".2f"), number(row.most_memory_gb, ".2f"),
-            *([number(row.most_gpu_memory_gb, ".2f")] if gpu else []), number(row.disk_gb, ".3f"),
+            number(row.median_minutes, ".2f"), number(row.max_minutes, ".2f"), number(row.max_memory_gb, ".2f"),
+            *([number(row.max_gpu_memory_gb, ".2f")] if gpu else []), number(row.disk_gb, ".3f"),
         ]  # fmt: skip
         rows.append([f"**{cell}**" if row.table == "all" and cell else cell for cell in cells])
     below = [
-        "Hours are of jobs, one after the other; jobs that ran at once took less by the clock. Core hours are hours "
-        "times the threads that a run was given. A run that was interrupted and went on from its checkpoint says what "
-        "its last session took, so interrupted runs took more than is written here. Disk is what a run's folder "
-        "holds.",
+        "Hours are the sum over jobs; jobs that ran in parallel took less wall time. Core hours are hours "
+        "times the threads that a run was given. A run that was resumed from its checkpoint counts "
+        "its last session only, so interrupted runs took more than this. Disk is the size of a run's folder.",
     ]
     table.insert(0, "scale", scale)
     page = Page("cost", "What the trainings took", "", [f"- scale: {scale}"], [Part(header, rows, below=below)])
@@ -107,7 +106,7 @@ def cost_table(scale: str, costs: Sequence[TableCosts], target: Path) -> None:
 
 
 def _count(row: Any, runs: pd.DataFrame) -> str | Cell:
-    """The number of a row's runs, and which; of all together only their number."""
+    """The number of a row's runs, and which; of the total only their number."""
     if row.table == "all":
         return str(row.runs)
     of = runs[(runs.table == row.table) & (runs.study == row.study) & (runs.technique == row.technique)]
@@ -128,9 +127,9 @@ def _summed(runs: pd.DataFrame) -> dict[str, Any]:
         "core_hours": runs.core_hours.sum(),
         "gpu_hours": runs.gpu_hours.sum(),
         "median_minutes": 60 * runs.hours.median(),
-        "most_minutes": 60 * runs.hours.max(),
-        "most_memory_gb": runs.memory_gb.max(),
-        "most_gpu_memory_gb": runs.gpu_memory_gb.max(),
+        "max_minutes": 60 * runs.hours.max(),
+        "max_memory_gb": runs.memory_gb.max(),
+        "max_gpu_memory_gb": runs.gpu_memory_gb.max(),
         "disk_gb": runs.disk_gb.sum(),
     }
 

@@ -1,4 +1,4 @@
-"""How a study's trainings went, and how far its students agree with their teacher, as pictures."""
+"""A study's training curves, and the agreement of its students with their teacher."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from classroom.reporting.registry import Item, Report, of_studies
 
 COLOURS = {"T": "#000000", "S1": "#0072B2", "S2": "#E69F00", "ensemble": "#009E73"}
 MARKS = {"T": ":", "S1": "-", "S2": "--", "ensemble": "-."}
-"""Okabe and Ito's colours, and lines that differ without them."""
+"""Line styles, so that networks differ without Okabe and Ito's colours too."""
 
 
 def read_curves(runs: Mapping[str, Mapping[int, Path]], metric: str) -> pd.DataFrame:
@@ -90,18 +90,18 @@ def curves(study: str, table: pd.DataFrame, results: Sequence[Result], scale: st
         f"over {table.epoch.nunique()} epochs, a line for each seed, a dot at its best epoch. The ensembles reach "
         f"{best.min():.1f} to {best.max():.1f} %, the most with {variant_label(best.idxmax())}."
     )
-    return Page("curves", title, _caution(scale, data), drawing=Drawing(png(figure), alt), study=study)
+    return Page("curves", title, _disclaimer(scale, data), drawing=Drawing(png(figure), alt), study=study)
 
 
 def agreement(study: str, results: Sequence[Result], scale: str) -> Page:
-    """A panel per technique and strategy with a teacher: how far students decide as the teacher, and as the truth.
+    """Agreement of the students with teacher and ground truth: a panel per technique and strategy with a teacher.
 
     Bars are means over seeds, whiskers the sample standard deviation.
     """
     data = results[0]["data"]
     metric = METRICS[data["task"]][0]
     by_variant = {result["method"]: result for result in results}
-    title = f"{LABELS[metric]} with the truth and with the own teacher (fidelity), {study}"
+    title = f"{LABELS[metric]} with the ground truth and with their own teacher (fidelity), {study}"
     taught = [technique for technique in TECHNIQUES if technique != "ml"]
     figure, panels = _panels(f"{title}, scale {scale}{_synthetic(data)}", taught)
     students = ("S1", "S2", "ensemble")
@@ -112,7 +112,7 @@ def agreement(study: str, results: Sequence[Result], scale: str) -> Page:
             axis.set_axis_off()
             continue
         for shift, kind, colour, hatch, label in (
-            (-0.2, "test", "#56B4E9", "", "with the truth"),
+            (-0.2, "test", "#56B4E9", "", "with the ground truth"),
             (0.2, "fidelity", "#D55E00", "//", "with the teacher"),
         ):
             values = 100 * np.array(
@@ -129,12 +129,12 @@ def agreement(study: str, results: Sequence[Result], scale: str) -> Page:
         axis.set_ylim(0, 109)
     _labelled(figure, panels, "", f"{LABELS[metric]}, %")
     alt = "Pairs of bars for S1, S2 and the ensemble, a technique with a teacher a row, a strategy a column: "
-    alt += f"{LABELS[metric]} with the truth and with the teacher. {_agreeing(results, metric)}"
-    return Page("agreement", title, _caution(scale, data), drawing=Drawing(png(figure), alt), study=study)
+    alt += f"{LABELS[metric]} with the ground truth and with the teacher. {_agreeing(results, metric)}"
+    return Page("agreement", title, _disclaimer(scale, data), drawing=Drawing(png(figure), alt), study=study)
 
 
 def _agreeing(results: Sequence[Result], metric: str) -> str:
-    """How far the ensembles agree, in words."""
+    """The agreement of the ensembles, as a sentence."""
     means = {
         kind: [
             100 * np.mean([run[kind]["ensemble"][metric] for run in result["seeds"].values()])
@@ -145,12 +145,12 @@ def _agreeing(results: Sequence[Result], metric: str) -> str:
     }
     if not means["test"]:
         return "None of the trained variants has a teacher."
-    truth, teacher = (f"{min(values):.0f} to {max(values):.0f} %" for values in means.values())
-    return f"The ensembles agree with the truth at {truth}, with their teacher at {teacher}."
+    ground_truth, teacher = (f"{min(values):.0f} to {max(values):.0f} %" for values in means.values())
+    return f"The ensembles agree with the ground truth at {ground_truth}, with their teacher at {teacher}."
 
 
-def _caution(scale: str, data: Data) -> str:
-    return heading.caution(scale, [data], beside_paper=False)
+def _disclaimer(scale: str, data: Data) -> str:
+    return heading.disclaimer(scale, [data], shows_paper=False)
 
 
 def _listed(table: pd.DataFrame) -> str:

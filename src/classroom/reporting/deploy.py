@@ -20,14 +20,14 @@ from classroom.reporting.registry import Item, Report
 
 MODEL_LABELS = {"T": "teacher alone", "S1": "one student", "ensemble": "ensemble of two students"}
 SAVED = {"parameters": "parameters", "macs": "MACs", "bytes": "file", "latency_ms": "latency", "memory": "memory"}
-"""What the ensemble saves, by column."""
+"""By column of the data, the label of what the ensemble saves."""
 
 
 def read_measured(folder: Path) -> list[dict[str, Any]]:
-    """What `classroom measure` left in `folder`, a study each.
+    """The files of `classroom measure` in `folder`, one per study.
 
-    Raises DataError if there is nothing, if a file is damaged, or if it was measured on other models than those that
-    lie here today; a model that is not here (results pulled alone) passes.
+    Raises DataError if there is nothing, if a file is damaged, or if it was measured on other models than the current
+    ones; a model that is missing (results pulled alone) is not checked.
     """
     measured = []
     for path in sorted(folder.glob("*.json")):
@@ -60,12 +60,12 @@ def deploy_table(scale: str, measured: Sequence[dict[str, Any]], target: Path) -
     ]
     parts = [Part(header, [_cells(row) for row in table.itertuples()], below=below, grouped=True), _saved(table)]
     table.insert(0, "scale", scale)
-    caution = heading.caution(scale, [study["data"] for study in measured], beside_paper=False)
-    write_table(target, Page("deploy", "What deploying costs", caution, _facts(scale, measured), parts), table)
+    disclaimer = heading.disclaimer(scale, [study["data"] for study in measured], shows_paper=False)
+    write_table(target, Page("deploy", "What deploying costs", disclaimer, _facts(scale, measured), parts), table)
 
 
 def _cells(row: Any) -> list[str]:
-    least, most = number(row.latency_least_ms, ".2f"), number(row.latency_most_ms, ".2f")
+    low, high = number(row.latency_min_ms, ".2f"), number(row.latency_max_ms, ".2f")
     return [
         row.study,
         MODEL_LABELS[row.network],
@@ -73,7 +73,7 @@ def _cells(row: Any) -> list[str]:
         number(row.parameters / 1e6, ".2f"),
         number(row.macs / 1e9, ".3f"),
         number(row.bytes / 1e6, ".2f"),
-        f"{number(row.latency_ms, '.2f')} [{least}–{most}]",
+        f"{number(row.latency_ms, '.2f')} [{low}–{high}]",
         number(row.images_per_second, ".1f"),
         number(row.memory / 1e6, ".1f"),
         f"{LABELS[row.metric]} {number(row.test, '.2f')}",
@@ -113,8 +113,8 @@ def _row(study: dict[str, Any], network: str) -> dict[str, Any]:
         "macs": of["macs"],
         "bytes": of["bytes"],
         "latency_ms": milliseconds.median(),
-        "latency_least_ms": milliseconds.min(),
-        "latency_most_ms": milliseconds.max(),
+        "latency_min_ms": milliseconds.min(),
+        "latency_max_ms": milliseconds.max(),
         "images_per_second": of["images_per_second"],
         "memory": of["memory"],
         "metric": metric,
@@ -125,7 +125,7 @@ def _row(study: dict[str, Any], network: str) -> dict[str, Any]:
 
 
 def _saved(table: pd.DataFrame) -> Part:
-    """Of parameters the paper's compression, 1 − 2·student/teacher (Sec. 4.2); of all else in the same way."""
+    """For parameters the paper's compression, 1 − 2·student/teacher (Sec. 4.2); likewise for the other columns."""
     rows = []
     for study, of in table.groupby("study", sort=False):
         teacher, ensemble = (of[of.network == network].iloc[0] for network in ("T", "ensemble"))

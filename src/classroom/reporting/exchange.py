@@ -1,4 +1,4 @@
-"""Tables 1 and 5: what each variant shares, from the one table in the code."""
+"""Tables 1 and 5: what each variant shares, from the table that trains it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FACTS = ["- rendered from the code that trains the variants"]
 
 
 def combinations(target: Path) -> None:
-    """Table 1: per technique, what flows along each channel that it uses."""
+    """Table 1: per technique, what each of its channels carries."""
     groups: dict[tuple[tuple[str, ...], ...], list[str]] = {}
     for technique in TECHNIQUES:
         rows = [(channel, *(_flows(technique, strategy, channel) for strategy in STRATEGIES)) for channel in CHANNELS]
@@ -53,7 +53,7 @@ def combinations(target: Path) -> None:
         below=[
             "V1 shares predictions only, V2 features only, V3 both. The paper's Table 1 (b) has ML's V3 with S1 and S2 "
             "exchanged, against its own Table 5 and part (c); the students are alike, so only their names change. "
-            "Here Table 5 stands."
+            "Here Table 5 holds."
         ]
     )
     title = "Table 1: combinations of distillation techniques and learning strategies"
@@ -82,7 +82,7 @@ def loss_terms(target: Path) -> None:
     header = ["technique", "strategy", *(f"{student}: {term}" for student in ("S1", "S2") for term in TERMS)]
     below = (
         "KD comes from the teacher, ML from the other student; p are predictions, f features. A student's loss is "
-        "α·L_task + β·L_KD + γ·L_ML. The teacher learns from L_task alone: before the students in KD (off), beside "
+        "α·L_task + β·L_KD + γ·L_ML. The teacher learns from L_task alone: before the students in KD (off), with "
         "them in KD (on) and KD + ML. The paper writes L′ for S2's terms."
     )
     title = "Table 5: the loss terms of each variant"
@@ -90,15 +90,15 @@ def loss_terms(target: Path) -> None:
     write_table(target, Page("exchange", title, "", FACTS, [part]), pd.DataFrame(records))
 
 
-MAKERS = {"table1": combinations, "table5": loss_terms}
+TABLES = {"table1": combinations, "table5": loss_terms}
 
 
 def make(name: str, item: Item, settings: dict[str, Any]) -> None:
-    MAKERS[name](Path("reports", f"{name}.md"))
+    TABLES[name](Path("reports", f"{name}.md"))
 
 
 REPORT = Report(
-    names=lambda params: {name: {} for name in MAKERS},
+    names=lambda params: {name: {} for name in TABLES},
     inputs=lambda params, item: [],
     make=make,
     category="Tables",

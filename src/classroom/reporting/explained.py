@@ -1,4 +1,4 @@
-"""What `classroom explain` prints: plain text, a fact a line."""
+"""What `classroom explain` prints: plain text, one fact a line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tabulate import tabulate
 from classroom.errors import printable
 from classroom.reporting.common.tables import number
 
-VERDICTS = {True: "yes", False: "NO: not what these predictions give"}
+VERDICTS = {True: "same value", False: "OTHER VALUE: these predictions do not give it"}
 
 
 def text(explained: Mapping[str, Any]) -> str:
@@ -21,7 +21,7 @@ def text(explained: Mapping[str, Any]) -> str:
         blocks = [_numbers(explained)]
     else:
         runs = [_run(run, source) for source in explained["sources"] for run in source["runs"]]
-        blocks = [_number(explained), *runs, _standing(explained), _settings(explained), _commands(explained)]
+        blocks = [_number(explained), *runs, _changes(explained), _settings(explained), _commands(explained)]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -35,7 +35,7 @@ def _numbers(explained: Mapping[str, Any]) -> str:
 
 
 def _number(explained: Mapping[str, Any]) -> str:
-    lines = [f"{explained['report']}  {explained['cell']}", explained["caution"].replace("**", "")]
+    lines = [f"{explained['report']}  {explained['cell']}", explained["disclaimer"].replace("**", "")]
     lines += dict.fromkeys(source["what"] for source in explained["sources"])
     seeds = dict.fromkeys(run["run"].rsplit("-", 1)[1] for source in explained["sources"] for run in source["runs"])
     lines += [f"  seeds  {', '.join(seeds)}", f"  here   {explained['text']}"]
@@ -45,10 +45,10 @@ def _number(explained: Mapping[str, Any]) -> str:
 
 
 def _run(run: Mapping[str, Any], source: Mapping[str, Any]) -> str:
-    """One run: what it reached and took, and the digests of all that it was made from and made."""
+    """One run: its value and costs, and the digests of its inputs and outputs."""
     lines = [run["run"], f"  {source['what']}: {run['value']:.4f} {source['unit']}".rstrip()]
     if run["reevaluated"] is not None:
-        lines.append(f"  judged anew  {VERDICTS[run['reevaluated']]}")
+        lines.append(f"  recomputed   {VERDICTS[run['reevaluated']]}")
     if "best_epoch" in run:
         lines.append("  best epochs  " + ", ".join(f"{name} {epoch}" for name, epoch in run["best_epoch"].items()))
     memory = ", ".join(f"{megabytes} MB ({where})" for where, megabytes in run["peak_memory_mb"].items())
@@ -62,12 +62,12 @@ def _run(run: Mapping[str, Any], source: Mapping[str, Any]) -> str:
         lines += [f"  made from    {digest}  {path}" for path, digest in run["made_from"].items()]
         lines += [f"  made         {digest}  {path}" for path, digest in run["made"].items()]
     else:
-        lines.append(f"  made         {run['predictions']}  its predictions; nothing more is on record here")
+        lines.append(f"  made         {run['predictions']}  its predictions; no other record here")
     return "\n".join(lines)
 
 
-def _standing(explained: Mapping[str, Any]) -> str:
-    """What is not any more as it was when the jobs ran."""
+def _changes(explained: Mapping[str, Any]) -> str:
+    """What has changed since the jobs ran."""
     changes: dict[str, list[str]] = {}
     for job, of in explained["changed"].items():
         for what, (was, now) in of.items():
@@ -79,19 +79,19 @@ def _standing(explained: Mapping[str, Any]) -> str:
     if absent:
         lines.append(f"  not here, so not compared: {', '.join(absent)} (`dvc pull` brings what was pushed)")
     if unknown:
-        lines.append(f"  neither a manifest nor dvc.lock says what these stood on: {', '.join(unknown)}")
+        lines.append(f"  neither a manifest nor dvc.lock records the inputs of: {', '.join(unknown)}")
     return "\n".join(["TODAY", *lines])
 
 
 def _settings(explained: Mapping[str, Any]) -> str:
-    """The settings as they were; what they are today, where they differ, stands under TODAY."""
+    """The settings as they were; under TODAY is where they differ now."""
     lines = [f"  {key}: {_flow(value)}" for key, value in explained["settings"].items()]
     return "\n".join(["SETTINGS of these jobs", *lines])
 
 
 def _commands(explained: Mapping[str, Any]) -> str:
-    lines = ["AGAIN, from nothing", *explained["commands"], *(f"# {remark}" for remark in explained["remarks"])]
-    return "\n".join([*lines, "", "or, with all else in the report", *explained["instead"]])
+    lines = ["REPRODUCE from scratch", *explained["commands"], *(f"# {note}" for note in explained["notes"])]
+    return "\n".join([*lines, "", "or, with the whole report", *explained["instead"]])
 
 
 def _printable(value: Any) -> Any:

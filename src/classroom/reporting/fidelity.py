@@ -1,4 +1,4 @@
-"""Tables 11, 12: how far the students decide as their own teacher does."""
+"""Tables 11, 12: how far the students agree with their own teacher."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from classroom.reporting.registry import Item, Report, of_studies
 
 
 def fidelity_table(name: str, scale: str, seeds: Sequence[int], results: list[Result], target: Path) -> None:
-    """Writes `target`.md, .csv and .tex: the metrics of the task with the teacher's decisions as the truth.
+    """Writes `target`.md, .csv and .tex: the metrics of the task with the teacher's predictions as the ground truth.
 
     One row per technique with a teacher and student or ensemble, for each strategy the metrics in percent, as in the
     tables of variants. Results of methods without a teacher are left out. Raises DataError for results of other seeds,
@@ -36,14 +36,14 @@ def fidelity_table(name: str, scale: str, seeds: Sequence[int], results: list[Re
     facts = [
         *heading.lines(scale, seeds, results),
         heading.networks(taught or results),
-        f"- each cell: {' and '.join(LABELS[metric] for metric in metrics)} in percent with the teacher's decisions in "
-        "place of the ground truth, mean ± sample standard deviation over seeds, best strategy of the row in bold"
+        f"- each cell: {' and '.join(LABELS[metric] for metric in metrics)} in percent with the teacher's predictions "
+        "as the ground truth, mean ± sample standard deviation over seeds, best strategy of the row in bold"
         + ("; below it the paper's mean and ours minus the paper's." if len(printed) else "."),
     ]
     if not len(printed):
         title += " (not in the paper)"
     below = [
-        "The teacher is the run's own, of the same seed: the one that trained beside the students in KD (on) and "
+        "The teacher is the run's own, of the same seed: the one that trained with the students in KD (on) and "
         "KD + ML, the baseline in KD (off)."
     ]
     if len(printed) and not printed.certain.all():
@@ -60,8 +60,8 @@ def fidelity_table(name: str, scale: str, seeds: Sequence[int], results: list[Re
     table.insert(0, "study", study)
     table.insert(1, "scale", scale)
     table.insert(2, "synthetic", data["synthetic"])
-    caution = heading.caution(scale, [data], len(printed) > 0)
-    write_table(target, Page("fidelity", title, caution, facts, [part], study=study), table)
+    disclaimer = heading.disclaimer(scale, [data], len(printed) > 0)
+    write_table(target, Page("fidelity", title, disclaimer, facts, [part], study=study), table)
 
 
 def _silent_teachers(results: Sequence[Result], metrics: Sequence[str]) -> list[str]:
@@ -76,7 +76,7 @@ def _silent_teachers(results: Sequence[Result], metrics: Sequence[str]) -> list[
     ]
     if not silent:
         return []
-    return [f"**The teacher marks nothing in any test image: {', '.join(silent)}.** {heading.worth_of(metrics)}"]
+    return [f"**The teacher marks nothing in any test image: {', '.join(silent)}.** {heading.on_empty_masks(metrics)}"]
 
 
 def make(name: str, item: Item, settings: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a grid search of α, β, γ found, and the winning weights as an overlay of settings."""
+"""The results of a grid search of α, β, γ, and the best weights as an overlay."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def grid_report(study: str, points: Sequence[GridPoint], scale: str, seeds: Sequ
     """Writes `target`.md, .csv, .png (a map of every variant) and .yaml (the best weights, for `classroom overlay`).
 
     `points`: as `evaluation.grid.read_points` returns them. The best point of a variant has the largest validation
-    metric of the ensemble, mean over seeds; of equal ones the first.
+    metric of the ensemble, mean over seeds; ties go to the first.
     """
     table = _table(points, seeds)
     best = {variant: points[of["mean"].idxmax()] for variant, of in table.groupby("variant", sort=False)}
@@ -51,22 +51,22 @@ def grid_report(study: str, points: Sequence[GridPoint], scale: str, seeds: Sequ
         f"- scale: {scale}",
         f"- seeds: {', '.join(map(str, seeds))}",
         "- each cell: the metric by which epochs are chosen (IoU or accuracy), in percent, **on validation**; the "
-        "ensemble's mean ± sample standard deviation over seeds chooses, in bold. The test split was not looked at.",
+        "ensemble's mean ± sample standard deviation over seeds chooses, in bold. The test split was not used.",
         "- teacher's share: the part of 1 − α that goes to β, the rest to γ; only KD + ML has both",
         f"- the best weights are in {target.with_suffix('.yaml').name}: "
         f"`classroom overlay {target.with_suffix('.yaml')}` writes them into studies/{study}.yaml",
     ]
-    caution = ""
+    disclaimer = ""
     if any(point["synthetic"] for point in points):
-        caution = "**Synthetic images, not patients: these weights mean nothing elsewhere.**"
+        disclaimer = "**Synthetic images, not patients: these weights mean nothing elsewhere.**"
     table.insert(0, "study", study)
     table.insert(1, "scale", scale)
-    picture = _map(table, f"Grid search on {study}, scale {scale}{' – SYNTHETIC images' if caution else ''}")
-    drawing = Drawing(picture, _seen(table))
+    picture = _map(table, f"Grid search on {study}, scale {scale}{' – SYNTHETIC images' if disclaimer else ''}")
+    drawing = Drawing(picture, _alt_text(table))
     page = Page(
         "grid_search",
         f"Grid search on {study}",
-        caution,
+        disclaimer,
         facts,
         parts,
         drawing=drawing,
@@ -97,16 +97,16 @@ def _cells(row: Any, point: GridPoint) -> list[Cell]:
     return [mean_cell(row.mean, row.sd, of["ensemble"], best=row.best), *students]
 
 
-def _seen(table: pd.DataFrame) -> str:
-    """The map in words, for those who cannot see it."""
-    told = []
+def _alt_text(table: pd.DataFrame) -> str:
+    """The alternative text of the map."""
+    best = []
     for row in table[table.best].itertuples():
         lowest = table["mean"][table.variant == row.variant].min()
-        told.append(
+        best.append(
             f"{variant_label(row.variant)} from {lowest:.1f} to {row.mean:.1f} %, best at α of S1 {row.alpha_1:g}, "
             f"α of S2 {row.alpha_2:g}, teacher's share {row.teacher_share:g}"
         )
-    return f"Maps of the ensemble's metric on validation, α of S1 down, α of S2 across: {'; '.join(told)}."
+    return f"Maps of the ensemble's metric on validation, α of S1 down, α of S2 across: {'; '.join(best)}."
 
 
 def _weights(row: Any) -> list[str]:
@@ -167,7 +167,7 @@ def _map(table: pd.DataFrame, title: str) -> bytes:
             axis.set_title(f"{variant_label(variant)}, teacher's share {share:g}", fontsize=8)
         bar = figure.colorbar(image, ax=list(axes), shrink=0.9)
         bar.ax.tick_params(labelsize=7)
-    heading = title.replace(", scale", "\nscale")  # or a single panel would stand at the edge of a wide picture
+    heading = title.replace(", scale", "\nscale")  # or the title would be wider than a single panel
     figure.suptitle(f"{heading}\nensemble on validation, percent; the best outlined", fontsize=8)
     return png(figure)
 

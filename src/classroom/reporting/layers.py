@@ -1,4 +1,4 @@
-"""What a built network is made of, layer by layer (Tables 6, 7), read from the network itself."""
+"""The layers of a built network (Tables 6, 7), read from its modules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Layer(NamedTuple):
     stage: str
     """Conv1, Conv2.x … Conv5.x, Conv6; DeConv 1 … DeConv 5."""
     shape: tuple[int, int, int]
-    """Height, width and channels of what the stage hands on."""
+    """Height, width and channels of its output."""
     blocks: str
     """Its convolutions in order, as the paper prints them: `[1×1, 64; 3×3, 64; 1×1, 256] × 3`."""
 
@@ -69,7 +69,7 @@ def _steps(body: nn.Module, image_size: int) -> list[_Step]:
                 stage = _stage(call.path, call.shape, image_size)
                 steps.append(_Step(stage, _as_printed(call.shape), _text(call.module, alone=True)))
         else:
-            # What else reads the block's own input is its shortcut, which the paper's tables leave out.
+            # Other layers on the block's input are its shortcut, which the paper's tables leave out.
             main = [first, *(call for call in others if call.input is not first.input)]
             shape = shape_of[block]
             text = "[" + "; ".join(_text(call.module) for call in main) + "]"
@@ -108,7 +108,7 @@ def _block_of(path: str, blocks: list[str]) -> str | None:
 
 
 def _stage(path: str, shape: tuple[int, ...], image_size: int) -> str:
-    """Where a module belongs; empty for the heads, which the paper's tables leave out."""
+    """The stage of a module; empty for heads, which the paper's tables leave out."""
     part, *rest = path.split(".")
     if part == "decoder":
         return f"DeConv {int(rest[1]) + 1}" if rest[0] == "blocks" else ""
@@ -121,7 +121,7 @@ def _stage(path: str, shape: tuple[int, ...], image_size: int) -> str:
 
 
 def _text(module: nn.Conv2d | nn.MaxPool2d, alone: bool = False) -> str:
-    """`3×3, 64`; a depthwise convolution and a stride outside of a block are said."""
+    """`3×3, 64`; with a depthwise convolution, and a stride outside of a block, named."""
     height, width = module.kernel_size if isinstance(module.kernel_size, tuple) else (module.kernel_size,) * 2
     kernel = f"{height}×{width}"
     stride = module.stride if isinstance(module.stride, int) else module.stride[0]

@@ -1,4 +1,4 @@
-"""Which factor of a published method's reference weights is best, and the winner as an overlay of settings."""
+"""The search of the best factor of published methods' reference weights, and the result as an overlay."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def tune_report(study: str, points: Sequence[FactorPoint], scale: str, seeds: Se
     """Writes `target`.md, .csv and .yaml (the best weights, for `classroom overlay`).
 
     `points`: as `evaluation.grid.read_factors` returns them. The best factor of a method has the student's largest
-    validation metric, mean over seeds; of equal ones the first.
+    validation metric, mean over seeds; ties go to the first.
     """
     records = []
     for point in points:
@@ -46,18 +46,18 @@ def tune_report(study: str, points: Sequence[FactorPoint], scale: str, seeds: Se
         f"- scale: {scale}",
         f"- seeds: {', '.join(map(str, seeds))}",
         f"- each cell: the student's {metric} in percent **on validation**, mean ± sample standard deviation over "
-        "seeds; the best of each method in bold. The test split was not looked at.",
+        "seeds; the best of each method in bold. The test split was not used.",
         "- factor: of the weights of the method's reference code",
         f"- the best weights are in {target.with_suffix('.yaml').name}: "
         f"`classroom overlay {target.with_suffix('.yaml')}` writes them into studies/{study}.yaml",
     ]
     synthetic = any(point["data"]["synthetic"] for point in points)
-    caution = "**Synthetic images, not patients: these weights mean nothing elsewhere.**" if synthetic else ""
+    disclaimer = "**Synthetic images, not patients: these weights mean nothing elsewhere.**" if synthetic else ""
     part = Part(["method", "factor", "weights", f"validation {metric}"], rows)
     page = Page(
         "method_search",
         f"Weights of published methods on {study}",
-        caution,
+        disclaimer,
         facts,
         [part],
         study=study,

@@ -1,4 +1,4 @@
-"""Everything that trains, in words: what `classroom methods` prints."""
+"""What `classroom methods` prints: everything that trains."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from classroom.data.readers import classes_of
-from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, MethodWeights, departures, in_words, settings_type
+from classroom.method_settings import (
+    METHODS,
+    REFERENCE_WEIGHTS,
+    MethodWeights,
+    in_words,
+    non_default_options,
+    settings_type,
+)
 from classroom.methods.learning_styles.exchange import EXCHANGE, Received
 from classroom.methods.shared.comparison import Comparison
 from classroom.params import Params, check, load
@@ -45,10 +52,10 @@ def _received(student: Received) -> str:
 
 def _published(params: Params, raw: dict[str, Any], task: str, name: str, study: str | None) -> str:
     kind: type[Comparison] = importlib.import_module(f"classroom.methods.{name}").METHOD
-    told = params.study[study].methods.get(name) if study else None
-    options = settings_type(task, name)(**(told.options if told else {})).model_dump(mode="json")
-    weights = told.weights if told else MethodWeights(**REFERENCE_WEIGHTS[task][name])
-    differs = departures(task, name, options, weights.terms)
+    in_force = params.study[study].methods.get(name) if study else None
+    options = settings_type(task, name)(**(in_force.options if in_force else {})).model_dump(mode="json")
+    weights = in_force.weights if in_force else MethodWeights(**REFERENCE_WEIGHTS[task][name])
+    differs = non_default_options(task, name, options, weights.terms)
     lines = [
         f"  {name}: {kind.paper}",
         f"    {kind.equation}",

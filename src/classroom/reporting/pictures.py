@@ -1,4 +1,4 @@
-"""Figures 4, 5, 7 and 9: what the variants make of the test images that are hardest for all of them."""
+"""Figures 4, 5, 7 and 9: predictions of the variants on the test images that are hardest for all of them."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.methods.names import run_folder
 from classroom.params import PictureKind, Variants, select
 from classroom.reporting.common import heading, paper
-from classroom.reporting.common.drawing import PREDICTION_COLOUR, TRUTH_COLOUR, png
+from classroom.reporting.common.drawing import GROUND_TRUTH_COLOUR, PREDICTION_COLOUR, png
 from classroom.reporting.common.pages import Drawing, Page, write_picture
 from classroom.reporting.common.tables import TECHNIQUE_LABELS, variant_label
 from classroom.reporting.common.tested_images import image_iou, rows_and_groups, worst_of_each_group
 from classroom.reporting.registry import Item, Report
 
 SMALLEST = 0.002
-"""A lesion of a smaller part of the image could not be seen in print."""
+"""Smallest fraction of an image that a lesion must cover to be visible in print."""
 HEAT = "inferno"
 OUTLINE = "#56B4E9"
 WIDTH = 7.2
-"""Inches: a page's text. The picture is printed as large as it is drawn, so that its type stays readable."""
+"""Inches: the width of a page's text. The picture is printed at this size, so its type stays readable."""
 SMALL, LARGE = 5.5, 7.0
 """Points."""
 
@@ -53,8 +53,8 @@ def picture(name: str, kind: str, runs: Mapping[str, Path], prepared: Path, scal
     """One picture of a study; `kind` as in `reports.pictures` of its settings.
 
     `runs`: by variant, the folder of one seed's run. Which images are shown does not depend on the kind: see `hardest`.
-    Raises DataError for runs of different test images, if no test image has a lesion that can be seen, or if none of
-    the variants that the kind shows is there.
+    Raises DataError for runs of different test images, if no test image has a visible lesion, or if none of the
+    variants that the kind shows is trained.
     """
     about = read_metrics(next(iter(runs.values())))
     known = [variant for variant in EXCHANGE if variant in runs]
@@ -67,9 +67,9 @@ def picture(name: str, kind: str, runs: Mapping[str, Path], prepared: Path, scal
     if not shown:
         raise DataError(f"pictures.{name}: none of the variants that '{kind}' shows is trained: {', '.join(known)}.")
     samples = hardest(runs, prepared, count)
-    colours = "Heat: probability of a lesion, from dark 0 to bright 1; outlined: the truth"
+    colours = "Heat: probability of a lesion, from dark 0 to bright 1; outlined: the ground truth"
     if kind == "ensembles":
-        colours = "Prediction orange, truth blue"
+        colours = "Prediction orange, ground truth blue"
     title = f"{paper.title(name)}: {what} on {about['study']}"
     above = (
         f"{title}, scale {scale}, seed {about['seed']}"
@@ -84,27 +84,27 @@ def picture(name: str, kind: str, runs: Mapping[str, Path], prepared: Path, scal
         rows = [(sample, "") for sample in samples]
         networks = ("ensemble",) if kind == "ensembles" else STUDENTS
         columns = [(variant, network) for variant in shown for network in networks]
-    caution = heading.caution(scale, [about["data"]], beside_paper=False)
+    disclaimer = heading.disclaimer(scale, [about["data"]], shows_paper=False)
     alt = (
-        f"{len(samples)} hard test images, one below the other, each with its truth and beside it the {what}: "
+        f"{len(samples)} hard test images, one below the other, each with its ground truth and the {what}: "
         f"{', '.join(map(variant_label, shown))}. {colours}. Mean IoU of all ensembles on them: "
         f"{', '.join(f'{100 * sample.mean_iou:.0f}' for sample in samples)} %."
     )
     drawing = Drawing(_grid(rows, columns, above), alt)
-    return Page("pictures", title, caution, drawing=drawing, study=about["study"])
+    return Page("pictures", title, disclaimer, drawing=drawing, study=about["study"])
 
 
 def hardest(runs: Mapping[str, Path], prepared: Path, count: int) -> list[Sample]:
     """The test images on which all ensembles together do worst.
 
-    Of those with a lesion that can be seen the lowest mean IoU over the variants, one image a group (patient, lesion),
-    of equal ones the first. Raises DataError as `picture`.
+    Among images with a visible lesion, those with the lowest mean IoU over the variants, at most one per group
+    (patient, lesion); ties go to the first. Raises DataError as `picture`.
     """
-    ids, truth, ious = _judged(runs)
+    ids, ground_truth, ious = _mean_ious(runs)
     rows, groups = rows_and_groups(prepared, ids)
-    chosen = worst_of_each_group(ious, truth.mean(axis=(1, 2)) >= SMALLEST, groups)[:count]
+    chosen = worst_of_each_group(ious, ground_truth.mean(axis=(1, 2)) >= SMALLEST, groups)[:count]
     if not chosen:
-        raise DataError(f"{prepared}: no test image has a lesion that can be seen, so there is nothing to show.")
+        raise DataError(f"{prepared}: no test image has a visible lesion, so there is nothing to show.")
     probabilities: list[dict[tuple[str, str], np.ndarray]] = [{} for _ in chosen]
     for variant, run in runs.items():
         stacks = with_ensemble(predictions.read(run / "predictions.parquet")[1])
@@ -113,28 +113,28 @@ def hardest(runs: Mapping[str, Path], prepared: Path, count: int) -> list[Sample
                 kept[variant, name] = stack[position].copy()  # not a view that would keep all images
     images = np.load(prepared / "images.npy", mmap_mode="r")
     return [
-        Sample(str(groups[position]), images[rows[position]], truth[position], float(ious[position]), kept)
+        Sample(str(groups[position]), images[rows[position]], ground_truth[position], float(ious[position]), kept)
         for position, kept in zip(chosen, probabilities, strict=True)
     ]
 
 
-def _judged(runs: Mapping[str, Path]) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Test ids, true masks, and every image's IoU of the ensemble, mean over variants."""
+def _mean_ious(runs: Mapping[str, Path]) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Test ids, ground-truth masks, and each image's IoU of the ensemble, mean over variants."""
     first: tuple[list[str], np.ndarray] | None = None
     total: Any = 0
     for run in runs.values():
         ids, stacks = predictions.read(run / "predictions.parquet")
-        truth = predict_labels(stacks.pop(predictions.GROUND_TRUTH))
+        ground_truth = predict_labels(stacks.pop(predictions.GROUND_TRUTH))
         if first is None:
-            first = (ids, truth)
+            first = (ids, ground_truth)
         elif first[0] != ids:
-            raise DataError(f"{run}: tested on other images than its siblings. Train this run again.")
-        total = total + image_iou(predict_labels(with_ensemble(stacks)["ensemble"]), truth)
+            raise DataError(f"{run}: tested on other images than the other variants. Train this run again.")
+        total = total + image_iou(predict_labels(with_ensemble(stacks)["ensemble"]), ground_truth)
     return *first, total / len(runs)
 
 
 def _grid(rows: Sequence[tuple[Sample, str]], columns: Sequence[tuple[str, str]], title: str) -> bytes:
-    """Image and truth, then a panel for each column: a heatmap of a student, or an ensemble's outline."""
+    """Image and ground truth, then a panel for each column: a student's heatmap, or an ensemble's outline."""
     across = len(columns) + 2
     side = (WIDTH - 0.3) / across
     wrapped = "\n".join(line for part in title.splitlines() for line in textwrap.wrap(part, 130))
@@ -146,7 +146,7 @@ def _grid(rows: Sequence[tuple[Sample, str]], columns: Sequence[tuple[str, str]]
         first = student in ("", STUDENTS[0])
         for axis, picture, name in (
             (axes[row, 0], sample.image, "image"),
-            (axes[row, 1], sample.ground_truth, "truth"),
+            (axes[row, 1], sample.ground_truth, "ground\ntruth"),
         ):
             axis.axis("off") if not first else _bare(axis)
             if first:
@@ -159,7 +159,7 @@ def _grid(rows: Sequence[tuple[Sample, str]], columns: Sequence[tuple[str, str]]
             if name == "ensemble":
                 axis.imshow(sample.image, interpolation="nearest")
                 _outline(axis, predict_labels(byte[None])[0], PREDICTION_COLOUR)
-                _outline(axis, sample.ground_truth, TRUTH_COLOUR)
+                _outline(axis, sample.ground_truth, GROUND_TRUTH_COLOUR)
             else:
                 axis.imshow(byte, cmap=HEAT, vmin=0, vmax=255, interpolation="nearest")
                 _outline(axis, sample.ground_truth, OUTLINE, 0.7)

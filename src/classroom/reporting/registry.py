@@ -1,7 +1,7 @@
-"""What reports there are. Each is one module of this package, called like its rule and its DVC stage.
+"""The reports. Each kind is one module of this package, with the name of its rule and its DVC stage.
 
-A module's `REPORT` says how its reports are called, what they are made from, which files they leave, and how they are
-made; the rules, workflow/plan.yaml and `classroom report` follow from it.
+A module's `REPORT` has the names of its reports, their inputs, their files, and the function that makes them; the
+rules, workflow/plan.yaml and `classroom report` follow from it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ KINDS = (
     "variants", "fidelity", "architecture", "baselines", "comparison", "resplit", "exchange", "cost", "deploy",
     "grid_search", "method_search", "cka_table", "cka_figure", "curves", "agreement", "samples", "pictures",
 )  # fmt: skip
-"""In the order in which lists show them. All but the site, which shows them all."""
+"""In the order of lists. Without the site, which shows all of them."""
 
 TABLE = (".md", ".csv", ".tex")
 
 Item = Mapping[str, str]
-"""What dvc.yaml has to know of a report besides its name, such as its `study`."""
+"""What dvc.yaml needs to know of a report in addition to its name, such as its `study`."""
 
 
 @dataclass(frozen=True)
@@ -34,24 +34,24 @@ class Report:
     """One kind of report."""
 
     names: Callable[[Params], dict[str, dict[str, str]]]
-    """By name the reports that the settings ask for, each with its item."""
+    """The reports that the settings ask for: by name, the item of each."""
     inputs: Callable[[Params, Item], list[str]]
-    """The files that one is made from, source code aside."""
+    """The input files of a report, without source code."""
     make: Callable[[str, Item, dict[str, Any]], None]
     """Writes the report of this name and item, from the settings (`classroom.params.load`)."""
     category: str
-    """Where Snakemake's own report shows it."""
+    """Its category in Snakemake's own report."""
     shows: str
-    """What it shows, in a few words."""
+    """Its content, in a few words."""
     endings: tuple[str, ...] = TABLE
-    """Of the files reports/NAME….; every report leaves reports/pages/NAME.json as well."""
+    """The suffixes of its files reports/NAME…; every report also has reports/pages/NAME.json."""
 
     def outputs(self, name: str) -> list[str]:
         return [*(f"reports/{name}{ending}" for ending in self.endings), f"reports/pages/{name}.json"]
 
     @property
     def main(self) -> str:
-        """The ending of the file that a reader opens."""
+        """The suffix of the file that a reader opens."""
         return self.endings[0]
 
 
@@ -84,5 +84,5 @@ def find(name: str, plan: Path = Path("workflow/plan.yaml")) -> tuple[str, Item]
 
 
 def of_studies(params: Params, name: Callable[[str], str | None]) -> dict[str, dict[str, str]]:
-    """One report for each study in force, called `name(study)`; none where that is None or empty."""
+    """One report for each study in force, named `name(study)`; none if that is None or empty."""
     return {called: {"study": study} for study in params.study if (called := name(study))}

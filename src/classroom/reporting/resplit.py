@@ -28,8 +28,8 @@ def resplit_table(
 ) -> None:  # fmt: skip
     """Writes `target`.md, .csv and .tex: the first metric of both studies, second minus first, for every network.
 
-    `number_name`: the table of variants of the first study, whose values in the paper stand beside where it is one of
-    the paper's. Raises DataError for results of other seeds, data or training than their study's, or for two studies
+    `number_name`: the table of variants of the first study, whose values in the paper are shown if it is one of the
+    paper's. Raises DataError for results of other seeds, data or training than their study's, or for two studies
     of different tasks or training settings.
     """
     for results in (first_results, second_results):
@@ -43,11 +43,11 @@ def resplit_table(
     check_alike([first, second], seeds, same_data=False)
     metric = METRICS[first["data"]["task"]][0]
     table = _joined(first_results, second_results, seeds, metric, number_name)
-    beside = "paper" in table
+    shows_paper = "paper" in table
     printed_title = paper.title(number_name) if number_name else ""
 
     header = ["technique", "strategy", "network", first["study"], second["study"], "second − first"]
-    if beside:
+    if shows_paper:
         header.append(f"paper ({printed_title})")
     by_method = [{result["method"]: result for result in results} for results in (first_results, second_results)]
     grid = []
@@ -60,7 +60,7 @@ def resplit_table(
                 mean_cell(row.first_mean, row.first_sd, *sources[0]),
                 mean_cell(row.second_mean, row.second_sd, *sources[1]),
                 Cell(number(row.difference, "+.2f"), row.difference, sources=sources[1] + sources[0]),
-                *([number(row.paper, ".2f")] if beside else []),
+                *([number(row.paper, ".2f")] if shows_paper else []),
             ]
         )  # fmt: skip
     facts = [f"- scale: {scale}"]
@@ -71,13 +71,13 @@ def resplit_table(
         f"- each cell: {LABELS[metric]} in percent, mean ± sample standard deviation over seeds",
     ]
     title = f"{name}: {first['study']} and {second['study']} side by side"
-    caution = heading.caution(scale, [first["data"], second["data"]], beside)
+    disclaimer = heading.disclaimer(scale, [first["data"], second["data"]], shows_paper)
     part = Part(header, grid, below=_summary(table, first, second), grouped=True)
     table.insert(0, "first_study", first["study"])
     table.insert(1, "second_study", second["study"])
     table.insert(2, "scale", scale)
     table.insert(3, "synthetic", first["data"]["synthetic"] or second["data"]["synthetic"])
-    write_table(target, Page("resplit", title, caution, facts, [part]), table)
+    write_table(target, Page("resplit", title, disclaimer, facts, [part]), table)
 
 
 def _joined(

@@ -21,7 +21,7 @@ from classroom.errors import DataError
 from classroom.files import write_text
 from classroom.reporting.common import paper
 from classroom.reporting.common.pages import read_page
-from classroom.reporting.common.provenance import taken
+from classroom.reporting.common.provenance import costs_of_runs
 
 SECTIONS = {
     "Twelve variants": ("variants", "resplit"),
@@ -34,15 +34,15 @@ SECTIONS = {
     "Training and deploying": ("curves", "cost", "deploy"),
     "Method and networks": ("exchange", "architecture"),
 }
-"""What stands where, by the kind of report."""
+"""By section, the kinds of reports in it."""
 HEADLINE = (
     "study", "metric", "KD + ML V3, ensemble", "student alone", "difference", "95 % interval", "KD + ML V3 is",
 )  # fmt: skip
-"""Of `Page.headline`."""
+"""The columns of `Page.headline`."""
 ROW_COLUMNS = ("technique", "strategy", "network", "study", "table", "method")
 """Columns that say what a row is: its rows can be chosen by them, and those that lead stay in sight."""
 STRATEGY = re.compile(r"(V\d) ")
-"""How columns of one strategy begin."""
+"""The prefix of a strategy's columns."""
 NUMBER = re.compile(r"[<≥≤]?([+−-]?\d+(?:\.\d+)?(?:e[+−-]?\d+)?)(?: %)?")
 LONG = 6
 """Rows from which on a table can be filtered."""
@@ -54,9 +54,9 @@ def site(pages: Path, runs: Mapping[str, Cost], captions: Path, scale: str, seed
 
     `runs`: as `provenance.read_runs` returns them. `captions`: the folder of those that Snakemake's own report shows
     too. Raises DataError if there is no page, or one is damaged or names runs that are not known or have been trained
-    anew.
+    again.
     """
-    read = sorted((read_page(path) for path in pages.glob("*.json")), key=_place)
+    read = sorted((read_page(path) for path in pages.glob("*.json")), key=_order)
     if not read:
         raise DataError(f"{pages}: no report has been made yet. Make one, for instance with `classroom report table1`.")
     known = _Known(runs)
@@ -65,7 +65,7 @@ def site(pages: Path, runs: Mapping[str, Cost], captions: Path, scale: str, seed
     html = _render(
         sections={title: [page for page in shown if page["kind"] in kinds] for title, kinds in SECTIONS.items()},
         overview=_part({"header": HEADLINE, "rows": headlines} | NOTHING_ELSE, known) if headlines else None,
-        cautions=list(dict.fromkeys(page["caution"] for page in read if page["headline"] and page["caution"])),
+        disclaimers=list(dict.fromkeys(page["disclaimer"] for page in read if page["headline"] and page["disclaimer"])),
         scale=scale, seeds=seeds, count=len(read), provenance=known.data,
     )  # fmt: skip
     write_text(target, html)
@@ -81,13 +81,13 @@ def inline(text: str) -> Markup:
 
 
 def number_in(text: str) -> float | None:
-    """What a cell of text sorts by where it starts with a number: `<0.01` by 0.01, `−3.1 to 2` by −3.1."""
+    """The sort key of a text that starts with a number: `<0.01` by 0.01, `−3.1 to 2` by −3.1."""
     found = NUMBER.match(_bare(text))
     return float(found[1].replace("−", "-")) if found else None
 
 
 class _Known:
-    """Where the numbers of all pages are from, each source and each run once."""
+    """The sources of the numbers of all pages, each source and each run once."""
 
     def __init__(self, runs: Mapping[str, Cost]) -> None:
         self.runs = dict(runs)
@@ -95,11 +95,11 @@ class _Known:
         self.places: dict[str, int] = {}
 
     def place(self, source: Mapping[str, Any], page: str) -> int:
-        """Where a source of a page stands in `data`.
+        """The position of a page's source in `data`.
 
         Raises DataError if its runs are not known, or not those that the page was made from.
         """
-        for run, of in taken(source, self.runs, page).items():
+        for run, of in costs_of_runs(source, self.runs, page).items():
             self.data["runs"][run] = {key: value for key, value in of.items() if key not in ("run", "predictions")}
         shown = {key: source[key] for key in ("what", "unit", "network", "values")}
         place = self.places.setdefault(json.dumps(shown), len(self.places))
@@ -108,14 +108,14 @@ class _Known:
         return place
 
 
-def _place(page: Mapping[str, Any]) -> list[Any]:
+def _order(page: Mapping[str, Any]) -> list[Any]:
     """The paper's tables and figures by number, others by name after them."""
     found = re.fullmatch(r"(table|figure)(\d+)", page["name"])
     return [0, int(found[2]), ""] if found else [1, 0, page["name"]]
 
 
 def _page(page: dict[str, Any], known: _Known, captions: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the template needs of a page."""
+    """A page as the template needs it."""
     known.runs |= page["runs"]
     parts = [_part(part, known, page["name"]) for part in page["parts"]]
     name = paper.title(page["name"])
@@ -124,13 +124,13 @@ def _page(page: dict[str, Any], known: _Known, captions: Path, config: Mapping[s
         caption = (captions / f"{page['kind']}.rst").read_text(encoding="utf-8")
         about = SimpleNamespace(config=config, params=SimpleNamespace(study=page["study"]))
         shown["caption"] = Environment(undefined=StrictUndefined).from_string(caption).render(snakemake=about)
-        # of a PNG the first chunk begins with width and height
+        # the first chunk of a PNG begins with its width and height
         shown["width"], shown["height"] = struct.unpack(">II", base64.b64decode(page["drawing"]["png"][:32])[16:24])
     return shown
 
 
 def _part(part: Mapping[str, Any], known: _Known, page: str = "index") -> dict[str, Any]:
-    """What the template needs of a table: every cell with what it sorts by, and by what its rows can be chosen."""
+    """A table as the template needs it: cells with their sort keys, and filters for rows."""
     rows = [[_cell(cell, known, page) for cell in row] for row in part["rows"]]
     header = [
         {
@@ -153,7 +153,7 @@ def _part(part: Mapping[str, Any], known: _Known, page: str = "index") -> dict[s
         "leading": max(leading, 1),
         "filters": filters,
         "strategies": list(dict.fromkeys(column["group"] for column in header if column["group"])),
-        "beside_paper": any(cell["paper"] is not None for row in rows for cell in row),
+        "shows_paper": any(cell["paper"] is not None for row in rows for cell in row),
     }
 
 
@@ -161,7 +161,7 @@ def _cell(cell: str | dict[str, Any], known: _Known, page: str) -> dict[str, Any
     if isinstance(cell, str):
         cell = {"text": cell, "value": number_in(cell), "paper": None, "difference": None, "sources": ()}
     first, *below = cell["text"].split("<br>")
-    # Of an own number there is one line, and below it the paper's; text may have many lines.
+    # A number of ours has one line, and the paper's below it; text may have many lines.
     lines = {"first": first, "below": "<br>".join(below)} if cell["sources"] else {"first": cell["text"], "below": ""}
     sources = [known.place(source, page) for source in cell["sources"]]
     number = bool(sources) or NUMBER.fullmatch(_bare(cell["text"])) is not None
@@ -173,7 +173,7 @@ def _bare(text: str) -> str:
 
 
 def _render(**content: Any) -> str:
-    """The page with its style and script in it, which its policy names by their hashes and allows alone."""
+    """The page with inline style and script; its policy allows only these two, by their hashes."""
     web = files("classroom.reporting") / "web"
     template, style, script = (
         (web / name).read_text(encoding="utf-8") for name in ("page.html", "style.css", "page.js")

@@ -42,9 +42,9 @@ def variants_table(
     """Writes `target`.md, .csv, .tex and .json (the ensembles' first metric, for `dvc exp show`).
 
     One row per technique and network, for each strategy the metrics in percent: mean ± sample standard deviation over
-    seeds, the best strategy of each row in bold; beside them the paper's values if it has a table of that name. Below,
-    what tells KD + ML V3 from the others. `student` is the result of the study's student alone. Raises DataError for
-    results of other seeds, data or training settings than each other.
+    seeds, the best strategy of each row in bold; below them the paper's values if it has a table of that name. Then
+    the significance of KD + ML V3's differences. `student` is the result of the study's student alone. Raises
+    DataError for results of other seeds, data or training settings than each other.
     """
     check_alike([*results, student], seeds)
     data, study = results[0]["data"], results[0]["study"]
@@ -75,8 +75,8 @@ def variants_table(
     table.insert(0, "study", study)
     table.insert(1, "scale", scale)
     table.insert(2, "synthetic", data["synthetic"])
-    caution = heading.caution(scale, [data], len(printed) > 0)
-    page = Page("variants", title, caution, facts, parts, study=study, headline=headline)
+    disclaimer = heading.disclaimer(scale, [data], len(printed) > 0)
+    page = Page("variants", title, disclaimer, facts, parts, study=study, headline=headline)
     summary = {
         primary: {
             f"{c.technique}-{c.strategy}": round(c.mean, 4)
@@ -106,30 +106,28 @@ def _significance(
         ]
         for one in compared
     ]  # fmt: skip
-    cautions = []
+    caveats = []
     if groups < significance.FEW_GROUPS:
-        cautions.append(
-            f"Only {groups} test {group}{'s' if groups != 1 else ''}: intervals from so few are too narrow."
-        )
+        caveats.append(f"Only {groups} test {group}{'s' if groups != 1 else ''}: intervals from so few are too narrow.")
     if len(seeds) == 1:
-        cautions.append("One seed only: how much another training would differ is not in these intervals.")
+        caveats.append("One seed only: how much another training would differ is not in these intervals.")
     drawn = f"{group}s of the test split" + (", and seeds," if len(seeds) > 1 else "")
     return Part(
         ["KD + ML V3 (ensemble) against", "difference", "95 % interval", "p", "adjusted p", "KD + ML V3 is"],
         rows,
-        title="Is KD + ML V3 better by more than chance?",
+        title="Significance of KD + ML V3's differences",
         above=[
             f"KD + ML V3's {LABELS[metric]} minus the other's, in percentage points, from the same test images and "
             f"seeds. {drawn[0].upper()}{drawn[1:]} were drawn with replacement {significance.REPLICATES} times, the "
             "same for both (paired bootstrap): the interval is of percentiles, p is two-sided, and the adjusted p "
             "allows for the number of comparisons (Holm).",
-            *([f"**{' '.join(cautions)}**"] if cautions else []),
+            *([f"**{' '.join(caveats)}**"] if caveats else []),
         ],
     )
 
 
 def _against_student(student: Result, metric: str, seeds: Sequence[int], part: Part) -> list[str | Cell]:
-    """What the student alone reaches, and what tells KD + ML V3 from it: difference, interval, verdict."""
+    """The student alone, and how KD + ML V3 differs from it: difference, interval, verdict."""
     mean, sd = mean_sd([student["seeds"][str(seed)]["test"]["S1"][metric] for seed in seeds])
     (row,) = (row for row in part.rows if row[0] == BASELINE_LABELS["student"])
     return [mean_cell(mean, sd, source(student, "S1", metric)), row[1], row[2], row[-1]]

@@ -16,11 +16,9 @@ from classroom.state import Cache
 
 
 def check_all(path: Path = Path("params.yaml")) -> Params:
-    """Validates all settings, and that its networks can be built and compared, by published methods too.
+    """Validates all settings, and that the networks can be built, and trained by the published methods.
 
-    Raises ParamsError.
-
-    Warns of students' weights that do not sum to 1, and of searches in a study that is not there.
+    Raises ParamsError. Warns of students' weights that do not sum to 1, and of searches in an unknown study.
     """
     raw = load(path)
     params = check(raw, path)

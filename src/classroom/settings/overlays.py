@@ -1,4 +1,4 @@
-"""`classroom scale`, `overlay`, `use`, `resplit`: writing settings into their files, comments kept, all or nothing."""
+"""`classroom scale`, `overlay`, `use`, `resplit`: write settings files, keeping comments, all files or none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from classroom.files import write_text
 from classroom.params import FOLDERS, NAME, check, load, read, refuse_older_layout
 
 RESPLIT = "-resplit"
-"""What the name of a resplit study, and those of its reports, end with."""
+"""Suffix of the names of a resplit study and its reports."""
 
 
 def apply_scale(name: str, params: Path = Path("params.yaml"), folder: Path = Path("scales")) -> list[str]:
@@ -33,9 +33,9 @@ def apply_scale(name: str, params: Path = Path("params.yaml"), folder: Path = Pa
 def apply_overlay(overlay: Path, params: Path = Path("params.yaml")) -> list[str]:
     """Writes the values of the file `overlay` into the files of settings next to `params`.
 
-    Its keys are those of params.yaml; below `studies` and `datasets` stands, by name, what goes into their files. A
-    mapping merges into the one in force, an empty one empties it, everything else replaces. A study without a file gets
-    one and is put in force.
+    Its keys are those of params.yaml; below `studies` and `datasets` are, by name, the contents of their files. A
+    mapping merges into the one in force, an empty one empties it, other values replace the old ones. A study without a
+    file gets one and is put in force.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def use(studies: Iterable[str], params: Path = Path("params.yaml")) -> list[str]
 
 
 def resplit(study: str, params: Path = Path("params.yaml")) -> list[str]:
-    """Adds a study that is the same in everything but what its split keeps together, and puts it in force.
+    """Adds a copy of a study that splits by group instead of by image, or the other way round, and puts it in force.
 
     The report that shows both is `<table>-splits`. Returns the keys that changed. Raises ParamsError for an unknown
     study, or one that has been resplit.
@@ -99,7 +99,7 @@ def _apply(overlay: Path, params: Path, new_files: bool) -> list[str]:
 
 
 def _valid_files(params: Path) -> _Files:
-    """Those that are valid before the change, so that a mistake afterwards is the overlay's."""
+    """The files, checked first, so that a mistake after the change is the overlay's."""
     check(load(params), params)
     return _Files(params)
 
@@ -134,7 +134,7 @@ class _Files:
                     self._merge_file(key, name, of)
             else:
                 _merge(self.main, {key: value}, "", self.changed.setdefault(self.params, []))
-        for name, study in self.studies.items():  # it follows the study that it repeats, to another scale for instance
+        for name, study in self.studies.items():  # a resplit study follows its original, e.g. to another scale
             resplit = study.get("resplit")
             of = str(resplit.get("of")) if isinstance(resplit, Mapping) else ""
             if of in self.studies and of != name:
@@ -164,7 +164,7 @@ class _Files:
             check(self._settings(texts), self.params)
         except ParamsError as error:
             raise error if source == self.params else ParamsError(f"{source}: {error}") from None
-        for path in sorted(texts, key=lambda path: path == self.params):  # a study that it names has its file by then
+        for path in sorted(texts, key=lambda path: path == self.params):  # last: its studies need files
             path.parent.mkdir(exist_ok=True)
             write_text(path, texts[path])
         return [
@@ -193,7 +193,7 @@ class _Files:
 
 
 def _yaml() -> YAML:
-    """As the files are written."""
+    """Reads and writes in the style of our files."""
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 4096
@@ -205,7 +205,7 @@ def _yaml() -> YAML:
 
 
 def _shared(study: Mapping[str, Any]) -> dict[str, Any]:
-    """What a resplit study has in common with `study`, and the other way to split."""
+    """The settings of `study` for its resplit study, with the split reversed."""
     values = {key: copy.deepcopy(value) for key, value in study.items() if key not in ("reports", "resplit")}
     if isinstance(split := values.get("split"), dict):
         split["by"] = {"image": "group", "group": "image"}.get(str(split.get("by")), split.get("by"))
@@ -235,7 +235,7 @@ def _merge(into: Any, overlay: Mapping[str, Any], prefix: str, changed: list[str
 
 
 def _set_items(items: Any, values: list[Any]) -> None:
-    """Gives a list other items in place, so that its style stays, and what follows its last one: an empty line."""
+    """Replaces a list's items in place, which keeps its style and the empty line after it."""
     if not items:
         items.fa.set_flow_style()  # an empty list has forgotten its style
     after = items.ca.items.pop(len(items) - 1, None)

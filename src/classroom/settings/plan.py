@@ -1,7 +1,7 @@
-"""Which jobs there are: workflow/plan.yaml, from which both engines take their lists.
+"""workflow/plan.yaml: the list of jobs for both engines.
 
 DVC takes its matrices and the paths of outputs from lists in one file, and cannot look into the files of the studies
-that another list names. So what decides jobs and paths is written down for it, from the settings and nothing else.
+that another list names. So this file holds what decides jobs and paths, computed from the settings alone.
 """
 
 from __future__ import annotations
@@ -25,10 +25,7 @@ HEAD = "# Which jobs there are. Written from the settings by `classroom check` a
 
 
 def plan(params: Params) -> dict[str, Any]:
-    """What dvc.yaml and the rules make jobs of: the studies in force, and of each what is made of it.
-
-    Lists and mappings that name studies hold those in force, so nothing is asked of another one.
-    """
+    """The contents of the plan, which dvc.yaml and the rules turn into jobs. It names studies in force only."""
     from classroom.reporting.registry import asked_for  # slow
 
     reports = {name: study.reports for name, study in params.study.items()}
@@ -50,11 +47,11 @@ def plan(params: Params) -> dict[str, Any]:
 
 
 UNSET: tuple[Any, ...] = (None, False, {})
-"""A report that is not made; an empty list under `cka` asks for its table alone."""
+"""Values of reports that are not made; an empty list under `cka` asks for its table alone."""
 
 
 def write_plan(params: Params, root: Path = Path()) -> bool:
-    """Writes workflow/plan.yaml if it is not as the settings ask; returns whether it was changed."""
+    """Writes workflow/plan.yaml if it differs from the settings; returns whether it did."""
     content = {"settings": digest(params.model_dump(mode="json")), "plan": plan(params)}
     text = HEAD + yaml.dump(content, Dumper=yaml.CSafeDumper, sort_keys=False, width=120)
     path = root / PLAN
@@ -65,7 +62,7 @@ def write_plan(params: Params, root: Path = Path()) -> bool:
 
 
 def digest(settings: Mapping[str, Any]) -> str:
-    """Of all settings (`classroom.params.load`) that decide which jobs the plan holds."""
+    """The digest of the settings (`classroom.params.load`) that decide the plan."""
     studies = {name: settings["study"][name] for name in settings["studies"]}
     deciding = [
         [settings["studies"], settings["grid"]["studies"], settings["tune"]],
@@ -82,8 +79,7 @@ def digest(settings: Mapping[str, Any]) -> str:
 def check_plan(settings: Mapping[str, Any]) -> None:
     """Raises ParamsError if workflow/plan.yaml is not of these settings, as after an edit of `studies`.
 
-    What is wrong with the settings themselves is left to the jobs that need them: one study may be edited while another
-    one runs.
+    Mistakes in the settings are left to the jobs that read them, as one study may be edited while another one runs.
     """
     try:
         now = digest(settings)
@@ -95,6 +91,6 @@ def check_plan(settings: Mapping[str, Any]) -> None:
         written = ""
     if f"\nsettings: {now}\n" not in written:
         raise ParamsError(
-            f"{PLAN}: not what the settings ask for, as studies or reports were changed since it was written. Run "
-            "`classroom check`, which writes it; Snakemake does so itself."
+            f"{PLAN}: out of date: studies or reports have changed since it was written. Run `classroom check`, which "
+            "writes it; Snakemake does so itself."
         )

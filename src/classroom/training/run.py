@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from safetensors.torch import save as serialised
 
-from classroom.artifacts import Metrics, PerImageCounts, RunFacts, TrainingReceipt, TrainingSettings
+from classroom.artifacts import Metrics, PerImageCounts, RunFacts, TrainingFacts, TrainingSettings
 from classroom.core import predictions
 from classroom.core.augment import Augment
 from classroom.core.batches import SplitData, cache_on_device, open_splits, read_dataset
@@ -50,7 +50,7 @@ def train(
     checkpoint_minutes: float,
     show: Show,
     point: Sequence[float] | None = None,
-) -> TrainingReceipt:
+) -> TrainingFacts:
     """Trains one run and writes `FILES` to `target`.
 
     Parameters

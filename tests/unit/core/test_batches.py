@@ -149,7 +149,7 @@ def test_a_device_that_holds_the_data_gives_the_same_batches(tiny_study: Path, n
     assert np.array_equal(kept.ground_truth, data[name].ground_truth)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="what is mapped is told by /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc lists what is mapped")
 def test_the_memory_of_a_training_does_not_grow_with_its_images(tmp_path: Path) -> None:
     """Pages of the memory map are released after reading: a cluster counts them and kills jobs with too many."""
     count, side = 400, 256  # 75 MB

@@ -260,7 +260,7 @@ def test_strange_names_arrive_unchanged(download, tmp_path):
 
 @pytest.mark.parametrize("source", ["directory", "kaggle"])
 def test_a_link_may_lead_out_of_the_users_own_folder_but_not_out_of_a_download(download, tmp_path, monkeypatch, source):
-    """Whoever keeps images elsewhere links them; what was downloaded must not fetch files of this machine."""
+    """Users who keep images elsewhere link them; what was downloaded must not fetch files of this machine."""
     (download / IMAGE).rename(tmp_path / "secret.tif")
     (download / IMAGE).symlink_to(tmp_path / "secret.tif")
     monkeypatch.setattr(sources, "_kaggle", lambda name, handle: download)
@@ -603,7 +603,7 @@ COMMANDS = {
     "file where the output belongs": (
         "fetch lgg",
         file_for("data/raw/lgg"),
-        r"data/raw/lgg: a file lies where a folder is needed\. Move it away and run again\.",
+        r"data/raw/lgg: is a file, expected a folder\. Move it away and run again\.",
     ),
     "nothing fetched": (
         "prepare lgg-resnet18",
@@ -650,7 +650,7 @@ def test_the_installed_command_shows_no_traceback_and_fails(project):
     (project / "params.yaml").unlink()
     command = [str(Path(sys.executable).parent / "classroom"), "fetch", "lgg"]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=120, check=False)
-    said = "params.yaml: no such file. Commands run in the project's root, where params.yaml lies."
+    said = "params.yaml: no such file. Commands run in the project's root, where params.yaml is."
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"Error: {said}\n")
 
 

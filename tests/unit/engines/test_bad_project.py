@@ -311,7 +311,7 @@ ARTEFACTS = {
 }  # fmt: skip
 
 ANOTHER_MACHINE = {
-    # Arrays that came without their manifests: they are judged by what is in them.
+    # Arrays that came without their manifests: they are verified by what is in them.
     "images: hostile objects": (
         array(f"{PREPARED}/images.npy", lambda a: np.array([Evil()], dtype=object), pickled=True),
         rf"{PREPARED}, .*: cannot be read \(.*objects.*\)\. Run `classroom prepare` and `classroom split`.*",
@@ -413,7 +413,7 @@ def tree(finished_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture
 def project(tree: Path, finished_project: Path) -> Iterator[Path]:
-    """A copy free to damage; the next test finds it whole again, without all of it being copied anew."""
+    """A copy free to damage; the next test finds it whole again, without copying all of it again."""
     yield tree
     finished.restore(finished_project, tree)
 
@@ -496,7 +496,7 @@ def test_a_broken_file_of_a_study_that_is_not_in_force_disturbs_nobody(project: 
     "content", [f"cposix\nsystem\n(S'touch {PWNED}'\ntR.", "PK\x03\x04"], ids=["a hostile pickle", "a damaged archive"]
 )
 def test_a_checkpoint_that_is_not_ours_is_said_and_not_used(project: Path, content: str) -> None:
-    """It is not the user's to mend: the training begins anew, and ends as if the file had never been."""
+    """The user need not repair it: the training starts again, and ends as if the file had never been."""
     before = (project / RUN / "weights.safetensors").read_bytes()
     put(CHECKPOINT, content)(project)
     done = classroom(f"classroom {TRAIN}", project)
@@ -545,7 +545,7 @@ def test_what_dvc_brought_back_is_as_good_as_what_a_job_made(recorded_project: P
 def test_another_seed_may_be_tried_by_hand_and_is_said_to_count_for_nothing(project: Path) -> None:
     done = classroom(f"classroom train {STUDY} ml-v3 --seed 7", project)
     assert done.code == 0
-    assert done.out.endswith("; no job of dvc.yaml, so nothing is recorded of it and no report takes it up\n")
+    assert done.out.endswith("; not a stage of dvc.yaml, so it is not recorded and no report shows it\n")
 
 
 @pytest.mark.parametrize("place", ["reports", "results", RUN, "data/splits"])

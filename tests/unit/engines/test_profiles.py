@@ -1,4 +1,4 @@
-"""Where jobs run: every profile keeps what both engines rely on, and a cluster is told what it needs to know."""
+"""Where jobs run: every profile keeps what both engines rely on, and a cluster gets what it needs to know."""
 
 from __future__ import annotations
 

@@ -193,7 +193,7 @@ def test_fidelity_takes_the_runs_own_teacher_for_the_truth(
     for name, said in predicted.items():
         theirs = precision_recall_fscore_support([0, 1, 2, 2], said, average="macro", zero_division=0)
         assert (result[name]["precision"], result[name]["recall"]) == pytest.approx(theirs[:2])
-    # This teacher is perfect, so fidelity is what the truth gives.
+    # This teacher is perfect, so fidelity is what the ground truth gives.
     masks = evaluate(runs)["seeds"]["0"]
     assert masks["fidelity"] == {name: masks["test"][name] for name in ("S1", "S2", "ensemble")}
 

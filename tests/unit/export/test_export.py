@@ -146,7 +146,7 @@ def test_the_ensemble_of_classes_is_the_larger_probability_of_each_class(exporte
 
 @both
 def test_the_model_has_the_metrics_of_its_run(study: Path) -> None:
-    """Whoever deploys the file gets the numbers of the table."""
+    """A user who deploys the file gets the numbers of the table."""
     model = Model(study / "out")
     test = open_splits(study / "prepared", study / "splits.parquet")["test"]
     found = model.probabilities(test.images[test.rows])

@@ -21,7 +21,7 @@ from classroom.core import predictions
 from classroom.core.networks.build import FEATURE_TAP, build
 from classroom.data import prepare, split
 from classroom.errors import ClassroomError, ParamsError, TrainingError
-from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, departures, reference
+from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, non_default_options, reference
 from classroom.methods.shared.comparison import Comparison
 from classroom.params import Network as NetworkSettings
 from classroom.params import Split, select
@@ -503,12 +503,12 @@ FILE = rf"^studies/{STUDY}\.yaml: "
     [
         (COMPARISON, ["fitnett"], r"^params\.yaml: comparison\.segmentation: unknown method 'fitnett'.*fitnet"),
         (COMPARISON, ["simkd"], r"^params\.yaml: comparison\.segmentation.*'simkd'.*other task"),
-        (COMPARISON, ["at", "at"], r"^params\.yaml: comparison\.segmentation: each once"),
+        (COMPARISON, ["at", "at"], r"^params\.yaml: comparison\.segmentation: expected each value once"),
         (COMPARISON, [], rf"comparison\.segmentation: no method is named, but studies/{STUDY}\.yaml has reports\.comp"),
         ("ours", "kd_ml-v4", r"^params\.yaml: ours: 'kd_ml-v4' is not in variants.*kd_ml-v"),
         ("tune/segmentation", {"studies": [STUDY], "methods": ["vid"]}, r"tune\.segmentation\.meth.*'vid'.*other task"),
         ("tune/segmentation", {"studies": [CLASSES_STUDY], "methods": ["at"]}, r"'ham.*' is a study of classification"),
-        ("tune/segmentation", {"studies": [STUDY] * 2, "methods": ["at"]}, r"tune\.segmentation\.studies: each once"),
+        ("tune/segmentation", {"studies": [STUDY] * 2, "methods": ["at"]}, r"studies: expected each value once"),
         (OF_STUDY, {}, rf"{FILE}methods lacks 'fitnet', which comparison\.segmentation lists"),
         (f"{OF_STUDY}/at/weights", {"attention": 1.0}, rf"{FILE}methods\.at\.weights: expected weights of attention, "),
         (f"{OF_STUDY}/at/weights/attention", -1.0, rf"{FILE}methods\.at\.weights\.attention: .*greater than or equal"),
@@ -543,15 +543,15 @@ def test_a_comparison_that_can_be_is_sound() -> None:
 def test_departures_from_the_reference_are_named() -> None:
     """Table 10 says of every row whether it is the reference's."""
     usual = reference(CLS, "fitnet").model_dump(mode="json")
-    assert departures(CLS, "fitnet", usual, {"feature": 100.0}) == []
-    found = departures(CLS, "fitnet", usual | {"tap": "layer3"}, {"feature": 30.0})
+    assert non_default_options(CLS, "fitnet", usual, {"feature": 100.0}) == []
+    found = non_default_options(CLS, "fitnet", usual | {"tap": "layer3"}, {"feature": 30.0})
     assert found == ["tap layer3", "weight feature 30"]
     usual = reference(SEG, "skd").model_dump(mode="json")
     changed = usual | {"adversarial": False, "adversary": usual["adversary"] | {"form": "hinge"}}
-    found = departures(SEG, "skd", changed, REFERENCE_WEIGHTS[SEG]["skd"])
+    found = non_default_options(SEG, "skd", changed, REFERENCE_WEIGHTS[SEG]["skd"])
     assert found == ["adversarial false", "adversary form hinge"], "of a section, what differs in it"
     usual = reference(CLS, "at").model_dump(mode="json")
-    found = departures(CLS, "at", usual | {"taps": ["layer3", "layer4"]}, {"attention": 1000.0})
+    found = non_default_options(CLS, "at", usual | {"taps": ["layer3", "layer4"]}, {"attention": 1000.0})
     assert found == ["taps layer3 layer4"]
 
 
@@ -609,7 +609,7 @@ def train(data: Path, folder: Path, name: str, task: str, show: Silent | None = 
 
 
 def with_teacher(folder: Path, task: str, labels: int) -> Path:
-    """Beside the data, the study's trained teacher: here one that has moved away from its seed."""
+    """In addition to the data, the study's trained teacher: here one that has moved away from its seed."""
     teacher = make("teacher", STUDY_OF[task], SETTINGS, 5, None, task, labels, 64)
     enliven(teacher)
     state = {key: value.contiguous() for key, value in teacher.state_of("T").items()}

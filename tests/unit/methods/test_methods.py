@@ -35,7 +35,7 @@ WEIGHTS = {
     "S2": {"alpha": 0.125, "beta": 0.25, "gamma": 0.625},
 }
 
-# variant: what S1 and what S2 receive, besides their task. Written out by hand from Table 5: kind, giver, weight.
+# variant: what S1 and S2 receive in addition to their task. Written out by hand from Table 5: kind, giver, weight.
 BY_HAND = {
     "ml-v1": ([("prediction", "S2", "gamma")], [("prediction", "S1", "gamma")]),
     "ml-v2": ([("feature", "S2", "gamma")], [("feature", "S1", "gamma")]),
@@ -169,7 +169,7 @@ def test_a_segmentations_terms_are_of_masks_and_of_the_decoders_features() -> No
 
 @pytest.mark.parametrize("name", BY_HAND)
 def test_no_term_sends_gradient_into_another_network(name: str, variants: dict[str, Method]) -> None:
-    """Whoever gives is not changed by who receives, or the teacher would learn to be easy to imitate."""
+    """The giver is not changed by the receiver, or the teacher would learn to be easy to imitate."""
     method = variants[name]
     for term in method.losses(*batch()):
         method.zero_grad(set_to_none=True)
@@ -331,7 +331,7 @@ def test_an_unknown_study_is_named_with_the_nearest() -> None:
 
 
 def test_weights_that_do_not_sum_to_one_are_used_with_a_warning() -> None:
-    """Whoever sets them may mean it."""
+    """They may be set on purpose."""
     raw = settings_with_weights()
     weights = {"S1": {"alpha": 0.1, "gamma": 0.8}, "S2": {"alpha": 0.2, "gamma": 0.8}}
     raw["study"][CLASSES_STUDY]["weights"]["ml-v3"] = weights

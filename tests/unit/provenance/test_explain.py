@@ -111,10 +111,10 @@ def test_what_came_from_elsewhere_cannot_add_commands(monkeypatch: pytest.Monkey
     (tmp_path / "params.yaml").write_text("training: {epochs: 1}\n")
     again = reproduction([], [record], ["; touch pwned"])
     lists = {"changed": {}, "absent": [], "not_on_record": [], "jobs": [], "settings": {}, "sources": []}
-    number = {"report": "reports/table4.md", "cell": hostile, "caution": hostile, "text": hostile, "paper": None}
+    number = {"report": "reports/table4.md", "cell": hostile, "disclaimer": hostile, "text": hostile, "paper": None}
     printed = text(number | lists | again | {"instead": []})
     assert "\x1b" not in printed
-    script = printed[printed.index("AGAIN, from nothing\n") :].partition("\n")[2]
+    script = printed[printed.index("REPRODUCE from scratch\n") :].partition("\n")[2]
     script = script.partition("\n\nor, ")[0].replace("classroom overlay", "cat")
     subprocess.run(["bash"], input=script, text=True, check=True, capture_output=True)
     assert not (tmp_path / "pwned").exists()
@@ -137,12 +137,12 @@ def test_code_in_folders_and_settings_in_files_of_their_own_are_compared(
         "params": {"study.s": {"alpha": 1}},
         "dependencies": {"src/a": content_hash(Path("src/a"))},
     }
-    assert reproduction([], [record], []) == {"commands": [f"git checkout {commit}"], "remarks": []}
+    assert reproduction([], [record], []) == {"commands": [f"git checkout {commit}"], "notes": []}
     Path("src/a/b/y.py").write_text("other")
     record |= {"params": {"study.s": {"alpha": 2}}, "dependencies": {"src/a": content_hash(Path("src/a"))}}
     again = reproduction([], [record], [])
     assert "studies:\n  s:\n    alpha: 2\n" in again["commands"][1]
-    assert again["remarks"] == [f"{commit} has other code than made it, as it was not committed: src/a"]
+    assert again["notes"] == [f"{commit} has other code than made it, as it was not committed: src/a"]
 
 
 # From a project that has run: what is said of a number ----------------------------------------------------------------
@@ -243,7 +243,7 @@ def test_a_number_that_does_not_follow_from_the_predictions_is_said(project: Pat
         of["values"][f"runs/{STUDY}/kd_off-v1/seed-0"] = 99.0
     page.write_text(json.dumps(content))
     assert [run["reevaluated"] for run in explained(project, "table4", CELL)["sources"][0]["runs"]] == [False, True]
-    assert "judged anew  NO" in classroom(f"classroom explain table4 --cell {CELL}", project).out
+    assert "recomputed   OTHER VALUE" in classroom(f"classroom explain table4 --cell {CELL}", project).out
 
 
 def test_a_report_of_other_runs_than_are_evaluated_says_what_to_run(project: Path) -> None:
@@ -252,11 +252,11 @@ def test_a_report_of_other_runs_than_are_evaluated_says_what_to_run(project: Pat
     content = json.loads(costs.read_text())
     content["seeds"]["0"]["predictions"] = "of another training"
     costs.write_text(json.dumps(content))
-    anew = f"reports/pages/table4.json: stands on a run that has been trained anew, runs/{STUDY}/kd_off-v1/seed-0. "
-    assert anew in classroom(f"classroom explain table4 --cell {CELL}", project).error
+    error = f"reports/pages/table4.json: depends on a run that has been trained again, runs/{STUDY}/kd_off-v1/seed-0. "
+    assert error in classroom(f"classroom explain table4 --cell {CELL}", project).error
     costs.unlink()
     assert (
-        "stands on a run that is not evaluated" in classroom(f"classroom explain table4 --cell {CELL}", project).error
+        "depends on a run that is not evaluated" in classroom(f"classroom explain table4 --cell {CELL}", project).error
     )
     (project / "reports/pages/table4.json").unlink()
     assert "table4.json: cannot be read" in classroom("classroom explain table4", project).error
@@ -284,7 +284,7 @@ def test_without_runs_and_data_it_says_what_it_can(
         assert f"data/prepared/{STUDY}" in said["absent"]
     else:
         assert said["not_on_record"] == said["jobs"]
-        assert "nothing more is on record here" in classroom(f"classroom explain table4 --cell {CELL}", project).out
+        assert "no other record here" in classroom(f"classroom explain table4 --cell {CELL}", project).out
 
 
 def test_the_commands_make_the_same_number_in_a_fresh_clone(project: Path, tmp_path: Path) -> None:
@@ -299,10 +299,10 @@ def test_the_commands_make_the_same_number_in_a_fresh_clone(project: Path, tmp_p
     results, page = f"results/variants/{STUDY}/kd_off-v1.json", project / "reports/pages/table4.json"
     value = source(json.loads((project / results).read_text()), "ensemble", "iou")
     content = json.loads(page.read_text())
-    numbers(content)[CELL]["sources"] = [asdict(value)]  # as its table would have it, made anew with all else in it
+    numbers(content)[CELL]["sources"] = [asdict(value)]  # as its table would have it, made again with all else in it
     page.write_text(json.dumps(content))
     said = explained(project, "table4", CELL)
-    assert said["remarks"] == []
+    assert said["notes"] == []
     assert re.fullmatch(r"git checkout [0-9a-f]{12}", said["commands"][0])
     assert said["commands"][-6:] == [
         "classroom fetch lgg", f"classroom prepare {STUDY}", f"classroom split {STUDY}",

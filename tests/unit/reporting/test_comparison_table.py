@@ -14,7 +14,7 @@ import pytest
 from classroom import params
 from classroom.errors import DataError
 from classroom.evaluation.grid import read_factors
-from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, departures, reference, settings_type
+from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, non_default_options, reference, settings_type
 from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.reporting.common.results import read_comparison
 from classroom.reporting.comparison import comparison_table
@@ -29,7 +29,7 @@ SEEDS = (0, 1)
 
 
 def completed(result: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """With what a comparison reads besides: size, notes, terms of the last epoch, seconds."""
+    """With what a comparison reads in addition: size, notes, terms of the last epoch, seconds."""
     terms = {"S1/task": 0.5, **{f"S1/{term}": 0.5 for term in result["settings"].get("weights", {}) if term != "S1"}}
     for of_seed in result["seeds"].values():
         of_seed["last_epoch_terms"] = dict(terms)
@@ -80,7 +80,7 @@ def rows_of(folder: Path, name: str = "table10") -> dict[str, list[str]]:
     return {row[0]: row for table in markdown_tables(folder / f"{name}.md") for row in table[1:]}
 
 
-def test_every_method_stands_beside_the_paper_s_value_and_ours(masks: dict[str, Any], tmp_path: Path) -> None:
+def test_every_method_is_next_to_the_paper_s_value_and_ours(masks: dict[str, Any], tmp_path: Path) -> None:
     _, table = rendered(tmp_path, masks)
     rows = rows_of(tmp_path)
     assert rows["FitNet"][2] == "61.00 ± 1.414<br>paper 75.24, −14.24"
@@ -153,7 +153,7 @@ def test_terms_that_do_nothing_and_lesions_that_vanish_are_told(masks: dict[str,
 
 def test_a_table_of_another_name_prints_no_paper_values(masks: dict[str, Any], tmp_path: Path) -> None:
     page, table = rendered(tmp_path, masks, name="mine")
-    assert page.startswith("# mine: published methods beside ours (not in the paper)")
+    assert page.startswith("# mine: published methods next to ours (not in the paper)")
     assert "<br>paper" not in page
     assert "paper" not in table
 
@@ -173,7 +173,7 @@ def test_the_committed_settings_are_the_reference_s_but_for_one_tap() -> None:
         for study, method in itertools.product(settings.compared_studies(task), methods):
             of = settings.study[study].methods[method]
             options = settings_type(task, method)(**of.options).model_dump(mode="json")
-            differs = departures(task, method, options, of.weights.terms)
+            differs = non_default_options(task, method, options, of.weights.terms)
             if differs != (["tap decoder.blocks.2"] if method == "ifvd" else []):
                 offenders[study, method] = differs
     assert offenders == {}

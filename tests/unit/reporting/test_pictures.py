@@ -102,7 +102,7 @@ def test_every_kind_shows_its_variants_and_networks(
         page = pictures.picture("figure4", kind, runs, tmp_path / "prepared", "demo")
         axes = figures[-1].axes
         titles = [axis.get_title().replace("\n", " ") for axis in axes if axis.get_title()]
-        assert titles == ["image", "truth", *columns], kind
+        assert titles == ["image", "ground truth", *columns], kind
         assert len(axes) == rows * len(titles)
         assert page.drawing.alt.endswith("Mean IoU of all ensembles on them: 0, 30, 80 %.")
         # S1 finds nothing, and an ensemble what S2 finds: of Anna's worst image nothing, then 30 and 80 %
@@ -126,7 +126,7 @@ def test_runs_of_other_test_images_are_not_shown_side_by_side(runs: dict[str, Pa
     path = runs["ml-v3"] / "predictions.parquet"
     ids, stacks = predictions.read(path)
     predictions.write(path, ids[::-1], [stacks])
-    with pytest.raises(DataError, match="tested on other images than its siblings"):
+    with pytest.raises(DataError, match="tested on other images than the other variants"):
         pictures.hardest(runs, tmp_path / "prepared", 4)
 
 
@@ -141,7 +141,7 @@ def test_nothing_to_see_is_said_instead_of_drawn(runs: dict[str, Path], tmp_path
         ids, stacks = predictions.read(folder / "predictions.parquet")
         empty = {name: np.zeros_like(stack) for name, stack in stacks.items()}
         predictions.write(folder / "predictions.parquet", ids, [empty])
-    with pytest.raises(DataError, match="no test image has a lesion that can be seen"):
+    with pytest.raises(DataError, match="no test image has a visible lesion"):
         pictures.hardest(runs, tmp_path / "prepared", 4)
 
 

@@ -24,7 +24,7 @@ from classroom.reporting.architecture import architecture_table
 from classroom.reporting.common import paper
 from classroom.reporting.common.tables import TEX, Part, latex, markdown
 from classroom.reporting.cost import cost_table
-from classroom.reporting.exchange import MAKERS
+from classroom.reporting.exchange import TABLES
 from classroom.reporting.fidelity import fidelity_table
 from classroom.reporting.grid_search import grid_report
 from classroom.reporting.layers import layers
@@ -45,7 +45,7 @@ def table12(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_fidelity_has_students_and_ensemble_of_techniques_with_a_teacher(table12: Path) -> None:
-    assert all("teacher's decisions" in cell["sources"][0]["what"] for cell in check_sources(table12))
+    assert all("teacher's predictions" in cell["sources"][0]["what"] for cell in check_sources(table12))
     header, *rows = markdown_rows(table12)
     assert header[2:] == [f"{v} {metric}" for v in ("V1", "V2", "V3") for metric in ("IoU", "F-score")]
     assert [row[0] for row in rows if row[0]] == ["**KD (off)**", "**KD (on)**", "**KD + ML**"]
@@ -56,7 +56,7 @@ def test_fidelity_has_students_and_ensemble_of_techniques_with_a_teacher(table12
     check_tex(table12.with_suffix(".tex"))
 
 
-def test_fidelity_stands_beside_the_papers_with_the_uncertain_marked(table12: Path) -> None:
+def test_fidelity_is_next_to_the_papers_with_the_uncertain_marked(table12: Path) -> None:
     rows = markdown_rows(table12)[1:]
     kd_on, kd_ml = rows[4:8], rows[8:12]
     assert kd_on[1][2] == "**90.00 ± 0.000**<br>paper 80.89, +9.11"
@@ -89,7 +89,7 @@ def test_the_papers_f_scores_of_table_12_follow_from_the_iou_next_to_them() -> N
 
 
 def test_a_teacher_that_marks_nothing_is_named_below_the_fidelity(tmp_path: Path) -> None:
-    """IoU with its decisions is 0 or 100 by a single pixel."""
+    """IoU with its predictions is 0 or 100 by a single pixel."""
     found = result("kd_on-v1", {"T": [0.5, 0.5], **students([0.6] * 2, [0.6] * 2, [0.6] * 2)})
     fidelity_table("own", "small", [0, 1], [found], tmp_path / "own.md")
     assert "marks nothing" not in (tmp_path / "own.md").read_text()
@@ -138,7 +138,7 @@ def test_fidelity_of_nothing_but_mutual_learning_says_so(tmp_path: Path) -> None
 @pytest.fixture(scope="module")
 def exchange(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exchange")
-    for name, render in MAKERS.items():
+    for name, render in TABLES.items():
         render(folder / f"{name}.md")
     return folder
 
@@ -248,7 +248,7 @@ def test_the_built_networks_have_the_layers_of_table_6(table6: Path) -> None:
     check_tex(table6.with_suffix(".tex"))
 
 
-def test_the_built_u_nets_stand_beside_table_7(table7: Path) -> None:
+def test_the_built_u_nets_are_next_to_table_7(table7: Path) -> None:
     header, *rows = markdown_tables(table7)[0]
     table = pd.DataFrame(rows, columns=header).set_index("layer")
     assert list(table.index[-5:]) == [f"DeConv {number}" for number in range(1, 6)]
@@ -459,15 +459,15 @@ def test_costs_add_up_by_table_and_technique(tmp_path: Path) -> None:
     ]  # fmt: skip
     ml = dict(zip(header, rows[1], strict=True))
     assert (ml["runs"], ml["hours"], ml["core hours"], ml["GPU hours"]) == ("4", "3.50", "7.00", "0.00")
-    assert (ml["minutes a run (median)"], ml["minutes a run (most)"]) == ("45.00", "90.00")
-    assert (ml["memory, GB (most)"], ml["GPU memory, GB (most)"], ml["disk, GB"]) == ("1.00", "–", "4.000")
+    assert (ml["minutes a run (median)"], ml["minutes a run (max)"]) == ("45.00", "90.00")
+    assert (ml["memory, GB (max)"], ml["GPU memory, GB (max)"], ml["disk, GB"]) == ("1.00", "–", "4.000")
     on_gpu = dict(zip(header, rows[3], strict=True))
-    assert (on_gpu["GPU hours"], on_gpu["GPU memory, GB (most)"]) == ("3.00", "4.00")
+    assert (on_gpu["GPU hours"], on_gpu["GPU memory, GB (max)"]) == ("3.00", "4.00")
     table = pd.read_csv(tmp_path / "cost.csv", keep_default_na=False)
     total = table.iloc[-1]
     assert total.runs == 9
     assert float(total.hours) == pytest.approx(sum([3, 1 / 60, 1, 2.5, 0.01, 0.01]), abs=1e-6)
-    assert "its last session took" in (tmp_path / "cost.md").read_text()
+    assert "counts its last session only" in (tmp_path / "cost.md").read_text()
 
 
 def test_costs_of_nothing_are_refused(tmp_path: Path) -> None:
@@ -533,7 +533,7 @@ def test_the_best_point_is_chosen_by_the_ensemble_on_validation_and_the_first_of
     assert len(check_sources(grid)) == 3 * 8 * 3
     assert set(page_of(grid)["runs"]) == {run for of in check_sources(grid) for run in of["sources"][0]["values"]}
     text = grid.read_text()
-    assert "The test split was not looked at." in text
+    assert "The test split was not used." in text
     assert "**Synthetic images, not patients" in text
     assert "`classroom overlay" in text
 

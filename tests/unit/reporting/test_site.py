@@ -91,7 +91,7 @@ def test_it_stands_alone(made: Path, page: Page) -> None:
     assert not re.search(r"@import|url\(", made.read_text())
 
 
-def test_the_caution_stands_above_every_table_of_results(made: Path) -> None:
+def test_the_disclaimer_is_above_every_table_of_results(made: Path) -> None:
     articles = re.split(r"(?=<article )", made.read_text())[1:]
     for article in articles:
         if re.match(r'<article id="(table(2|4|12)|agreement)', article):
@@ -183,11 +183,11 @@ def test_a_damaged_page_is_named(reports: Path) -> None:
 
 
 def test_a_number_is_not_shown_with_the_facts_of_another_training(reports: Path) -> None:
-    """A run trained anew and evaluated, its table not yet made again: the seed's value would be the old one's."""
+    """A run trained and evaluated again, its table not yet: the seed's value would be the old one's."""
     runs = all_runs()
     run = f"runs/{STUDY}/ml-v1/seed-1"
     runs[run]["predictions"] = "of a later training"
-    with pytest.raises(DataError, match=rf"table\d+\.json: stands on a run that has been trained anew, {run}\."):
+    with pytest.raises(DataError, match=rf"table\d+\.json: depends on a run that has been trained again, {run}\."):
         render(reports, runs)
     del runs[run]
     with pytest.raises(DataError, match=rf"a run that is not evaluated, {run}\. .*reports/index\.html"):
@@ -208,7 +208,7 @@ def test_what_runs_took_is_read_from_all_that_was_evaluated(tmp_path: Path) -> N
         (tmp_path / name).write_text(json.dumps(content))
     assert set(read_runs(tmp_path)) == {"runs/lgg/ml-v1/seed-0", "compared/lgg/at/seed-0", "runs/lgg/s/seed-0"}
     (tmp_path / "variants/lgg/ml-v1.json").write_text('{"seeds": {"0": {"seconds": 1}}}')
-    with pytest.raises(DataError, match=r"ml-v1\.json: cannot be read as what runs took .*Run `classroom evaluate`"):
+    with pytest.raises(DataError, match=r"ml-v1\.json: cannot be read as costs of runs .*Run `classroom evaluate`"):
         read_runs(tmp_path)
 
 

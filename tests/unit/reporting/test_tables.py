@@ -25,7 +25,7 @@ from classroom.params import VARIANTS
 from classroom.reporting import samples as samples_module
 from classroom.reporting.baselines import baselines_table
 from classroom.reporting.common import heading, paper
-from classroom.reporting.common.drawing import PREDICTION_COLOUR, TRUTH_COLOUR
+from classroom.reporting.common.drawing import GROUND_TRUTH_COLOUR, PREDICTION_COLOUR
 from classroom.reporting.common.results import read_results
 from classroom.reporting.variants import variants_table
 from support.fabricated import (
@@ -98,7 +98,7 @@ def test_mean_and_sample_deviation_are_in_percent(table4: Path) -> None:
     assert cell.last_epoch_sd == pytest.approx(7**0.5, abs=1e-6)
 
 
-def test_the_papers_value_and_the_difference_stand_beside_ours(table4: Path) -> None:
+def test_the_papers_value_and_the_difference_are_next_to_ours(table4: Path) -> None:
     table = pd.read_csv(table4.with_suffix(".csv"))
     cell = one(table, technique="ml", strategy="v1", network="S1", metric="iou")
     assert (cell.paper, cell.paper_sd) == (76.69, 0.989)
@@ -238,7 +238,7 @@ def headed(scale: str, data: dict[str, Any], folder: Path) -> tuple[str, str, pd
     )  # fmt: skip
 
 
-def test_synthetic_images_are_cautioned_of_at_every_scale(tmp_path: Path) -> None:
+def test_synthetic_images_get_a_disclaimer_at_every_scale(tmp_path: Path) -> None:
     """A demo must not pass for a reproduction, in whichever file it is found."""
     for scale in ("demo", "small", "paper"):
         markdown, tex, table = headed(scale, SYNTHETIC, tmp_path)
@@ -249,7 +249,7 @@ def test_synthetic_images_are_cautioned_of_at_every_scale(tmp_path: Path) -> Non
         assert table.scale.tolist() == [scale] * len(table)
 
 
-def test_real_images_at_a_smaller_scale_get_their_own_caution(tmp_path: Path) -> None:
+def test_real_images_at_a_smaller_scale_get_their_own_disclaimer(tmp_path: Path) -> None:
     for scale in ("demo", "small"):
         markdown, tex, table = headed(scale, LGG, tmp_path)
         assert f"**Real images at scale '{scale}'" in markdown
@@ -259,7 +259,7 @@ def test_real_images_at_a_smaller_scale_get_their_own_caution(tmp_path: Path) ->
         assert not table.synthetic.any()
 
 
-def test_real_images_at_the_papers_scale_need_no_caution(tmp_path: Path) -> None:
+def test_real_images_at_the_papers_scale_need_no_disclaimer(tmp_path: Path) -> None:
     markdown, tex, table = headed("paper", LGG, tmp_path)
     for text in (markdown, tex):
         assert "not a reproduction" not in text
@@ -319,7 +319,7 @@ def test_baselines_have_a_row_per_network_and_the_shared_teacher_once(
     assert rows[0][1].startswith("lgg-resnet18, lgg-mobilenet: resnet50 U-Net")
 
 
-def test_baselines_stand_beside_the_papers_table_2(baselines: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_baselines_are_next_to_the_papers_table_2(baselines: list[dict[str, Any]], tmp_path: Path) -> None:
     baselines_table("table2", "small", [0, 1], baselines, tmp_path / "table2.md")
     table = pd.read_csv(tmp_path / "table2.csv")
     papers = {
@@ -420,7 +420,7 @@ def test_a_test_split_without_any_lesion_is_said_above_the_table(tmp_path: Path)
     found = [without_lesions(one) for one in all_twelve(1)]
     text = render(found, tmp_path / "table4.md").read_text()
     said = (
-        "- **there was nothing to find: the mask of every test image is empty.** There IoU and F-score are 0 for a "
+        "- **nothing to segment: the mask of every test image is empty.** There IoU and F-score are 0 for a "
         "network that marks a pixel and 100 for one that marks none. Use data that have lesions in every split"
     )
     assert "| 0.00 ± –" in text.replace("**", "")
@@ -428,11 +428,11 @@ def test_a_test_split_without_any_lesion_is_said_above_the_table(tmp_path: Path)
     student = without_lesions(alone("student", [0.7]))
     baselines_table("table2", "small", [0], [student], tmp_path / "table2.md")
     assert said in (tmp_path / "table2.md").read_text().splitlines()
-    assert "nothing to find" not in render(all_twelve(1), tmp_path / "table4.md").read_text()
+    assert "nothing to segment" not in render(all_twelve(1), tmp_path / "table4.md").read_text()
 
 
 def test_a_table_of_classes_says_nothing_of_masks(tmp_path: Path) -> None:
-    assert "nothing to find" not in render_classes("table14", tmp_path).read_text()
+    assert "nothing to segment" not in render_classes("table14", tmp_path).read_text()
 
 
 def test_weights_of_both_students_share_a_cell_where_there_is_one_metric(tmp_path: Path) -> None:
@@ -456,7 +456,7 @@ def test_a_classification_s_heading_names_classes_balancing_and_what_is_lacking(
     assert "**100 test images**" in text
 
 
-def test_the_papers_accuracy_stands_beside_ours(tmp_path: Path) -> None:
+def test_the_papers_accuracy_is_next_to_ours(tmp_path: Path) -> None:
     table = pd.read_csv(render_classes("table14", tmp_path).with_suffix(".csv"))
     cell = one(table, network="ensemble", metric="precision")
     assert cell.paper == 67.78
@@ -486,10 +486,10 @@ def test_a_dataset_that_the_paper_does_not_have_is_called_a_stand_in(tmp_path: P
         assert "% A stand-in dataset, not one of the paper's: isic2017." in tex
 
 
-# What tells KD + ML V3 from the others
+# Significance of KD + ML V3's differences
 
 
-def test_below_the_table_stands_whether_v3_is_told_apart(tmp_path: Path) -> None:
+def test_below_the_table_is_whether_v3_is_significant(tmp_path: Path) -> None:
     results = all_twelve()
     target = render(results, tmp_path / "table4.md")
     _, (header, *rows) = markdown_tables(target)
@@ -528,7 +528,7 @@ def test_below_the_table_stands_whether_v3_is_told_apart(tmp_path: Path) -> None
     }
 
 
-def test_one_seed_and_few_groups_are_cautioned_of(tmp_path: Path) -> None:
+def test_one_seed_and_few_groups_get_a_caveat(tmp_path: Path) -> None:
     results = all_twelve(1)
     student = alone("student", [0.7])
     for found in [*results, student]:
@@ -670,7 +670,7 @@ def test_results_are_read_in_the_order_asked(tmp_path: Path) -> None:
 
 
 def test_results_of_runs_that_were_trained_again_are_refused(tmp_path: Path) -> None:
-    """Otherwise a table would print what the runs beside it no longer say."""
+    """Otherwise a table would print what the runs next to it no longer say."""
     content = b"predictions of a run"
     predicted = tmp_path / "runs/lgg-resnet18/ml-v1/seed-7/predictions.parquet"
     predicted.parent.mkdir(parents=True)
@@ -792,12 +792,12 @@ def test_the_picture_goes_from_the_worst_patient_to_the_best(tmp_path: Path, fig
     drawn = figure(tmp_path)
     # Of the slices 0 to 6, 0 is not patient a's worst: of 6 5 4 3 2 1 the steps 0, 1.67, 3.33 and 5.
     assert ious_of(drawn) == expected_ious(6, 4, 3, 1)
-    assert [panel.get_title() for panel in rows_of(drawn)[0]] == ["image, truth", "T", "S1", "S2", "ensemble"]
+    assert [panel.get_title() for panel in rows_of(drawn)[0]] == ["image, ground truth", "T", "S1", "S2", "ensemble"]
 
 
 def test_a_network_alone_has_one_column(tmp_path: Path, figure: Callable[[Path], Figure]) -> None:
     leave_pictured_run(tmp_path, networks=("T",))
-    assert [panel.get_title() for panel in rows_of(figure(tmp_path))[0]] == ["image, truth", "T"]
+    assert [panel.get_title() for panel in rows_of(figure(tmp_path))[0]] == ["image, ground truth", "T"]
 
 
 def test_each_prediction_is_drawn_on_its_own_image(tmp_path: Path, figure: Callable[[Path], Figure]) -> None:
@@ -810,7 +810,7 @@ def test_each_prediction_is_drawn_on_its_own_image(tmp_path: Path, figure: Calla
         for panel in row:
             assert np.array_equal(panel.images[0].get_array(), images[position])
         outlines = [[to_hex(outline.get_edgecolor()[0]).upper() for outline in panel.collections] for panel in row]
-        assert outlines == [[TRUTH_COLOUR], *[[TRUTH_COLOUR, PREDICTION_COLOUR]] * 4]
+        assert outlines == [[GROUND_TRUTH_COLOUR], *[[GROUND_TRUTH_COLOUR, PREDICTION_COLOUR]] * 4]
 
 
 def test_few_patients_make_few_rows(tmp_path: Path, figure: Callable[[Path], Figure]) -> None:

@@ -70,7 +70,7 @@ def test_comments_of_an_overlay_come_along_into_a_new_file(settings: Path) -> No
 
 
 def test_a_study_alone_is_a_valid_project(tmp_path: Path, raw: dict[str, Any]) -> None:
-    """No list of params.yaml besides `studies` names it."""
+    """No list of params.yaml but `studies` names it."""
     raw["study"] = {"mine": raw["study"][STUDY]}
     raw["dataset"] = {"lgg": raw["dataset"]["lgg"]}
     settings = put_settings(tmp_path, raw | {"studies": ["mine"]})

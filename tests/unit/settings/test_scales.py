@@ -17,7 +17,7 @@ from classroom.params import FOLDERS, Params
 from classroom.settings.overlays import apply_scale, use
 from support.studies import ROOT, STUDY, copy_settings
 
-NAMES = ("demo", "small", "paper")
+SCALES = ("demo", "small", "paper")
 WALK = ("small", "paper", "demo", "paper", "small", "demo")
 """From demo, as the committed settings are: from every scale to every other one."""
 
@@ -97,7 +97,7 @@ def overlaid(settings: Any, overlay: Any) -> Any:
 
 
 def test_the_scales_are_those_that_the_settings_know():
-    assert sorted(path.stem for path in (ROOT / "scales").glob("*.yaml")) == sorted(NAMES)
+    assert sorted(path.stem for path in (ROOT / "scales").glob("*.yaml")) == sorted(SCALES)
 
 
 def test_a_scale_gives_valid_settings_that_hold_exactly_its_values(walk, at):
@@ -122,7 +122,7 @@ def test_all_comments_survive(walk):
 
 def test_a_preset_is_short():
     """Networks are named once, so that they can be read and changed in one place."""
-    for name in NAMES:
+    for name in SCALES:
         assert len((ROOT / "scales" / f"{name}.yaml").read_text().splitlines()) <= 40, name
 
 

@@ -376,7 +376,7 @@ def test_evaluation_finds_what_the_training_said(undisturbed: Path, metrics: dic
 
 
 def test_the_saved_weights_give_the_saved_predictions(undisturbed: Path, tiny: dict, data: Path, metrics: dict) -> None:
-    """Whoever loads a run's weights gets the network of the table: here loaded and asked by hand."""
+    """Loading a run's weights gives the network of the table: here loaded and asked by hand."""
     study = tiny["study"][study_of(data)]
     settings = select(study, "student", NetworkSettings)
     network = build(settings, task_of(data), len(metrics["data"]["labels"]), seed=99).eval()
@@ -459,7 +459,7 @@ def test_the_first_metric_of_the_task_chooses_the_epoch_and_no_other(
 def test_predictions_of_classes_are_probabilities_and_their_metrics_scikit_learns(
     undisturbed: Path, metrics: dict, data: Path
 ) -> None:
-    """Fidelity too: the same functions with what the run's own teacher says in the truth's place (Table 11)."""
+    """Fidelity too: the same functions with what the run's own teacher says as the ground truth (Table 11)."""
     ids, stacks = predictions.read(undisturbed / "predictions.parquet")
     classes = len(metrics["data"]["labels"])
     table = pd.read_parquet(data / "splits.parquet").set_index("id")

@@ -151,7 +151,7 @@ def build(settings: NetworkSettings, task: str, classes: int, seed: int, taps: S
     seed
         alone decides the random weights
     taps
-        returned besides the feature map that the paper's methods share
+        returned in addition to the feature map that the paper's methods share
 
     Raises
     ------

@@ -56,10 +56,10 @@ class Comparison(Method):
         super().__init__(networks)
         self.options, self.weights, self.task_settings = options, weights, task
         self.batch_size = batch_size
-        if batch_size < options.least_batch:
+        if batch_size < options.min_batch:
             name = type(self).__module__.rpartition(".")[2]
             raise TrainingError(
-                f"{name}: compares the images of a batch; training.batch_size must be {options.least_batch} or more, "
+                f"{name}: compares the images of a batch; training.batch_size must be {options.min_batch} or more, "
                 f"not {batch_size}."
             )
         self.student_shapes = networks["S1"].shapes(image_size)

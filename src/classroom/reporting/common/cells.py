@@ -18,9 +18,9 @@ from classroom.reporting.common.tables import (
     TECHNIQUE_LABELS,
     Cell,
     Part,
-    beside_paper,
     mean_cell,
     mean_sd,
+    with_paper,
 )
 
 KEYS = ["technique", "strategy", "network", "metric"]
@@ -98,7 +98,7 @@ def _cell(cell: Any, result: Result, kind: Literal["test", "fidelity"]) -> Cell:
     ours = mean_cell(cell.mean, cell.sd, source(result, cell.network, cell.metric, kind), best=cell.best)
     if not hasattr(cell, "paper"):
         return ours
-    return beside_paper(ours, cell.paper, cell.difference, UNCERTAIN if getattr(cell, "uncertain", False) else "")
+    return with_paper(ours, cell.paper, cell.difference, UNCERTAIN if getattr(cell, "uncertain", False) else "")
 
 
 def _weights(weights: dict[str, dict[str, float]]) -> list[str]:

@@ -6,8 +6,8 @@ import io
 
 from matplotlib.figure import Figure
 
-TRUTH_COLOUR, PREDICTION_COLOUR = "#0072B2", "#E69F00"
-"""Okabe and Ito's: told apart by the colour-blind."""
+GROUND_TRUTH_COLOUR, PREDICTION_COLOUR = "#0072B2", "#E69F00"
+"""From Okabe and Ito's palette, which colour-blind readers can distinguish."""
 
 
 def png(figure: Figure) -> bytes:

@@ -1,4 +1,4 @@
-"""What a table or figure says of its own origin, so that a demo cannot pass for a reproduction."""
+"""The heading of a table or figure: data, split, training, disclaimer. A demo cannot pass for a reproduction."""
 
 from __future__ import annotations
 
@@ -20,21 +20,17 @@ ROLES = {"T": "teacher", "S1": "students", "S2": "students"}
 SPLIT_LABELS = {"train": "training", "val": "validation", "test": "test"}
 
 
-def caution(scale: str, data: Iterable[Data], beside_paper: bool = True) -> str:
-    """Bold sentences: what these numbers are not. Empty at paper scale on the paper's images.
+def disclaimer(scale: str, data: Iterable[Data], shows_paper: bool = True) -> str:
+    """Sentences in bold on what these numbers do not show. Empty at paper scale on the paper's images.
 
-    `beside_paper`: the paper's values are printed too.
+    `shows_paper`: the paper's values are printed too.
     """
     described = list(data)
     sentences = []
     if any(one["synthetic"] for one in described):
         sentences.append(
             "**Synthetic images, not patients: nothing here reproduces the paper.**"
-            + (
-                " Differences from the paper's values are printed only to show where they will stand."
-                if beside_paper
-                else ""
-            )
+            + (" Differences from the paper's values are printed only to show the layout." if shows_paper else "")
         )
     strange = sorted({one["dataset"] for one in described} - set(PAPER_DATASETS))
     if strange:
@@ -48,7 +44,7 @@ def caution(scale: str, data: Iterable[Data], beside_paper: bool = True) -> str:
 
 
 def lines(scale: str, seeds: Sequence[int], results: Sequence[Result]) -> list[str]:
-    """The facts behind a table, one a line, taken from what the runs recorded; each dataset's once."""
+    """The facts behind a table, one a line, as the runs recorded them; each dataset's once."""
     facts = [f"- scale: {scale}"]
     distinct = {json.dumps([r["data"], r["settings"]["balance"]], sort_keys=True): r for r in reversed(results)}
     for result in reversed(list(distinct.values())):
@@ -62,7 +58,7 @@ def lines(scale: str, seeds: Sequence[int], results: Sequence[Result]) -> list[s
 
 
 def training_line(training: TrainingSettings, chosen_by: Sequence[str]) -> str:
-    """How networks were trained, and by which metrics each one's epoch was chosen."""
+    """The training settings, and the metrics that chose each network's epoch."""
     epochs = training["epochs"]
     return (
         f"- training: {epochs} epoch{'s' if epochs != 1 else ''}, batch {training['batch_size']}, Adam at "
@@ -72,7 +68,7 @@ def training_line(training: TrainingSettings, chosen_by: Sequence[str]) -> str:
 
 
 def data_lines(result: Result) -> list[str]:
-    """Where the images of a result come from, what is on them, and how they were split."""
+    """The source, labels and split of a result's images."""
     data = result["data"]
     size, group = data["image_size"], data["group"]
     labels = ", ".join(f"{name} {n}" for name, n in sorted(data["labels"].items(), key=lambda item: -item[1]))
@@ -93,8 +89,8 @@ def data_lines(result: Result) -> list[str]:
     ]
     if data["task"] == "segmentation" and not _has_lesions(result):
         facts.append(
-            "- **there was nothing to find: the mask of every test image is empty.** "
-            f"{worth_of(METRICS['segmentation'])} Use data that have lesions in every split"
+            "- **nothing to segment: the mask of every test image is empty.** "
+            f"{on_empty_masks(METRICS['segmentation'])} Use data that have lesions in every split"
         )
     if result["settings"]["balance"] == "mean":
         facts.append(
@@ -104,8 +100,8 @@ def data_lines(result: Result) -> list[str]:
     return facts
 
 
-def worth_of(metrics: Sequence[str]) -> str:
-    """What the metrics of masks are worth where the truth is empty."""
+def on_empty_masks(metrics: Sequence[str]) -> str:
+    """The meaning of mask metrics if the ground truth is empty."""
     names = " and ".join(LABELS[metric] for metric in metrics)
     return f"There {names} are 0 for a network that marks a pixel and 100 for one that marks none."
 
@@ -118,7 +114,7 @@ def _has_lesions(result: Result) -> bool:
 
 
 def split_by(data: Data) -> str:
-    """What keeps a group's images together, if anything does, in words."""
+    """The unit of the split, as text."""
     group = data["group"]
     if group == "image":
         return "by image"

@@ -1,4 +1,4 @@
-"""The numbers of a report by name: those that its page leads back to runs."""
+"""The numbers of a report by name: those that come from runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def numbers(page: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         for row in part["rows"]:
             for header, cell in zip(part["header"], row, strict=True):
                 if isinstance(cell, dict) and cell["sources"]:
-                    found.setdefault(_of_what(cell["sources"], page["study"]) or _place(row, header), cell)
+                    found.setdefault(_of_what(cell["sources"], page["study"]) or _position(row, header), cell)
     return found
 
 
@@ -51,7 +51,7 @@ def find(known: Iterable[str], name: str) -> str:
 
 
 def _of_what(sources: Sequence[Mapping[str, Any]], study: str) -> str:
-    """What a single source of one method's runs is of; nothing of others."""
+    """The name of a value of one method's runs; empty for other values."""
     folders = {PurePosixPath(run).parent.parts for source in sources for run in source["values"]}
     if len(sources) > 1 or len(folders) > 1 or not sources[0]["network"]:
         return ""
@@ -60,8 +60,8 @@ def _of_what(sources: Sequence[Mapping[str, Any]], study: str) -> str:
     return "/".join(part for part in (*_parts(path), sources[0]["network"], sources[0]["metric"]) if part)
 
 
-def _place(row: Sequence[Any], header: str) -> str:
-    """The words that lead a row, and what stands above the cell."""
+def _position(row: Sequence[Any], header: str) -> str:
+    """The words that lead a row, and the header of the column."""
     leading = [cell for cell in row[: next(at for at, cell in enumerate(row) if isinstance(cell, dict))] if cell]
     return "/".join(_plain(text) for text in (*leading, header))
 

@@ -1,4 +1,4 @@
-"""Every report as data besides: what `classroom report index` shows of it, pictures included."""
+"""Every report as JSON too, for `classroom report index`, pictures included."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from classroom.reporting.common.tables import Cell, Part, csv, latex, markdown
 
 
 class Drawing(NamedTuple):
-    """A picture, and in words what is seen on it."""
+    """A picture and its alternative text."""
 
     png: bytes
     alt: str
 
 
 class Page(NamedTuple):
-    """A report, whatever it is written to."""
+    """A report before it is rendered as Markdown, LaTeX, JSON or HTML."""
 
     kind: str
-    """What kinds of report there are is what `reporting.site` sorts them by."""
+    """One of `reporting.registry.KINDS`, by which `reporting.site` sorts."""
     title: str
-    caution: str = ""
+    disclaimer: str = ""
     facts: Sequence[str] = ()
     parts: Sequence[Part] = ()
     drawing: Drawing | None = None
     study: str = ""
-    """Where it is of one alone."""
+    """If it shows one study only."""
     headline: Sequence[str | Cell] = ()
-    """Of the twelve variants, what stands at the top of the site: see `reporting.site.HEADLINE`."""
+    """Of a table of variants, its row at the top of the site: see `reporting.site.HEADLINE`."""
     runs: Mapping[str, Cost] = {}
-    """What the runs of a search took, by folder, as `evaluation.costs` has it; all others are in results/costs."""
+    """By folder, the costs of a search's runs (`evaluation.costs`); those of other runs are in results/costs."""
 
     @property
     def content(self) -> tuple[str, str, Sequence[str], Sequence[Part]]:
-        """What `markdown` and `latex` render."""
-        return self.title, self.caution, self.facts, self.parts
+        """The arguments of `markdown` and `latex`."""
+        return self.title, self.disclaimer, self.facts, self.parts
 
 
 def write_table(target: Path, page: Page, table: pd.DataFrame, **more: str) -> None:
@@ -59,7 +59,7 @@ def write_picture(target: Path, page: Page, **more: str) -> None:
 
 
 def write(target: Path, contents: Mapping[str, str | bytes], page: Page) -> None:
-    """Writes `contents`, by suffix, beside `target`, and the page as pages/NAME.json: all files or none."""
+    """Writes `contents`, by suffix, next to `target`, and the page as pages/NAME.json: all files or none."""
     files = {target.with_suffix(suffix): content for suffix, content in contents.items()}
     files[target.parent / "pages" / f"{target.stem}.json"] = _data(target.stem, page)
     with written_whole(*files) as temporary:
@@ -80,7 +80,7 @@ def _data(name: str, page: Page) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it: what is not a number is null."""
+    """As JSON has it: NaN is null."""
     if isinstance(value, Cell):
         return _plain(asdict(value))
     if isinstance(value, Mapping):

@@ -17,7 +17,7 @@ def title(name: str) -> str:
 def variants(name: str) -> pd.DataFrame:
     """Rows of a table of variants: technique, strategy, network, metric, mean, sd (percent), certain.
 
-    The metrics of fidelity are called as those of the task, in the order in which the paper prints them. Empty for a
+    The metrics of fidelity have the names of the task's, in the paper's order. Empty for a
     table that the paper does not have.
     """
     printed = _table("variants.csv", name)

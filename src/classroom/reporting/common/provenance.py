@@ -1,4 +1,4 @@
-"""Where a number of a report is from: the value of every run behind it, and what those runs were made from."""
+"""The source of a number of a report: the value of each run behind it, and those runs' costs and inputs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from classroom.methods.names import run_folder
 
 ON = {
     "test": "on the test split",
-    "fidelity": "on the test split, with the teacher's decisions as the truth",
+    "fidelity": "on the test split, with the teacher's predictions as the ground truth",
 }
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a cell is the mean of: a value for each run."""
+    """The source of a cell: a value for each run; the cell shows their mean."""
 
     what: str
     """Such as `IoU of S2 on the test split`."""
@@ -30,14 +30,14 @@ class Source:
     network: str = ""
     unit: str = "%"
     predictions: Mapping[str, str] = field(default_factory=dict)
-    """By the run's folder the MD5 of the predictions that the value was made from, where it was."""
+    """By the run's folder the MD5 of the predictions that the value was computed from, if any."""
     metric: str = ""
-    """Its key in what `classroom evaluate` writes, where the value stands there."""
+    """Its key in what `classroom evaluate` writes, where the value is in it."""
     kind: Literal["test", "fidelity"] = "test"
 
 
 def source(result: Result, network: str, metric: str, kind: Literal["test", "fidelity"] = "test") -> Source:
-    """Where the mean of a `metric` (percent) of a result as `classroom evaluate` writes it is from."""
+    """The source of the mean of a `metric` (percent) in a result of `classroom evaluate`."""
     runs = {run_folder(result["study"], result["method"], seed).as_posix(): of for seed, of in result["seeds"].items()}
     return Source(
         f"{LABELS[metric]} of {network} {ON[kind]}",
@@ -50,34 +50,34 @@ def source(result: Result, network: str, metric: str, kind: Literal["test", "fid
 
 
 def searched(point: Searched, network: str, metric: str) -> Source:
-    """Where a cell of a search is from; `point`: as `evaluation.grid` reads it."""
+    """The source of a cell of a search; `point`: as `evaluation.grid` reads it."""
     values = {point["costs"][seed]["run"]: 100 * of[network] for seed, of in point["seeds"].items()}
     return Source(f"{metric} of {network} on validation", values, network)
 
 
 def runs_of(points: Iterable[Searched]) -> dict[str, Cost]:
-    """What the runs of a search took, by folder."""
-    return {taken["run"]: taken for point in points for taken in point["costs"].values()}
+    """The costs of a search's runs, by folder."""
+    return {cost["run"]: cost for point in points for cost in point["costs"].values()}
 
 
-def taken(source: Mapping[str, Any], runs: Mapping[str, Cost], page: str) -> dict[str, Cost]:
-    """Of the runs behind a source of a page, by folder, what `runs` say that they took and were made from.
+def costs_of_runs(source: Mapping[str, Any], runs: Mapping[str, Cost], page: str) -> dict[str, Cost]:
+    """By folder, the costs in `runs` of the runs behind a source of a page.
 
-    Raises DataError if a run is not known, or not the one that the page was made from.
+    Raises DataError if a run is missing, or is not the one that the page was made from.
     """
     for run in source["values"]:
         known, made_from = runs.get(run), source["predictions"].get(run)
         if known is None or made_from not in (None, known["predictions"]):
-            what = "a run that is not evaluated" if known is None else "a run that has been trained anew"
+            what = "a run that is not evaluated" if known is None else "a run that has been trained again"
             raise DataError(
-                f"reports/pages/{page}.json: stands on {what}, {run}. Evaluate it and make this report again, or "
+                f"reports/pages/{page}.json: depends on {what}, {run}. Evaluate it and make this report again, or "
                 "let `snakemake --cores all reports/index.html` do both."
             )
     return {run: runs[run] for run in source["values"]}
 
 
 def read_runs(folder: Path = Path("results/costs")) -> dict[str, Cost]:
-    """Of every evaluated run, by its folder, what it took and was made from: see `evaluation.costs`.
+    """By folder, the costs of every evaluated run: see `evaluation.costs`.
 
     Raises DataError for a damaged file.
     """
@@ -89,7 +89,7 @@ def read_runs(folder: Path = Path("results/costs")) -> dict[str, Cost]:
             runs |= {of_seed["run"]: of_seed for one in methods for of_seed in one["seeds"].values()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
-                f"{path}: cannot be read as what runs took ({type(error).__name__}: {error}). "
+                f"{path}: cannot be read as costs of runs ({type(error).__name__}: {error}). "
                 "Run `classroom evaluate` for it again; of published methods, `classroom evaluate STUDY published`."
             ) from None
     return runs

@@ -1,4 +1,4 @@
-"""Reading results, and the checks that they may stand in one table."""
+"""Reading results, and checking that they fit into one table."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from classroom.files import content_hash, read_json
 from classroom.params import Variants, select
 
 PLACES = (("published", "compared"), ("beside", "runs"))
-"""Of a comparison's methods: the group, and the folder of their runs."""
+"""By group of a comparison's methods, the folder of their runs."""
 
 
 def read_results(paths: Sequence[Path], runs: Path = Path("runs")) -> list[Result]:
     """The results in `paths`.
 
-    Raises DataError if a file is missing or damaged, or was made from other predictions than those that lie
-    below `runs` today; a run that is not here (results pulled alone) cannot be compared and passes.
+    Raises DataError if a file is missing or damaged, or was made from other predictions than those below
+    `runs`; a run that is missing (results pulled alone) is not checked.
     """
     results = []
     for path in paths:
@@ -46,7 +46,7 @@ def read_variants(settings: dict[str, Any], study: str) -> list[Result]:
 def read_comparison(path: Path, root: Path = Path()) -> ComparedResults:
     """The results of a comparison in `path`, results/comparison/TABLE/STUDY.json, each with its `costs` by seed.
 
-    Raises DataError if a file is missing or damaged, or was made from other predictions than lie there today.
+    Raises DataError if a file is missing or damaged, or was made from other predictions than those in the runs.
     """
     study = path.stem
     again = f"Run `classroom evaluate {study} published` again."

@@ -1,4 +1,4 @@
-"""What all tables share: cells, and the Markdown, CSV and LaTeX that they are rendered to."""
+"""Cells of tables, and rendering as Markdown, CSV and LaTeX."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TEX = str.maketrans(
 )  # fmt: skip
 
 TAG = re.compile(r"<(?=[A-Za-z/!?])(?!br>)")
-"""What begins a tag of HTML, which Markdown lets through."""
+"""The start of an HTML tag, which Markdown would pass on."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -40,7 +40,7 @@ class Cell:
     """Markdown, as of any other cell."""
     value: float
     paper: float = float("nan")
-    """The paper's value beside it."""
+    """The paper's value."""
     difference: float = float("nan")
     sources: tuple[Source, ...] = ()
 
@@ -49,10 +49,9 @@ class Cell:
 
 
 class Part(NamedTuple):
-    """One grid of cells in a report, with what stands above and below it.
+    """One grid of cells in a report, with the text above and below it.
 
-    Cells are Markdown: `**bold**` and `<br>` for a new line is all that they hold; anything else that would mean
-    something is written as it reads.
+    Cells are Markdown of `**bold**` and `<br>` only; other markup is escaped.
     """
 
     header: Sequence[str]
@@ -61,7 +60,7 @@ class Part(NamedTuple):
     above: Sequence[str] = ()
     below: Sequence[str] = ()
     grouped: bool = False
-    """The first column names groups of rows; in print a name stands in the first row of its group only."""
+    """The first column names groups of rows; in print a name is in the first row of its group only."""
 
 
 def variant_label(variant: str) -> str:
@@ -88,25 +87,25 @@ def shown_metrics(data: Data, printed: pd.DataFrame) -> list[str]:
 
 
 def number(value: float, form: str) -> str:
-    """`value` formatted, a true minus before it where negative; a dash for what is not a number."""
+    """`value` formatted, with a true minus sign; a dash for NaN."""
     return "–" if pd.isna(value) else format(value, form).replace("-", "−")
 
 
 def mean_cell(mean: float, sd: float, *sources: Source, best: bool = False) -> Cell:
-    """`84.00 ± 5.292`, bold for the best; a dash for what is not a number."""
+    """`84.00 ± 5.292`, bold for the best; a dash for NaN."""
     text = "–" if pd.isna(mean) else f"{mean:.2f} ± {number(sd, '.3f')}"
     return Cell(f"**{text}**" if best else text, mean, sources=sources)
 
 
-def beside_paper(ours: Cell, paper: float, difference: float, mark: str = "") -> Cell:
+def with_paper(ours: Cell, paper: float, difference: float, mark: str = "") -> Cell:
     """Our cell and, below it, the paper's mean and our difference from it."""
     text = f"{ours}<br>paper {number(paper, '.2f')}{mark}, {number(difference, '+.2f')}"
     return replace(ours, text=text, paper=paper, difference=difference)
 
 
-def markdown(title: str, caution: str, facts: Sequence[str], parts: Sequence[Part]) -> str:
+def markdown(title: str, disclaimer: str, facts: Sequence[str], parts: Sequence[Part]) -> str:
     """The whole page."""
-    blocks = [f"# {title}", caution, "\n".join(facts)]
+    blocks = [f"# {title}", disclaimer, "\n".join(facts)]
     for part in parts:
         header, *rows = [[_inline(cell) for cell in row] for row in (part.header, *_printed(part))]
         grid = tabulate(rows, header, tablefmt="pipe", disable_numparse=True) if rows else ""
@@ -114,9 +113,9 @@ def markdown(title: str, caution: str, facts: Sequence[str], parts: Sequence[Par
     return TAG.sub("&lt;", "\n\n".join(block for block in blocks if block)) + "\n"
 
 
-def latex(title: str, caution: str, facts: Sequence[str], parts: Sequence[Part]) -> str:
-    r"""Every part as a tabular, everything else as comments. Needs amssymb where a \checkmark stands."""
-    blocks = [_comments([title, caution, *facts])]
+def latex(title: str, disclaimer: str, facts: Sequence[str], parts: Sequence[Part]) -> str:
+    r"""Every part as a tabular, everything else as comments. \checkmark needs amssymb."""
+    blocks = [_comments([title, disclaimer, *facts])]
     for part in parts:
         rows = [[_tex(cell) for cell in row] for row in _printed(part)]
         header = [_tex(cell) for cell in part.header]
@@ -141,7 +140,7 @@ def _printed(part: Part) -> list[list[str]]:
 
 
 def _inline(text: str) -> str:
-    """One cell in a row of its own: no sign in it ends either."""
+    """A cell's text, with nothing in it that would end the cell or the row."""
     return " ".join(text.splitlines()).replace("|", r"\|")
 
 

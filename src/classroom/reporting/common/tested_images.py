@@ -1,4 +1,4 @@
-"""The test images behind a picture: where they lie, and which are hard."""
+"""The test images of a picture: their positions in the arrays, and which are hard."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from classroom.errors import DataError
 
 
 def rows_and_groups(prepared: Path, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Of every id its row in the arrays of `prepared` and its group (patient, lesion).
+    """For each id its row in the arrays of `prepared` and its group (patient, lesion).
 
     Raises DataError if one is not there.
     """
@@ -25,9 +25,9 @@ def rows_and_groups(prepared: Path, ids: Sequence[str]) -> tuple[np.ndarray, np.
     return rows, index.group.to_numpy()[rows]
 
 
-def image_iou(mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """IoU of every image (…, H, W) by itself; 0 where there is nothing to find and nothing was found."""
-    of = pixel_counts(mask, truth)
+def image_iou(mask: np.ndarray, ground_truth: np.ndarray) -> np.ndarray:
+    """IoU of every image (…, H, W) by itself; 0 where both masks are empty."""
+    of = pixel_counts(mask, ground_truth)
     return of["tp"] / np.maximum(of["tp"] + of["fp"] + of["fn"], 1)
 
 

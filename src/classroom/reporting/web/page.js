@@ -6,7 +6,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 
 const collator = new Intl.Collator("en", { numeric: true });
 
-/* What a cell sorts by: a number, or undefined for one without. */
+/* The sort key of a cell: a number, or undefined without one. */
 function numberOf(cell, by) {
   const text = cell.dataset[by] ?? (cell.dataset.paper === undefined && by !== "value" ? undefined : cell.dataset.value);
   return text === undefined ? undefined : Number(text);
@@ -75,7 +75,7 @@ function say(text) {
   document.getElementById("said").textContent = text;
 }
 
-/* The leading columns stay in sight, each beside the one before it. */
+/* The leading columns stay in sight, each next to the one before it. */
 function pin(table) {
   let left = 0;
   let pinned = 0;
@@ -91,7 +91,7 @@ function pin(table) {
     left += width;
     if (fits) pinned = left;
   }
-  table.parentElement.style.scrollPaddingLeft = `${pinned}px`; // what gets the focus is not hidden behind them
+  table.parentElement.style.scrollPaddingLeft = `${pinned}px`; // keeps a focused cell from being hidden behind them
 }
 
 addEventListener("resize", () => document.querySelectorAll("main table").forEach(pin));
@@ -154,7 +154,7 @@ function time(seconds) {
   return seconds < 6000 ? `${(seconds / 60).toFixed(1)} min` : `${(seconds / 3600).toFixed(1)} h`;
 }
 
-/* The epoch of the network, of both students where it is their ensemble's, of all where it is of none in particular. */
+/* The best epoch of the network, of both students for their ensemble, of all for no network in particular. */
 function epoch(run, network) {
   const best = run.best_epoch ?? {};
   const names = { ensemble: ["S1", "S2"], "": Object.keys(best) }[network] ?? [network];
@@ -163,7 +163,7 @@ function epoch(run, network) {
   return known.length === 1 ? `${best[known[0]]}` : known.map((name) => `${name} ${best[name]}`).join(", ");
 }
 
-/* Where all are of one method, their seeds tell them apart. */
+/* If all are of one method, their seeds distinguish them. */
 function columnsOf(source, folders) {
   return [
     folders.size === 1 ? ["seed", (path) => path.split("/seed-").pop()] : ["run", (path) => path, "code"],
