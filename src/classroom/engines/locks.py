@@ -60,10 +60,7 @@ class Holder:
 
 
 def take(path: Path, command: str) -> FileLock | None:
-    """Takes the lock at `path` until `release` or the end of this process; None if another process holds it.
-
-    Raises ClassroomError if nothing can be written there.
-    """
+    """Takes the lock at `path` until `release` or the process ends; None if it is held. Raises ClassroomError."""
     lock = _try(path)
     if lock is not None:
         now = datetime.now().isoformat(" ", "seconds")
