@@ -200,6 +200,7 @@ def report(
     """Make a table or figure from results: the files reports/NAME.*"""
     from classroom.reporting import registry
 
+    _check_plan()
     name = Path(name).stem
     if name == "index":
         return _site()
@@ -241,6 +242,7 @@ def forecast(
     """Estimate jobs, hours and disk of reports from the settings, after measuring a few training steps here."""
     from classroom.forecast import forecast as run
 
+    _check_plan()
     typer.echo(run(reports, device))
 
 
@@ -262,6 +264,7 @@ def explain(
     from classroom.provenance.explain import explain as run
     from classroom.reporting.explained import text
 
+    _check_plan()
     explained = run(report, cell)
     typer.echo(json.dumps(explained, indent=1, ensure_ascii=False) + "\n" if as_json else text(explained), nl=False)
 
@@ -393,6 +396,10 @@ def use(studies: Annotated[list[str], typer.Argument(help="Studies: files of stu
     from classroom.settings.overlays import use as run
 
     _print_changes(f"studies {' '.join(studies)}", run(studies))
+    if Path(".dvc").exists():
+        from classroom.engines.reconcile import dry_run
+
+        dry_run("classroom use")  # else reports of other studies would stay among those that DVC puts on the site
 
 
 @app.command()
@@ -414,13 +421,18 @@ def _print_changes(what: str, changed: list[str]) -> None:
 
 
 @app.command()
-def check() -> None:
+def check(
+    planned: Annotated[
+        bool, typer.Option("--planned", help="Fail if workflow/plan.yaml was out of date; DVC's stage `plan` asks so.")
+    ] = False,
+) -> None:
     """Validate all settings, encoders included, and write workflow/plan.yaml, the list of jobs for DVC."""
     from classroom.settings.checks import check_all
-    from classroom.settings.plan import write_plan
+    from classroom.settings.plan import PLAN, write_plan
 
     params = check_all()
-    write_plan(params)
+    if write_plan(params) and planned:
+        raise ClassroomError(f"{PLAN} was out of date and is written now: start DVC again, which then runs these jobs.")
     typer.echo(f"settings valid: scale {params.scale}, studies {', '.join(params.studies)}")
 
 
@@ -430,6 +442,7 @@ def reconcile() -> None:
     from classroom.engines.reconcile import Session
     from classroom.engines.reconcile import reconcile as run
 
+    _check_plan()
     with Session("classroom reconcile"):
         stale = run()
     typer.echo(f"{len(stale)} jobs to run" if stale else "nothing to do")
@@ -441,6 +454,7 @@ def verify() -> None:
     from classroom.engines.reconcile import Session
     from classroom.provenance.verify import verify as run
 
+    _check_plan()
     with Session("classroom verify"):
         damaged = run()
     if damaged:
@@ -504,12 +518,19 @@ def _job(command: str, only_planned: bool = True):  # noqa: ANN202 - a context m
     """Without `only_planned`, commands that are no stage of dvc.yaml may run too, such as another seed's training."""
     from classroom.engines.manifest import job
     from classroom.params import load
-    from classroom.settings.plan import check_plan
 
     _limit_threads()
+    _check_plan()
+    return job(command, load(Path("params.yaml")), only_planned)
+
+
+def _check_plan() -> None:
+    """Raises ParamsError if workflow/plan.yaml is out of date; by it, jobs and reports are known."""
+    from classroom.params import load
+    from classroom.settings.plan import check_plan
+
     if Path("dvc.yaml").exists():
         check_plan(load())
-    return job(command, load(Path("params.yaml")), only_planned)
 
 
 def _limit_threads() -> None:
@@ -534,7 +555,7 @@ def main() -> None:
         if not str(error.name).startswith("classroom"):
             raise
         print(
-            f"Error: {error.name}: this part of the program is missing. Restore it: `git checkout src`.",
+            f"Error: {error.name}: no such module. `git status` shows what was removed or renamed in src/.",
             file=sys.stderr,
         )
         sys.exit(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import glob
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -143,7 +144,15 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text)
 
 
-IGNORED = re.compile(r"__pycache__|\.snakemake_timestamp|\..*\.tmp")
+def make_room(path: Path) -> None:
+    """Makes the folder of `path`, and renames what is at `path` to the first free name `path~1`, `path~2`, …"""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        older = (path.with_name(f"{path.name}~{number}") for number in itertools.count(1))
+        path.rename(next(name for name in older if not name.exists()))
+
+
+IGNORED = re.compile(r"__pycache__|\.snakemake_timestamp|\..*\.tmp|\.DS_Store|Thumbs\.db|\..*\.swp|.*~")
 """Names in folders that are not content: the same as in .dvcignore."""
 
 

@@ -11,11 +11,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from support.jobs import AFTER_TRAININGS, COMPARED, DEPLOYED, ONE_VARIANT, ONE_WEIGHT, TABLES, TRAININGS, rules
 from support.project import Project
 from support.studies import STUDY
 
+REPORTS = ("variants", "baselines", "fidelity", "architecture")
 TABLE, STAGE = "reports/table4.md", "variants@table4"
 
 
@@ -179,6 +181,29 @@ def test_switching_scale_back_and_forth_trains_once(finished: Project) -> None:
         result.setdefault(scale, (finished.root / target).read_bytes())
         assert (finished.root / target).read_bytes() == result[scale]
     assert result["small"] != result["demo"]
+
+
+def test_studies_edited_by_hand_reach_dvc_too(finished: Project) -> None:
+    """DVC takes its jobs from the plan: it says once that this was out of date, and then runs the right ones."""
+    settings = finished.settings()
+    copy = settings["study"][STUDY] | {"reports": {kind: f"my-{kind}" for kind in REPORTS}}
+    with (finished.root / "studies/mine.yaml").open("w") as file:
+        YAML().dump(copy, file)
+    finished.edit("params.yaml", f"studies:\n- {STUDY}\n", "studies:\n- mine\n")
+    assert "plan" in finished.status()
+    assert "workflow/plan.yaml was out of date and is written now" in finished.run("dvc", "repro", expect=255)
+    assert "prepare@mine" in finished.run("dvc", "repro", "--dry")
+    assert f"prepare@{STUDY}" not in finished.run("dvc", "repro", "--dry")
+
+
+def test_what_is_stashed_replaces_nothing(finished: Project) -> None:
+    """A note of the user's among the runs is moved, as DVC would see a change, and never lost."""
+    note = finished.root / "runs/note.txt"
+    for text in ("first", "second"):
+        note.write_text(text)
+        assert f"runs/{note.name} belongs to no current setting" in finished.run("classroom", "reconcile")
+    stashed = finished.root / ".classroom/obsolete/runs"
+    assert {path.read_text() for path in stashed.glob("note.txt*")} == {"first", "second"}
 
 
 def test_a_seed_that_leaves_and_returns_is_not_trained_again(finished: Project) -> None:

@@ -65,7 +65,7 @@ def test_a_clone_pulls_and_reruns_exactly_what_one_weight_changes(table: Project
 
 
 def test_a_killed_training_resumes_from_its_checkpoint(table: Project, tmp_path: Path) -> None:
-    """kill -9 of everything; the second start goes on where the first was, without --unlock."""
+    """kill -9 of everything; the second start goes on where the first was, without --unlock, a look in between or not."""
     project = table.copy(tmp_path / "project")
     project.edit("params.yaml", "epochs: 1", "epochs: 30")
     run = f"runs/{STUDY}/student/seed-0"
@@ -77,6 +77,7 @@ def test_a_killed_training_resumes_from_its_checkpoint(table: Project, tmp_path:
         training.kill()
     running.wait()
     assert checkpoint.exists(), "killed too late to tell"
+    assert project.planned(run) == Counter(baseline=1)
     project.snakemake(run)
     assert "resumed from" in (project.root / f"logs/train/{STUDY}/student/seed-0.log").read_text()
     assert not checkpoint.exists()

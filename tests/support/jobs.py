@@ -81,6 +81,8 @@ def jobs_of_dvc(project: Project) -> dict[tuple[str, ...], tuple[str, set[str]]]
     outputs = [out for stage in stages for out in stage["outputs"]]
     jobs = {}
     for stage in stages:
+        if not stage["outputs"]:
+            continue  # the check of the plan, which Snakemake does at its start
         inputs = set()
         for dependency in stage["dependencies"]:
             within = {out for out in outputs if out.startswith(f"{dependency}/")}

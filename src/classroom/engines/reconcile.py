@@ -20,8 +20,8 @@ from classroom.engines import graph, lockfile, locks, repair, store
 from classroom.engines.freshness import Verdict
 from classroom.engines.graph import Stage
 from classroom.engines.manifest import matches
-from classroom.files import clamp_future_mtimes, mtime_of
-from classroom.params import load
+from classroom.files import clamp_future_mtimes, make_room, mtime_of
+from classroom.params import FOLDERS, load
 from classroom.state import OBSOLETE, Hashes
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class Session:
         self.lock = locks.take(locks.WORKFLOW, self.command)
         if self.lock is None:
             raise locks.LockedError(f"{self.previous or 'Another workflow'} is running in this tree. {locks.ALONE}")
+        self._unlock()  # also before a dry run: the note of who was killed is gone after it
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -56,11 +57,7 @@ class Session:
         locks.release(self.lock)
 
     def start(self) -> None:
-        """Prepares for running jobs: waits for those that a killed workflow left, reconciles, and locks DVC out.
-
-        Raises LockedError if DVC is running in the tree.
-        """
-        self._unlock()
+        """Waits for jobs of a killed workflow, reconciles, locks DVC out. Raises LockedError if DVC is running."""
         repair.fix()
         store.refuse_running_dvc()  # whose jobs would otherwise be waited for
         locks.wait_for_jobs()
@@ -102,8 +99,9 @@ def reconcile() -> set[str]:
     repair.fix()
     store.refuse_running_dvc()
     stages, hashes = graph.load(), Hashes()
-    if (recorded := lockfile.stages()) and recorded.keys().isdisjoint(stages):
-        log.warning("dvc.lock is of an older layout: no stage in it exists today. Remove it: `git rm dvc.lock`.")
+    settings = (entry.get("params", {}).get("params.yaml", {}) for entry in lockfile.stages().values())
+    if any(key.split(".")[0] in FOLDERS.values() for keys in settings for key in keys):
+        log.warning("dvc.lock is of an older layout, so all is made again: remove it with `git rm dvc.lock`.")
     _stash_obsolete_outputs(stages)
     changed = Verdict(hashes).changed(stages)
     if committed := _commit([stages[name] for name in changed], hashes):
@@ -122,7 +120,7 @@ def reconcile() -> set[str]:
 
 def _commit(changed: list[Stage], hashes: Hashes) -> list[str]:
     """Commits those of the `changed` stages whose manifest matches what is here; returns their names."""
-    if not any(stage.manifest.exists() for stage in changed):
+    if not any(stage.manifest.exists() or not stage.outputs for stage in changed):
         return []
     raw = load(Path("params.yaml"))
     if names := [stage.name for stage in changed if matches(stage, raw, hashes)]:
@@ -199,7 +197,7 @@ def _stash_obsolete_outputs(stages: Mapping[str, Stage]) -> None:
 
 
 def _move(path: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_room(target)
     shutil.move(path, target)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from classroom.engines import lockfile
 from classroom.engines.locks import ALONE, LockedError
 from classroom.errors import ClassroomError
-from classroom.files import content_hash, files_in, remove
+from classroom.files import content_hash, files_in, make_room
 from classroom.state import REPLACED
 
 if TYPE_CHECKING:
@@ -147,8 +147,7 @@ def _set_aside(repo: Repo, path: Path, recorded: str | None) -> None:
     if content_hash(path) == recorded:
         return
     kept = REPLACED / path
-    remove(kept)
-    kept.parent.mkdir(parents=True, exist_ok=True)
+    make_room(kept)
     shutil.move(path, kept)
     log.info("%s: neither in dvc.lock nor in DVC's cache; moved to %s before the saved result replaces it", path, kept)
 

@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from classroom.errors import ParamsError, suggestion
 from classroom.files import write_text
 from classroom.params import FOLDERS, NAME, check, load, read, refuse_older_layout
+from classroom.settings.plan import plan
 
 RESPLIT = "-resplit"
 """Suffix of the names of a resplit study and its reports."""
@@ -161,7 +162,7 @@ class _Files:
         """Writes the files that changed, unless the result is not valid; `source` is what its error names."""
         texts = {path: self._dumped(path) for path, keys in self.changed.items() if keys}
         try:
-            check(self._settings(texts), self.params)
+            plan(check(self._settings(texts), self.params))  # two reports of one name are found by the plan alone
         except ParamsError as error:
             raise error if source == self.params else ParamsError(f"{source}: {error}") from None
         for path in sorted(texts, key=lambda path: path == self.params):  # last: its studies need files
