@@ -65,7 +65,7 @@ def test_a_clone_pulls_and_reruns_exactly_what_one_weight_changes(table: Project
 
 
 def test_a_killed_training_resumes_from_its_checkpoint(table: Project, tmp_path: Path) -> None:
-    """kill -9 of everything; the second start goes on where the first was, without --unlock, a look in between or not."""
+    """kill -9 of everything; the second start goes on where the first was, without --unlock, also after a look."""
     project = table.copy(tmp_path / "project")
     project.edit("params.yaml", "epochs: 1", "epochs: 30")
     run = f"runs/{STUDY}/student/seed-0"

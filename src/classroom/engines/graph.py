@@ -164,7 +164,7 @@ def _resolve() -> dict[str, Any]:
             cache = Path(repo.cache.local.path)
             return {"stages": stages, "cache": str(cache.relative_to(root) if cache.is_relative_to(root) else cache)}
     except (DvcException, SCMError) as error:
-        hint = "Fix it there."
+        hint = "Fix it, or restore it with `git checkout dvc.yaml`."
         if "plan.yaml" in str(error):
             hint = "Run `classroom check`, which writes workflow/plan.yaml."
         if isinstance(error, SCMError):

@@ -1,7 +1,6 @@
 """dvc.lock, the single source of truth about what is fresh: read and written without DVC.
 
-The parser is the one that DVC uses, so that both see the same values. As it takes a second for hundreds of runs, its
-result is remembered until the file changes.
+The parser is DVC's, so that both see the same values; its result is remembered until the file changes.
 """
 
 from __future__ import annotations

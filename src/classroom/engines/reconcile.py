@@ -182,18 +182,20 @@ def _stash_obsolete_outputs(stages: Mapping[str, Stage]) -> None:
     fresh clone does not have.
     """
     outputs = {out for stage in stages.values() for out in stage.outputs}
-    for out in sorted(outputs):
-        stashed = OBSOLETE / out
-        if stashed.exists() and not Path(out).exists():
-            _move(stashed, Path(out))
-            log.info("%s belongs to the settings again: moved back", out)
+    if returned := [out for out in sorted(outputs) if (OBSOLETE / out).exists() and not Path(out).exists()]:
+        for out in returned:
+            _move(OBSOLETE / out, Path(out))
+        log.info("moved back, as the settings ask for them again: %s", _some(returned))
+    obsolete = []
     dependencies = {dep for stage in stages.values() for dep in stage.dependencies}
     for folder in sorted((dependencies & graph.outputs_below(stages).keys()) - outputs):
         for path in sorted(Path(folder).rglob("*")):
             produced = not outputs.isdisjoint(place.as_posix() for place in (path, *path.parents))
             if path.is_file() and not produced and not path.name.startswith("."):
                 _move(path, OBSOLETE / path)
-                log.info("%s belongs to no current setting: moved to %s", path, OBSOLETE / path)
+                obsolete.append(path.as_posix())
+    if obsolete:
+        log.info("moved to %s, as no current setting asks for them: %s", OBSOLETE, _some(obsolete))
 
 
 def _move(path: Path, target: Path) -> None:
