@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from classroom.engines import graph, lockfile, store
@@ -173,7 +173,6 @@ def tree(committed: Path) -> Iterator[Path]:
     shutil.rmtree(target, ignore_errors=True)
 
 
-@settings(max_examples=30)
 @given(edits=st.lists(EDITS, min_size=1, max_size=3))
 def test_the_verdict_is_that_of_dvc_status(committed: Path, tree: Path, edits: list[Any]) -> None:
     shutil.rmtree(tree, ignore_errors=True)
