@@ -120,5 +120,7 @@ def _peak(images: int) -> float:
         f"make_deterministic(1); cka.similarities(cka.networks(), cka.drawn({images})); "
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=studies.ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=studies.ROOT, encoding="utf-8"
+    )
     return int(done.stdout.split()[-1]) / 1024

@@ -42,7 +42,7 @@ def measure() -> Point:
             prepare(Path(folder), count)
             done = subprocess.run(
                 [sys.executable, "-c", JOB, folder, f"{folder}/run"],
-                cwd=studies.ROOT, capture_output=True, text=True, check=True,
+                cwd=studies.ROOT, capture_output=True, text=True, check=True, encoding="utf-8",
             )  # fmt: skip
         peaks[count] = json.loads(done.stdout.splitlines()[-1])
     rows = [[count, count * SIDE**2 * 4 // 2**20, *peaks[count].values()] for count in peaks]
@@ -69,4 +69,4 @@ def prepare(folder: Path, count: int) -> None:
     table.to_parquet(folder / "splits.parquet")
     about = {"task": "segmentation", "labels": ["background", "lesion"], "image_size": SIDE, "images": count}
     about |= {"dataset": "lgg", "source": "phantom", "synthetic": True, "group": "patient", "groups": count}
-    (folder / "dataset.json").write_text(json.dumps(about))
+    (folder / "dataset.json").write_text(json.dumps(about), encoding="utf-8")

@@ -28,7 +28,7 @@ class Project:
         }  # fmt: skip
         listed = subprocess.run(
             ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT, check=True, capture_output=True, text=True,
+            cwd=ROOT, check=True, capture_output=True, text=True, encoding="utf-8",
         ).stdout.splitlines()  # fmt: skip
         for name in listed:
             if (ROOT / name).is_file() and not name.startswith(("reports/", "dvc.lock")):
@@ -42,7 +42,7 @@ class Project:
         """What the command printed. Raises RuntimeError, with the end of it, if it fails."""
         done = subprocess.run(
             command, cwd=self.root, env=self.environment, text=True, check=False,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, encoding="utf-8",
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout[-3000:]}")
@@ -55,13 +55,13 @@ class Project:
         return _children() - before if "BENCH_CPU_TIME" in os.environ else clock() - started
 
     def read(self, path: str) -> dict[str, Any]:
-        return YAML().load((self.root / path).read_text())
+        return YAML().load((self.root / path).read_text(encoding="utf-8"))
 
     def set(self, path: str, **sections: Any) -> None:
         """Replaces top-level sections of a file of settings."""
         settings = self.read(path)
         settings.update(sections)
-        with (self.root / path).open("w") as file:
+        with (self.root / path).open("w", encoding="utf-8") as file:
             YAML().dump(settings, file)
 
 

@@ -27,14 +27,14 @@ def main(names: list[str]) -> int:
         print(f"unknown: {', '.join(sorted(unknown))}. Points: {', '.join(POINTS)}", file=sys.stderr)
         return 2
     kept = HERE / "results.json"
-    results: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+    results: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
     for name in names or POINTS:
         started = time.monotonic()
         point = importlib.import_module(f"bench.{name}").measure()
         results[name] = asdict(point) | {"on": _machine(), "seconds": round(time.monotonic() - started)}
         print(_section(results[name]), flush=True)
-        kept.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-        (HERE / "results.md").write_text(_page(results))
+        kept.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (HERE / "results.md").write_text(_page(results), encoding="utf-8")
     missed = [finding for result in results.values() for finding in result["findings"] if finding[3] is False]
     return 1 if missed else 0
 

@@ -53,7 +53,7 @@ def imports(project: Project, statement: str) -> list[list[object]]:
     """By top-level package: modules and their own seconds, slowest first."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", statement],
-        cwd=project.root, env=project.environment, capture_output=True, text=True, check=True,
+        cwd=project.root, env=project.environment, capture_output=True, text=True, check=True, encoding="utf-8",
     )  # fmt: skip
     seconds: dict[str, float] = defaultdict(float)
     modules: dict[str, int] = defaultdict(int)

@@ -117,7 +117,7 @@ def read_json(path: Path, names: Iterable[str], remedy: str) -> dict[str, Any]:
     Raises DataError if it is missing or damaged, or lacks one; its message ends with the `remedy`, a sentence.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read ({' '.join(str(error).split())}). {remedy}") from None
     if not isinstance(content, dict):
@@ -135,13 +135,13 @@ def read_metrics(run: Path) -> Metrics:
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON, whole or not at all."""
     with written_whole(path) as (temporary,):
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes `text`, whole or not at all."""
     with written_whole(path) as (temporary,):
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def make_room(path: Path) -> None:

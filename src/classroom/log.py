@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 
@@ -15,7 +16,13 @@ class _Plain(logging.Formatter):
 
 
 def configure() -> None:
-    """Sends this package's messages to stderr, once per message however often this is called."""
+    """Sends this package's messages to stderr, once per message however often this is called.
+
+    Output is UTF-8 in files and pipes, as our files are; a terminal that is not shows `?` for what it lacks.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
     logger, handler = logging.getLogger("classroom"), logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Plain())
     logger.handlers[:] = [handler]

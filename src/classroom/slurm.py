@@ -10,7 +10,9 @@ def jobs_of(folder: Path) -> list[str]:
     """Ids of this user's queued and running jobs that Snakemake submitted from `folder`; none if SLURM is silent."""
     command = ["squeue", "--me", "--noheader", "--sort=i", "--format=%i %k %Z"]  # id, comment, working directory
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+        answer = subprocess.run(
+            command, capture_output=True, timeout=60, check=True, encoding="utf-8", errors="replace"
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return []
     entries = (line.split(maxsplit=2) for line in answer.splitlines())

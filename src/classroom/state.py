@@ -39,7 +39,9 @@ class Cache:
         self.changed = False
         self.facts: dict[str, tuple[Any, Any]] = {}
         try:
-            self.facts = {name: (key, fact) for name, (key, fact) in json.loads(self.path.read_text()).items()}
+            self.facts = {
+                name: (key, fact) for name, (key, fact) in json.loads(self.path.read_text(encoding="utf-8")).items()
+            }
         except OSError:
             pass
         except (ValueError, TypeError, AttributeError):

@@ -84,6 +84,20 @@ for imports, unused in {STARTS[start]}:
     assert not done.returncode, done.stderr
 
 
+def test_every_text_file_names_its_encoding() -> None:
+    """Else the locale decides. Ruff's PLW1514 says so too, but only where it can infer that the object is a path."""
+    nameless = [
+        f"{path.relative_to(SOURCE)}:{node.lineno}"
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("read_text", "write_text")
+        and "encoding" not in {keyword.arg for keyword in node.keywords}
+    ]
+    assert nameless == []
+
+
 def test_the_paper_s_numbers_are_in_one_place_only() -> None:
     """No printed number stands in code: 78.94 is a mean of Table 4, 86.93 one of Table 2."""
     numbers = "78.94", "86.93", "76.86", "80.12"

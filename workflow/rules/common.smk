@@ -93,7 +93,7 @@ except ClassroomError as error:
 # The jobs, as dvc.yaml lists them.
 PLAN = plan(params)
 
-STAGES = yaml.load(Path("dvc.yaml").read_text(), yaml.CSafeLoader)["stages"]
+STAGES = yaml.load(Path("dvc.yaml").read_text(encoding="utf-8"), yaml.CSafeLoader)["stages"]
 
 
 def code(stage: str) -> list[str]:

@@ -88,7 +88,7 @@ def prepare(task: str, image_size: int, raw: Path, target: Path) -> int:
             "labels": {label: int(counts.get(label, 0)) for label in labels},
             "image_size": image_size,
         }
-        about_file.write_text(json.dumps(description, indent=1) + "\n")
+        about_file.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
     return count
 
 
@@ -124,7 +124,7 @@ def _array(path: Path, shape: tuple[int, ...]) -> Iterator[BinaryIO]:
 def _opened(raw: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """samples.csv and about.json in `raw`."""
     try:
-        about = json.loads((raw / "about.json").read_text())
+        about = json.loads((raw / "about.json").read_text(encoding="utf-8"))
         if missing := {"dataset", "source", "synthetic", "group", "labels"} - about.keys():
             raise ValueError(f"about.json lacks {', '.join(sorted(missing))}")
         table = pd.read_csv(raw / "samples.csv", dtype=str, keep_default_na=False)

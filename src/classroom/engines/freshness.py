@@ -87,7 +87,9 @@ class Verdict:
             if not protected and self.hashes(Path(path)) != checksum.removesuffix(".dir"):
                 return False
             if checksum.endswith(".dir"):
-                return all(self._is_cached(entry["md5"]) for entry in json.loads(Path(path).read_text()))
+                return all(
+                    self._is_cached(entry["md5"]) for entry in json.loads(Path(path).read_text(encoding="utf-8"))
+                )
             return True
         except (OSError, ValueError, KeyError, TypeError):
             return False

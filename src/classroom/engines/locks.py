@@ -76,7 +76,7 @@ def release(lock: FileLock) -> None:
 def holder(path: Path) -> Holder | None:
     """Who holds the lock at `path`, or held it when killed; None if no note says so."""
     try:
-        return Holder(**json.loads(_note(path).read_text()))
+        return Holder(**json.loads(_note(path).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 

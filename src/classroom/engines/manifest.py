@@ -156,7 +156,7 @@ def matches(stage: Stage, raw: dict[str, Any], hash_of: Callable[[Path], str] = 
     if not stage.outputs:
         return True  # the stage `plan`: whoever asks has checked it
     try:
-        manifest = json.loads(stage.manifest.read_text())
+        manifest = json.loads(stage.manifest.read_text(encoding="utf-8"))
         return (
             manifest["command"] == stage.command
             and manifest["params"] == json.loads(json.dumps({key: select(raw, key, Any) for key in stage.params}))
@@ -204,7 +204,7 @@ def _damaged(producer: Stage, out: str, digest: str) -> list[str]:
 
 def _manifest(stage: Stage) -> Record | None:
     try:
-        manifest = json.loads(stage.manifest.read_text())
+        manifest = json.loads(stage.manifest.read_text(encoding="utf-8"))
         return manifest if {"command", "params", "dependencies", "outputs"} <= manifest.keys() else None
     except (OSError, ValueError, AttributeError, RecursionError):
         return None

@@ -207,7 +207,9 @@ def _snakemake(*arguments: str) -> None:
     """Has Snakemake repair its own records. A failure is only worth a warning."""
     command = [sys.executable, "-m", "snakemake", *arguments]
     # It reads the Snakefile too, which must not come back here.
-    done = subprocess.run(command, env=os.environ | {NESTED: "1"}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=os.environ | {NESTED: "1"}, capture_output=True, check=False, encoding="utf-8", errors="replace"
+    )
     # Harmless: some outputs have no mark; a killed Snakemake's lock is there, which the next start removes.
     if done.returncode and not any(text in done.stderr for text in ("metadata was not present", "cannot be locked")):
         reason = " ".join(done.stderr.split())[-600:]

@@ -29,7 +29,7 @@ def fix() -> None:
 def back_up_lock_file() -> None:
     """Copies dvc.lock, which was just read without errors."""
     if LOCK.exists() and not _is_backed_up():
-        write_text(GOOD_LOCK, LOCK.read_text())
+        write_text(GOOD_LOCK, LOCK.read_text(encoding="utf-8"))
 
 
 def _fix_lock_file() -> None:
@@ -40,7 +40,7 @@ def _fix_lock_file() -> None:
     BACKUP.mkdir(parents=True, exist_ok=True)
     LOCK.replace(damaged)
     if GOOD_LOCK.exists():
-        write_text(LOCK, GOOD_LOCK.read_text())
+        write_text(LOCK, GOOD_LOCK.read_text(encoding="utf-8"))
     origin = "the last good copy is restored" if GOOD_LOCK.exists() else "a new one is made from manifests and cache"
     log.info("dvc.lock was half-written or damaged: %s. The damaged file is %s.", origin, damaged)
 
@@ -58,14 +58,14 @@ def _is_whole(content: bytes) -> bool:
 
 def _fix_rwlock() -> None:
     """Removes entries of processes that are gone, which would block DVC if their PIDs now belong to others."""
-    text = store.RWLOCK.read_text() if store.RWLOCK.exists() else "{}"
+    text = store.RWLOCK.read_text(encoding="utf-8") if store.RWLOCK.exists() else "{}"
     if '"pid"' not in text and text.endswith("}"):
         return
     from dvc.lock import make_lock
 
     with make_lock(str(store.RWLOCK.with_suffix(".lock")), wait=True):
         try:
-            content = json.loads(store.RWLOCK.read_text())
+            content = json.loads(store.RWLOCK.read_text(encoding="utf-8"))
             write = {path: by for path, by in content.get("write", {}).items() if _is_alive(by)}
             read = {path: list(filter(_is_alive, by)) for path, by in content.get("read", {}).items()}
             write_text(store.RWLOCK, json.dumps({"write": write, "read": {p: by for p, by in read.items() if by}}))

@@ -105,7 +105,7 @@ def claimed(command: str) -> Iterator[None]:
 def refuse_running_dvc() -> None:
     """Raises LockedError if DVC is writing in the tree; `repair.fix` has removed entries of killed processes."""
     try:
-        writers = json.loads(RWLOCK.read_text()).get("write", {}).values()
+        writers = json.loads(RWLOCK.read_text(encoding="utf-8")).get("write", {}).values()
     except (OSError, ValueError):
         return
     if by := dict.fromkeys(f"`{entry['cmd']}` (PID {entry['pid']})" for entry in writers):
@@ -163,7 +163,7 @@ def _damaged_copies(repo: Repo, checksum: str) -> list[Path]:
         return []
     if content_hash(whole) != checksum.removesuffix(".dir"):
         return [whole]
-    parts = [file["md5"] for file in json.loads(whole.read_text())] if checksum.endswith(".dir") else []
+    parts = [file["md5"] for file in json.loads(whole.read_text(encoding="utf-8"))] if checksum.endswith(".dir") else []
     copies = {_copy(repo, part): part for part in parts}
     return [path for path, part in copies.items() if path.exists() and content_hash(path) != part]
 

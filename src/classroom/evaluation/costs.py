@@ -21,7 +21,7 @@ def costs(folders: dict[int, Path]) -> dict[str, Cost]:
 def _cost(folder: Path) -> Cost:
     path = folder / "manifest.json"
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_text(encoding="utf-8"))
         float(manifest["seconds"]), float(manifest["peak_memory_mb"]["process"]), float(manifest["threads"])
         return {
             "run": folder.as_posix(),

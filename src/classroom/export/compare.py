@@ -111,6 +111,6 @@ def _beyond(found: np.ndarray, saved: np.ndarray) -> np.ndarray:
 def _allowed(run: Path) -> float:
     path = run / "manifest.json"
     try:
-        return TOLERANCE if json.loads(path.read_text())["device"] == "cpu" else OTHER_DEVICE
+        return TOLERANCE if json.loads(path.read_text(encoding="utf-8"))["device"] == "cpu" else OTHER_DEVICE
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ExportError(f"{path}: cannot be read as a run's manifest ({error}). Train this run again.") from None

@@ -61,7 +61,7 @@ def export(run: Path, network: str, prepared: Path, splits: Path, target: Path, 
     with written_whole(target / FILE, target / CARD) as (onnx_file, card_file):
         graph.write(module, image_size, facts, onnx_file)
         difference = verify_export(onnx_file, module, network, run, test)
-        card_file.write_text(card.text(about, facts, difference))
+        card_file.write_text(card.text(about, facts, difference), encoding="utf-8")
     return difference
 
 

@@ -68,7 +68,7 @@ def measure(paths: Mapping[str, Path]) -> dict[str, Any]:
 def cpu() -> str:
     """The name of the processor."""
     try:
-        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
         found = None
     return found[1] if found else platform.processor() or platform.machine()
@@ -95,7 +95,7 @@ def _seconds(models: Mapping[str, Model], batch: int, rounds: int) -> dict[str, 
 def _memory(path: Path) -> int:
     command = [sys.executable, "-m", "classroom.export.memory", str(path)]
     try:
-        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        return int(subprocess.run(command, capture_output=True, check=True, encoding="utf-8").stdout)
     except (OSError, subprocess.CalledProcessError, ValueError) as error:
         reason = getattr(error, "stderr", None) or str(error)
         raise ExportError(

@@ -30,7 +30,7 @@ def peak() -> int:
     """The peak memory of this process in bytes."""
     status = Path("/proc/self/status")
     if status.exists():  # `getrusage` includes the parent process
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) * 1024
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"))[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 

@@ -33,7 +33,7 @@ def read_costs(folder: Path) -> list[TableCosts]:
     costs: list[TableCosts] = []
     for path in sorted(folder.rglob("*.json")):
         try:
-            of_file = json.loads(path.read_text())
+            of_file = json.loads(path.read_text(encoding="utf-8"))
             of_file = of_file.get("published", [of_file])
             costs += [
                 {"study": one["study"], "table": one["table"], "method": one["method"], "seeds": one["seeds"]}

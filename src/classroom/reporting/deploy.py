@@ -32,7 +32,7 @@ def read_measured(folder: Path) -> list[dict[str, Any]]:
     measured = []
     for path in sorted(folder.glob("*.json")):
         try:
-            one = json.loads(path.read_text())
+            one = json.loads(path.read_text(encoding="utf-8"))
             models = [(Path(of["path"]), of["content"]) for of in one["networks"].values()]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path}: cannot be read ({error}). Run `classroom measure` for it again.") from None

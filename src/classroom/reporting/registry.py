@@ -74,9 +74,9 @@ def asked_for(params: Params) -> dict[str, dict[str, dict[str, str]]]:
 def find(name: str, plan: Path = Path("workflow/plan.yaml")) -> tuple[str, Item]:
     """The kind and the item of the report called `name`. Raises ClassroomError for an unknown one."""
     try:
-        reports = yaml.load(plan.read_text(), yaml.CSafeLoader)["plan"]["reports"]
+        reports = yaml.load(plan.read_text(encoding="utf-8"), yaml.CSafeLoader)["plan"]["reports"]
         known = {report: (kind, item) for kind, of in reports.items() for report, item in of.items()}
-    except (OSError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
         raise ClassroomError(f"{plan}: cannot be read ({error}). Run `classroom check`, which writes it.") from None
     if (name := Path(name).stem) not in known:
         raise ClassroomError(f"unknown report '{name}'.{suggestion(name, known)}")

@@ -82,7 +82,7 @@ def resplit(study: str, params: Path = Path("params.yaml")) -> list[str]:
 
 def _apply(overlay: Path, params: Path, new_files: bool) -> list[str]:
     refuse_older_layout(read(overlay), overlay)
-    values = YAML().load(overlay.read_text())
+    values = YAML().load(overlay.read_text(encoding="utf-8"))
     files = _valid_files(params)
     if not new_files:
         for folder, documents in files.documents.items():
@@ -112,10 +112,10 @@ class _Files:
         self.params, self.root = params, params.parent
         self.settings = load(params)
         self.yaml = _yaml()
-        self.main = self.yaml.load(params.read_text())
+        self.main = self.yaml.load(params.read_text(encoding="utf-8"))
         self.documents = {
             folder: {
-                name: self.yaml.load((self.root / folder / f"{name}.yaml").read_text())
+                name: self.yaml.load((self.root / folder / f"{name}.yaml").read_text(encoding="utf-8"))
                 for name, content in self.settings[block].items()
                 if not isinstance(content, ParamsError)  # of a study that is not in force
             }

@@ -55,7 +55,7 @@ def write_plan(params: Params, root: Path = Path()) -> bool:
     content = {"settings": digest(params.model_dump(mode="json")), "plan": plan(params)}
     text = HEAD + yaml.dump(content, Dumper=yaml.CSafeDumper, sort_keys=False, width=120)
     path = root / PLAN
-    if path.exists() and path.read_text() == text:
+    if path.exists() and path.read_bytes() == text.encode():
         return False
     write_text(path, text)
     return True
@@ -86,7 +86,7 @@ def check_plan(settings: Mapping[str, Any]) -> None:
     except (LookupError, TypeError, AttributeError):
         return
     try:
-        written = PLAN.read_text()
+        written = PLAN.read_text(encoding="utf-8", errors="replace")
     except OSError:
         written = ""
     if f"\nsettings: {now}\n" not in written:

@@ -194,7 +194,7 @@ def save(
             },
             "test_images": _per_image_counts(data["test"], test, list(method.networks)),
         }
-        metrics_file.write_text(json.dumps(metrics, indent=1) + "\n")
+        metrics_file.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
         # Not save_file: its error for a full disk is no OSError.
         weights.write_bytes(serialised({key: value.contiguous() for key, value in progress.best_state.items()}))
         pd.DataFrame(progress.history).to_csv(history, index=False)

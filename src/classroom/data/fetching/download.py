@@ -170,7 +170,7 @@ class _Transfer:
     def _earlier(self) -> tuple[int, str]:
         """The size of what an earlier attempt at this file left, and the validator of its version."""
         try:
-            state = json.loads(self.state.read_text())
+            state = json.loads(self.state.read_text(encoding="utf-8"))
             if state["checksum"] == self.checksum:
                 return self.part.stat().st_size, state["validator"]
         except (OSError, ValueError, TypeError, KeyError):
@@ -212,7 +212,9 @@ class _Transfer:
         if self.missing is not None and self.missing > shutil.disk_usage(self.part.parent).free:
             raise _disk_full(self.part.parent, self.missing)
         if not self.resumed:
-            self.state.write_text(json.dumps({"checksum": self.checksum, "validator": _validator(response)}))
+            self.state.write_text(
+                json.dumps({"checksum": self.checksum, "validator": _validator(response)}), encoding="utf-8"
+            )
         total = None if self.missing is None else have + self.missing
         logged_at = time.monotonic()
         with progress.progress_bar(DownloadColumn(), TransferSpeedColumn()) as bar, self.part.open("ab") as file:

@@ -223,7 +223,7 @@ def _copy_and_check(samples: Sequence[Sample], folder: Path) -> None:
 
 def _describe(name: str, dataset: Dataset, found: Found, samples: Sequence[Sample], folder: Path) -> None:
     """Writes samples.csv and about.json; later commands need no other knowledge of the layout."""
-    with (folder / "samples.csv").open("w", newline="") as file:
+    with (folder / "samples.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["id", "group", "label", "image", "mask"])
         for sample in samples:
@@ -237,4 +237,4 @@ def _describe(name: str, dataset: Dataset, found: Found, samples: Sequence[Sampl
         "labels": list(classes_of(dataset.reader)),
         "subset": dataset.subset,
     }
-    (folder / "about.json").write_text(json.dumps(about, indent=1) + "\n")
+    (folder / "about.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")

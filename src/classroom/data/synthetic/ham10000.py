@@ -29,7 +29,7 @@ def write(folder: Path, settings: Synthetic) -> None:
     images, masks = folder / "HAM10000_images_part_1", folder / "masks"
     images.mkdir(parents=True)
     masks.mkdir()
-    with (folder / "HAM10000_metadata.csv").open("w", newline="") as file:
+    with (folder / "HAM10000_metadata.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["lesion_id", "image_id", "dx", "dx_type"])
         for number, label in zip(range(settings.groups), _classes(), strict=False):

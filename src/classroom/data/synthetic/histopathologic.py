@@ -138,7 +138,7 @@ def _nucleus(
 
 
 def _table(path: Path, columns: list[str], rows: Sequence[tuple[object, ...]]) -> None:
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)

@@ -84,7 +84,7 @@ def read_runs(folder: Path = Path("results/costs")) -> dict[str, Cost]:
     runs: dict[str, Cost] = {}
     for path in sorted(folder.rglob("*.json")):
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
             methods = content["published"] + content["beside"] if "published" in content else [content]
             runs |= {of_seed["run"]: of_seed for one in methods for of_seed in one["seeds"].values()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -51,8 +51,8 @@ def read_comparison(path: Path, root: Path = Path()) -> ComparedResults:
     study = path.stem
     again = f"Run `classroom evaluate {study} published` again."
     try:
-        results = json.loads(path.read_text())
-        costs = json.loads((root / "results/costs" / path.relative_to(root / "results")).read_text())
+        results = json.loads(path.read_text(encoding="utf-8"))
+        costs = json.loads((root / "results/costs" / path.relative_to(root / "results")).read_text(encoding="utf-8"))
         pairs = [(place, *pair) for group, place in PLACES for pair in zip(results[group], costs[group], strict=True)]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise DataError(f"{path}: cannot be read ({error}). {again}") from None
