@@ -34,6 +34,13 @@ def printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
+def listed(items: Iterable[object], most: int = 10) -> str:
+    """`a, b, c`: the first of `items`, and how many there are if that is not all of them."""
+    texts = [str(item) for item in items]
+    more = f", … ({len(texts)} in all)" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
+
+
 def suggestion(word: str, known: Iterable[str]) -> str:
     """` Did you mean …?` with the nearest known word, or else the known words."""
     known = list(known)

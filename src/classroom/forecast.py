@@ -92,7 +92,7 @@ def _trainings(
     for (study, kind), count in Counter((run.study, run.kind) for run in runs).items():
         method = next(run.method for run in runs if (run.study, run.kind) == (study, kind))
         settings = params.study[study]
-        classes = max(len(classes_of(params.dataset[settings.dataset].reader)), 2)
+        classes = max(len(classes_of(params.dataset[settings.dataset])), 2)
         speed = measure(method, study, raw, classes, device)
         train, val, test = split_sizes(params, study)
         batch, epochs = params.training.batch_size, params.training.epochs

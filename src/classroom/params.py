@@ -77,6 +77,11 @@ MAX_MISTAKES = 10
 """Mistakes that one error message names."""
 
 
+def readers() -> list[str]:
+    """The names of all readers: every module of classroom.data.readers is one."""
+    return sorted(path.stem for path in (Path(__file__).parent / "data/readers").glob("[a-z]*.py"))
+
+
 class Synthetic(Section):
     """Synthetic images in the layout of a dataset; see `classroom.data.synthetic`."""
 
@@ -96,13 +101,11 @@ class Download(Section):
 class Dataset(Section):
     """datasets/<dataset>.yaml: where a dataset comes from and in which layout its files are."""
 
-    reader: Literal["lgg", "histopathologic", "ham10000", "isic2017"] = Field(
-        description="the layout of the folder: a module of classroom.data.readers"
-    )
+    reader: str = Field(description="the layout of the folder: a module of classroom.data.readers")
     source: Literal["synthetic", "directory", "kaggle", "download"] = Field(
         description="which of the four below is used"
     )
-    directory: str = Field("", description="source directory: the folder in the layout of the original download")
+    directory: str = Field("", description="source directory: the folder with the files, in the layout of `reader`")
     kaggle: tuple[str, ...] = Field((), description="source kaggle: owner/name of datasets, or competitions/name")
     download: tuple[Download, ...] = Field((), description="source download: files on the web, with checksums")
     synthetic: Synthetic | None = Field(None, description="source synthetic: how many images are made, and how")
@@ -111,6 +114,45 @@ class Dataset(Section):
     )
     subset_seed: Seed = 0
     full_size: int = Field(ge=1, description="images of the complete original, for `classroom forecast`")
+    ignore: tuple[str, ...] = Field(
+        (), description="files that do not belong to the dataset: patterns of paths in its folder, such as `notes/*`"
+    )
+    images: str = Field("", description="reader folders: the subfolder with the images; empty for the folder itself")
+    masks: str = Field("", description="reader folders: the subfolder with the masks; empty for a folder per class")
+    table: str = Field(
+        "",
+        description="reader table: a CSV or Parquet file in the folder, with the columns image; label or mask; and, if "
+        "wanted, group and split (train, val, test)",
+    )
+    classes: tuple[str, ...] = Field((), description="readers folders and table: the classes, in order")
+    group: str = Field(
+        "",
+        description="readers folders and table: a regular expression that finds the patient in an image's path; the "
+        "part in brackets, if there is one",
+    )
+    missing_masks: Literal["refuse", "empty"] = Field(
+        "refuse",
+        description="readers folders and table: an image without a mask is refused, or is background everywhere",
+    )
+    origin: str = Field("", description="where the images come from, for model cards")
+    licence: str = Field("", description="their licence, for model cards")
+    citation: str = Field("", description="what to cite, for model cards")
+
+    @field_validator("reader")
+    @classmethod
+    def _is_a_module(cls, name: str) -> str:
+        if name not in (known := readers()):
+            raise ValueError(f"no reader is called '{name}'.{suggestion(name, known)}")
+        return name
+
+    @field_validator("group")
+    @classmethod
+    def _is_a_pattern(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"no valid regular expression: {error}") from None
+        return pattern
 
     @model_validator(mode="after")
     def _has_its_source(self) -> Dataset:

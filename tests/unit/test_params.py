@@ -240,7 +240,7 @@ def test_mistakes_in_several_files_are_named_with_their_files(raw):
         ("seeds", [-1], r"\.0: should be greater than or equal to 0, not -1"),
         ("seeds", [0, 1, 0], r": expected each value once, not \[0, 1, 0\]"),
         ("dataset/lgg/source", "kagle", r": should be 'synthetic', 'directory', 'kaggle' or 'download'"),
-        ("dataset/lgg/reader", "lggg", r": should be 'lgg', 'histopathologic'"),
+        ("dataset/lgg/reader", "lggg", r": no reader is called 'lggg'. Did you mean 'lgg'?"),
         ("dataset/lgg/subset", 1, r": should be greater than or equal to 2, not 1"),
         ("dataset/lgg/full_size", 0, r": should be greater than or equal to 1, not 0"),
         ("dataset/lgg/synthetic/groups", 0, r": should be greater than or equal to 1"),

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from classroom.data.readers import classes_of
-from classroom.params import Network, select
+from classroom.params import Dataset, Network, select
 from classroom.reporting.common import paper
 from classroom.reporting.common.pages import Page, write_table
 from classroom.reporting.common.tables import Part, number
@@ -120,7 +120,7 @@ def make(name: str, item: Item, settings: dict[str, Any]) -> None:
     study = item["study"]
     networks = [select(settings, f"study.{study}.{role}", Network) for role in ("teacher", "student")]
     task, size = select(settings, f"study.{study}.task", str), select(settings, f"study.{study}.image_size", int)
-    classes = len(classes_of(select(settings, f"dataset.{item['dataset']}.reader", str)))
+    classes = len(classes_of(select(settings, f"dataset.{item['dataset']}", Dataset)))
     scale = select(settings, "scale", str)
     architecture_table(name, study, *networks, task, size, classes, scale, Path("reports", f"{name}.md"))
 

@@ -71,5 +71,5 @@ def _published(params: Params, raw: dict[str, Any], task: str, name: str, study:
 
 def _extra_parameters(params: Params, raw: dict[str, Any], study: str, name: str) -> int:
     settings = params.study[study]
-    classes = max(len(classes_of(params.dataset[settings.dataset].reader)), 2)
+    classes = max(len(classes_of(params.dataset[settings.dataset])), 2)
     return make_on_meta(name, study, raw, settings.task, classes, settings.image_size).extra_parameters

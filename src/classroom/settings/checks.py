@@ -8,7 +8,7 @@ import warnings
 from importlib.metadata import version
 from pathlib import Path
 
-from classroom.data.readers import classes_of
+from classroom.data.readers import check_options, classes_of
 from classroom.errors import ParamsError, TrainingError, suggestion
 from classroom.method_settings import METHODS
 from classroom.params import Dataset, Network, Params, Tuned, check, load, warn_of_sum
@@ -33,6 +33,9 @@ def check_all(path: Path = Path("params.yaml")) -> Params:
                     f"{suggestion(name, raw['study'])}",
                     stacklevel=2,
                 )
+    for name, dataset in params.dataset.items():
+        check_options(name, dataset)
+    _check_classes(params)
     _check_networks(params)
     _check_methods(params)
     for study in params.studies:
@@ -49,6 +52,17 @@ def check_source(name: str, dataset: Dataset) -> None:
             f"datasets/{name}.yaml: directory: no such folder: {dataset.directory}. Expected the folder of the "
             "download, or set source to 'synthetic', 'kaggle' or 'download'."
         )
+
+
+def _check_classes(params: Params) -> None:
+    """Raises ParamsError for classification of a dataset without classes."""
+    for name, study in params.study.items():
+        if study.task == "classification" and len(classes := classes_of(params.dataset[study.dataset])) < 2:
+            raise ParamsError(
+                f"studies/{name}.yaml: task: classification needs a dataset with two classes or more, and "
+                f"'{study.dataset}' has {len(classes)}. Name them under classes in datasets/{study.dataset}.yaml, or "
+                "set task to segmentation."
+            )
 
 
 def _check_networks(params: Params) -> None:
@@ -103,7 +117,7 @@ def _check_methods(params: Params) -> None:
                 if not remembered.get(key, versions):
                     from classroom.training.make import make_on_meta
 
-                    classes = max(len(classes_of(params.dataset[about["dataset"]].reader)), 2)
+                    classes = max(len(classes_of(params.dataset[about["dataset"]])), 2)
                     try:
                         make_on_meta(method, study, raw, task, classes, about["image_size"])
                     except (ParamsError, TrainingError) as error:

@@ -23,12 +23,15 @@ from classroom.core.batches import open_splits
 from classroom.data import pixels, prepare, synthetic
 from classroom.data.fetching import sources
 from classroom.data.fetching.subset import draw
-from classroom.data.readers import classes_of, ham10000, histopathologic, isic2017, lgg, reader
+from classroom.data.readers import ham10000, histopathologic, isic2017, lgg, reader
 from classroom.errors import DataError
 from classroom.params import Augmentation, Dataset, Synthetic
 from support.studies import REAL_IMAGES
 
 CPU = torch.device("cpu")
+
+ANY = Dataset(reader="lgg", source="directory", directory="nowhere", full_size=1)
+"""Settings of a dataset whose reader asks for none."""
 
 
 def drawn(folder: Path, name: str = "lgg", groups: int = 2, images: int = 2, size: int = 32, seed: int = 0) -> Path:
@@ -112,7 +115,7 @@ def test_synthetic_images_of_any_size_pass_for_the_original(tmp_path_factory, na
     assert groups <= count <= groups * images
     table = pd.read_csv(folder / "raw" / "samples.csv", keep_default_na=False)
     assert table.group.nunique() == groups
-    assert set(table.label) <= {*classes_of(name), ""}
+    assert set(table.label) <= {*reader(name).CLASSES, ""}
     assert {pixels.read_image(folder / "raw" / image).shape for image in table.image} == {(size, size, 3)}
 
 
@@ -253,7 +256,7 @@ def test_of_sixty_lesions_or_more_every_class_has_three_at_least(synthetic_lesio
     """Training, validation and test must each be able to get one."""
     labels = synthetic_lesions[1].groupby("lesion_id").dx.first()  # fewer lesions would be the first of these
     for groups in range(60, len(labels) + 1):
-        assert labels[:groups].value_counts().reindex(classes_of("ham10000")).min() >= 3, groups
+        assert labels[:groups].value_counts().reindex(ham10000.CLASSES).min() >= 3, groups
 
 
 def test_lesions_differ_from_the_skin_around_them(synthetic_lesions):
@@ -295,7 +298,7 @@ def test_colour_alone_does_not_identify_the_class_of_a_lesion(synthetic_lesions)
 
 
 def test_the_reader_finds_every_slice_in_the_order_of_its_number(tmp_path):
-    samples = lgg.find([drawn(tmp_path, groups=2, images=11)]).samples
+    samples = lgg.find([drawn(tmp_path, groups=2, images=11)], ANY).samples
     expected = [f"SYNTHETIC_{patient:04d}_{number}" for patient in (0, 1) for number in range(1, 12)]
     assert [sample.id for sample in samples] == expected  # 10 and 11 after 9
     assert {sample.group for sample in samples[:11]} == {"SYNTHETIC_0000"}
@@ -325,7 +328,7 @@ def test_the_real_subsets_are_found_and_fetched_completely(tmp_path, folder):
             "readers' other tests draw images in the same layouts"
         )
     name, images, groups, group, masks, labels = WHOLE[folder]
-    found = reader(name).find([REAL_IMAGES / folder])
+    found = reader(name).find([REAL_IMAGES / folder], ANY)
     assert (len(found.samples), found.group) == (images, group)
     assert len({sample.group for sample in found.samples}) == groups
     assert Counter(sample.label for sample in found.samples) == labels
@@ -361,17 +364,17 @@ def indexed(folder: Path, table: str) -> Path:
 def test_neighbouring_patches_of_a_patient_are_one_group(tmp_path):
     """Neighbours look alike: in different splits, they would leak."""
     table = "id,patient,x,y\nID0,7,1,1\nID1,7,451,499\nID2,7,501,1\nID3,8,1,1\n"
-    found = histopathologic.find([indexed(tmp_path, table)])
+    found = histopathologic.find([indexed(tmp_path, table)], ANY)
     assert found.group == "tile"
     assert [sample.group for sample in found.samples] == ["7-0-0", "7-0-0", "7-1-0", "8-0-0"]
 
 
 def test_patches_of_a_slide_are_one_group_and_patches_of_unknown_origin_are_their_own(tmp_path):
     drawn(tmp_path, "histopathologic")
-    found = histopathologic.find([tmp_path])
+    found = histopathologic.find([tmp_path], ANY)
     assert (found.group, {sample.group for sample in found.samples}) == ("slide", {"SYNTHETIC_0000", "SYNTHETIC_0001"})
     (tmp_path / "source_index.csv").unlink()
-    found = histopathologic.find([tmp_path])
+    found = histopathologic.find([tmp_path], ANY)
     assert (found.group, len({sample.group for sample in found.samples})) == ("image", 4)
 
 
@@ -390,7 +393,7 @@ def test_other_spellings_of_the_layout_are_the_same_dataset(tmp_path, name, spel
             path = path.replace(before, after)
         (other / path).parent.mkdir(parents=True, exist_ok=True)
         (other / path).write_bytes(content)
-    expected, found = reader(name).find([origin]), reader(name).find([other])
+    expected, found = reader(name).find([origin], ANY), reader(name).find([other], ANY)
     assert [(s.id, s.group, s.label, s.mask is not None) for s in found.samples] == [
         (s.id, s.group, s.label, s.mask is not None) for s in expected.samples
     ]
@@ -399,7 +402,7 @@ def test_other_spellings_of_the_layout_are_the_same_dataset(tmp_path, name, spel
 def test_masks_are_taken_where_there_are_some(tmp_path):
     drawn(tmp_path, "ham10000", groups=3, images=1)
     next(path for path in sorted((tmp_path / "masks").iterdir())).unlink()
-    assert [sample.mask is not None for sample in ham10000.find([tmp_path]).samples] == [False, True, True]
+    assert [sample.mask is not None for sample in ham10000.find([tmp_path], ANY).samples] == [False, True, True]
 
 
 def isic(folder: Path, table: str = "image_id,melanoma,seborrheic_keratosis\na,1.0,0.0\nb,0,1\nc,0.0,0.0\n") -> Path:
@@ -416,7 +419,7 @@ def isic(folder: Path, table: str = "image_id,melanoma,seborrheic_keratosis\na,1
 
 
 def test_the_two_columns_of_isic_are_three_classes(tmp_path):
-    found = isic2017.find([isic(tmp_path)])
+    found = isic2017.find([isic(tmp_path)], ANY)
     assert [(sample.id, sample.label) for sample in found.samples] == [
         ("a", "melanoma"),
         ("b", "seborrheic_keratosis"),
@@ -427,7 +430,7 @@ def test_the_two_columns_of_isic_are_three_classes(tmp_path):
 def test_a_link_that_leads_in_a_circle_does_not_hang_the_search(tmp_path):
     drawn(tmp_path / "set", "ham10000")
     (tmp_path / "set" / "masks" / "back").symlink_to(tmp_path / "set")
-    assert len(ham10000.find([tmp_path]).samples) >= 2
+    assert len(ham10000.find([tmp_path], ANY).samples) >= 2
 
 
 # --- sources ---
@@ -453,7 +456,7 @@ def test_what_is_fetched_is_described_for_all_that_comes_later(tmp_path, name):
     origin = drawn(tmp_path / "download", name)
     count = sources.fetch("mine", dataset("directory", origin, name), tmp_path / "raw")
     assert originals_of(tmp_path / "raw") == files_of(origin)  # the tables, too
-    found = reader(name).find([origin])
+    found = reader(name).find([origin], ANY)
     table = pd.read_csv(tmp_path / "raw" / "samples.csv", keep_default_na=False)
     assert list(table.columns) == ["id", "group", "label", "image", "mask"]
     assert len(table) == count == len(found.samples)
@@ -469,7 +472,7 @@ def test_what_is_fetched_is_described_for_all_that_comes_later(tmp_path, name):
         "source": "directory",
         "synthetic": False,
         "group": {"lgg": "patient", "histopathologic": "slide", "ham10000": "lesion"}[name],
-        "labels": list(classes_of(name)),
+        "labels": list(reader(name).CLASSES),
         "subset": None,
     }
 
@@ -601,9 +604,9 @@ def test_a_class_is_its_place_among_the_labels(tmp_path, name):
     index = pd.read_parquet(tmp_path / "prepared" / "index.parquet")
     about = json.loads((tmp_path / "prepared" / "dataset.json").read_text())
     assert (targets.shape, targets.dtype) == ((count,), np.uint8)
-    assert list(about["labels"]) == list(classes_of(name))  # those without an image, too
-    assert [classes_of(name)[target] for target in targets] == index.label.tolist()
-    assert about["labels"] == {label: (index.label == label).sum() for label in classes_of(name)}
+    assert list(about["labels"]) == list(reader(name).CLASSES)  # those without an image, too
+    assert [reader(name).CLASSES[target] for target in targets] == index.label.tolist()
+    assert about["labels"] == {label: (index.label == label).sum() for label in reader(name).CLASSES}
     table = pd.read_csv(raw / "samples.csv").set_index("id")
     assert (table.label[index.id].to_numpy() == index.label.to_numpy()).all()
     for image, path in zip(np.load(tmp_path / "prepared" / "images.npy"), table.image[index.id], strict=True):

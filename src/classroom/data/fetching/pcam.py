@@ -17,7 +17,7 @@ import pandas as pd
 import tifffile
 
 from classroom.data.fetching.subset import draw
-from classroom.data.readers import classes_of
+from classroom.data.readers.histopathologic import CLASSES
 from classroom.errors import DataError
 
 PATCH = 96, 96, 3
@@ -77,12 +77,11 @@ def convert(files: Sequence[Path], subset: int | None, seed: int, name: str, tar
             tifffile.imwrite(target / "train" / f"{patch}.tif", pixels, photometric="rgb", compression="zlib")
             return True
 
-        names = classes_of("histopathologic")
         if subset is None:
             for number in range(len(labels)):
                 keep(number)
         else:
-            draw([names[label] for label in labels], names, subset, seed, name, accept=keep)
+            draw([CLASSES[label] for label in labels], CLASSES, subset, seed, name, accept=keep)
     finally:
         for file in opened:
             file.close()

@@ -55,7 +55,7 @@ def fetch(name: str, dataset: Dataset, target: Path, downloads: Path = DOWNLOADS
     # First, to find out before any download whether `target` can be written.
     with folder_written_whole(target) as folder, ExitStack() as stack:
         folders = _folders(name, dataset, downloads / name, stack)
-        found = reader(dataset.reader).find(folders)
+        found = reader(dataset.reader).find(folders, dataset)
         samples = _chosen(name, dataset, found.samples)
         files = [*found.tables, *(file for one in samples for file in (one.image, one.mask) if file is not None)]
         if dataset.source != "directory":  # a folder of the user's may well consist of links
@@ -146,7 +146,7 @@ def _chosen(name: str, dataset: Dataset, samples: list[Sample]) -> list[Sample]:
     """The samples to keep."""
     if dataset.subset is None:
         return samples
-    labels = classes_of(dataset.reader)
+    labels = classes_of(dataset)
     if not labels:
         raise DataError(
             f"datasets/{name}.yaml: subset: {dataset.subset} images cannot be drawn by class, because the reader "
@@ -234,7 +234,7 @@ def _describe(name: str, dataset: Dataset, found: Found, samples: Sequence[Sampl
         "source": dataset.source,
         "synthetic": dataset.source == "synthetic",
         "group": found.group,
-        "labels": list(classes_of(dataset.reader)),
+        "labels": list(classes_of(dataset)),
         "subset": dataset.subset,
     }
     (folder / "about.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")

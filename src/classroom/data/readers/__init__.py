@@ -1,7 +1,8 @@
 """One small module per layout of a downloaded dataset.
 
-A reader has `find(folders)`, which returns everything that belongs to the dataset from file names and tables, without
-reading pixels, and CLASSES, the dataset's classes in canonical order, which are known without any data.
+A reader has `find(folders, settings)`, which returns everything that belongs to the dataset from file names and tables,
+without reading pixels. It has CLASSES, the classes in canonical order, or takes them from `classes` of the dataset's
+file: they are known without any data. OPTIONS names the settings of the dataset's file that only some readers use.
 """
 
 from __future__ import annotations
@@ -12,12 +13,17 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from filecmp import cmp
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import ModuleType
 
 import pandas as pd
 
-from classroom.errors import DataError
+from classroom.errors import DataError, ParamsError, listed
+from classroom.params import Dataset
+
+OPTIONS = ("images", "masks", "table", "classes", "group", "missing_masks")
+"""Settings of a dataset's file that only some readers use."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,8 @@ class Sample:
     label: str | None
     image: File
     mask: File | None
+    split: str = ""
+    """The split that the dataset itself puts it into, if it does."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +65,32 @@ def reader(name: str) -> ModuleType:
     return importlib.import_module(f"classroom.data.readers.{name}")
 
 
-def classes_of(name: str) -> tuple[str, ...]:
-    """The classes of datasets that the reader called `name` reads; none for images with masks alone."""
-    return reader(name).CLASSES
+def classes_of(dataset: Dataset) -> tuple[str, ...]:
+    """The classes of a dataset; none for images with masks alone."""
+    return getattr(reader(dataset.reader), "CLASSES", dataset.classes)
+
+
+def check_options(name: str, dataset: Dataset) -> None:
+    """Raises ParamsError if the file of the dataset called `name` has settings that its reader does not use."""
+    used = getattr(reader(dataset.reader), "OPTIONS", ())
+    defaults = {key: Dataset.model_fields[key].default for key in OPTIONS if key not in used}
+    if unused := [key for key, default in defaults.items() if getattr(dataset, key) != default]:
+        raise ParamsError(
+            f"datasets/{name}.yaml: {', '.join(unused)}: not used by the reader '{dataset.reader}'. Remove it, or set "
+            "reader to one that uses it: folders or table."
+        )
+
+
+LEFTOVERS = re.compile(
+    r"\..*|__macosx|__pycache__|thumbs\.db|ehthumbs.*\.db|desktop\.ini|icon\r|\$recycle\.bin|system volume information"
+    r"|@eadir",
+    re.IGNORECASE,
+)
+"""Names of files and folders that macOS, Windows, Jupyter (.ipynb_checkpoints) and network drives leave behind."""
 
 
 def walk(folders: Iterable[Path]) -> list[Path]:
-    """Every file below `folders`, sorted within each, without hidden files (macOS adds some to archives)."""
+    """Every file below `folders`, sorted within each, without hidden files and LEFTOVERS."""
     files, entered = [], set()
     for folder in folders:
         for where, inner, names in os.walk(folder, followlinks=True):
@@ -71,8 +98,50 @@ def walk(folders: Iterable[Path]) -> list[Path]:
                 inner.clear()
                 continue
             entered.add(real)
-            inner[:] = sorted(name for name in inner if not name.startswith((".", "__MACOSX")))
-            files += [Path(where, name) for name in sorted(names) if not name.startswith(".")]
+            inner[:] = sorted(name for name in inner if not LEFTOVERS.fullmatch(name))
+            files += [Path(where, name) for name in sorted(names) if not LEFTOVERS.fullmatch(name)]
+    return files
+
+
+class Problems:
+    """All that is wrong with the files of a dataset, to be said at once."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, list[object]] = {}
+        """By what is wrong and what to do, the files or rows."""
+
+    def add(self, problem: str, *offenders: object) -> None:
+        self.found.setdefault(problem, []).extend(offenders)
+
+    def raise_any(self, where: object) -> None:
+        """Raises DataError if there is a problem: a sentence for each kind, with its first offenders and their number.
+
+        `where`: the folder or table that holds the offenders.
+        """
+        if self.found:
+            raise DataError(
+                f"{where}: " + " ".join(f"{len(of)} {problem}: {listed(of)}." for problem, of in self.found.items())
+            )
+
+
+def usable(folder: Path, ignore: Sequence[str], problems: Problems) -> dict[str, Path]:
+    """By POSIX path in `folder`, its regular files without those that a pattern of `ignore` names.
+
+    Others, such as pipes, links to nowhere and names that are not UTF-8, become `problems`.
+    """
+    files = {}
+    for path in walk([folder]):
+        place = path.relative_to(folder).as_posix()
+        if any(fnmatchcase(place, pattern) for pattern in ignore):
+            continue
+        if not path.is_file():
+            problems.add(
+                "no regular file but a pipe, a device or a broken link; remove it, or name it under ignore", place
+            )
+        elif not place.isascii() and any("\udc80" <= sign <= "\udcff" for sign in place):
+            problems.add("with a name that is not UTF-8; rename it", place)
+        else:
+            files[place] = path
     return files
 
 

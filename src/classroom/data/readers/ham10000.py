@@ -11,6 +11,7 @@ from pathlib import Path
 
 from classroom.data.readers import File, Found, Sample, by_id, check_complete, one_of, read_table, walk
 from classroom.errors import DataError
+from classroom.params import Dataset
 
 CLASSES: tuple[str, ...] = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 EXPECTED = (
@@ -21,7 +22,7 @@ IMAGES = re.compile(r"ham10000_images_part_[12]|images", re.IGNORECASE)
 MASK = "_segmentation.png"
 
 
-def find(folders: Sequence[Path]) -> Found:
+def find(folders: Sequence[Path], settings: Dataset) -> Found:
     """Every image with its label and, where there is one, its mask, sorted by id; a group is a lesion.
 
     Raises DataError for a row without an image, an image without a row, a mask without its image, or an unknown dx.

@@ -13,6 +13,7 @@ import pandas as pd
 
 from classroom.data.readers import File, Found, Sample, by_id, check_complete, one_of, read_table, walk
 from classroom.errors import DataError
+from classroom.params import Dataset
 
 CLASSES: tuple[str, ...] = ("negative", "positive")
 EXPECTED = (
@@ -23,7 +24,7 @@ TILE = 500
 """Side of a group in pixels, if patients are known but slides are not: 10×10 patches of 50 pixels."""
 
 
-def find(folders: Sequence[Path]) -> Found:
+def find(folders: Sequence[Path], settings: Dataset) -> Found:
     """Every patch with its label, sorted by id.
 
     A group is a slide if source_index.csv has the column wsi, a tile of neighbouring patches if it has patient, x and

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from classroom.data.readers import File, Found, Sample, by_id, check_complete, one_of, read_table, walk
 from classroom.errors import DataError
+from classroom.params import Dataset
 
 CLASSES: tuple[str, ...] = ("melanoma", "seborrheic_keratosis", "nevus")
 EXPECTED = "ground_truth.csv next to images/<id>.jpg and masks/<id>_segmentation.png"
 
 
-def find(folders: Sequence[Path]) -> Found:
+def find(folders: Sequence[Path], settings: Dataset) -> Found:
     """Every image with its label and mask, sorted by id; each image is a group of its own.
 
     Raises DataError for a row without an image or mask, an image or mask without a row, or values other than 0 and 1.

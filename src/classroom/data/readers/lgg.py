@@ -8,11 +8,12 @@ from pathlib import Path
 
 from classroom.data.readers import File, Found, Sample
 from classroom.errors import DataError
+from classroom.params import Dataset
 
 CLASSES: tuple[str, ...] = ()
 
 
-def find(folders: Sequence[Path]) -> Found:
+def find(folders: Sequence[Path], settings: Dataset) -> Found:
     """Every slice with its mask, sorted by case and slice number; groups are patients, there are no labels.
 
     Raises DataError for an image without mask, a mask without image, or a name of another form.
