@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from classroom.artifacts import Metrics, NetworkFacts
 from classroom.core.networks.build import Network, build
+from classroom.core.networks.weights import not_finite
 from classroom.errors import TrainingError
 from classroom.files import read_metrics
 from classroom.params import Network as NetworkSettings
@@ -36,7 +37,8 @@ def restore(run: Path, name: str, teacher_run: Path | None = None) -> Network:
     Raises
     ------
     DataError, TrainingError
-        A file is missing, damaged or of another network, or the student has its teacher's head (SimKD).
+        A file is missing, damaged, of another network or of one that diverged, or the student has its teacher's head
+        (SimKD).
     """
     about = read_metrics(run)
     state = _weights(run, name)
@@ -99,9 +101,15 @@ def _weights(run: Path, name: str) -> dict[str, torch.Tensor]:
     path, prefix = run / "weights.safetensors", f"{name}."
     try:
         with safe_open(path, "pt") as file:
-            return {key.removeprefix(prefix): file.get_tensor(key) for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118
+            state = {key.removeprefix(prefix): file.get_tensor(key) for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"{path}: cannot be read ({_one_line(error)}). Train this run again.") from None
+    if wrong := not_finite(state):
+        raise TrainingError(
+            f"{path}: {name} diverged: {len(wrong)} of its tensors hold NaN or infinite values, '{wrong[0]}' first. "
+            "Lower training.learning_rate and train this run again."
+        )
+    return state
 
 
 def _one_line(error: Exception) -> str:

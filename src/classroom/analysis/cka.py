@@ -80,13 +80,13 @@ def similarities(
     A row per pair of layers: first, second (networks), first_layer, second_layer, cka in [−1, 1]. In `attrs`: images
     (used), batches, dropped (images of a last batch that was too small), layers (path and stage by network and layer)
     and last (each encoder's last layer). A layer whose features are constant over the images of a batch, up to float32
-    rounding, or not finite adds nothing; if that holds for every batch, its CKA is NaN.
+    rounding, adds nothing; if that holds for every batch, its CKA is NaN.
 
     Raises
     ------
     TrainingError
-        A layer does not exist or does not run, a batch that is not the last has fewer than 4 images, or there are no
-        images.
+        A layer does not exist or does not run, its features are not finite, a batch that is not the last has fewer
+        than 4 images, or there are no images.
 
     References
     ----------
@@ -187,6 +187,11 @@ def _observed(networks: Mapping[str, Network], chosen: Mapping[str, Mapping[str,
             features = tap.pick(output)
             if not isinstance(features, torch.Tensor):
                 raise TrainingError(f"CKA: {layer} of {name} returns no features. Choose other layers.")
+            if not features.isfinite().all():
+                raise TrainingError(
+                    f"CKA: {layer} of {name} gives NaN or infinite features for a test image: {name} diverged. Lower "
+                    "training.learning_rate and train it again."
+                )
             seen.grams[name, layer] = centred_gram(features)
             seen.stages[name, layer] = _stage(path, features, sizes[name])
 

@@ -66,7 +66,7 @@ def write(path: Path, ids: list[str], batches: Iterable[Mapping[str, np.ndarray]
 def read(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
     """The sample ids and, by network, what `write` stored, in the order of the ids.
 
-    Raises DataError if the file is missing, truncated or has another layout.
+    Raises DataError if the file is missing, truncated, has another layout, or holds a value that is not finite.
     """
     try:
         table = pq.read_table(path)
@@ -88,4 +88,9 @@ def read(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
         raise DataError(
             f"{path}: cannot be read as a run's predictions ({' '.join(str(error).split())}). Train this run again."
         ) from None
+    if diverged := [name for name, stack in stacks.items() if not np.isfinite(stack).all()]:
+        raise DataError(
+            f"{path}: NaN or infinite probabilities of {', '.join(diverged)}, which diverged. Lower "
+            "training.learning_rate and train this run again."
+        )
     return ids[networks == GROUND_TRUTH].tolist(), stacks

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from classroom.artifacts import MethodCosts, Metrics, PerImageCounts, Result, Scores, SeedResult
 from classroom.core import predictions
@@ -89,8 +90,23 @@ def evaluate_predictions(path: Path) -> Evaluation:
     return Evaluation(ids, per_image, {name: score(of) for name, of in per_image.items()}, fidelity)
 
 
+def _check_weights(path: Path) -> None:
+    """Raises DataError if a weight is not finite: masks, stored as bytes, do not show that their network diverged."""
+    try:
+        with safe_open(path, "np") as file:
+            wrong = [key for key in file.keys() if not np.isfinite(file.get_tensor(key)).all()]  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path}: cannot be read ({' '.join(str(error).split())}). Train this run again.") from None
+    if wrong:
+        raise DataError(
+            f"{path}: the network diverged: {len(wrong)} of its tensors hold NaN or infinite values, '{wrong[0]}' "
+            "first. Lower training.learning_rate and train this run again."
+        )
+
+
 def _seed(run: Metrics, folder: Path) -> SeedResult:
     path = folder / "predictions.parquet"
+    _check_weights(folder / "weights.safetensors")
     ids, per_image, tested, fidelity = evaluate_predictions(path)
     if ids != run["test_images"]["id"]:
         raise DataError(f"{path}: is not of the same run as metrics.json next to it. Train this run again.")

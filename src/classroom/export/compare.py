@@ -56,7 +56,7 @@ def verify_export(path: Path, module: Exported, network: str, run: Path, test: S
     Raises
     ------
     ExportError
-        A difference exceeds its tolerance.
+        A difference exceeds its tolerance, or a probability is not finite.
     DataError
         The saved predictions are missing or damaged.
     """
@@ -72,6 +72,11 @@ def verify_export(path: Path, module: Exported, network: str, run: Path, test: S
         found = model.probabilities(images)
         with torch.no_grad():
             expected = module(torch.from_numpy(images)).numpy()
+        if not np.isfinite(expected).all():
+            raise ExportError(
+                f"{run}: {network} diverged: it gives NaN or infinite probabilities for a test image, so nothing is "
+                "written. Lower training.learning_rate and train this run again."
+            )
         if found.shape != expected.shape or not np.isfinite(found).all():
             raise ExportError(f"{run}: ONNX gives no probabilities for {len(batch)} images at a time. Use PyTorch.")
         from_torch = max(from_torch, float(np.abs(found - expected).max()))

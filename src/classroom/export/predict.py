@@ -90,7 +90,7 @@ def predict(
     Raises
     ------
     ExportError
-        `target` is not empty.
+        `target` is not empty, or a probability is not finite.
     DataError
         A file is no 8-bit RGB image; all files are read once before the first prediction.
     """
@@ -106,6 +106,12 @@ def predict(
             images = [read_image(job.image) for job in batch]
             small = np.stack([resized(image, (size, size), Image.Resampling.BILINEAR) for image in images])
             for job, image, probabilities in zip(batch, images, model.probabilities(small), strict=True):
+                if not np.isfinite(probabilities).all():
+                    raise ExportError(
+                        f"{job.image}: {model.path} ({model.about['network']} of {model.about['study']} "
+                        f"{model.about['method']}, seed {model.about['seed']}) gives NaN or infinite probabilities for "
+                        "it, so nothing is written. Lower training.learning_rate, train the run again and export it."
+                    )
                 if model.about["task"] == "segmentation":
                     rows.append(_write_mask(job, image.shape[:2], probabilities, folder))
                 else:

@@ -14,7 +14,12 @@ from typing import Any
 import torch
 
 from classroom.core.method import Method
+from classroom.core.networks.weights import not_finite
 from classroom.errors import TrainingError
+
+
+class DivergedError(TrainingError):
+    """What is not finite, and in which epoch; `train` adds the run and what to change."""
 
 
 @dataclass
@@ -73,13 +78,17 @@ class Checkpoints:
     def save(self, progress: Progress) -> None:
         """Writes a checkpoint to a temporary file, then replaces the newest one.
 
-        Raises TrainingError if it cannot be written; the newest checkpoint then stays as it was.
+        Raises DivergedError if a weight is not finite, TrainingError if the file cannot be written; the newest
+        checkpoint then stays as it was.
         """
+        if wrong := not_finite(state := self._unfrozen()):
+            when = f"epoch {progress.epoch + 1}, step {progress.step}" if progress.step else f"epoch {progress.epoch}"
+            raise DivergedError(f"the weights {wrong[0].removeprefix('networks.')} are not finite after {when}")
         # A unique name: on a node that the cluster believes dead, the training may still run next to its successor.
         temporary = self.folder / f"newest.pt.{os.uname().nodename}-{os.getpid()}.tmp"
         content = {
             "identity": self.identity,
-            "method": self._unfrozen(),
+            "method": state,
             "optimiser": self.optimiser.state_dict(),
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,

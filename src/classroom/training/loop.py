@@ -19,7 +19,7 @@ from classroom.core.metrics import per_image_counts, predict_labels, score
 from classroom.core.predictions import quantise
 from classroom.errors import TrainingError
 from classroom.params import Training
-from classroom.training.checkpoint import Checkpoints, Progress
+from classroom.training.checkpoint import Checkpoints, DivergedError, Progress
 
 
 def fit(
@@ -68,7 +68,9 @@ def fit(
     Raises
     ------
     TrainingError
-        The training split is smaller than one batch, or a loss is not finite.
+        The training split is smaller than one batch.
+    DivergedError
+        A loss, weight or prediction is not finite.
     """
     train = data["train"]
     # An incomplete last batch would distort batch statistics.
@@ -93,7 +95,7 @@ def fit(
                 terms = train_step(method, optimiser, settings, *augmented)
                 values = _values(terms)
                 if not all(map(math.isfinite, values)):
-                    raise TrainingError(_not_finite(terms, values, progress, step, checkpoints))
+                    raise DivergedError(_not_finite(terms, values, progress, step))
                 _add(progress, terms, values)
                 report(progress, steps)
                 if interruption.requested or checkpoints.due():
@@ -162,7 +164,7 @@ class MetricAccumulator:
         return {name: score(of_network) for name, of_network in self.per_image.items()}
 
 
-def evaluate(method: Method, split: SplitData, batch_size: int, device: torch.device) -> MetricAccumulator:
+def evaluate(method: Method, split: SplitData, batch_size: int, device: torch.device, when: str) -> MetricAccumulator:
     """Evaluates every network on a whole split.
 
     Parameters
@@ -175,16 +177,18 @@ def evaluate(method: Method, split: SplitData, batch_size: int, device: torch.de
         images at a time
     device
         that predicts
+    when
+        as in `predict`
     """
     metrics = MetricAccumulator()
-    for predicted, ground_truth in predict(method, split, batch_size, device):
+    for predicted, ground_truth in predict(method, split, batch_size, device, when):
         metrics.add(predicted, ground_truth)
     return metrics
 
 
 @torch.no_grad()
 def predict(
-    method: Method, split: SplitData, batch_size: int, device: torch.device
+    method: Method, split: SplitData, batch_size: int, device: torch.device, when: str
 ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
     """Yields, batch by batch in the split's order, the predictions of every network and the ground truth.
 
@@ -198,18 +202,27 @@ def predict(
         images at a time
     device
         that predicts
+    when
+        whose weights these are, such as `after epoch 3`, for the error
 
     Yields
     ------
     predicted : (B, H, W) uint8, ⌊256·p⌋; or (B, classes) float32
         by network
     ground_truth : (B, H, W) bool, or (B,) int64
+
+    Raises
+    ------
+    DivergedError
+        A probability is not finite.
     """
     method.eval()
     for images, targets in split.in_order(batch_size, device):
         predicted = {}
         for name, tensor in method.predict(images).items():
             probabilities = tensor.cpu().numpy()
+            if not np.isfinite(probabilities).all():
+                raise DivergedError(f"the predictions of {name} are not finite {when}")
             predicted[name] = quantise(probabilities[:, 0]) if probabilities.ndim == 4 else probabilities
         ground_truth = targets.cpu().numpy()
         yield predicted, ground_truth[:, 0] > 0 if ground_truth.ndim == 4 else ground_truth
@@ -252,7 +265,7 @@ def _close_epoch(
     progress: Progress, method: Method, val: SplitData, settings: Training, steps: int, device: torch.device
 ) -> None:
     """Validates, keeps each network's best weights, adds the epoch to the history and starts the next epoch."""
-    by_network = evaluate(method, val, settings.batch_size, device).scores
+    by_network = evaluate(method, val, settings.batch_size, device, f"after epoch {progress.epoch + 1}").scores
     row: dict[str, float] = {"epoch": progress.epoch + 1, "learning_rate": settings.learning_rate}
     row |= {f"loss/{key}": total / steps for key, total in progress.sums.items()}
     row |= {f"weighted/{key}": total / steps for key, total in progress.weighted.items()}
@@ -267,10 +280,6 @@ def _close_epoch(
     progress.epoch, progress.step, progress.sums, progress.weighted = progress.epoch + 1, 0, {}, {}
 
 
-def _not_finite(terms: list[Term], values: list[float], progress: Progress, step: int, checkpoints: Checkpoints) -> str:
+def _not_finite(terms: list[Term], values: list[float], progress: Progress, step: int) -> str:
     wrong = [f"{t.network}/{t.name}" for t, value in zip(terms, values, strict=True) if not math.isfinite(value)]
-    kept = f"The last good checkpoint is {checkpoints.newest}." if checkpoints.newest.exists() else "No checkpoint yet."
-    return (
-        f"loss not finite in epoch {progress.epoch + 1}, step {step + 1}: {', '.join(wrong)}. {kept} "
-        "Lower training.learning_rate or check the images of this batch, then run the same command again."
-    )
+    return f"the loss {', '.join(wrong)} is not finite in epoch {progress.epoch + 1}, step {step + 1}"

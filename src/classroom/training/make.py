@@ -17,6 +17,7 @@ from torch import nn
 from classroom.core.method import Method, network_seed
 from classroom.core.networks.build import Network as BuiltNetwork
 from classroom.core.networks.build import build, seeded
+from classroom.core.networks.weights import not_finite
 from classroom.errors import ParamsError, TrainingError
 from classroom.method_settings import REFERENCE_WEIGHTS, MethodWeights, settings_type, wrong_terms
 from classroom.methods import names
@@ -187,3 +188,8 @@ def _load_teacher(teacher: nn.Module, path: Path | None) -> None:
         teacher.load_state_dict(state)
     except RuntimeError:
         raise TrainingError(f"{path}: the weights of another network. Train the study's teacher again.") from None
+    if wrong := not_finite(state):
+        raise TrainingError(
+            f"{path}: the teacher diverged: {len(wrong)} of its tensors hold NaN or infinite values, '{wrong[0]}' "
+            "first. Lower training.learning_rate and train the study's teacher again."
+        )

@@ -22,9 +22,10 @@ from classroom.core.batches import SplitData, cache_on_device, open_splits, read
 from classroom.core.method import Method
 from classroom.core.networks.reproducible import make_deterministic
 from classroom.devices import claim_device, free_memory
+from classroom.errors import TrainingError
 from classroom.files import written_whole
 from classroom.params import Augmentation, Training, select
-from classroom.training.checkpoint import Checkpoints, Progress
+from classroom.training.checkpoint import Checkpoints, DivergedError, Progress
 from classroom.training.loop import MetricAccumulator, evaluate, fit, make_optimiser, predict
 from classroom.training.make import make
 
@@ -87,7 +88,8 @@ def train(
     Raises
     ------
     ClassroomError
-        Before any training: settings, data or weights do not fit together, or a folder cannot be written.
+        Before any training: settings, data or weights do not fit together, or a folder cannot be written. Later: a
+        loss, weight or prediction is not finite; nothing is written then.
     """
     started = time.monotonic()
     settings = select(raw, "training", Training)
@@ -114,10 +116,6 @@ def train(
     torch.manual_seed(seed)
 
     clock = Clock(show, settings.epochs)
-    progress = fit(
-        method, data, augment, settings, balance, seed, where, checkpoints,
-        clock, show.log,
-    )  # fmt: skip
     facts: RunFacts = {
         "study": study,
         "method": method_name,
@@ -131,7 +129,17 @@ def train(
             "balance": balance,
         },
     }
-    save(method, progress, data, settings, where, target, facts)
+    try:
+        progress = fit(
+            method, data, augment, settings, balance, seed, where, checkpoints,
+            clock, show.log,
+        )  # fmt: skip
+        save(method, progress, data, settings, where, target, facts)
+    except DivergedError as error:
+        raise TrainingError(
+            f"{target}: {error} (NaN or infinite), so nothing is recorded: lower training.learning_rate or check the "
+            "images, and run the same command again."
+        ) from None
     return {
         "device": where.type,
         "seconds": round(time.monotonic() - started, 1),
@@ -171,12 +179,16 @@ def save(
     facts
         for metrics.json
     """
-    last = {name: evaluate(method, data[name], settings.batch_size, device).scores for name in EVALUATED_SPLITS}
+    when = f"after epoch {progress.epoch}"
+    last = {name: evaluate(method, data[name], settings.batch_size, device, when).scores for name in EVALUATED_SPLITS}
     method.load_states({key: value.to(device) for key, value in progress.best_state.items()})
-    val, test = evaluate(method, data["val"], settings.batch_size, device), MetricAccumulator()
+    when = (
+        f"with the weights of the best epochs ({', '.join(f'{name} {of}' for name, of in progress.best_epoch.items())})"
+    )
+    val, test = evaluate(method, data["val"], settings.batch_size, device, when), MetricAccumulator()
 
     def test_batches() -> Iterator[dict[str, np.ndarray]]:
-        for predicted, ground_truth in predict(method, data["test"], settings.batch_size, device):
+        for predicted, ground_truth in predict(method, data["test"], settings.batch_size, device, when):
             test.add(predicted, ground_truth)
             yield {**predicted, predictions.GROUND_TRUTH: _as_prediction(ground_truth, predicted)}
 

@@ -190,11 +190,19 @@ def test_order_and_direction_do_not_matter() -> None:
 # Features that say nothing
 
 
-def test_constant_and_broken_features_have_no_similarity() -> None:
-    for value in (0.0, -7.3e4, math.nan, math.inf):
+def test_constant_features_have_no_similarity() -> None:
+    for value in (0.0, -7.3e4):
         dead = linear(np.zeros((3, 12)), np.full(3, value))
         table = similarities({"A": linear(drawn(0, 3, 12)), "B": dead}, [images(8)], ENCODERS)
         assert table.cka.isna().all(), value
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_features_that_are_not_finite_are_no_result(value: float) -> None:
+    """Not a layer that says nothing, but a network that diverged."""
+    broken = linear(drawn(1, 3, 12), np.full(3, value))
+    with pytest.raises(TrainingError, match=r"of B gives NaN or infinite features.*training\.learning_rate"):
+        similarities({"A": linear(drawn(0, 3, 12)), "B": broken}, [images(8)], ENCODERS)
 
 
 def test_rounding_errors_of_float32_count_as_constant() -> None:
@@ -595,6 +603,12 @@ def without_a_tensor(run: Path) -> None:
     save_file(state, run / "weights.safetensors")
 
 
+def with_nan(run: Path) -> None:
+    state = load_file(run / "weights.safetensors")
+    state["S1.body.encoder.model.conv1.weight"][0, 0, 0, 0] = math.nan
+    save_file(state, run / "weights.safetensors")
+
+
 @pytest.mark.parametrize(
     ("name", "damage", "complaint"),
     [
@@ -606,6 +620,7 @@ def without_a_tensor(run: Path) -> None:
         ("S1", lambda run: (run / "weights.safetensors").write_bytes(b"\x08"), r"weights.safetensors: cannot be read"),
         ("S1", of_another_width, r"another network than metrics.json says"),
         ("S1", without_a_tensor, r"another network than metrics.json says .*conv1\.weight"),
+        ("S1", with_nan, r"weights.safetensors: S1 diverged: 1 of its tensors.*conv1\.weight"),
         ("S2", lambda run: None, r"holds no weights of 'S2'. Its networks: S1"),
     ],
 )

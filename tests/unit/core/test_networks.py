@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -489,6 +490,16 @@ def test_a_file_of_another_network_is_named_with_the_tensor_that_does_not_fit(
     message = rf"incomplete\.safetensors: .*lacks 1 of .*tensors, '{inside}layer2\.0\.conv1\.weight'"
     with pytest.raises(TrainingError, match=message):
         build(settings(weights=str(path)), 0)
+
+
+def test_a_file_of_a_network_that_diverged_is_named(donor: Network, tmp_path: Path) -> None:
+    """Batch statistics too: the training's first loss would be NaN, and its learning rate be blamed."""
+    state = donor.body.encoder.state_dict()
+    for value in (math.nan, math.inf):
+        spoilt = {"model.layer1.0.bn1.running_var": torch.full((4,), value)}
+        path = saved(state | spoilt, tmp_path / "nan.safetensors")
+        with pytest.raises(TrainingError, match=r"nan\.safetensors: 1 of .*'model\.layer1\.0\.bn1\.running_var' first"):
+            build(thin(weights=str(path)), 0)
 
 
 def test_a_truncated_file_is_named(donor: Network, tmp_path: Path) -> None:

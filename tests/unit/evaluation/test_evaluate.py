@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from sklearn.metrics import precision_recall_fscore_support
 
 from classroom.core import predictions
@@ -95,6 +96,7 @@ def leave_run(folder: Path, seed: int, probabilities: dict[str, Any], of_classes
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.json").write_text(json.dumps(metrics))
     predictions.write(folder / "predictions.parquet", ids, [stacks])
+    save_file({f"{name}.weight": np.ones(3, np.float32) for name in probabilities}, folder / "weights.safetensors")
 
 
 @pytest.fixture
@@ -112,6 +114,17 @@ def test_every_seed_and_network_gets_its_metrics_by_hand(runs: dict[int, Path]) 
     assert seeds["0"]["test"] == near(BY_HAND)
     assert seeds["7"]["test"]["S1"] == seeds["0"]["test"]["S2"]
     assert seeds["7"]["test"]["S2"] == seeds["0"]["test"]["S1"]
+
+
+def test_a_run_whose_network_diverged_is_no_result(runs: dict[int, Path], tmp_path: Path) -> None:
+    """Its masks, stored as bytes, look like those of a network that finds nothing; its classes like the first one."""
+    save_file({"S1.weight": np.array([1, np.nan], np.float32)}, runs[7] / "weights.safetensors")
+    with pytest.raises(DataError, match=r"seed-7/weights\.safetensors: the network diverged: 1 .*'S1\.weight'"):
+        evaluate(runs)
+    nowhere = np.full((4, 3), np.nan)
+    leave_run(tmp_path / "classes", 0, {"T": TEACHER_SAYS, "S1": nowhere}, of_classes=True)
+    with pytest.raises(DataError, match=r"predictions\.parquet: NaN or infinite probabilities of S1, "):
+        evaluate({0: tmp_path / "classes"})
 
 
 def test_masks_that_are_all_empty_are_said(
@@ -258,7 +271,7 @@ MANIFEST = {
 def test_costs_are_read_from_the_manifests(runs: dict[int, Path]) -> None:
     for seed, folder in runs.items():
         (folder / "manifest.json").write_text(json.dumps(MANIFEST | {"seconds": 12.5 + seed}))
-        (folder / "weights.safetensors").write_bytes(bytes(1000 + seed))
+        save_file({"S1.weight": np.zeros(1000 + seed, np.float32)}, folder / "weights.safetensors")
     result = costs(runs)
     assert set(result) == {"0", "7"}
     kept = ("seconds", "seconds_per_epoch", "peak_memory_mb", "device", "threads")

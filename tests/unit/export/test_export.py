@@ -7,6 +7,7 @@ import csv
 import errno
 import io
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -311,6 +312,23 @@ def test_a_model_that_differs_from_pytorch_is_not_written(copy: Path, monkeypatc
     monkeypatch.setattr(graph, "write", lambda module, size, facts, path: brightness(path))
     with pytest.raises(ExportError, match=r"differs from PyTorch by up to 0\.\d.*nothing was written"):
         again(copy)
+    assert left(copy / "new") == []
+
+
+@both
+def test_a_network_that_diverged_is_not_exported(study: Path, copy: Path) -> None:
+    """Weights that are not finite, and finite ones that overflow."""
+    network, parts = parts_of(study)
+    path = copy / "run/weights.safetensors"
+    healthy = load_file(path)
+    first = next(key for key in healthy if key.startswith(f"{parts[0]}.") and key.endswith("conv1.weight"))
+    for value, message in (
+        (math.nan, "weights.safetensors: .* diverged: 1 of"),
+        (1e38, "run: .* diverged: it gives NaN"),
+    ):
+        save_file(healthy | {first: torch.full_like(healthy[first], value)}, path)
+        with pytest.raises((TrainingError, ExportError), match=message):
+            again(copy, network)
     assert left(copy / "new") == []
 
 

@@ -92,6 +92,26 @@ def test_classes_have_a_row_with_every_probability_and_the_likeliest(tmp_path: P
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.csv"]
 
 
+@pytest.mark.parametrize("task", ["segmentation", "classification"])
+def test_probabilities_that_are_not_finite_are_no_answer(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NaN would be an empty mask, or the first class."""
+    model, healthy = Model(brightness(tmp_path / "model.onnx", task)), Model.probabilities
+    for name in ("a", "b"):
+        picture(tmp_path / "images" / f"{name}.png")
+
+    def diverged(self: Model, images: np.ndarray) -> np.ndarray:
+        found = healthy(self, images)
+        found[1].flat[0] = np.nan
+        return found
+
+    monkeypatch.setattr(Model, "probabilities", diverged)
+    with pytest.raises(ExportError, match=r"b\.png: .*ensemble of lgg-resnet18 kd_ml-v3, seed 0.*learning_rate"):
+        predict(model, find([tmp_path / "images"])[0], tmp_path / "out", 8)
+    assert not (tmp_path / "out").exists()
+
+
 def test_every_kind_of_file_is_read(model: Path, tmp_path: Path) -> None:
     for suffix in (".tif", ".png", ".jpg", ".JPEG"):
         picture(tmp_path / "images" / f"a{suffix}")

@@ -179,6 +179,16 @@ def test_no_term_sends_gradient_into_another_network(name: str, variants: dict[s
             assert not gradients(method, other), f"{term.network}/{term.name} reaches {other}"
 
 
+def test_a_teacher_that_diverged_teaches_nobody(teacher_file: Path, tmp_path: Path) -> None:
+    state = load_file(teacher_file)
+    key = next(key for key in state if key.endswith("running_var"))
+    save_file(state | {key: torch.full_like(state[key], torch.inf)}, tmp_path / "teacher.safetensors")
+    with pytest.raises(
+        TrainingError, match=rf"teacher\.safetensors: the teacher diverged: 1 .*{key.removeprefix('T.')}"
+    ):
+        made("kd_off-v3", file=tmp_path / "teacher.safetensors")
+
+
 def test_a_frozen_teacher_keeps_every_bit(teacher_file: Path) -> None:
     """Batch statistics too: in train mode each batch would shift what it teaches away from its baseline."""
     method = made("kd_off-v3", file=teacher_file)

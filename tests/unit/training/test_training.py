@@ -6,6 +6,7 @@ import contextlib
 import errno
 import functools
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -529,7 +530,48 @@ def test_a_point_of_a_grid_is_trained_with_its_weights(tiny_classes_study: Path,
 # What goes wrong
 
 
-def test_a_loss_that_is_not_finite_names_step_component_and_checkpoint(
+def test_a_network_that_diverges_in_the_last_step_is_not_recorded(tiny: dict, data: Path, tmp_path: Path) -> None:
+    """Its loss was finite, what it predicts is not; a mask of it would be stored as empty."""
+    images = len(open_splits(data / "prepared", data / "splits.parquet")["train"])
+    tiny["training"] |= {"epochs": 1, "batch_size": images, "learning_rate": 1e30}
+    tiny["study"][study_of(data)]["balance"] = "none"
+    message = rf"^{tmp_path / 'run'}: .* S1.* not finite after epoch 1 .*nothing is recorded: lower training\.learning"
+    with pytest.raises(TrainingError, match=message):
+        train(tiny, data, tmp_path, method="student")
+    assert not list((tmp_path / "run").iterdir())
+    assert not list((tmp_path / "checkpoints").iterdir()), "it would be resumed for ever"
+
+
+def test_predictions_of_the_test_split_that_are_not_finite_are_not_recorded(
+    tiny: dict, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image of the test split may overflow where those of the validation split do not."""
+    healthy = SingleNetwork.predict
+    test = open_splits(data / "prepared", data / "splits.parquet")["test"]
+    first = torch.from_numpy(test.images[test.rows[0]].copy()).permute(2, 0, 1).float() / 255
+
+    def overflowing(self: SingleNetwork, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        broken = (images == first).flatten(1).all(dim=1)
+        found = healthy(self, images)
+        return {name: torch.where(broken.view(-1, *[1] * (p.ndim - 1)), math.nan, p) for name, p in found.items()}
+
+    monkeypatch.setattr(SingleNetwork, "predict", overflowing)
+    tiny["training"]["epochs"] = 1
+    with pytest.raises(TrainingError, match=r"run: the predictions of S1 are not finite after epoch 1 "):
+        train(tiny, data, tmp_path, method="student")
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_weights_that_are_not_finite_are_not_saved_to_be_resumed(checkpoints: Checkpoints) -> None:
+    before = {path.name: path.read_bytes() for path in checkpoints.folder.iterdir()}
+    with torch.no_grad():
+        next(checkpoints.method.networks["T"].body.decoder.parameters())[0] = math.nan
+    with pytest.raises(TrainingError, match=r"the weights T\.body\.decoder.* are not finite after epoch 3, step 2"):
+        checkpoints.save(Progress(epoch=2, step=2))
+    assert {path.name: path.read_bytes() for path in checkpoints.folder.iterdir()} == before
+
+
+def test_a_loss_that_is_not_finite_names_run_step_and_component(
     tiny: dict, tiny_classes_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from classroom.methods.learning_styles.method import LearningStyles
@@ -546,7 +588,7 @@ def test_a_loss_that_is_not_finite_names_step_component_and_checkpoint(
         return terms
 
     monkeypatch.setattr(LearningStyles, "losses", losses)
-    with pytest.raises(TrainingError, match=r"epoch 2, step 2: S1/task.*newest\.pt"):
+    with pytest.raises(TrainingError, match=r"run: the loss S1/task is not finite in epoch 2, step 2 .*learning_rate"):
         train(tiny, tiny_classes_study, tmp_path)
     assert not (tmp_path / "run" / "metrics.json").exists()
 

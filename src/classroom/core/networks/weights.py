@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -31,7 +32,8 @@ def load_encoder(encoder: nn.Module, settings: Network, task: str) -> None:
     Raises
     ------
     TrainingError
-        The hub cannot be reached, or the file is missing, damaged or of another network.
+        The hub cannot be reached; or the file is missing, damaged, of another network, or holds values that are not
+        finite.
     """
     if settings.weights == "random":
         return
@@ -47,6 +49,11 @@ def load_encoder(encoder: nn.Module, settings: Network, task: str) -> None:
             f"encoder '{settings.encoder}'; set weights to that file, to 'hub' or to 'random'."
         ) from None
     _load(encoder, state, path, settings.encoder)
+
+
+def not_finite(state: Mapping[str, Any]) -> list[str]:
+    """The names of the tensors in `state` that hold NaN or an infinite value."""
+    return [name for name, value in state.items() if isinstance(value, torch.Tensor) and not value.isfinite().all()]
 
 
 def _from_hub(settings: Network, task: str) -> dict[str, torch.Tensor]:
@@ -111,4 +118,10 @@ def _load(encoder: nn.Module, state: dict[str, torch.Tensor], path: Path, name: 
             f"{path}: '{unfit[0]}' has shape {tuple(nearest[unfit[0]].shape)}, encoder '{name}' needs "
             f"{tuple(own[unfit[0]].shape)}. Set weights to a file of this encoder with the same options."
         )
-    encoder.load_state_dict({key: nearest[key] for key in own})
+    chosen = {key: nearest[key] for key in own}
+    if wrong := not_finite(chosen):
+        raise TrainingError(
+            f"{path}: {len(wrong)} of the {len(own)} tensors of encoder '{name}' hold NaN or infinite values, "
+            f"'{wrong[0]}' first. Set weights to another file of this encoder, to 'hub' or to 'random'."
+        )
+    encoder.load_state_dict(chosen)
