@@ -48,10 +48,8 @@ def written_whole(*targets: Path) -> Iterator[list[Path]]:
         for path in temporary:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
         for path, target in zip(temporary, targets, strict=True):
-            path.chmod(0o666 & ~umask)
+            path.chmod(0o666 & ~_umask())
             path.replace(target)
     except OSError as error:
         if error.errno is None:
@@ -77,7 +75,7 @@ def folder_written_whole(target: Path) -> Iterator[Path]:
         ) from None
     try:
         yield temporary
-        temporary.chmod(0o755)
+        temporary.chmod(0o777 & ~_umask())
         before = temporary.with_suffix(".before.tmp")
         if target.exists():
             target.replace(before)
@@ -211,6 +209,13 @@ def touch(path: Path) -> None:
     """Sets a file, or all files in a folder, to the current time, so that remembered hashes no longer hold."""
     for file in files_in(path):
         os.utime(file)
+
+
+def _umask() -> int:
+    """The permissions that new files and folders do not get; temporary ones are the user's alone at first."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def _remove(paths: list[Path]) -> None:

@@ -76,11 +76,19 @@ def test_a_folder_that_cannot_be_written_is_named_and_the_other_targets_are_left
     assert everything_in(tmp_path) == ["blocked"]
 
 
-def test_written_files_are_readable_like_any_other_file(tmp_path):
-    """Temporary files are private; a result that kept those permissions could not be read by colleagues."""
-    (tmp_path / "ordinary").touch()
-    write_text(tmp_path / "ours", "text")
-    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+@pytest.mark.parametrize("mask", [0o002, 0o022, 0o077], ids=oct)
+def test_files_and_folders_have_the_permissions_that_the_umask_leaves(tmp_path, mask):
+    """Neither those of temporary files, which colleagues could not read, nor more than a careful user allows."""
+    before = os.umask(mask)
+    try:
+        write_text(tmp_path / "file", "text")
+        with folder_written_whole(tmp_path / "above" / "folder") as folder:
+            (folder / "in it").touch()
+    finally:
+        assert os.umask(before) == mask
+    modes = {path.relative_to(tmp_path).as_posix(): path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    of_folder, of_file = 0o777 & ~mask, 0o666 & ~mask
+    assert modes == {"file": of_file, "above": of_folder, "above/folder": of_folder, "above/folder/in it": of_file}
 
 
 def test_json_keeps_greek_letters_and_ends_with_a_newline(tmp_path):
@@ -108,7 +116,6 @@ def test_a_folder_replaces_the_old_one_completely(tmp_path):
         (folder / "case" / "slice.tif").write_text("pixels")
         assert (target / "left over").exists()  # until the new one is whole
     assert everything_in(tmp_path) == ["raw", "raw/lgg", "raw/lgg/case", "raw/lgg/case/slice.tif"]
-    assert target.stat().st_mode & 0o777 == 0o755
 
 
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt], ids=lambda kind: kind.__name__)
