@@ -547,7 +547,8 @@ def main() -> None:
     log.configure()
     warnings.showwarning = lambda message, *rest: print(f"Warning: {message}", file=sys.stderr)
     try:
-        app(standalone_mode=True)
+        with log.heartbeat(" ".join(["classroom", *sys.argv[1:4]])):
+            app(standalone_mode=True)
     except ClassroomError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from rich.progress import Progress as RichBar
+
+from classroom.log import doing, write_line
+
+T = TypeVar("T")
+
+log = write_line
+
+
+class Bar(RichBar):
+    """A bar that, where it is disabled, lets `classroom.log.heartbeat` say how far it is."""
+
+    def start(self) -> None:
+        self.until_stopped = ExitStack()
+        self.until_stopped.enter_context(doing(self._how_far))
+        super().start()
+
+    def stop(self) -> None:
+        super().stop()
+        self.until_stopped.close()
+
+    def _how_far(self) -> str:
+        if not self.disable:
+            return ""
+        return ", ".join(f"{task.description}: {task.completed:.0f} of {task.total or 0:.0f}" for task in self.tasks)
 
 
 def progress_bar(*columns: ProgressColumn) -> Bar:
@@ -21,9 +46,13 @@ def progress_bar(*columns: ProgressColumn) -> Bar:
     return Bar(title, BarColumn(), *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
 
 
-def log(line: str) -> None:
-    """Writes a line to standard error."""
-    print(line, file=sys.stderr, flush=True)
+def track(items: Sequence[T], title: str) -> Iterator[T]:
+    """The `items`, one after the other; a bar or the log shows how many of them are done."""
+    with progress_bar(MofNCompleteColumn()) as bar:
+        task = bar.add_task(title, total=len(items))
+        for item in items:
+            yield item
+            bar.advance(task)
 
 
 class Step(Protocol):

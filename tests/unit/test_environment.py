@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from classroom import log, progress
 from support import finished
 
 ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
@@ -32,3 +38,58 @@ def test_a_locale_without_utf_8_changes_neither_files_nor_output(recorded_projec
     printed = run("classroom explain table4", root, **ASCII)
     assert printed.stdout.decode() == finished.classroom("classroom explain table4", root).out
     assert "−" in printed.stdout.decode()
+
+
+# --- progress without a terminal ---
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands say within a hundredth of a second, not within half a minute, that they are running."""
+    monkeypatch.setattr(log, "QUIET", 0.01)
+
+
+def test_a_command_that_says_nothing_writes_that_it_is_running(
+    impatient: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a log nobody can tell a long job from a hanging one."""
+    with log.heartbeat("classroom split lgg"):
+        time.sleep(0.1)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) >= 2
+    assert set(lines) == {"classroom split lgg: running for 0 min 0 s"}
+    time.sleep(0.05)
+    assert capsys.readouterr().err == ""
+
+
+def test_what_writes_lines_of_its_own_gets_no_others(capsys: pytest.CaptureFixture[str]) -> None:
+    with log.heartbeat("classroom train"):
+        for _ in range(3):
+            progress.log("epoch")
+            time.sleep(0.02)
+    assert capsys.readouterr().err == "epoch\n" * 3
+
+
+@pytest.mark.parametrize("command", [
+    "fetch lgg", "prepare lgg-resnet18", "train lgg-resnet18 ml-v3 --seed 0", "evaluate lgg-resnet18 ml-v3",
+    "cka lgg-resnet18 ml-v3 --seed 0", "verify",
+])  # fmt: skip
+def test_long_commands_say_how_far_they_are(
+    command: str, impatient: None, long_commands: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """20,000 images take minutes: `images: 3000 of 20000`. Here each item takes a moment longer."""
+
+    def slowly(original: Callable[..., None]) -> Callable[..., None]:
+        return lambda *arguments, **more: (time.sleep(0.02), original(*arguments, **more))[1]
+
+    monkeypatch.setattr(progress.Bar, "advance", slowly(progress.Bar.advance))
+    monkeypatch.setattr(progress.Bar, "update", slowly(progress.Bar.update))
+    done = finished.classroom(f"classroom {command}", long_commands)
+    assert done.code == 0, done.error
+    named = re.escape(f"classroom {' '.join(command.split()[:3])}")
+    assert re.search(rf"^{named}: running for 0 min \d+ s; [^;]+: \d+ of [1-9]\d*$", done.error, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def long_commands(recorded_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return finished.copy(recorded_project, tmp_path_factory.mktemp("long") / "project")

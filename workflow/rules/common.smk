@@ -17,7 +17,7 @@ import yaml
 from classroom import places
 from classroom.engines.reconcile import NESTED, Session, dry_run
 from classroom.errors import ClassroomError
-from classroom.log import configure
+from classroom.log import configure, heartbeat
 from classroom.method_settings import COMPARISON_METHODS
 from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.params import BASELINES
@@ -61,7 +61,8 @@ def reconcile_at_the_end() -> None:
     """Commits the finished jobs. An error here must not fail the workflow."""
     if MAIN_PROCESS:
         try:
-            session.stop()
+            with heartbeat("Committing the results"):
+                session.stop()
         except Exception as error:
             messages.warning("the results are not committed to dvc.lock yet (%s); the next start tries again.", error)
 
@@ -81,11 +82,12 @@ try:
             # Otherwise jobs would compile it, and code folders would be newer than outputs.
             compileall.compile_dir("src/classroom", quiet=2)
             command = " ".join(["snakemake", *sys.argv[1:]])
-            if any(re.fullmatch("--dry-?run|-[a-zA-Z]*n[a-zA-Z]*", argument) for argument in sys.argv):
-                dry_run(command)
-            else:
-                session = until_exit.enter_context(Session(command))
-                session.start()
+            with heartbeat("Looking for what is up to date"):
+                if any(re.fullmatch("--dry-?run|-[a-zA-Z]*n[a-zA-Z]*", argument) for argument in sys.argv):
+                    dry_run(command)
+                else:
+                    session = until_exit.enter_context(Session(command))
+                    session.start()
 except ClassroomError as error:
     messages.error("%s", error)
     sys.exit(1)

@@ -22,6 +22,7 @@ from classroom.core.batches import SplitData
 from classroom.core.networks.build import Network
 from classroom.core.networks.taps import STRIDES, blocks_of, find, stages_of
 from classroom.errors import ParamsError, TrainingError
+from classroom.progress import track
 
 MIN_BATCH = 4
 """HSIC_1 divides by n − 3."""
@@ -135,7 +136,7 @@ def shuffled(split: SplitData, batch_size: int = 32) -> Iterator[torch.Tensor]:
     Batches have at most `batch_size` images and nearly equal sizes, so that the last one is not too small.
     """
     order = np.random.default_rng(0).permutation(len(split))
-    for positions in np.array_split(order, max(1, math.ceil(len(split) / batch_size))):
+    for positions in track(np.array_split(order, max(1, math.ceil(len(split) / batch_size))), "batches"):
         yield split.batch(positions, torch.device("cpu"))[0]
 
 

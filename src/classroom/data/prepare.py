@@ -16,6 +16,7 @@ from classroom.artifacts import Dataset
 from classroom.data.pixels import digest, read_image, read_mask
 from classroom.errors import DataError
 from classroom.files import written_whole
+from classroom.progress import track
 
 FILES = ("images.npy", "targets.npy", "index.parquet", "dataset.json")
 
@@ -62,7 +63,7 @@ def prepare(task: str, image_size: int, raw: Path, target: Path) -> int:
             _array(images_file, (*shape, 3)) as images,
             _array(targets_file, shape if masks else (count,)) as targets,
         ):
-            for sample in table.itertuples():
+            for sample in track(list(table.itertuples()), "images"):
                 image = read_image(raw / sample.image)
                 images.write(resized(image, square, Image.Resampling.BILINEAR).tobytes())
                 label = sample.label

@@ -17,6 +17,7 @@ from classroom.core.metrics import all_masks_empty, per_image_counts, predict_la
 from classroom.errors import DataError
 from classroom.evaluation.costs import costs
 from classroom.files import content_hash, read_metrics
+from classroom.progress import track
 
 
 def evaluate(folders: dict[int, Path]) -> Result:
@@ -45,7 +46,7 @@ def evaluate(folders: dict[int, Path]) -> Result:
         "extra_parameters": first["extra_parameters"],
         "notes": first["notes"],
         "settings": first["settings"],
-        "seeds": {str(seed): _seed(run, folders[seed]) for seed, run in runs.items()},
+        "seeds": {str(seed): _seed(runs[seed], folders[seed]) for seed in track(list(runs), "runs")},
     }
 
 

@@ -17,6 +17,7 @@ from classroom.core.ensemble import with_ensemble
 from classroom.errors import ExportError
 from classroom.export.graph import Exported
 from classroom.export.model import Model
+from classroom.progress import track
 
 TOLERANCE = 1e-4
 """Accepted difference of a probability between ONNX and PyTorch, and from a run's predictions on a CPU."""
@@ -67,7 +68,7 @@ def verify_export(path: Path, module: Exported, network: str, run: Path, test: S
         raise ExportError(f"{run}: predictions.parquet and metrics.json are not of the same run. Train it again.")
     saved = with_ensemble(stacks)[network]
     from_torch = from_saved = 0.0
-    for batch in _batches(positions):
+    for batch in track(list(_batches(positions)), "batches compared"):
         images = test.images[test.rows[batch]]
         found = model.probabilities(images)
         with torch.no_grad():

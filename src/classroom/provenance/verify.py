@@ -11,6 +11,7 @@ from pathlib import Path
 from classroom.engines import graph, lockfile, store
 from classroom.engines.reconcile import reconcile
 from classroom.files import content_hash, files_in, touch
+from classroom.progress import track
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ def verify() -> list[str]:
     """
     stale, stages, known = reconcile(), graph.load(), lockfile.outputs()
     producer = {out: name for name, one in stages.items() for out in one.outputs if name not in stale and out in known}
-    damaged = [out for out in producer if content_hash(Path(out)) != known[out]]
+    damaged = [out for out in track(list(producer), "results") if content_hash(Path(out)) != known[out]]
     for out in damaged:
         touch(Path(out))
         log.info("%s: damaged, or edited by hand: its checksum is not the one in dvc.lock", out)

@@ -24,6 +24,7 @@ from classroom.data.synthetic import GENERATORS
 from classroom.errors import DataError
 from classroom.files import DISK_FULL, folder_written_whole
 from classroom.params import Dataset
+from classroom.progress import track
 
 DOWNLOADS = Path("data/downloads")
 
@@ -204,7 +205,7 @@ def _copy_and_check(samples: Sequence[Sample], folder: Path) -> None:
     images, such as blank slices at the end of a scan, may recur.
     """
     seen: dict[str, Path] = {}
-    for sample in samples:
+    for sample in track(samples, "images"):
         for file in (sample.image, sample.mask):
             if file is not None:
                 _copy(file, folder)
