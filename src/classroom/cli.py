@@ -17,6 +17,7 @@ import typer
 
 from classroom import log
 from classroom.errors import ClassroomError
+from classroom.interrupts import orderly_interrupts
 
 app = typer.Typer(
     help="Knowledge distillation with one teacher and two students: the pipeline's commands. They run in the project's "
@@ -547,7 +548,8 @@ def main() -> None:
     log.configure()
     warnings.showwarning = lambda message, *rest: print(f"Warning: {message}", file=sys.stderr)
     try:
-        with log.heartbeat(" ".join(["classroom", *sys.argv[1:4]])):
+        command = " ".join(["classroom", *sys.argv[1:4]])
+        with orderly_interrupts("Run the same command again."), log.heartbeat(command):
             app(standalone_mode=True)
     except ClassroomError as error:
         print(f"Error: {error}", file=sys.stderr)

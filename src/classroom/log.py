@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 QUIET = 25.0
 """Seconds without a line after which a command says that it is still running."""
@@ -41,8 +41,9 @@ def configure() -> None:
 
 
 def write_line(line: str) -> None:
-    """Writes a line to standard error."""
-    print(line, file=sys.stderr, flush=True)
+    """Writes a line to standard error, if it can: a closed terminal or a full disk must not end a training."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
     _note_line()
 
 

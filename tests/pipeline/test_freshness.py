@@ -26,6 +26,7 @@ def test_what_was_made_is_done_for_both_engines(finished: Project) -> None:
     assert finished.status() == "Data and pipelines are up to date."
     assert finished.repro() == []
     assert finished.planned() == Counter()
+    assert "Nothing to be done" in finished.snakemake("-n")  # `all` is no stage, so its time is not DVC's
 
 
 def test_a_fresh_clone_after_pull_has_nothing_to_do(finished_once: Project, tmp_path: Path) -> None:

@@ -77,3 +77,14 @@ def test_a_profile_that_lacks_what_the_engines_rely_on_is_refused(pristine: Proj
     printed = pristine.snakemake("--workflow-profile", "none", expect=1)
     assert "Snakemake runs without the settings that it needs to agree with DVC" in printed
     assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize(
+    "override", [("--config", "seeds=[0,1]"), ("--configfile", "params.yaml")], ids=lambda of: of[0]
+)
+def test_settings_that_only_snakemake_would_know_are_refused(override: tuple[str, str], pristine: Project) -> None:
+    """Jobs read the files of settings, so Snakemake took them and did the same as without."""
+    printed = pristine.snakemake("-n", *override, "--", "all", expect=1)
+    assert f"Error: {override[0]} has no effect on jobs" in printed
+    assert "`classroom overlay FILE`" in printed
+    assert "Traceback" not in printed

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from classroom import log, progress
+from classroom.files import folder_written_whole
+from classroom.interrupts import ENDING, orderly_interrupts
 from support import finished
 
 ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
@@ -93,3 +97,34 @@ def test_long_commands_say_how_far_they_are(
 @pytest.fixture(scope="module")
 def long_commands(recorded_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return finished.copy(recorded_project, tmp_path_factory.mktemp("long") / "project")
+
+
+# --- Ctrl-C ---
+
+
+def test_ctrl_c_twice_still_cleans_up_and_prints_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """People press it again when nothing seems to happen, which would interrupt the clean-up."""
+
+    def press_twice() -> None:
+        with orderly_interrupts("Run the same command again."), folder_written_whole(tmp_path / "images") as folder:
+            (folder / "half").touch()
+            monkeypatch.setattr(shutil, "rmtree", interrupted(shutil.rmtree))
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            press_twice()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended.value.code == 130
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().err.splitlines() == ["Interrupted. Run the same command again.", ENDING]
+
+
+def interrupted(function: Callable[..., None]) -> Callable[..., None]:
+    """The same function, with Ctrl-C before it."""
+    return lambda *arguments, **more: (os.kill(os.getpid(), signal.SIGINT), function(*arguments, **more))[1]

@@ -17,6 +17,7 @@ import yaml
 from classroom import places
 from classroom.engines.reconcile import NESTED, Session, dry_run
 from classroom.errors import ClassroomError
+from classroom.interrupts import orderly_interrupts
 from classroom.log import configure, heartbeat
 from classroom.method_settings import COMPARISON_METHODS
 from classroom.methods.learning_styles.exchange import EXCHANGE
@@ -39,6 +40,17 @@ def check_profile() -> None:
             "Snakemake runs without the settings that it needs to agree with DVC. Expected in the workflow profile: "
             "rerun-triggers: [mtime] and max-checksum-file-size: 0, as in profiles/default/config.yaml. "
             "Add them to your profile, or leave --workflow-profile out."
+        )
+
+
+def check_no_overrides() -> None:
+    """Jobs and DVC read the settings from their files, so what Snakemake alone is told would change nothing."""
+    given = workflow.config_settings
+    if MAIN_PROCESS and (given.config or given.configfiles):
+        option = "--config" if given.config else "--configfile"
+        raise ClassroomError(
+            f"{option} has no effect on jobs, which read params.yaml, studies/ and datasets/: edit these, write a file "
+            "of settings into them with `classroom overlay FILE`, or try a value with `dvc exp run -S KEY=VALUE`."
         )
 
 
@@ -71,9 +83,12 @@ configure()
 messages = logging.getLogger("classroom.workflow")
 until_exit = ExitStack()
 atexit.register(until_exit.close)
+if MAIN_PROCESS:
+    until_exit.enter_context(orderly_interrupts("The same command goes on where this one ended."))
 try:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
+        check_no_overrides()
         params = check_all()
         if MAIN_PROCESS:
             for warning in caught:

@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 STALE = 10**9
 """The mtime, in nanoseconds since the epoch, that makes Snakemake run an output's job again: one second."""
 
+ALL = Path("reports/all")
+"""The output of Snakemake's rule `all`, which is no stage."""
+
 NESTED = "CLASSROOM_RECONCILING"
 """Set in the environment of the Snakemake that `reconcile` itself starts."""
 
@@ -113,6 +116,8 @@ def reconcile() -> set[str]:
         stale = graph.downstream(stages, Verdict(hashes).changed(stages))
     repair.back_up_lock_file()
     _sync_mtimes(stages, stale, hashes)
+    if not stale and ALL.parent.is_dir():
+        ALL.touch()  # else older than reports whose times were just set
     _clear_incomplete_markers(stages, stale)
     hashes.save()
     return stale

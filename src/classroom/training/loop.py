@@ -229,11 +229,16 @@ def predict(
 
 
 class Interruption:
-    """Delays SIGTERM and Ctrl-C to the end of the current step, so that its checkpoint is saved first."""
+    """Delays SIGTERM, SIGHUP and Ctrl-C to the end of the current step, so that its checkpoint is saved first.
+
+    SIGHUP is the end of an SSH session; where it is ignored, as under nohup, it stays so.
+    """
 
     def __enter__(self) -> Interruption:
         self.requested = 0
-        self.before = {number: signal.signal(number, self._request) for number in (signal.SIGTERM, signal.SIGINT)}
+        signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        handled = [number for number in signals if signal.getsignal(number) != signal.SIG_IGN]
+        self.before = {number: signal.signal(number, self._request) for number in handled}
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -235,19 +235,20 @@ def test_killed_time_and_again_it_ends_in_the_same_bits(tiny: dict, tiny_classes
     assert bits(tmp_path / "killed" / "run") == bits(tmp_path / "undisturbed" / "run")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["SIGTERM", "SIGHUP"])
 def test_a_terminated_training_saves_and_goes_on(
-    classes_run: Path, tiny: dict, tiny_classes_study: Path, tmp_path: Path
+    number: signal.Signals, classes_run: Path, tiny: dict, tiny_classes_study: Path, tmp_path: Path
 ) -> None:
-    """A cluster's SIGTERM at a time limit must not cost the steps since the last checkpoint."""
+    """A cluster's time limit, or the end of an SSH session, must not cost the steps since the last checkpoint."""
 
     class TerminateAt(Silent):
         def __call__(self, progress: Progress, steps: int, epochs: int) -> None:
             if (progress.epoch, progress.step) == (0, 2):
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), number)
 
     with pytest.raises(SystemExit) as stopped:
         train(tiny, tiny_classes_study, tmp_path, show=TerminateAt())
-    assert stopped.value.code == 128 + signal.SIGTERM
+    assert stopped.value.code == 128 + number
     assert any("after step 2" in line for line in train(tiny, tiny_classes_study, tmp_path).lines)
     assert bits(tmp_path / "run") == bits(classes_run)
 
@@ -257,6 +258,16 @@ def test_signals_are_handled_as_before_afterwards() -> None:
     with Interruption():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_training_under_nohup_outlives_its_session() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert not interruption.requested
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(scope="module")
