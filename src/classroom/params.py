@@ -115,7 +115,7 @@ class Dataset(Section):
     subset_seed: Seed = 0
     full_size: int = Field(ge=1, description="images of the complete original, for `classroom forecast`")
     ignore: tuple[str, ...] = Field(
-        (), description="files that do not belong to the dataset: patterns of paths in its folder, such as `notes/*`"
+        (), description="files that are no part of the dataset, by name or path in its folder; * stands for any text"
     )
     images: str = Field("", description="reader folders: the subfolder with the images; empty for the folder itself")
     masks: str = Field("", description="reader folders: the subfolder with the masks; empty for a folder per class")
@@ -124,7 +124,9 @@ class Dataset(Section):
         description="reader table: a CSV or Parquet file in the folder, with the columns image; label or mask; and, if "
         "wanted, group and split (train, val, test)",
     )
-    classes: tuple[str, ...] = Field((), description="readers folders and table: the classes, in order")
+    classes: Annotated[tuple[str, ...], Field(max_length=256)] = Field(
+        (), description="readers folders and table: the classes, in order"
+    )
     group: str = Field(
         "",
         description="readers folders and table: a regular expression that finds the patient in an image's path; the "
@@ -154,6 +156,14 @@ class Dataset(Section):
             raise ValueError(f"no valid regular expression: {error}") from None
         return pattern
 
+    @field_validator("images", "masks", "table")
+    @classmethod
+    def _is_inside(cls, text: str) -> str:
+        path = PurePosixPath(text)
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"a path in the dataset's folder, not '{text}'")
+        return text
+
     @model_validator(mode="after")
     def _has_its_source(self) -> Dataset:
         if not getattr(self, self.source):
@@ -165,7 +175,10 @@ class Split(Section):
     """Training, validation and test (75:10:15 in the paper)."""
 
     percent: tuple[int, int, int] = Field(description="training, validation, test; sums to 100")
-    by: Literal["image", "group"] = Field(description="what never crosses splits: an image, or a whole patient")
+    by: Literal["image", "group", "given"] = Field(
+        description="what never crosses splits: an image, or a whole patient; `given`: as the dataset's table says, "
+        "whatever percent and seed are"
+    )
     seed: Seed = Field(description="seed of the shuffle")
 
     @field_validator("percent")

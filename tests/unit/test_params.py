@@ -254,7 +254,7 @@ def test_mistakes_in_several_files_are_named_with_their_files(raw):
         ("study/lgg-resnet18/task", "detection", r": should be 'classification' or 'segmentation'"),
         ("study/lgg-resnet18/split/percent", [75, 10, 10], r": .*sum to 100, not \[75, 10, 10\]"),
         ("study/lgg-resnet18/split/percent", [90, 10, 0], r": .*at least 1.*not \[90, 10, 0\]"),
-        ("study/lgg-resnet18/split/by", "patient", r": should be 'image' or 'group', not 'patient'"),
+        ("study/lgg-resnet18/split/by", "patient", r": should be 'image', 'group' or 'given', not 'patient'"),
         (
             "study/lgg-resnet18/student/decoder_channels",
             [64, 32],

@@ -28,8 +28,9 @@ def prepare(task: str, image_size: int, raw: Path, target: Path) -> int:
     """Writes the four FILES.
 
     images.npy: (N, size, size, 3) uint8. targets.npy: (N, size, size) uint8 of {0, 1} for segmentation, (N,) uint8
-    indices into the labels of dataset.json for classification. index.parquet: id, group, label (name) and SHA-256 of
-    the original pixels per image. Images that are not square are resized to a square, as in the paper.
+    indices into the labels of dataset.json for classification. index.parquet: id, group, label (name), SHA-256 of the
+    original pixels and, if the dataset gives it, split per image. Images that are not square are resized to a
+    square, as in the paper.
 
     Parameters
     ----------
@@ -75,6 +76,8 @@ def prepare(task: str, image_size: int, raw: Path, target: Path) -> int:
                     targets.write(bytes([about["labels"].index(label)]))
                 rows.append((sample.id, sample.group, label, digest(image)))
         index = pd.DataFrame(rows, columns=["id", "group", "label", "sha256"])
+        if "split" in table:
+            index["split"] = table["split"].to_numpy()
         index.to_parquet(index_file, index=False)
         counts = index.label.value_counts()
         labels = [label for label in LESION if label in counts] if masks else about["labels"]
@@ -129,7 +132,7 @@ def _opened(raw: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         if missing := {"dataset", "source", "synthetic", "group", "labels"} - about.keys():
             raise ValueError(f"about.json lacks {', '.join(sorted(missing))}")
         table = pd.read_csv(raw / "samples.csv", dtype=str, keep_default_na=False)
-        table = table[["id", "group", "label", "image", "mask"]]
+        table = table[["id", "group", "label", "image", "mask", *(["split"] if "split" in table else [])]]
         for place in (PurePosixPath(place) for place in (*table.image, *table["mask"])):
             if place.is_absolute() or ".." in place.parts:
                 raise ValueError(f"samples.csv names '{place}', which lies elsewhere")
@@ -145,6 +148,8 @@ def _usable(task: str, table: pd.DataFrame, about: dict[str, Any], raw: Path) ->
     """The samples with a mask for segmentation, with a label for classification."""
     needed, study = ("mask", "segmentation") if task == "segmentation" else ("label", "classification")
     usable = table[table[needed] != ""]
+    if task == "segmentation" and about.get("missing_masks") == "empty" and len(usable):
+        return table
     if usable.empty:
         raise DataError(
             f"{raw}: dataset '{about['dataset']}' has no {needed}s; a {study} study needs {needed}s. Use another "

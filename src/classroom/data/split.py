@@ -11,7 +11,7 @@ from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from classroom.artifacts import SPLIT_NAMES
-from classroom.errors import DataError
+from classroom.errors import DataError, listed
 from classroom.files import written_whole
 from classroom.params import Split
 
@@ -135,11 +135,19 @@ def write(prepared: Path, split: Split, target: Path) -> dict[str, int]:
     """
     path = prepared / "index.parquet"
     try:
-        index = pd.read_parquet(path, columns=["id", "group", "label"])
+        index = pd.read_parquet(path)[["id", "group", "label"] + ["split"] * (split.by == "given")]
+    except KeyError:
+        raise DataError(
+            f"{path}: lacks the splits of its images, which `split: {{by: given}}` needs. Expected a dataset whose "
+            "table has the column split; otherwise set by to group or image."
+        ) from None
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: cannot be read ({reason}). Run `classroom prepare` for this study again.") from None
-    index["split"] = assign(index, split)
+    if split.by == "given":
+        _check_given(index)
+    else:
+        index["split"] = assign(index, split)
     table = index[["id", "group", "label", "split"]].copy()
     table.attrs["split"] = split.model_dump(mode="json")  # stored as metadata of the file
     with written_whole(target) as (temporary,):
@@ -147,16 +155,31 @@ def write(prepared: Path, split: Split, target: Path) -> dict[str, int]:
     return {name: int((index.split == name).sum()) for name in SPLIT_NAMES}
 
 
+def _check_given(index: pd.DataFrame) -> None:
+    """Raises DataError for splits that nothing can be trained on."""
+    if lacking := sorted(set(index.label) - set(index.label[index.split == "train"])):
+        raise DataError(f"split: no training image of {listed(lacking)}. Put some of them into 'train' in the table.")
+
+
 def _check(index: pd.DataFrame, split: Split, parts: int) -> None:
     percent = ":".join(map(str, split.percent))
     if (commonest := index.label.value_counts().max()) < parts:
         raise DataError(
             f"split {percent}: only {commonest} images of the most frequent label; at least {parts} are needed to "
-            "stratify. Use more data or rounder percentages (70:10:20 needs 10)."
+            f"stratify. Use more data{_rounder(commonest)}."
         )
     groups = index.group.nunique()
     if split.by == "group" and groups < parts:
         raise DataError(
-            f"split {percent} by group: only {groups} groups (patients, slides, lesions); at least {parts} are needed. "
-            "Use more data, rounder percentages (70:10:20 needs 10), or split by image."
+            f"split {percent} by group: only {groups} groups (patients, slides, lesions), at least {parts} are needed: "
+            f"{listed(sorted(index.group.unique()))}. "
+            f"Use more data{_rounder(groups)}, or split by image."
         )
+
+
+def _rounder(units: int) -> str:
+    """Percentages that so many groups or images can be split by, as an advice."""
+    for percent in (70, 10, 20), (60, 20, 20), (50, 25, 25):
+        if (parts := 100 // math.gcd(*percent)) <= units:
+            return f", or percentages of fewer parts: [{', '.join(map(str, percent))}] needs {parts}"
+    return ""

@@ -67,6 +67,9 @@ def resplit(study: str, params: Path = Path("params.yaml")) -> list[str]:
     files = _valid_files(params)
     if study not in files.studies:
         raise ParamsError(f"unknown study '{study}'.{suggestion(study, files.studies)}")
+    split = files.studies[study].get("split")
+    if isinstance(split, Mapping) and split.get("by") == "given":
+        raise ParamsError(f"studies/{study}.yaml: split.by: the dataset gives the splits, so there is no other way.")
     name = study + RESPLIT
     if name in files.studies:
         raise ParamsError(f"studies/{name}.yaml is there already. `classroom use` puts it in force.")

@@ -474,6 +474,7 @@ def test_what_is_fetched_is_described_for_all_that_comes_later(tmp_path, name):
         "group": {"lgg": "patient", "histopathologic": "slide", "ham10000": "lesion"}[name],
         "labels": list(reader(name).CLASSES),
         "subset": None,
+        "missing_masks": "refuse",
     }
 
 

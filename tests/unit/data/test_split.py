@@ -138,7 +138,8 @@ def test_too_few_patients_are_counted():
     index = index_of([f"patient-{row // 4}" for row in range(19 * 4)], [row % 2 for row in range(19 * 4)])
     with pytest.raises(
         DataError,
-        match=r"^split 75:10:15 by group: only 19 groups \(patients, slides, lesions\); at least 20 are needed\.",
+        match=r"^split 75:10:15 by group: only 19 groups \(patients, slides, lesions\), at least 20 are needed: "
+        r"patient-0, .*, … \(19 in all\)\. Use more data, or percentages of fewer parts: \[70, 10, 20\] needs 10, or",
     ):
         split.assign(index, Split(percent=PAPER, by="group", seed=0))
     # What the message proposes must help.

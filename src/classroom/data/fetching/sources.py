@@ -11,6 +11,7 @@ import json
 import shutil
 import tempfile
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,7 +22,7 @@ from classroom.data.fetching.subset import draw
 from classroom.data.pixels import digest, read_image, read_mask
 from classroom.data.readers import File, Found, Sample, classes_of, reader
 from classroom.data.synthetic import GENERATORS
-from classroom.errors import DataError
+from classroom.errors import DataError, listed
 from classroom.files import DISK_FULL, folder_written_whole
 from classroom.params import Dataset
 from classroom.progress import track
@@ -62,6 +63,7 @@ def fetch(name: str, dataset: Dataset, target: Path, downloads: Path = DOWNLOADS
         if dataset.source != "directory":  # a folder of the user's may well consist of links
             _check_inside(files, folders)
         _check_names(samples, files)
+        _check_labels(name, dataset, samples)
         for table in found.tables:
             _copy(table, folder)
         _copy_and_check(samples, folder)
@@ -187,6 +189,18 @@ def _check_names(samples: Sequence[Sample], files: Iterable[File]) -> None:
             )
 
 
+def _check_labels(name: str, dataset: Dataset, samples: Sequence[Sample]) -> None:
+    """Raises DataError for labels that are no classes of the dataset."""
+    classes = classes_of(dataset)
+    counts = Counter(sample.label for sample in samples if sample.label is not None and sample.label not in classes)
+    if counts:
+        raise DataError(
+            f"datasets/{name}.yaml: classes: lacks {len(counts)} labels of the images: "
+            f"{listed(f'{label} (of {count})' for label, count in sorted(counts.items()))}. Add them, or correct the "
+            "labels."
+        )
+
+
 def _copy(file: File, folder: Path) -> None:
     copy = folder / file.place
     copy.parent.mkdir(parents=True, exist_ok=True)
@@ -226,10 +240,12 @@ def _describe(name: str, dataset: Dataset, found: Found, samples: Sequence[Sampl
     """Writes samples.csv and about.json; later commands need no other knowledge of the layout."""
     with (folder / "samples.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(["id", "group", "label", "image", "mask"])
+        split = ["split"] if any(sample.split for sample in samples) else []
+        table.writerow(["id", "group", "label", "image", "mask", *split])
         for sample in samples:
             mask = sample.mask.place if sample.mask else ""
-            table.writerow([sample.id, sample.group, sample.label or "", sample.image.place, mask])
+            row = [sample.id, sample.group, sample.label or "", sample.image.place, mask]
+            table.writerow([*row, sample.split] if split else row)
     about = {
         "dataset": name,
         "source": dataset.source,
@@ -237,5 +253,6 @@ def _describe(name: str, dataset: Dataset, found: Found, samples: Sequence[Sampl
         "group": found.group,
         "labels": list(classes_of(dataset)),
         "subset": dataset.subset,
+        "missing_masks": dataset.missing_masks,
     }
     (folder / "about.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")

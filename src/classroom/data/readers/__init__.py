@@ -10,11 +10,12 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from filecmp import cmp
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 
 import pandas as pd
@@ -111,7 +112,8 @@ class Problems:
         """By what is wrong and what to do, the files or rows."""
 
     def add(self, problem: str, *offenders: object) -> None:
-        self.found.setdefault(problem, []).extend(offenders)
+        if offenders:
+            self.found.setdefault(problem, []).extend(offenders)
 
     def raise_any(self, where: object) -> None:
         """Raises DataError if there is a problem: a sentence for each kind, with its first offenders and their number.
@@ -119,30 +121,73 @@ class Problems:
         `where`: the folder or table that holds the offenders.
         """
         if self.found:
-            raise DataError(
-                f"{where}: " + " ".join(f"{len(of)} {problem}: {listed(of)}." for problem, of in self.found.items())
-            )
+            raise DataError(f"{where}: " + " ".join(f"{problem}: {listed(of)}." for problem, of in self.found.items()))
 
 
-def usable(folder: Path, ignore: Sequence[str], problems: Problems) -> dict[str, Path]:
-    """By POSIX path in `folder`, its regular files without those that a pattern of `ignore` names.
+def is_ignored(place: str, ignore: Sequence[str]) -> bool:
+    """Whether a pattern of `ignore` fits the path of a file, or its name."""
+    return any(fnmatchcase(text, pattern) for text in (place, PurePosixPath(place).name) for pattern in ignore)
+
+
+def usable(folder: Path, ignore: Sequence[str], problems: Problems, subfolder: str = "") -> dict[str, Path]:
+    """By POSIX path in `folder`, the regular files of its `subfolder`, without those that `ignore` names.
 
     Others, such as pipes, links to nowhere and names that are not UTF-8, become `problems`.
     """
     files = {}
-    for path in walk([folder]):
+    for path in walk([folder / subfolder]):
         place = path.relative_to(folder).as_posix()
-        if any(fnmatchcase(place, pattern) for pattern in ignore):
+        if is_ignored(place, ignore):
             continue
         if not path.is_file():
             problems.add(
-                "no regular file but a pipe, a device or a broken link; remove it, or name it under ignore", place
+                "No regular file but a pipe, a device or a broken link; remove it, or name it under ignore", place
             )
         elif not place.isascii() and any("\udc80" <= sign <= "\udcff" for sign in place):
-            problems.add("with a name that is not UTF-8; rename it", place)
+            problems.add("With a name that is not UTF-8; rename it", place)
         else:
             files[place] = path
     return files
+
+
+def endings() -> Collection[str]:
+    """What the names of image files end in, in small letters."""
+    from classroom.data.pixels import FORMATS  # slow, and of no use to what only asks for classes
+
+    return FORMATS
+
+
+def only_images(files: dict[str, Path], problems: Problems) -> dict[str, Path]:
+    """The `files` with the ending of an image; all others become `problems`."""
+    images = {place: path for place, path in files.items() if path.suffix.lower() in endings()}
+    problems.add(
+        f"Files that do not end in {', '.join(endings())}; move them away, or name them under ignore",
+        *(place for place in files if place not in images),
+    )
+    return images
+
+
+def names_without_ending(paths: Iterable[str]) -> dict[str, str]:
+    """The ids of images by their paths: without the ending, but where only the ending tells two apart."""
+    names = {path: str(PurePosixPath(path).with_suffix("")) for path in paths}
+    count = Counter(name.casefold() for name in names.values())
+    return {path: path if count[name.casefold()] > 1 else name for path, name in names.items()}
+
+
+def group_of(path: str, pattern: str, alone: str, problems: Problems) -> str:
+    """What `pattern` finds in an image's path, `alone` if there is no pattern; `problems` gets paths without it."""
+    if not pattern:
+        return alone
+    found = re.search(pattern, path)
+    group = found and found[1 if found.re.groups else 0]
+    if not group:
+        problems.add(f"Images in whose path the pattern of group, {pattern}, finds nothing", path)
+    return group or alone
+
+
+def kind_of_group(pattern: str) -> str:
+    """What `group_of` finds: the name of the group in the pattern, as in `(?P<lesion>…)`, else a patient."""
+    return next(iter(re.compile(pattern).groupindex), "patient") if pattern else "image"
 
 
 def one_of(files: Sequence[Path], what: str, where: Sequence[Path], expected: str) -> Path:

@@ -1,0 +1,173 @@
+"""A table of one's own, CSV or Parquet: a row for each image, with its label, its mask or both.
+
+Columns: image; label or mask; and, if wanted, group and split (train, val or test). Other columns are not read.
+Relative paths are relative to the table. Files that the table does not name do not belong to the dataset.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from classroom.artifacts import SPLIT_NAMES
+from classroom.data.readers import (
+    File,
+    Found,
+    Problems,
+    Sample,
+    endings,
+    group_of,
+    is_ignored,
+    kind_of_group,
+    names_without_ending,
+)
+from classroom.errors import DataError, listed
+from classroom.params import Dataset
+
+OPTIONS = ("table", "classes", "group", "missing_masks")
+
+
+def find(folders: Sequence[Path], settings: Dataset) -> Found:
+    """Every row's image with its label and mask, sorted by path.
+
+    Raises DataError naming all rows that cannot be used: with a missing file or value, an image that has a row already,
+    an unknown split, or a group that is in several splits.
+    """
+    path = next((folder / settings.table for folder in folders if (folder / settings.table).is_file()), None)
+    if path is None:
+        raise DataError(
+            f"{', '.join(map(str, folders))}: no table {settings.table!r} here. Correct table and directory."
+        )
+    table = _read(path)
+    table = table[[not is_ignored(image, settings.ignore) for image in table.image]]
+    problems = Problems()
+    images = _files(table.image, path, "image", problems)
+    masks = {}
+    if "mask" in table:
+        named = table["mask"][table["mask"] != ""]
+        masks = _files(named, path, "mask", problems)
+        if settings.missing_masks == "refuse":
+            problems.add(
+                "Rows without a mask (if they are all background, say `missing_masks: empty`)",
+                *(_row(row) for row in table.index[table["mask"] == ""]),
+            )
+    if "label" in table and ("mask" not in table or (table.label != "").any()):
+        problems.add("Rows without a label", *(_row(row) for row in table.index[table.label == ""]))
+    for column in {"group", "split"} & set(table):
+        problems.add(f"Rows without a {column}", *(_row(row) for row in table.index[table[column] == ""]))
+    if "split" in table:
+        unknown = ~table.split.isin([*SPLIT_NAMES, ""])
+        problems.add(
+            f"Rows with an unknown split (expected {', '.join(SPLIT_NAMES)})",
+            *(f"{_row(row)} '{table.split[row]}'" for row in table.index[unknown]),
+        )
+    places = _places([*images.values(), *masks.values()])
+    inside = _places(images.values(), "")
+    ids = names_without_ending(inside.values())
+    samples = []
+    for row, image in images.items():
+        name = inside[image]
+        given = table.group[row] if "group" in table else ""
+        samples.append(
+            Sample(
+                id=ids[name],
+                group=given or group_of(name, settings.group, ids[name], problems),
+                label=(table.label[row] or None) if "label" in table else None,
+                image=File(image, places[image]),
+                mask=File(masks[row], places[masks[row]]) if row in masks else None,
+                split=table.split[row] if "split" in table else "",
+            )
+        )
+    kind = "group" if "group" in table else kind_of_group(settings.group)
+    if "split" in table:
+        _check_splits(samples, kind, problems)
+    problems.raise_any(path)
+    if not samples:
+        raise DataError(f"{path}: has no rows. Expected one for each image.")
+    return Found(sorted(samples, key=lambda sample: sample.image.place), kind, (File(path, f"table/{path.name}"),))
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """The table as text, missing values as empty text; its index numbers the lines, or rows, of the file."""
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            table, first = pd.read_parquet(path), 1
+            table = table.astype(object).where(table.notna(), "").astype(str)
+        else:
+            with path.open(encoding="utf-8-sig") as file:
+                head = file.readline()
+            sign = max(",;\t", key=head.count)
+            table, first = pd.read_csv(
+                path, sep=sign, dtype=str, keep_default_na=False, skipinitialspace=True, index_col=False,
+                encoding="utf-8-sig", skip_blank_lines=False,
+            ), 2  # fmt: skip
+    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"{path}: cannot be read as a table ({reason}). Expected CSV in UTF-8, with a head of column names, or "
+            "Parquet."
+        ) from None
+    table.columns = [str(column).strip().lower() for column in table.columns]
+    if "image" not in table or not {"label", "mask"} & set(table):
+        raise DataError(
+            f"{path}: expected the column image, and label or mask; found {listed(table.columns)}. Rename its columns."
+        )
+    table = table[[column for column in table if column in ("image", "label", "mask", "group", "split")]]
+    if not table.columns.is_unique:
+        raise DataError(f"{path}: two columns have the same name among {listed(table.columns)}. Remove one.")
+    table.index += first
+    table = table.apply(lambda column: column.str.strip())
+    return table[(table != "").any(axis=1)]  # empty lines
+
+
+def _files(named: pd.Series, table: Path, what: str, problems: Problems) -> dict[int, Path]:
+    """By row, the files that a column names; those that are missing, repeated or no images become `problems`."""
+    found: dict[int, Path] = {}
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    for row, text in named.items():
+        path = Path(os.path.normpath(table.parent / text))
+        if not path.exists() and "\\" in text:  # written on Windows
+            path = Path(os.path.normpath(table.parent / text.replace("\\", "/")))
+        if not text:
+            problems.add(f"Rows without an {what}", _row(row))
+        elif not path.exists():
+            problems.add(f"Rows whose {what} does not exist", f"{_row(row)} {text}")
+        elif not path.is_file():
+            problems.add(f"Rows whose {what} is no regular file", f"{_row(row)} {text}")
+        elif path.suffix.lower() not in endings():
+            problems.add(f"Rows whose {what} does not end in {', '.join(endings())}", f"{_row(row)} {text}")
+        else:
+            rows_of[os.path.realpath(path)].append(row)
+            found[row] = path
+    for rows in rows_of.values():
+        if len(rows) > 1:
+            problems.add(f"{what.capitalize()}s in several rows", f"{named[rows[0]]} ({', '.join(map(_row, rows))})")
+    return found
+
+
+def _check_splits(samples: Sequence[Sample], kind: str, problems: Problems) -> None:
+    """Adds groups that are in several splits, and empty splits, to `problems`."""
+    splits_of: dict[str, set[str]] = defaultdict(set)
+    for sample in samples:
+        splits_of[sample.group].add(sample.split)
+    problems.add(
+        f"{kind.capitalize()}s in several splits, which would be trained and tested on",
+        *(f"{group} ({', '.join(sorted(of))})" for group, of in sorted(splits_of.items()) if len(of) > 1),
+    )
+    there = {sample.split for sample in samples}
+    problems.add("Splits without an image", *(name for name in SPLIT_NAMES if name not in there))
+
+
+def _places(paths: Iterable[Path], start: str = "files/") -> dict[Path, str]:
+    """The path of every file below the folder that holds all of them."""
+    paths = list(paths)
+    base = os.path.commonpath([path.parent for path in paths]) if paths else ""
+    return {path: f"{start}{Path(os.path.relpath(path, base)).as_posix()}" for path in paths}
+
+
+def _row(number: int) -> str:
+    return f"line {number}"
