@@ -270,7 +270,7 @@ def test_a_wrong_split_of_a_study_that_is_resplit_is_named(settings: Path) -> No
     overlays.resplit(STUDY, settings)
     before = contents(settings)
     with pytest.raises(
-        ParamsError, match=rf"mine\.yaml: .*studies/{STUDY}\.yaml: split\.by: should be 'image' or 'group'"
+        ParamsError, match=rf"mine\.yaml: .*studies/{STUDY}\.yaml: split\.by: should be 'image', 'group' or 'given'"
     ):
         overlay(settings, f"studies: {{{STUDY}: {{split: {{by: patient}}}}}}\n")
     assert contents(settings) == before
