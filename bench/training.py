@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,8 @@ class _Probe:
         object.__setattr__(self.split, "batch", self._timed("data", ours.split.batch))
         self.augment = self._timed("augmentation", ours.augment)
         ours.method.losses = self._timed("networks and losses", ours.method.losses)
-        ours.optimiser.step = self._timed("Adam", ours.optimiser.step)
+        step = self._timed("Adam", type(ours.optimiser).step)
+        ours.optimiser.step = types.MethodType(step, ours.optimiser)  # torch's schedules ask for a method
 
     def begin_step(self) -> None:
         self.taken = {}

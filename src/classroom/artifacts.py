@@ -70,7 +70,7 @@ class NetworkFacts(TypedDict):
 
 
 class TrainingSettings(TypedDict):
-    """`training` of params.yaml."""
+    """`training` of params.yaml, optional ones only where they are not the paper's."""
 
     epochs: int
     batch_size: int
@@ -78,6 +78,12 @@ class TrainingSettings(TypedDict):
     precision: str
     threads: int
     compile: bool
+    optimiser: NotRequired[str]
+    weight_decay: NotRequired[float]
+    schedule: NotRequired[str]
+    warmup_epochs: NotRequired[int]
+    clip_gradients: NotRequired[float]
+    early_stopping: NotRequired[int]
 
 
 class LossSettings(TypedDict):

@@ -58,11 +58,12 @@ def forecast(reports: Sequence[str], device: str) -> str:
     if rows:
         header = ["study", "", "trainings", "s a step", "min a training", "hours"]
         lines.append(tabulate(rows, header, tablefmt="simple", floatfmt=("", "", "", ".3f", ".1f", ".2f")))
-    threads = params.training.threads
+    threads, most = params.training.threads, "at most " if params.training.early_stopping else ""
     data = sum(_prepared_bytes(params, study) for study in {run.study for run in runs})
     lines += [
-        f"{hours:.1f} hours of trainings in total ({hours * threads:.1f} core-hours; threads per training: {threads}), "
-        "from steps measured on this machine; divide by the number of parallel jobs or GPUs. All else takes minutes.",
+        f"{most}{hours:.1f} hours of trainings in total ({hours * threads:.1f} core-hours; threads per training: "
+        f"{threads}), from steps measured on this machine; divide by the number of parallel jobs or GPUs. All else "
+        "takes minutes.",
         f"disk: {_gigabytes(weights)} of weights and predictions, {_gigabytes(data)} of prepared images; "
         "DVC's cache keeps a second copy unless its cache.type is reflink.",
     ]

@@ -352,10 +352,34 @@ class Augmentation(Section):
 class Training(Section):
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=2)
-    learning_rate: float = Field(gt=0, allow_inf_nan=False, description="of Adam")
+    learning_rate: float = Field(gt=0, allow_inf_nan=False, description="of the optimiser; the highest of a schedule")
     precision: Literal["fp32", "bf16"]
     threads: int = Field(ge=1, description="CPU threads per training; they change rounding, so they are a setting")
     compile: bool = Field(description="networks by torch.compile; it changes rounding, so it is a setting")
+    # Optional, with the paper's values: a file without them keeps its results.
+    optimiser: Literal["adam", "adamw", "sgd"] = Field("adam", description="of torch; sgd has a momentum of 0.9")
+    weight_decay: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="of every weight: adam and sgd add it to the gradient, adamw does not",
+    )
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="of the learning rate; cosine falls towards 0 at the end"
+    )
+    warmup_epochs: int = Field(0, ge=0, description="in which the learning rate rises step by step; 0 for none")
+    clip_gradients: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="the largest norm of each network's gradient; null for none"
+    )
+    early_stopping: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="end after so many epochs in which no network got better on validation; null for never"
+    )
+
+    @model_validator(mode="after")
+    def _warms_up_in_time(self) -> Training:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs should be fewer than epochs ({self.epochs}), not {self.warmup_epochs}")
+        return self
 
 
 class Variants(Section):

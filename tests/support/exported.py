@@ -125,7 +125,8 @@ def finished_run(raw: dict[str, Any], data: Path, method_name: str, folder: Path
         "data": about,
         "extra_parameters": 0,
         "notes": [],
-        "settings": method.settings | {"training": settings.model_dump(mode="json"), "balance": "none"},
+        "settings": method.settings
+        | {"training": settings.model_dump(mode="json", exclude_defaults=True), "balance": "none"},
     }
     training.save(method, progress, open_splits(prepared, splits), settings, torch.device("cpu"), folder, record)
     (folder / "manifest.json").write_text('{"device": "cpu"}')

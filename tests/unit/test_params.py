@@ -234,6 +234,11 @@ def test_mistakes_in_several_files_are_named_with_their_files(raw):
         ("training/learning_rate", math.nan, r": should be a finite number, not nan"),
         ("training/precision", "fp16", r": should be 'fp32' or 'bf16', not 'fp16'"),
         ("training", None, r": should be a mapping, not None"),
+        ("training/optimiser", "adma", r": should be 'adam', 'adamw' or 'sgd', not 'adma'"),
+        ("training/weight_decay", -0.1, r": should be greater than or equal to 0"),
+        ("training/schedule", "step", r": should be 'constant' or 'cosine', not 'step'"),
+        ("training/clip_gradients", 0, r": should be greater than 0"),
+        ("training/early_stopping", 0, r": should be greater than or equal to 1"),
         ("scale", "huge", r": should be 'demo', 'small' or 'paper', not 'huge'"),
         ("seeds", 0, r": should be a list, not 0"),
         ("seeds", [], r": should have at least 1 item\(s\), not \[\]$"),
@@ -272,6 +277,12 @@ def test_mistakes_in_several_files_are_named_with_their_files(raw):
 def test_a_value_out_of_range_is_named_with_what_was_expected(raw, path, value, message):
     with pytest.raises(ParamsError, match=rf"^{where(path)}{message}"):
         params.check(with_value(raw, path, value))
+
+
+def test_a_warm_up_ends_before_the_training(raw):
+    raw["training"] |= {"epochs": 6, "warmup_epochs": 6}
+    with pytest.raises(ParamsError, match=r"params\.yaml: training: warmup_epochs should be fewer than epochs \(6\)"):
+        params.check(raw)
 
 
 def test_a_first_decoder_width_that_differs_between_teacher_and_student_is_refused(raw):

@@ -62,6 +62,10 @@ class Method(nn.Module, ABC):
     def after_step(self) -> None:
         """Called after the optimiser's step, for modules with their own optimiser."""
 
+    def first_stage(self, epochs: int) -> int:
+        """Of `epochs`, how many at the start leave the student untrained, so that validation says nothing yet."""
+        return 0
+
     def notes(self, targets: torch.Tensor) -> list[str]:
         """Sentences about limitations on these training targets (a sample), for reports."""
         return []
@@ -88,6 +92,13 @@ class Method(nn.Module, ABC):
     def trained(self) -> list[str]:
         """The networks that are trained and saved."""
         return [name for name in self.networks if name not in self.frozen]
+
+    @property
+    def learning(self) -> list[list[nn.Parameter]]:
+        """What the optimiser trains: the parameters of each network, and of the extra modules together."""
+        extras = [parameter for name, parameter in self.named_parameters() if not name.startswith("networks.")]
+        parts = [*(self.networks[name].parameters() for name in self.trained), extras]
+        return [[parameter for parameter in part if parameter.requires_grad] for part in parts]
 
     @property
     def extra_parameters(self) -> int:

@@ -35,7 +35,10 @@ class FitNet(Comparison):
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         if self.two_stage and epochs < 2:
             raise TrainingError("fitnet: two_stage needs training.epochs of 2 or more: one for the hint, one after it.")
-        self.hint_only = self.two_stage and epoch < epochs // 2
+        self.hint_only = epoch < self.first_stage(epochs)
+
+    def first_stage(self, epochs: int) -> int:
+        return epochs // 2 if self.two_stage else 0
 
     def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
         tap = self.options.tap

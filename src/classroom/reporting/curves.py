@@ -58,9 +58,14 @@ def read_curves(runs: Mapping[str, Mapping[int, Path]], metric: str) -> pd.DataF
 
 
 def ensembles(table: pd.DataFrame) -> pd.DataFrame:
-    """A row per variant and epoch: the ensemble's validation metric, mean over seeds. What `dvc plots show` draws."""
+    """A row per variant and epoch: the ensemble's validation metric, mean over seeds. What `dvc plots show` draws.
+
+    Ends where the first seed was stopped early: a mean over fewer seeds would jump.
+    """
     (metric,) = set(table.columns) - {"variant", "seed", "network", "epoch", "loss"}
-    of = table[table.network == "ensemble"].groupby(["variant", "epoch"], sort=False)
+    both = table[table.network == "ensemble"]
+    last = both.groupby(["variant", "seed"]).epoch.max().groupby("variant").min()
+    of = both[both.epoch <= both.variant.map(last)].groupby(["variant", "epoch"], sort=False)
     return of[[metric, "loss"]].mean().rename(columns={metric: "ensemble"}).reset_index()
 
 

@@ -54,6 +54,8 @@ def variants_table(
     compared = significance.paired_bootstrap([*results, student], seeds)
     table = cells(results, seeds, "test", printed)
 
+    stops = "early_stopping" in results[0]["settings"]["training"]
+    early = ", unless early stopping ended one of them sooner" if stops else ""
     title = f"{paper.title(name)}: the twelve variants on {study}"
     facts = [
         *heading.lines(scale, seeds, results),
@@ -61,7 +63,7 @@ def variants_table(
         f"- each cell: {_names(metrics)} in percent, mean ± sample standard deviation over seeds, best strategy of "
         "the row in bold" + ("; below it the paper's mean and ours minus the paper's." if len(printed) else "."),
         "- T learns from its task alone in every technique and starts from the same seed, so its rows agree "
-        "wherever arithmetic is deterministic; KD (off) takes the baseline teacher.",
+        f"wherever arithmetic is deterministic{early}; KD (off) takes the baseline teacher.",
     ]
     if not len(printed):
         title += " (not in the paper)"

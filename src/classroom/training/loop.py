@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import signal
 import zlib
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 
 from classroom.artifacts import Scores
 from classroom.core.augment import Augment
@@ -20,6 +22,12 @@ from classroom.core.predictions import quantise
 from classroom.errors import TrainingError
 from classroom.params import Training
 from classroom.training.checkpoint import Checkpoints, DivergedError, Progress
+
+OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": functools.partial(torch.optim.SGD, momentum=0.9),
+}
 
 
 def fit(
@@ -34,7 +42,7 @@ def fit(
     report: Callable[[Progress, int], None],
     log: Callable[[str], None],
 ) -> Progress:
-    """Trains `method` to its last epoch.
+    """Trains `method` to its last epoch, or to the one at which `early_stopping` ends it.
 
     The order of samples and their augmentation depend on seed, epoch and step only.
 
@@ -83,8 +91,9 @@ def fit(
         )
     optimiser = checkpoints.optimiser
     progress = checkpoints.restore(log)
+    schedule = make_schedule(optimiser, settings, steps, progress.epoch * steps + progress.step)
     with Interruption() as interruption:
-        while progress.epoch < settings.epochs:
+        while progress.epoch < settings.epochs and not _stalled(progress, method, settings, log):
             positions = order(train, balance, seed, progress.epoch)
             method.train()
             method.begin_epoch(progress.epoch, settings.epochs)
@@ -97,19 +106,47 @@ def fit(
                 if not all(map(math.isfinite, values)):
                     raise DivergedError(_not_finite(terms, values, progress, step))
                 _add(progress, terms, values)
+                schedule.step()
                 report(progress, steps)
                 if interruption.requested or checkpoints.due():
                     checkpoints.save(progress)
                 interruption.stop_if_requested()
-            _close_epoch(progress, method, data["val"], settings, steps, device)
+            _close_epoch(progress, method, data["val"], settings, steps, float(schedule.get_last_lr()[0]), device)
             checkpoints.save(progress)
     return progress
 
 
 def make_optimiser(method: Method, settings: Training) -> torch.optim.Optimizer:
-    """Adam over everything that learns in `method`."""
-    learning = [parameter for parameter in method.parameters() if parameter.requires_grad]
-    return torch.optim.Adam(learning, lr=settings.learning_rate, fused=True)
+    """The optimiser of everything that learns in `method`."""
+    parameters = [parameter for part in method.learning for parameter in part]
+    make = OPTIMISERS[settings.optimiser]
+    return make(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+
+
+def make_schedule(optimiser: torch.optim.Optimizer, settings: Training, steps: int, done: int) -> LambdaLR:
+    """The schedule of the learning rate, a function of the step alone: checkpoints need not store it.
+
+    Parameters
+    ----------
+    optimiser
+        new, or restored after `done` steps
+    settings
+        of the training
+    steps
+        per epoch
+    done
+        steps that are behind
+    """
+    rising, all_steps = settings.warmup_epochs * steps, settings.epochs * steps
+
+    def share(step: int) -> float:
+        if step < rising:
+            return (step + 1) / (rising + 1)
+        if settings.schedule == "constant":
+            return 1.0
+        return (1 + math.cos(math.pi * (step - rising) / (all_steps - rising))) / 2
+
+    return LambdaLR(optimiser, share, last_epoch=done - 1)
 
 
 def train_step(
@@ -124,7 +161,7 @@ def train_step(
     optimiser
         of `make_optimiser`
     settings
-        Only `precision` is read.
+        Only `precision` and `clip_gradients` are read.
     images : (B, 3, H, W) in [0, 1]
     targets : (B, 1, H, W) of {0, 1}, or classes (B,)
     """
@@ -132,6 +169,9 @@ def train_step(
         terms = method.losses(images, targets)
     optimiser.zero_grad(set_to_none=True)
     total(term.weight * term.value for term in terms).backward()
+    if settings.clip_gradients:
+        for part in method.learning:  # each for itself, so that no network's step depends on another's gradient
+            torch.nn.utils.clip_grad_norm_(part, settings.clip_gradients)
     optimiser.step()
     method.after_step()
     return terms
@@ -266,12 +306,28 @@ def _add(progress: Progress, terms: list[Term], values: list[float]) -> None:
     progress.step += 1
 
 
+def _stalled(progress: Progress, method: Method, settings: Training, log: Callable[[str], None]) -> bool:
+    """Whether `early_stopping` ends the training: no network got better for so many epochs."""
+    if settings.early_stopping is None or not progress.best_epoch:
+        return False
+    since = max(method.first_stage(settings.epochs), *progress.best_epoch.values())
+    if stalled := progress.epoch - since >= settings.early_stopping:
+        log(f"ends after epoch {progress.epoch} of {settings.epochs}: no better validation since epoch {since}")
+    return stalled
+
+
 def _close_epoch(
-    progress: Progress, method: Method, val: SplitData, settings: Training, steps: int, device: torch.device
+    progress: Progress,
+    method: Method,
+    val: SplitData,
+    settings: Training,
+    steps: int,
+    rate: float,
+    device: torch.device,
 ) -> None:
     """Validates, keeps each network's best weights, adds the epoch to the history and starts the next epoch."""
     by_network = evaluate(method, val, settings.batch_size, device, f"after epoch {progress.epoch + 1}").scores
-    row: dict[str, float] = {"epoch": progress.epoch + 1, "learning_rate": settings.learning_rate}
+    row: dict[str, float] = {"epoch": progress.epoch + 1, "learning_rate": rate}
     row |= {f"loss/{key}": total / steps for key, total in progress.sums.items()}
     row |= {f"weighted/{key}": total / steps for key, total in progress.weighted.items()}
     row |= {f"val/{name}/{metric}": value for name in by_network for metric, value in by_network[name].items()}

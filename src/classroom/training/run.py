@@ -125,7 +125,7 @@ def train(
         "notes": notes,
         "settings": {
             **method.settings,
-            "training": cast(TrainingSettings, settings.model_dump(mode="json")),
+            "training": cast(TrainingSettings, settings.model_dump(mode="json", exclude_defaults=True)),
             "balance": balance,
         },
     }

@@ -663,6 +663,20 @@ def test_killed_in_the_middle_an_adversarial_training_ends_in_the_same_bits(
     assert bits(tmp_path) == bits(skd_run)
 
 
+def test_an_adversary_keeps_its_own_optimiser() -> None:
+    """Whatever trains the student: its discriminator takes no part in that, nor in the clipping."""
+    method = made(SEG, "skd")
+    theirs = {id(parameter) for parameter in method.adversary.discriminator.parameters()}
+    assert not theirs & {id(parameter) for part in method.learning for parameter in part}
+    assert isinstance(method.adversary._get_optimiser(), torch.optim.Adam)
+
+
+def test_early_stopping_leaves_the_second_stage_its_time() -> None:
+    """While the hint alone is trained, the student cannot get better on validation."""
+    assert made(CLS, "fitnet", two_stage=True).first_stage(9) == 4
+    assert made(CLS, "fitnet").first_stage(9) == made(SEG, "skd").first_stage(9) == 0
+
+
 def test_killed_in_the_middle_a_training_of_two_stages_ends_in_the_same_bits(
     classes_data: Path, tmp_path: Path
 ) -> None:

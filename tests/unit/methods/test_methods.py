@@ -21,7 +21,8 @@ from classroom.errors import ParamsError, TrainingError
 from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.methods.points import weights_at
 from classroom.methods.single_network import SingleNetwork
-from classroom.params import VARIANTS, Losses, Network, TaskLoss, select
+from classroom.params import VARIANTS, Losses, Network, TaskLoss, Training, select
+from classroom.training.loop import make_optimiser, train_step
 from classroom.training.make import make
 from support.studies import CLASSES_STUDY, ROOT, STUDY, shrink
 
@@ -226,6 +227,21 @@ def test_a_trained_teacher_takes_the_same_step_as_one_alone(name: str) -> None:
     assert not any(torch.equal(before[key], after[0][key]) for key in before if "classifier" in key or "conv6.0" in key)
     for key, value in after[0].items():
         torch.testing.assert_close(value, after[1][key])
+
+
+def test_clipping_keeps_the_networks_apart() -> None:
+    """One norm for all would make the teacher's steps depend on its students."""
+    settings = select(settings_with_weights(), "training", Training)
+    settings = settings.model_copy(update={"optimiser": "sgd", "learning_rate": 0.5, "clip_gradients": 0.01})
+    moved = []
+    for name in ("kd_ml-v3", "teacher"):
+        method = made(name).train()
+        before = [parameter.detach().clone() for parameter in method.networks["T"].parameters()]
+        train_step(method, make_optimiser(method, settings), settings, *batch())
+        moved.append([now - then for now, then in zip(method.networks["T"].parameters(), before, strict=True)])
+    assert torch.cat([step.flatten() for step in moved[0]]).norm().item() == pytest.approx(0.5 * 0.01, rel=1e-3)
+    for ours, alone in zip(*moved, strict=True):
+        torch.testing.assert_close(ours, alone)
 
 
 @both_tasks

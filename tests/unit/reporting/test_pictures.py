@@ -175,6 +175,14 @@ def test_what_dvc_plots_is_the_ensemble_s_mean_over_seeds(histories: dict[str, d
     assert of.loss.tolist() == pytest.approx([4.0, 3.0, 2.0])
 
 
+def test_a_mean_over_seeds_ends_where_the_first_one_stopped_early(histories: dict[str, dict[int, Path]]) -> None:
+    path = histories["kd_ml-v3"][1] / "history.csv"
+    pd.read_csv(path).head(2).to_csv(path, index=False)
+    table = curves.ensembles(curves.read_curves(histories, "iou"))
+    assert table[table.variant == "kd_ml-v3"].epoch.tolist() == [1, 2]
+    assert table[table.variant == "ml-v1"].epoch.tolist() == [1, 2, 3]
+
+
 def test_a_missing_or_foreign_history_is_named(histories: dict[str, dict[int, Path]]) -> None:
     path = histories["ml-v1"][1] / "history.csv"
     for damage in (lambda: path.write_text("nothing,of,ours\n1,2,3\n"), path.unlink):

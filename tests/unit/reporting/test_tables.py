@@ -35,6 +35,7 @@ from support.fabricated import (
     LGG,
     MOBILENET,
     TEACHER,
+    TRAINING,
     all_twelve,
     alone,
     classifier,
@@ -203,6 +204,20 @@ def test_all_twelve_variants_find_the_papers_values(tmp_path: Path) -> None:
 
 
 # What a table says of its own origin
+
+
+def test_training_settings_that_are_not_the_papers_are_in_the_heading() -> None:
+    said = heading.training_line(TRAINING, ["IoU"])
+    assert said.startswith("- training: 12 epochs, batch 8, Adam at 0.0001, fp32; each")
+    more = {
+        "optimiser": "sgd", "weight_decay": 0.01, "schedule": "cosine", "warmup_epochs": 2, "clip_gradients": 1.0,
+        "early_stopping": 3,
+    }  # fmt: skip
+    assert heading.training_line(TRAINING | more, ["IoU"]).startswith(
+        "- training: at most 12 epochs, batch 8, SGD with momentum 0.9 at 0.0001, fp32, weight decay 0.01, cosine "
+        "schedule, warm-up of 2 epochs, gradients of each network clipped to norm 1, ended after 3 epochs in which no "
+        "network got better on validation; each"
+    )
 
 
 def test_the_heading_states_everything_a_reader_needs_to_judge(table4: Path) -> None:

@@ -168,6 +168,123 @@ def test_an_epoch_is_the_plain_loop_that_one_would_write(tiny: dict, data: Path,
         torch.testing.assert_close(saved[f"S1.{key}"], value, rtol=1e-4, atol=1e-6, msg=key)
 
 
+SMALL_STEPS = {"batch_size": 16, "epochs": 3, "threads": 1}
+OPTIONS = {
+    "adamw, cosine after a warm-up, clipped": {
+        "optimiser": "adamw", "weight_decay": 0.1, "schedule": "cosine", "warmup_epochs": 1, "clip_gradients": 0.5,
+    },
+    "adam with weight decay": {"optimiser": "adam", "weight_decay": 0.1},
+    "sgd, clipped": {"optimiser": "sgd", "weight_decay": 0.01, "learning_rate": 0.05, "clip_gradients": 0.1},
+}  # fmt: skip
+"""Of `training`, which the paper does not use."""
+
+
+def rates_of(settings: dict[str, Any], steps: int) -> list[float]:
+    """The learning rate of every step, by torch's own two schedules one after the other."""
+    rising = settings.get("warmup_epochs", 0) * steps
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=settings["learning_rate"])
+    left = settings["epochs"] * steps - rising
+    constant = torch.optim.lr_scheduler.ConstantLR(optimiser, 1.0)
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, left) if "schedule" in settings else constant
+    found = [settings["learning_rate"] * (step + 1) / (rising + 1) for step in range(rising)]
+    for _ in range(left):
+        found.append(falling.get_last_lr()[0])
+        optimiser.step()
+        falling.step()
+    return found
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_optimiser_schedule_and_clipping_are_torchs_own_in_a_plain_loop(
+    options: str, tiny: dict, tiny_classes_study: Path, tmp_path: Path
+) -> None:
+    tiny["augmentation"] |= {"flip": 0.0, "transpose": 0.0, "affine": 0.0}
+    settings = tiny["training"]
+    settings |= SMALL_STEPS | OPTIONS[options]
+    train(tiny, tiny_classes_study, tmp_path, method="student")
+    data = open_splits(tiny_classes_study / "prepared", tiny_classes_study / "splits.parquet")["train"]
+    student = select(tiny["study"][CLASSES_STUDY], "student", NetworkSettings)
+    network = build(student, "classification", 7, network_seed(0, "S1")).train()
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[settings["optimiser"]]
+    momentum = {"momentum": 0.9} if settings["optimiser"] == "sgd" else {}
+    optimiser = kind(network.parameters(), lr=1.0, weight_decay=settings["weight_decay"], fused=True, **momentum)
+    steps = len(order(data, "mean", 0, 0)) // 16
+    rates = rates_of(settings, steps)
+    assert tiny["study"][CLASSES_STUDY]["balance"] == "mean"
+    assert steps > 1
+    for epoch in range(3):
+        positions = order(data, "mean", 0, epoch)
+        for step in range(steps):
+            images, targets = data.batch(positions[16 * step : 16 * step + 16], torch.device("cpu"))
+            optimiser.param_groups[0]["lr"] = rates[epoch * steps + step]
+            optimiser.zero_grad()
+            torch.nn.functional.cross_entropy(network(images).logits, targets).backward()
+            if limit := settings.get("clip_gradients"):
+                gradients = [parameter.grad for parameter in network.parameters()]
+                norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
+                for gradient in gradients:
+                    gradient *= min(1.0, limit / norm)
+            optimiser.step()
+    last = torch.load(tmp_path / "checkpoints/newest.pt", weights_only=True)["method"]
+    for key, value in network.state_dict().items():
+        torch.testing.assert_close(last[f"networks.S1.{key}"], value, rtol=1e-3, atol=1e-5, msg=key)
+    history = pd.read_csv(tmp_path / "run/history.csv").learning_rate
+    following = [*rates, 0.0 if "schedule" in settings else settings["learning_rate"]]
+    np.testing.assert_allclose(history, following[steps::steps], atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [*OPTIONS.values(), {"early_stopping": 2}], ids=[*OPTIONS, "early stopping"])
+def test_interrupted_with_any_option_it_ends_in_the_same_bits(
+    options: dict[str, Any], tiny: dict, tiny_classes_study: Path, tmp_path: Path
+) -> None:
+    class StopAt(Silent):
+        def __call__(self, progress: Progress, steps: int, epochs: int) -> None:
+            if (progress.epoch, progress.step) == (1, 1):
+                raise KeyboardInterrupt
+
+    tiny["training"] |= SMALL_STEPS | options
+    train(tiny, tiny_classes_study, tmp_path / "undisturbed", method="student")
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny, tiny_classes_study, tmp_path, method="student", show=StopAt(), checkpoint_minutes=0)
+    assert "resumed from" in train(tiny, tiny_classes_study, tmp_path, method="student").lines[-1]
+    assert bits(tmp_path / "run") == bits(tmp_path / "undisturbed/run")
+
+
+def test_the_papers_options_change_nothing(
+    classes_run: Path, tiny: dict, tiny_classes_study: Path, tmp_path: Path
+) -> None:
+    """Written out, they leave the same files as left out, metrics.json included."""
+    tiny["training"] |= {
+        "optimiser": "adam", "weight_decay": 0.0, "schedule": "constant", "warmup_epochs": 0, "clip_gradients": None,
+        "early_stopping": None,
+    }  # fmt: skip
+    train(tiny, tiny_classes_study, tmp_path)
+    assert bits(tmp_path / "run") == bits(classes_run)
+
+
+def test_early_stopping_waits_for_every_network_and_is_final(
+    tiny: dict, tiny_classes_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two epochs in which neither student got better; S2's third epoch counts for both."""
+    found = {"S1": [0.5, 0.4, 0.4, 0.4, 0.4, 0.9], "S2": [0.5, 0.4, 0.6, 0.6, 0.5, 0.9]}
+    epochs = iter(range(6))
+
+    def evaluated(method: Method, *split: Any) -> Any:
+        epoch = next(epochs)
+        return types.SimpleNamespace(scores={name: {"accuracy": found[name][epoch]} for name in method.networks})
+
+    monkeypatch.setattr("classroom.training.loop.evaluate", evaluated)
+    tiny["training"] |= {"epochs": 6, "early_stopping": 2}
+    lines = train(tiny, tiny_classes_study, tmp_path, method="ml-v2").lines
+    assert lines[-1] == "ends after epoch 5 of 6: no better validation since epoch 3"
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert (metrics["last"]["epoch"], metrics["best"]["epochs"]) == (5, {"S1": 1, "S2": 3})
+    assert metrics["settings"]["training"]["early_stopping"] == 2
+    assert len(pd.read_csv(tmp_path / "run/history.csv")) == 5
+    again = train(tiny, tiny_classes_study, tmp_path, method="ml-v2").lines  # killed before its files were written
+    assert "ends after epoch 5 of 6" in again[-1]
+
+
 def test_a_forecast_times_the_step_of_the_training(
     tiny: dict, monkeypatch: pytest.MonkeyPatch, classes_run: Path
 ) -> None:

@@ -16,6 +16,7 @@ SOURCES = {
     "download": "the published download",
 }
 PAPER_DATASETS = ("histopathologic", "lgg", "ham10000")
+OPTIMISERS = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD with momentum 0.9"}
 ROLES = {"T": "teacher", "S1": "students", "S2": "students"}
 SPLIT_LABELS = {"train": "training", "val": "validation", "test": "test"}
 
@@ -59,12 +60,25 @@ def lines(scale: str, seeds: Sequence[int], results: Sequence[Result]) -> list[s
 
 def training_line(training: TrainingSettings, chosen_by: Sequence[str]) -> str:
     """The training settings, and the metrics that chose each network's epoch."""
-    epochs = training["epochs"]
+    epochs, most = training["epochs"], "at most " if "early_stopping" in training else ""
+    optimiser = OPTIMISERS[training.get("optimiser", "adam")]
     return (
-        f"- training: {epochs} epoch{'s' if epochs != 1 else ''}, batch {training['batch_size']}, Adam at "
-        f"{training['learning_rate']:g}, {training['precision']}; each network's epoch is the best on validation "
-        f"({', '.join(chosen_by)})"
+        f"- training: {most}{epochs} epoch{'s' if epochs != 1 else ''}, batch {training['batch_size']}, {optimiser} at "
+        f"{training['learning_rate']:g}, {training['precision']}{_non_default(training)}; each network's epoch is the "
+        f"best on validation ({', '.join(chosen_by)})"
     )
+
+
+def _non_default(training: TrainingSettings) -> str:
+    """The optional training settings, where they are not the paper's."""
+    said = {
+        "weight_decay": "weight decay {:g}",
+        "schedule": "{} schedule",
+        "warmup_epochs": "warm-up of {} epochs",
+        "clip_gradients": "gradients of each network clipped to norm {:g}",
+        "early_stopping": "ended after {} epochs in which no network got better on validation",
+    }
+    return "".join(f", {text.format(training[key])}" for key, text in said.items() if key in training)  # type: ignore[literal-required]
 
 
 def data_lines(result: Result) -> list[str]:
