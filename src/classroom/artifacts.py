@@ -7,6 +7,14 @@ NetworkName = Literal["T", "S1", "S2", "ensemble"]
 SPLIT_NAMES = ("train", "val", "test")
 Scores = dict[str, dict[str, float]]
 """By network and metric, as fractions."""
+Conversions = dict[str, dict[str, int]]
+"""Of `images` and `masks`, how many files were converted, by the kind of conversion."""
+
+
+def conversions(converted: Conversions) -> str:
+    """`images: 444 × grey to three channels; masks: …`."""
+    kinds = (f"{what}: " + ", ".join(f"{n} × {kind}" for kind, n in of.items()) for what, of in converted.items())
+    return "; ".join(kinds)
 
 
 class Dataset(TypedDict):
@@ -23,6 +31,7 @@ class Dataset(TypedDict):
     labels: dict[str, int]
     """Images by label."""
     image_size: int
+    converted: NotRequired[Conversions]
 
 
 class SplitSettings(TypedDict):

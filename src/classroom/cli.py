@@ -42,13 +42,20 @@ def fetch(
     dataset: Annotated[str, typer.Argument(help="A dataset: a file of datasets/, e.g. lgg.")],
 ) -> None:
     """Bring a dataset to data/raw/DATASET and validate every file of it."""
+    from classroom.artifacts import conversions
     from classroom.data.fetching import sources
+    from classroom.files import read_json
     from classroom.params import Dataset, select
 
     with _job(f"classroom fetch {dataset}") as job:
         settings = select(job.raw, f"dataset.{dataset}", Dataset)
         count = sources.fetch(dataset, settings, Path("data/raw", dataset))
     typer.echo(f"data/raw/{dataset}: {count} images, all valid ({settings.source})")
+    about = read_json(Path("data/raw", dataset, "about.json"), (), "")
+    if about["converted"]:
+        typer.echo(f"converted: {conversions(about['converted'])}")
+    if about["foreground"]:
+        typer.echo(f"masks: foreground {', '.join(map(str, about['foreground']))}, all other values are background")
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class ClassroomError(Exception):
@@ -27,6 +27,18 @@ class TrainingError(ClassroomError):
 
 class ExportError(ClassroomError):
     """A model cannot be exported, or an exported one cannot be used."""
+
+
+def raise_for(problems: Sequence[str], advice: str = "") -> None:
+    """Raises a DataError for all `problems`, each a sentence: the first ten and their number, then the `advice`."""
+    if problems:
+        count = f" {len(problems)} such problems in all" if len(problems) > 1 else ""
+        count += f", of which {SHOWN} are listed." if len(problems) > SHOWN else "." if count else ""
+        raise DataError(" ".join(problems[:SHOWN]) + count + (f" {advice}" if advice else ""))
+
+
+SHOWN = 10
+"""Problems that one message lists."""
 
 
 def printable(text: str) -> str:

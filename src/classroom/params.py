@@ -98,6 +98,11 @@ class Download(Section):
     checksum: str = Field(pattern=r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$", description="md5:… or sha256:…")
 
 
+MaskValue = (
+    Annotated[int, Field(ge=0, le=65535)] | Annotated[str, Field(pattern=r"^(\d{1,5}-\d{1,5}|#[0-9a-fA-F]{6})$")]
+)
+
+
 class Dataset(Section):
     """datasets/<dataset>.yaml: where a dataset comes from and in which layout its files are."""
 
@@ -109,6 +114,11 @@ class Dataset(Section):
     kaggle: tuple[str, ...] = Field((), description="source kaggle: owner/name of datasets, or competitions/name")
     download: tuple[Download, ...] = Field((), description="source download: files on the web, with checksums")
     synthetic: Synthetic | None = Field(None, description="source synthetic: how many images are made, and how")
+    foreground: tuple[MaskValue, ...] | None = Field(
+        None,
+        description="mask values that are foreground, all others being background: numbers, ranges as '128-255', "
+        "colours as '#ff0000'. Needed where masks hold more than two values; null: the brighter of two",
+    )
     subset: Annotated[int, Field(ge=2)] | None = Field(
         None, description="keep a random subset of so many images, as many of each class; null keeps all"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -13,7 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from classroom.artifacts import Dataset
-from classroom.data.pixels import digest, read_image, read_mask
+from classroom.data.pixels import Converted, digest, read_image, read_mask
 from classroom.errors import DataError
 from classroom.files import written_whole
 from classroom.progress import track
@@ -56,6 +57,7 @@ def prepare(task: str, image_size: int, raw: Path, target: Path) -> int:
     table = _usable(task, table, about, raw)
     count = len(table)
     rows = []
+    converted: dict[str, Converted] = {"images": Counter(), "masks": Counter()}
     with written_whole(*(target / name for name in FILES)) as (images_file, targets_file, index_file, about_file):
         square = (image_size, image_size)
         shape = (count, *square)
@@ -65,11 +67,11 @@ def prepare(task: str, image_size: int, raw: Path, target: Path) -> int:
             _array(targets_file, shape if masks else (count,)) as targets,
         ):
             for sample in track(list(table.itertuples()), "images"):
-                image = read_image(raw / sample.image)
+                image = read_image(raw / sample.image, converted["images"])
                 images.write(resized(image, square, Image.Resampling.BILINEAR).tobytes())
                 label = sample.label
                 if masks:
-                    mask = read_mask(raw / sample.mask, image.shape[:2])
+                    mask = read_mask(raw / sample.mask, image.shape[:2], about["foreground"], converted["masks"])
                     targets.write(resized(mask, square, Image.Resampling.NEAREST).tobytes())
                     label = LESION[0] if mask.any() else LESION[1]
                 else:
@@ -92,6 +94,8 @@ def prepare(task: str, image_size: int, raw: Path, target: Path) -> int:
             "labels": {label: int(counts.get(label, 0)) for label in labels},
             "image_size": image_size,
         }
+        if any(converted.values()):
+            description["converted"] = {what: dict(sorted(n.items())) for what, n in converted.items() if n}
         about_file.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
     return count
 
@@ -129,7 +133,7 @@ def _opened(raw: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """samples.csv and about.json in `raw`."""
     try:
         about = json.loads((raw / "about.json").read_text(encoding="utf-8"))
-        if missing := {"dataset", "source", "synthetic", "group", "labels"} - about.keys():
+        if missing := {"dataset", "source", "synthetic", "group", "labels", "foreground"} - about.keys():
             raise ValueError(f"about.json lacks {', '.join(sorted(missing))}")
         table = pd.read_csv(raw / "samples.csv", dtype=str, keep_default_na=False)
         table = table[["id", "group", "label", "image", "mask", *(["split"] if "split" in table else [])]]

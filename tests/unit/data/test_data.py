@@ -475,6 +475,8 @@ def test_what_is_fetched_is_described_for_all_that_comes_later(tmp_path, name):
         "labels": list(reader(name).CLASSES),
         "subset": None,
         "missing_masks": "refuse",
+        "foreground": [] if name == "histopathologic" else [255],
+        "converted": {},
     }
 
 

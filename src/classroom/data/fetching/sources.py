@@ -15,14 +15,17 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from classroom.data.fetching import archives, pcam
 from classroom.data.fetching.download import download, redact
 from classroom.data.fetching.subset import draw
-from classroom.data.pixels import digest, read_image, read_mask
+from classroom.data.pixels import Converted, choose_foreground, digest, read_image, read_mask_values
 from classroom.data.readers import File, Found, Sample, classes_of, reader
 from classroom.data.synthetic import GENERATORS
-from classroom.errors import DataError, listed
+from classroom.errors import DataError, listed, raise_for
 from classroom.files import DISK_FULL, folder_written_whole
 from classroom.params import Dataset
 from classroom.progress import track
@@ -66,8 +69,8 @@ def fetch(name: str, dataset: Dataset, target: Path, downloads: Path = DOWNLOADS
         _check_labels(name, dataset, samples)
         for table in found.tables:
             _copy(table, folder)
-        _copy_and_check(samples, folder)
-        _describe(name, dataset, found, samples, folder)
+        pixels = _copy_and_check(name, dataset, samples, folder)
+        _describe(name, dataset, found, samples, pixels, folder)
     return len(samples)
 
 
@@ -212,31 +215,53 @@ def _copy(file: File, folder: Path) -> None:
         raise DataError(f"{file.path}: cannot be copied ({error.strerror or error}).") from None
 
 
-def _copy_and_check(samples: Sequence[Sample], folder: Path) -> None:
+class _Pixels(NamedTuple):
+    """What is known of a dataset once every file was decoded."""
+
+    converted: dict[str, Converted]
+    foreground: list[int | str]
+
+
+def _copy_and_check(name: str, dataset: Dataset, samples: Sequence[Sample], folder: Path) -> _Pixels:
     """Copies and decodes every sample.
 
-    Raises DataError naming the user's file for a file that cannot be used, and for two identical images. Constant
+    Raises DataError naming all of the user's files that cannot be used, and images that are identical. Constant
     images, such as blank slices at the end of a scan, may recur.
     """
     seen: dict[str, Path] = {}
+    converted: dict[str, Converted] = {"images": Counter(), "masks": Counter()}
+    values: Counter[int] = Counter()
+    problems = []
     for sample in track(samples, "images"):
-        for file in (sample.image, sample.mask):
-            if file is not None:
-                _copy(file, folder)
         path = sample.image.path
-        image = read_image(path)
-        if sample.mask is not None:
-            read_mask(sample.mask.path, image.shape[:2])
+        try:
+            for file in (sample.image, sample.mask):
+                if file is not None:
+                    _copy(file, folder)
+            image = read_image(path, converted["images"])
+            if sample.mask is not None:
+                mask = read_mask_values(sample.mask.path, image.shape[:2], converted["masks"])
+                values.update(np.unique(mask).tolist())
+        except DataError as error:
+            problems.append(str(error))
+            continue
         content = digest(image)
         if content in seen and image.min() != image.max():
-            raise DataError(
+            problems.append(
                 f"{path}: the same image as {seen[content]}. Each image must occur once, or it would be "
                 "trained and tested on; remove one of the two with its mask and label."
             )
         seen[content] = path
+    raise_for(problems)
+    try:
+        return _Pixels(converted, choose_foreground(values, dataset.foreground))
+    except DataError as error:
+        raise DataError(f"datasets/{name}.yaml: {error}") from None
 
 
-def _describe(name: str, dataset: Dataset, found: Found, samples: Sequence[Sample], folder: Path) -> None:
+def _describe(
+    name: str, dataset: Dataset, found: Found, samples: Sequence[Sample], pixels: _Pixels, folder: Path
+) -> None:
     """Writes samples.csv and about.json; later commands need no other knowledge of the layout."""
     with (folder / "samples.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
@@ -254,5 +279,7 @@ def _describe(name: str, dataset: Dataset, found: Found, samples: Sequence[Sampl
         "labels": list(classes_of(dataset)),
         "subset": dataset.subset,
         "missing_masks": dataset.missing_masks,
+        "foreground": pixels.foreground,
+        "converted": {what: dict(sorted(counts.items())) for what, counts in pixels.converted.items() if counts},
     }
     (folder / "about.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from classroom.artifacts import Data, NetworkFacts, Result, TrainingSettings
+from classroom.artifacts import Data, NetworkFacts, Result, TrainingSettings, conversions
 from classroom.core.metrics import LABELS, METRICS, all_masks_empty
 
 SOURCES = {
@@ -97,6 +97,8 @@ def data_lines(result: Result) -> list[str]:
         f"{data['train']} training, {data['val']} validation, "
         f"**{_of_groups(data['test'], len(set(tested)), group, 'test ')}**",
     ]
+    if converted := conversions(data.get("converted", {})):
+        facts.append(f"- converted: {converted}")
     facts += [
         f"- missing from {SPLIT_LABELS[name]}, too few in the data: {', '.join(missing)}"
         for name, missing in data["lacking"].items()
