@@ -8,16 +8,16 @@ from typing import Any
 
 from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.methods.points import weights_at
+from classroom.reporting.agreement import agreement
 from classroom.reporting.baselines import baselines_table
-from classroom.reporting.common.pages import write_picture
 from classroom.reporting.cost import cost_table
-from classroom.reporting.curves import agreement
 from classroom.reporting.exchange import TABLES
 from classroom.reporting.fidelity import fidelity_table
 from classroom.reporting.grid_search import grid_report
 from classroom.reporting.site import site
 from classroom.reporting.variants import variants_table
 from support.fabricated import LGG, MOBILENET, TEACHER, all_twelve, alone, network
+from support.rendered import save
 from support.studies import ROOT
 
 SEEDS = [0, 1, 2]
@@ -57,18 +57,18 @@ def all_runs(**changes: Any) -> dict[str, dict[str, Any]]:
 def make_reports(folder: Path, study: str = STUDY, data: dict[str, Any] = LGG) -> None:
     """One of most kinds of reports in `folder`, with their pages."""
     variants, baselines = results(study, data)
-    variants_table("table4", "small", SEEDS, variants, baselines[0], folder / "table4.md")
-    fidelity_table("table12", "small", SEEDS, variants, folder / "table12.md")
-    baselines_table("table2", "small", SEEDS, baselines, folder / "table2.md")
+    save("variants", variants_table("table4", "small", SEEDS, variants, baselines[0]), folder / "table4.md")
+    save("fidelity", fidelity_table("table12", "small", SEEDS, variants), folder / "table12.md")
+    save("baselines", baselines_table("table2", "small", SEEDS, baselines), folder / "table2.md")
     for name, render in TABLES.items():
-        render(folder / f"{name}.md")
+        save("exchange", render(), folder / f"{name}.md")
     costs = [
         {"study": of["study"], "method": of["method"], "table": "table4", "seeds": dict(enumerate(runs_of(of)))}
         for of in (*variants, *baselines)
     ]
-    cost_table("small", costs, folder / "cost.md")
-    grid_report(study, points(study), "small", SEEDS, folder / f"grid-{study}.md")
-    write_picture(folder / f"agreement-{study}.png", agreement(study, variants, "small"))
+    save("cost", cost_table("small", costs), folder / "cost.md")
+    save("grid_search", grid_report(study, points(study), "small", SEEDS), folder / f"grid-{study}.md")
+    save("agreement", agreement(study, variants, "small"), folder / f"agreement-{study}.png")
 
 
 def points(study: str) -> list[dict[str, Any]]:

@@ -10,6 +10,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from classroom.reporting.common.pages import Page, write
+from classroom.reporting.registry import report
+
 
 def one(table: pd.DataFrame, **keys: Any) -> pd.Series:
     """The only row with these values."""
@@ -35,6 +38,12 @@ def markdown_tables(path: Path) -> list[list[list[str]]]:
 
 def markdown_rows(path: Path) -> list[list[str]]:
     return markdown_tables(path)[0]
+
+
+def save(kind: str, page: Page, target: Path) -> Path:
+    """Writes a report as `classroom report` does."""
+    write(kind, page, target, report(kind).suffixes)
+    return target
 
 
 def page_of(path: Path) -> dict[str, Any]:

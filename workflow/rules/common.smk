@@ -158,7 +158,8 @@ def labels(item: dict[str, str], shows: str, variant: str = "") -> dict[str, str
 def shown(kind, of_kind):
     """A report's outputs. Snakemake's own report shows one of them: of a table the .csv, which can be sorted there."""
     outputs = of_kind.outputs("{report}")
-    main = next(path for path in outputs if path.endswith(".csv" if of_kind.main == ".md" else of_kind.main))
+    suffix = ".csv" if of_kind.suffixes[0] == ".md" else of_kind.suffixes[0]
+    main = next(path for path in outputs if path.endswith(suffix))
     flagged = report(
         main,
         caption=f"../report/{kind}.rst",

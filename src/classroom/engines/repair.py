@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def _is_backed_up() -> bool:
 
 def _is_whole(content: bytes) -> bool:
     """Whether DVC would accept a dvc.lock; a merge conflict is for the user to solve, and passes."""
-    if lockfile.CONFLICT.search(content):
+    if re.search(rb"^(<<<<<<<|>>>>>>>) ", content, re.MULTILINE):
         return True
     return content.endswith(b"\n") and lockfile.understood(content) is not None
 

@@ -2,18 +2,76 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+import pandas as pd
 
 from classroom import places
-from classroom.params import select
-from classroom.reporting.cka import cka_table, read_similarities
-from classroom.reporting.registry import Item, Report, of_studies
+from classroom.analysis.similarities import last_stages
+from classroom.methods.learning_styles.exchange import EXCHANGE
+from classroom.methods.names import run_folder
+from classroom.reporting.cka import Tables, first_of, read_similarities, seeds_of
+from classroom.reporting.common import heading, paper
+from classroom.reporting.common.pages import Page
+from classroom.reporting.common.provenance import Source
+from classroom.reporting.common.tables import TECHNIQUE_LABELS, Cell, Part, labelled, number
+from classroom.reporting.registry import Report, Request, of_studies
+
+KEYS = ["technique", "strategy", "first", "second", "first_layer", "second_layer"]
 
 
-def make(name: str, item: Item, settings: dict[str, Any]) -> None:
-    tables = read_similarities(settings, item["study"])
-    cka_table(name, select(settings, "scale", str), tables, Path("reports", f"{name}.md"))
+def cka_table(name: str, scale: str, tables: Tables) -> Page:
+    """Of every variant the CKA of the networks' last stages, mean ± sd over seeds.
+
+    The last stage of an encoder is taken where it ends. Raises DataError as `first_of` does.
+    """
+    first = first_of(tables, name).attrs
+    records = [
+        {
+            "technique": EXCHANGE[variant].technique,
+            "strategy": EXCHANGE[variant].strategy,
+            "run": run_folder(table.attrs["study"], variant, table.attrs["seed"]).as_posix(),
+        }
+        | row._asdict()
+        for variant in EXCHANGE  # in the order of all tables
+        for table in tables.get(variant, ())
+        for row in last_stages(table).itertuples(index=False)
+    ]
+    by_cell = pd.DataFrame(records).groupby(KEYS, sort=False)
+    # Not skipping NaN: a mean without one seed could not be compared with its neighbours.
+    table = by_cell.cka.agg(mean=lambda of: of.mean(skipna=False), sd=lambda of: of.std(ddof=1, skipna=False))
+    table = table.reset_index()
+
+    rows: dict[tuple[str, str], list[str | Cell]] = {}
+    for cell, (_, of) in zip(table.itertuples(), by_cell, strict=True):
+        labels = TECHNIQUE_LABELS[cell.technique], cell.strategy.upper()
+        text = "–" if pd.isna(cell.mean) else f"{number(cell.mean, '.3f')} ± {number(cell.sd, '.3f')}"
+        values = dict(zip(of.run, of.cka, strict=True))
+        source = Source(f"CKA of {cell.first} and {cell.second}", values, unit="")
+        rows.setdefault(labels, [*labels]).append(Cell(text, cell.mean, sources=(source,)))
+    pairs = dict.fromkeys(f"{of.first}–{of.second}" for of in table.itertuples())
+    dropped = max(one.attrs["dropped"] for by_seed in tables.values() for one in by_seed)
+    facts = [
+        f"- scale: {scale}",
+        f"- study: {first['study']}, {first['images']} test images"
+        + (f" ({dropped} more made a batch too small for HSIC and were left out)" if dropped else ""),
+        f"- seeds: {', '.join(map(str, seeds_of(next(iter(tables.values())))))}",
+        "- each cell: linear CKA (unbiased HSIC summed over minibatches) of the ends of both encoders' last stages, "
+        f"{', '.join(f'{layer} of {network}' for network, layer in first['last'].items())}; mean ± sample standard "
+        "deviation over seeds; a dash where features are the same for all images",
+    ]
+    if any(variant.startswith("ml-") for variant in tables) and "T" in first["last"]:
+        facts.append("- the T of ML, from which no student learned, is the study's teacher alone")
+    return Page(
+        f"{paper.title(name)}: similarity of the last stages on {first['study']}",
+        heading.disclaimer(scale, [first["data"]], shows_paper=False),
+        facts,
+        [Part(["technique", "strategy", *pairs], list(rows.values()))],
+        study=first["study"],
+        table=labelled(table, study=first["study"], scale=scale, synthetic=first["data"]["synthetic"]),
+    )
+
+
+def draw(request: Request) -> Page:
+    return cka_table(request.name, request.scale, read_similarities(request))
 
 
 REPORT = Report(
@@ -21,8 +79,9 @@ REPORT = Report(
         params, lambda study: f"cka-{study}" if params.study[study].reports.cka is not None else None
     ),
     inputs=lambda params, item: places.similarities_of(params, item["study"]),
-    make=make,
+    settings=("scale", "seeds", "variants"),
+    draw=draw,
     category="Diagnostics",
     shows="similarity of last stages",
-    endings=(".md", ".csv"),
+    suffixes=(".md", ".csv"),
 )

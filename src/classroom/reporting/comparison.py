@@ -5,30 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from classroom import places
 from classroom.artifacts import ComparedResult, ComparedResults, Cost
-from classroom.core.metrics import LABELS, METRICS
+from classroom.core.metrics import LABELS
 from classroom.method_settings import in_words, non_default_options
 from classroom.methods.learning_styles.exchange import EXCHANGE
-from classroom.params import Params, select
+from classroom.params import Params
 from classroom.reporting.common import heading, paper
-from classroom.reporting.common.pages import Page, write_table
+from classroom.reporting.common.pages import Page, results_page
 from classroom.reporting.common.provenance import source
 from classroom.reporting.common.results import check_alike, read_comparison
 from classroom.reporting.common.tables import (
+    Cell,
     Part,
-    mean_cell,
-    mean_sd,
+    labelled,
+    measured,
     number,
+    percent_cell,
     shown_metrics,
     variant_label,
-    with_paper,
 )
-from classroom.reporting.registry import Item, Report
+from classroom.reporting.registry import Item, Report, Request
 
 LABEL = {
     "fitnet": "FitNet", "srrl": "SRRL", "at": "AT", "sp": "SP", "vid": "VID", "simkd": "SimKD", "semckd": "SemCKD",
@@ -40,27 +41,21 @@ NEGLIGIBLE = 1e-3
 """A term below this fraction of the whole loss is reported as negligible."""
 
 
-def comparison_table(
-    name: str, scale: str, seeds: Sequence[int], compared: Sequence[ComparedResults], target: Path
-) -> None:
-    """Writes `target`.md, .csv and .tex: a part for each study, a row for each method.
+def comparison_table(name: str, scale: str, seeds: Sequence[int], compared: Sequence[ComparedResults]) -> Page:
+    """A part for each study, a row for each method.
 
     `compared`: per study as `reporting.results.read_comparison` returns it. Raises DataError for results of other
     seeds, data or training than each other.
     """
-    printed = paper.methods(name)
-    parts, records, everything = [], [], []
+    printed = paper.networks_and_methods(name)
+    parts, records, first_of_each = [], [], []
     for of_study in compared:
-        results = [*of_study["beside"], *of_study["published"]]
-        check_alike(results, seeds)
-        everything.append(of_study["beside"][0])
+        check_alike([*of_study["beside"], *of_study["published"]], seeds)
+        first_of_each.append(of_study["beside"][0])
         rows = _rows(of_study, seeds, printed)
         parts.append(_part(rows, of_study, printed))
-        records += [record for row in rows for record in row["records"]]
-    table = pd.DataFrame(records)
-    table.insert(0, "scale", scale)
+        records += [row.facts | record for row in rows for record in row.records.values()]
     facts = [
-        *heading.lines(scale, seeds, everything),
         "- every published method trains one student against the study's trained teacher, frozen; ours is the "
         "ensemble of two students, so its students have rows of their own",
         "- each cell: the metric in percent on the test split, mean ± sample standard deviation over seeds"
@@ -73,84 +68,75 @@ def comparison_table(
         "discriminator; for ours the teacher and the peer), and at inference, where SimKD's projector counts "
         "again: it stays; s an epoch: training with validation, median over seeds; jobs may have shared the machine",
     ]
-    disclaimer = heading.disclaimer(scale, [result["data"] for result in everything], len(printed) > 0)
-    title = f"{paper.title(name)}: published methods next to ours" + ("" if len(printed) else " (not in the paper)")
-    write_table(target, Page("comparison", title, disclaimer, facts, parts), table)
+    return results_page(
+        name, "published methods next to ours", scale, seeds, first_of_each, printed, facts, parts=parts,
+        table=labelled(pd.DataFrame(records), scale=scale),
+    )  # fmt: skip
 
 
-def _rows(of_study: ComparedResults, seeds: Sequence[int], printed: pd.DataFrame) -> list[dict[str, Any]]:
-    """The student alone, the published methods, our students and our ensemble: labels, texts and records."""
+class _Row(NamedTuple):
+    label: str
+    result: ComparedResult
+    facts: dict[str, Any]
+    records: dict[str, dict[str, Any]]
+    """By metric."""
+
+
+def _rows(of_study: ComparedResults, seeds: Sequence[int], printed: pd.DataFrame) -> list[_Row]:
+    """The student alone, the published methods, our students and our ensemble."""
     student, ours = of_study["beside"]
-    found = [(student, "S1", "student alone", "task loss only")]
-    for result in of_study["published"]:
-        found.append((result, "S1", LABEL[result["method"]], _settings_label(result)))
-    label = variant_label(ours["method"])
-    weights = "weights as in its own table"
-    found += [(ours, network, f"ours, {label}, {network}", weights) for network in ("S1", "S2")]
-    found.append((ours, "ensemble", f"ours, {label}, ensemble", weights))
-    return [_row(*one, seeds, printed) for one in found]
-
-
-def _row(
-    result: ComparedResult, network: str, label: str, settings_label: str, seeds: Sequence[int], printed: pd.DataFrame
-) -> dict[str, Any]:
-    data, method = result["data"], result["method"]
-    facts = {
-        "study": result["study"],
-        "method": method,
-        "network": network,
-        "settings": settings_label,
-        "training_parameters": _extra_parameters(result, network),
-        "inference_parameters": _inference_parameters(result, network),
-        "seconds_per_epoch": _seconds(result["costs"]),
-        "synthetic": data["synthetic"],
-    }
-    of_paper = _of_paper(result, network, printed)
-    records = []
-    for metric in METRICS[data["task"]]:
-        ours, sd = mean_sd([result["seeds"][str(seed)]["test"][network][metric] for seed in seeds])
-        record: dict[str, Any] = {**facts, "metric": metric, "mean": ours, "sd": sd}
-        if len(printed):
-            record["paper"] = of_paper.get(metric, float("nan"))
-            record["difference"] = ours - record["paper"]
-        records.append(record)
-    return {"label": label, "settings_label": settings_label, "records": records, "facts": facts, "result": result}
+    label, weights = variant_label(ours["method"]), "weights as in its own table"
+    found = [
+        (student, "S1", "student alone", "task loss only"),
+        *((of, "S1", LABEL[of["method"]], _settings_label(of)) for of in of_study["published"]),
+        *((ours, network, f"ours, {label}, {network}", weights) for network in ("S1", "S2", "ensemble")),
+    ]
+    rows = []
+    for result, network, text, settings in found:
+        facts = {
+            "study": result["study"],
+            "method": result["method"],
+            "network": network,
+            "settings": settings,
+            "training_parameters": _extra_parameters(result, network),
+            "inference_parameters": _inference_parameters(result, network),
+            "seconds_per_epoch": _seconds(result["costs"]),
+            "synthetic": result["data"]["synthetic"],
+        }
+        theirs = _of_paper(result, network, printed) if len(printed) else None
+        records = {record["metric"]: record for record in measured(result, network, seeds, paper=theirs)}
+        rows.append(_Row(text, result, facts, records))
+    return rows
 
 
 def _of_paper(result: ComparedResult, network: str, printed: pd.DataFrame) -> dict[str, float]:
     """The paper's means by metric: its row for us is the ensemble; its student alone is in Table 2."""
-    name = result["method"]
+    name, data = result["method"], result["data"]
     if name == "student":
-        name, printed = paper.network_name(result["networks"]["S1"]["encoder"]), paper.baselines("table2")
+        name = paper.network_name(result["networks"]["S1"]["encoder"])
+        printed = paper.networks_and_methods("table2")
     elif name in EXCHANGE and network != "ensemble":
         return {}
-    data = result["data"]
-    rows = printed[(printed.dataset == data["dataset"]) & (printed.task == data["task"]) & (printed.name == name)]
-    return dict(zip(rows.metric, rows["mean"], strict=True))
+    return paper.means(printed, data["dataset"], data["task"], name)
 
 
-def _part(rows: list[dict[str, Any]], of_study: ComparedResults, printed: pd.DataFrame) -> Part:
+def _part(rows: Sequence[_Row], of_study: ComparedResults, printed: pd.DataFrame) -> Part:
     result = of_study["beside"][0]
     data = result["data"]
-    here = printed[(printed.dataset == data["dataset"]) & (printed.task == data["task"])]
-    metrics = shown_metrics(data, here)
-    best = {
-        metric: max(record["mean"] for row in rows for record in row["records"] if record["metric"] == metric)
-        for metric in metrics
-    }
-    grid = []
+    metrics = shown_metrics(data, printed[(printed.dataset == data["dataset"]) & (printed.task == data["task"])])
+    best = {metric: max(row.records[metric]["mean"] for row in rows) for metric in metrics}
+    grid: list[list[str | Cell]] = []
     for row in rows:
         cells = []
         for metric in metrics:
-            record = next(record for record in row["records"] if record["metric"] == metric)
-            found = source(row["result"], record["network"], metric)
-            cell = mean_cell(record["mean"], record["sd"], found, best=record["mean"] == best[metric])
-            known = not pd.isna(record.get("paper"))
-            cells.append(with_paper(cell, record["paper"], record["difference"]) if known else cell)
-        facts = row["facts"]
-        sizes = [_millions(facts["training_parameters"]), number(facts["seconds_per_epoch"], ".1f"),
-                 _millions(facts["inference_parameters"])]  # fmt: skip
-        grid.append([row["label"], row["settings_label"], *cells, *sizes])
+            record = row.records[metric]
+            if pd.isna(record.get("paper")):  # the paper has no such row, or no such column
+                record = {key: record[key] for key in ("mean", "sd")}
+            origin = source(row.result, row.facts["network"], metric)
+            cells.append(percent_cell(record, origin, best=record["mean"] == best[metric]))
+        sizes = [_millions(row.facts["training_parameters"]), number(row.facts["seconds_per_epoch"], ".1f"),
+                 _millions(row.facts["inference_parameters"])]  # fmt: skip
+        grid.append([row.label, row.facts["settings"], *cells, *sizes])
     header = ["method", "settings", *(LABELS[metric] for metric in metrics), "extra in training, M", "s an epoch",
               "inference, M"]  # fmt: skip
     networks = heading.networks(of_study["beside"])
@@ -209,10 +195,9 @@ def _notes(of_study: ComparedResults) -> list[str]:
     return ["\n".join(lines)] if lines else []
 
 
-def make(name: str, item: Item, settings: dict[str, Any]) -> None:
-    compared = [read_comparison(path) for path in sorted(Path("results/comparison", name).glob("*.json"))]
-    scale, seeds = select(settings, "scale", str), select(settings, "seeds", list[int])
-    comparison_table(name, scale, seeds, compared, Path("reports", f"{name}.md"))
+def draw(request: Request) -> Page:
+    compared = [read_comparison(path) for path in sorted(Path("results/comparison", request.name).glob("*.json"))]
+    return comparison_table(request.name, request.scale, request.seeds, compared)
 
 
 def inputs(params: Params, item: Item) -> list[str]:
@@ -226,7 +211,8 @@ REPORT = Report(
         name: {"name": name} for study in params.study.values() if (name := study.reports.comparison)
     },
     inputs=inputs,
-    make=make,
+    settings=("scale", "seeds"),
+    draw=draw,
     category="Tables",
     shows="published methods next to ours",
 )

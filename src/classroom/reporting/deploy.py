@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,29 @@ import pandas as pd
 from classroom.core.metrics import LABELS, METRICS
 from classroom.errors import DataError
 from classroom.files import content_hash
-from classroom.params import Params, select
+from classroom.params import Params
 from classroom.reporting.common import heading
-from classroom.reporting.common.pages import Page, write_table
-from classroom.reporting.common.tables import Part, number
+from classroom.reporting.common.pages import Page
+from classroom.reporting.common.tables import Part, labelled, number
 from classroom.reporting.registry import Item, Report
 
 MODEL_LABELS = {"T": "teacher alone", "S1": "one student", "ensemble": "ensemble of two students"}
 SAVED = {"parameters": "parameters", "macs": "MACs", "bytes": "file", "latency_ms": "latency", "memory": "memory"}
 """By column of the data, the label of what the ensemble saves."""
+
+
+COLUMNS: dict[str, Callable[[Any], str]] = {
+    "study": lambda row: row.study,
+    "model": lambda row: MODEL_LABELS[row.network],
+    "encoder": lambda row: row.encoder,
+    "parameters, M": lambda row: number(row.parameters / 1e6, ".2f"),
+    "MACs, G": lambda row: number(row.macs / 1e9, ".3f"),
+    "file, MB": lambda row: number(row.bytes / 1e6, ".2f"),
+    "latency, ms": lambda row: f"{row.latency_ms:.2f} [{row.latency_min_ms:.2f}–{row.latency_max_ms:.2f}]",
+    "images/s": lambda row: number(row.images_per_second, ".1f"),
+    "memory, MB": lambda row: number(row.memory / 1e6, ".1f"),
+    "test, %": lambda row: f"{LABELS[row.metric]} {number(row.test, '.2f')}",
+}
 
 
 def read_measured(folder: Path) -> list[dict[str, Any]]:
@@ -45,43 +59,31 @@ def read_measured(folder: Path) -> list[dict[str, Any]]:
     return measured
 
 
-def deploy_table(scale: str, measured: Sequence[dict[str, Any]], target: Path) -> None:
-    """Writes `target`.md, .csv and .tex: a row per study and model, then what each ensemble saves."""
-    table = pd.DataFrame([_row(study, network) for study in measured for network in MODEL_LABELS])
+def deploy_table(scale: str, measured: Sequence[dict[str, Any]]) -> Page:
+    """A row per study and model, then what each ensemble saves."""
+    table = pd.DataFrame([_record(study, network) for study in measured for network in MODEL_LABELS])
     batch = measured[0]["batch"]
     rounds = min(len(study["networks"]["T"]["seconds"]) for study in measured)
-    header = ["study", "model", "encoder", "parameters, M", "MACs, G", "file, MB", "latency, ms", "images/s",
-              "memory, MB", "test, %"]  # fmt: skip
     below = [
         f"Latency: of one image, median [fastest–slowest] of {rounds} rounds or more. "
         f"Images/s: in batches of {batch}. Memory: by how much a fresh process grows when it loads the model and runs "
         "it on one image. MACs: of one image, multiplications with addition in convolutions and linear layers. Test: "
         "of this one run.",
     ]
-    parts = [Part(header, [_cells(row) for row in table.itertuples()], below=below, grouped=True), _saved(table)]
-    table.insert(0, "scale", scale)
-    disclaimer = heading.disclaimer(scale, [study["data"] for study in measured], shows_paper=False)
-    write_table(target, Page("deploy", "What deploying costs", disclaimer, _facts(scale, measured), parts), table)
-
-
-def _cells(row: Any) -> list[str]:
-    low, high = number(row.latency_min_ms, ".2f"), number(row.latency_max_ms, ".2f")
-    return [
-        row.study,
-        MODEL_LABELS[row.network],
-        row.encoder,
-        number(row.parameters / 1e6, ".2f"),
-        number(row.macs / 1e9, ".3f"),
-        number(row.bytes / 1e6, ".2f"),
-        f"{number(row.latency_ms, '.2f')} [{low}–{high}]",
-        number(row.images_per_second, ".1f"),
-        number(row.memory / 1e6, ".1f"),
-        f"{LABELS[row.metric]} {number(row.test, '.2f')}",
-    ]
+    rows = [[cell(row) for cell in COLUMNS.values()] for row in table.itertuples()]
+    return Page(
+        "What deploying costs",
+        heading.disclaimer(scale, [study["data"] for study in measured], shows_paper=False),
+        _facts(scale, measured),
+        [Part(list(COLUMNS), rows, below=below, grouped=True), _saved(table)],
+        table=labelled(table, scale=scale),
+    )
 
 
 def _facts(scale: str, measured: Sequence[dict[str, Any]]) -> list[str]:
-    cpus = dict.fromkeys(f"{one['cpu']}, {_threads(one['threads'])}" for one in measured)
+    cpus = dict.fromkeys(
+        f"{one['cpu']}, {one['threads']} thread{'s' if one['threads'] != 1 else ''}" for one in measured
+    )
     versions = dict.fromkeys(one["onnxruntime"] for one in measured)
     methods = dict.fromkeys(one["networks"]["ensemble"]["method"] for one in measured)
     seeds = dict.fromkeys(str(one["seed"]) for one in measured)
@@ -93,34 +95,25 @@ def _facts(scale: str, measured: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _threads(count: int) -> str:
-    return f"{count} thread{'s' if count != 1 else ''}"
-
-
-def _row(study: dict[str, Any], network: str) -> dict[str, Any]:
+def _record(study: dict[str, Any], network: str) -> dict[str, Any]:
     of = study["networks"][network]
     metric = METRICS[study["data"]["task"]][0]
     milliseconds = 1000 * pd.Series(of["seconds"])
-    size = study["data"]["image_size"]
     return {
         "study": study["study"],
         "synthetic": study["data"]["synthetic"],
         "network": network,
         "method": of["method"],
         "encoder": of["networks"][0]["encoder"],
-        "image_size": size,
-        "parameters": of["parameters"],
-        "macs": of["macs"],
-        "bytes": of["bytes"],
+        "image_size": study["data"]["image_size"],
+        **{key: of[key] for key in ("parameters", "macs", "bytes")},
         "latency_ms": milliseconds.median(),
         "latency_min_ms": milliseconds.min(),
         "latency_max_ms": milliseconds.max(),
-        "images_per_second": of["images_per_second"],
-        "memory": of["memory"],
+        **{key: of[key] for key in ("images_per_second", "memory")},
         "metric": metric,
         "test": 100 * of["metrics"]["test"][metric],
-        "cpu": study["cpu"],
-        "threads": study["threads"],
+        **{key: study[key] for key in ("cpu", "threads")},
     }
 
 
@@ -139,10 +132,6 @@ def _saved(table: pd.DataFrame) -> Part:
     )  # fmt: skip
 
 
-def make(name: str, item: Item, settings: dict[str, Any]) -> None:
-    deploy_table(select(settings, "scale", str), read_measured(Path("results/deploy")), Path("reports", f"{name}.md"))
-
-
 def inputs(params: Params, item: Item) -> list[str]:
     return [f"results/deploy/{name}.json" for name, study in params.study.items() if study.reports.deploy]
 
@@ -150,7 +139,8 @@ def inputs(params: Params, item: Item) -> list[str]:
 REPORT = Report(
     names=lambda params: {"deploy": {}} if any(study.reports.deploy for study in params.study.values()) else {},
     inputs=inputs,
-    make=make,
+    settings=("scale",),
+    draw=lambda request: deploy_table(request.scale, read_measured(Path("results/deploy"))),
     category="Tables",
     shows="what deploying costs",
 )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from itertools import product
 
 import pandas as pd
 
-from classroom.methods.learning_styles.exchange import EXCHANGE, Received
+from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.params import STRATEGIES, TECHNIQUES
-from classroom.reporting.common.pages import Page, write_table
+from classroom.reporting.common.pages import Page
 from classroom.reporting.common.tables import TECHNIQUE_LABELS, Part
-from classroom.reporting.registry import Item, Report
+from classroom.reporting.registry import Report
 
 WORDS = {"prediction": "predictions", "feature": "features", None: "–"}
 CHANNELS = {
@@ -29,7 +28,7 @@ TERMS = {
 FACTS = ["- rendered from the code that trains the variants"]
 
 
-def combinations(target: Path) -> None:
+def combinations() -> Page:
     """Table 1: per technique, what each of its channels carries."""
     groups: dict[tuple[tuple[str, ...], ...], list[str]] = {}
     for technique in TECHNIQUES:
@@ -41,14 +40,13 @@ def combinations(target: Path) -> None:
     parts, records = [], []
     for letter, (rows, techniques) in zip("abcd", ordered, strict=False):
         title = f"({letter}) " + ", ".join(TECHNIQUE_LABELS[technique] for technique in techniques)
-        parts.append(Part(["", *map(str.upper, STRATEGIES)], [list(row) for row in rows], title))
-        for technique in techniques:
-            for channel, *flows in rows:
-                ends = dict(zip(("from", "to"), channel.split(" → "), strict=True))
-                records += [
-                    {"part": letter, "technique": technique, "strategy": strategy, **ends, "what": what}
-                    for strategy, what in zip(STRATEGIES, flows, strict=True)
-                ]
+        parts.append(Part(["", *map(str.upper, STRATEGIES)], rows, title))
+        for technique, (channel, *flows) in product(techniques, rows):
+            ends = dict(zip(("from", "to"), channel.split(" → "), strict=True))
+            records += [
+                {"part": letter, "technique": technique, "strategy": strategy, **ends, "what": what}
+                for strategy, what in zip(STRATEGIES, flows, strict=True)
+            ]
     parts[-1] = parts[-1]._replace(
         below=[
             "V1 shares predictions only, V2 features only, V3 both. The paper's Table 1 (b) has ML's V3 with S1 and S2 "
@@ -57,7 +55,7 @@ def combinations(target: Path) -> None:
         ]
     )
     title = "Table 1: combinations of distillation techniques and learning strategies"
-    write_table(target, Page("exchange", title, "", FACTS, parts), pd.DataFrame(records))
+    return Page(title, "", FACTS, parts, table=pd.DataFrame(records))
 
 
 def _flows(technique: str, strategy: str, channel: str) -> str:
@@ -65,42 +63,36 @@ def _flows(technique: str, strategy: str, channel: str) -> str:
     return WORDS[getattr(getattr(EXCHANGE[f"{technique}-{strategy}"], student), source)]
 
 
-def loss_terms(target: Path) -> None:
+def loss_terms() -> Page:
     """Table 5: which terms make up each student's loss."""
+    columns = list(product(("S1", "S2"), TERMS))
     rows, records = [], []
-    for technique in TECHNIQUES:
-        for strategy in STRATEGIES:
-            variant = EXCHANGE[f"{technique}-{strategy}"]
-            students: dict[str, Received] = {"S1": variant.S1, "S2": variant.S2}
-            has = {(student, term): test(students[student]) for student in students for term, test in TERMS.items()}
-            name = f"**{TECHNIQUE_LABELS[technique]}**"
-            rows.append([name, strategy.upper(), *("✓" if on else "×" for on in has.values())])
-            records += [
-                {"technique": technique, "strategy": strategy, "student": student, "term": term, "on": on}
-                for (student, term), on in has.items()
-            ]
-    header = ["technique", "strategy", *(f"{student}: {term}" for student in ("S1", "S2") for term in TERMS)]
+    for technique, strategy in product(TECHNIQUES, STRATEGIES):
+        variant = EXCHANGE[f"{technique}-{strategy}"]
+        has = [TERMS[term](getattr(variant, student)) for student, term in columns]
+        rows.append([f"**{TECHNIQUE_LABELS[technique]}**", strategy.upper(), *("✓" if on else "×" for on in has)])
+        records += [
+            {"technique": technique, "strategy": strategy, "student": student, "term": term, "on": on}
+            for (student, term), on in zip(columns, has, strict=True)
+        ]
+    header = ["technique", "strategy", *(f"{student}: {term}" for student, term in columns)]
     below = (
         "KD comes from the teacher, ML from the other student; p are predictions, f features. A student's loss is "
         "α·L_task + β·L_KD + γ·L_ML. The teacher learns from L_task alone: before the students in KD (off), with "
         "them in KD (on) and KD + ML. The paper writes L′ for S2's terms."
     )
-    title = "Table 5: the loss terms of each variant"
     part = Part(header, rows, below=[below], grouped=True)
-    write_table(target, Page("exchange", title, "", FACTS, [part]), pd.DataFrame(records))
+    title = "Table 5: the loss terms of each variant"
+    return Page(title, "", FACTS, [part], table=pd.DataFrame(records))
 
 
 TABLES = {"table1": combinations, "table5": loss_terms}
 
-
-def make(name: str, item: Item, settings: dict[str, Any]) -> None:
-    TABLES[name](Path("reports", f"{name}.md"))
-
-
 REPORT = Report(
     names=lambda params: {name: {} for name in TABLES},
     inputs=lambda params, item: [],
-    make=make,
+    settings=(),
+    draw=lambda request: TABLES[request.name](),
     category="Tables",
     shows="what each variant shares",
 )

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from classroom import places
 from classroom.artifacts import Result
 from classroom.core.metrics import LABELS
-from classroom.params import select
 from classroom.reporting.common import heading, paper
 from classroom.reporting.common.cells import UNCERTAIN, cells, layout
-from classroom.reporting.common.pages import Page, write_table
+from classroom.reporting.common.pages import Page, results_page
 from classroom.reporting.common.results import check_alike, read_variants
-from classroom.reporting.common.tables import Part, shown_metrics, variant_label
-from classroom.reporting.registry import Item, Report, of_studies
+from classroom.reporting.common.tables import labelled, shown_metrics, variant_label
+from classroom.reporting.registry import Report, Request, of_studies
 
 
-def fidelity_table(name: str, scale: str, seeds: Sequence[int], results: list[Result], target: Path) -> None:
-    """Writes `target`.md, .csv and .tex: the metrics of the task with the teacher's predictions as the ground truth.
+def fidelity_table(name: str, scale: str, seeds: Sequence[int], results: list[Result]) -> Page:
+    """The metrics of the task with the teacher's predictions as the ground truth.
 
     One row per technique with a teacher and student or ensemble, for each strategy the metrics in percent, as in the
     tables of variants. Results of methods without a teacher are left out. Raises DataError for results of other seeds,
@@ -31,17 +28,12 @@ def fidelity_table(name: str, scale: str, seeds: Sequence[int], results: list[Re
     printed = paper.variants(name)
     metrics = shown_metrics(data, printed)
     table = cells(taught, seeds, "fidelity", printed)
-
-    title = f"{paper.title(name)}: fidelity of the students to their teacher on {study}"
     facts = [
-        *heading.lines(scale, seeds, results),
         heading.networks(taught or results),
         f"- each cell: {' and '.join(LABELS[metric] for metric in metrics)} in percent with the teacher's predictions "
         "as the ground truth, mean ± sample standard deviation over seeds, best strategy of the row in bold"
         + ("; below it the paper's mean and ours minus the paper's." if len(printed) else "."),
     ]
-    if not len(printed):
-        title += " (not in the paper)"
     below = [
         "The teacher is the run's own, of the same seed: the one that trained with the students in KD (on) and "
         "KD + ML, the baseline in KD (off)."
@@ -56,12 +48,11 @@ def fidelity_table(name: str, scale: str, seeds: Sequence[int], results: list[Re
     below += _silent_teachers(taught, metrics)
     if not taught:
         below = ["None of the trained variants has a teacher."]
-    part: Part = layout(taught, "fidelity", table, metrics)._replace(below=below)
-    table.insert(0, "study", study)
-    table.insert(1, "scale", scale)
-    table.insert(2, "synthetic", data["synthetic"])
-    disclaimer = heading.disclaimer(scale, [data], len(printed) > 0)
-    write_table(target, Page("fidelity", title, disclaimer, facts, [part], study=study), table)
+    return results_page(
+        name, f"fidelity of the students to their teacher on {study}", scale, seeds, results, printed,
+        facts, parts=[layout(taught, "fidelity", table, metrics)._replace(below=below)], study=study,
+        table=labelled(table, study=study, scale=scale, synthetic=data["synthetic"]),
+    )  # fmt: skip
 
 
 def _silent_teachers(results: Sequence[Result], metrics: Sequence[str]) -> list[str]:
@@ -79,15 +70,16 @@ def _silent_teachers(results: Sequence[Result], metrics: Sequence[str]) -> list[
     return [f"**The teacher marks nothing in any test image: {', '.join(silent)}.** {heading.on_empty_masks(metrics)}"]
 
 
-def make(name: str, item: Item, settings: dict[str, Any]) -> None:
-    scale, seeds = select(settings, "scale", str), select(settings, "seeds", list[int])
-    fidelity_table(name, scale, seeds, read_variants(settings, item["study"]), Path("reports", f"{name}.md"))
+def draw(request: Request) -> Page:
+    results = read_variants(request.study, request.variants)
+    return fidelity_table(request.name, request.scale, request.seeds, results)
 
 
 REPORT = Report(
     names=lambda params: of_studies(params, lambda study: params.study[study].reports.fidelity),
     inputs=lambda params, item: places.results_of(params, item["study"]),
-    make=make,
+    settings=("scale", "seeds", "variants"),
+    draw=draw,
     category="Tables",
     shows="fidelity",
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,18 +15,20 @@ from classroom.artifacts import GridPoint
 from classroom.core.ensemble import STUDENTS
 from classroom.evaluation.grid import read_points
 from classroom.methods.learning_styles.exchange import EXCHANGE
-from classroom.params import Grid, select
-from classroom.reporting.common.drawing import png
-from classroom.reporting.common.pages import Drawing, Page, write
-from classroom.reporting.common.provenance import runs_of, searched
-from classroom.reporting.common.tables import GREEK, Cell, Part, csv, markdown, mean_cell, mean_sd, variant_label
-from classroom.reporting.registry import Item, Report
+from classroom.params import Grid
+from classroom.reporting.common.drawing import saved, synthetic_mark
+from classroom.reporting.common.pages import Drawing, Page
+from classroom.reporting.common.provenance import searched
+from classroom.reporting.common.search import DISCLAIMER, search_page
+from classroom.reporting.common.tables import GREEK, Cell, Part, in_greek, mean_sd, percent_cell, variant_label
+from classroom.reporting.registry import Report, Request
 
 POINT = ("alpha_1", "alpha_2", "teacher_share")
+METRIC = "the metric that chooses"
 
 
-def grid_report(study: str, points: Sequence[GridPoint], scale: str, seeds: Sequence[int], target: Path) -> None:
-    """Writes `target`.md, .csv, .png (a map of every variant) and .yaml (the best weights, for `classroom overlay`).
+def grid_report(study: str, points: Sequence[GridPoint], scale: str, seeds: Sequence[int]) -> Page:
+    """A table and a map of every variant; its .yaml has the best weights, for `classroom overlay`.
 
     `points`: as `evaluation.grid.read_points` returns them. The best point of a variant has the largest validation
     metric of the ensemble, mean over seeds; ties go to the first.
@@ -35,47 +36,35 @@ def grid_report(study: str, points: Sequence[GridPoint], scale: str, seeds: Sequ
     table = _table(points, seeds)
     best = {variant: points[of["mean"].idxmax()] for variant, of in table.groupby("variant", sort=False)}
     table["best"] = [any(point is chosen for chosen in best.values()) for point in points]
-
     parts = []
     for variant, of in table.groupby("variant", sort=False):
         rows = [
             [
-                *(f"{value:g}" for value in (row.alpha_1, row.alpha_2, row.teacher_share)),
-                *_weights(row), *_cells(row, points[row.Index]),
+                *(f"{record[key]:g}" for key in POINT),
+                *(in_greek({name: record[f"{name}_{student}"] for name in GREEK}) for student in STUDENTS),
+                percent_cell(record, searched(points[at], "ensemble", METRIC), best=record["best"]),
+                *(
+                    Cell(f"{record[student]:.2f}", record[student], sources=(searched(points[at], student, METRIC),))
+                    for student in STUDENTS
+                ),
             ]
-            for row in of.itertuples()
+            for at, record in zip(of.index, of.to_dict("records"), strict=True)
         ]  # fmt: skip
         header = ["α of S1", "α of S2", "teacher's share", "weights of S1", "weights of S2", "ensemble", "S1", "S2"]
         parts.append(Part(header, rows, variant_label(variant)))
     facts = [
-        f"- scale: {scale}",
-        f"- seeds: {', '.join(map(str, seeds))}",
         "- each cell: the metric by which epochs are chosen (IoU or accuracy), in percent, **on validation**; the "
         "ensemble's mean ± sample standard deviation over seeds chooses, in bold. The test split was not used.",
         "- teacher's share: the part of 1 − α that goes to β, the rest to γ; only KD + ML has both",
-        f"- the best weights are in {target.with_suffix('.yaml').name}: "
-        f"`classroom overlay {target.with_suffix('.yaml')}` writes them into studies/{study}.yaml",
     ]
-    disclaimer = ""
-    if any(point["synthetic"] for point in points):
-        disclaimer = "**Synthetic images, not patients: these weights mean nothing elsewhere.**"
-    table.insert(0, "study", study)
-    table.insert(1, "scale", scale)
-    picture = _map(table, f"Grid search on {study}, scale {scale}{' – SYNTHETIC images' if disclaimer else ''}")
-    drawing = Drawing(picture, _alt_text(table))
-    page = Page(
-        "grid_search",
-        f"Grid search on {study}",
-        disclaimer,
-        facts,
-        parts,
-        drawing=drawing,
-        study=study,
-        runs=runs_of(points),
-    )
-    fragment = _fragment(study, best, scale, seeds)
-    contents = {".md": markdown(*page.content), ".csv": csv(table), ".png": picture, ".yaml": fragment}
-    write(target, contents, page)
+    synthetic = any(point["synthetic"] for point in points)
+    picture = _map(table, f"Grid search on {study}, scale {scale}{synthetic_mark(synthetic)}")
+    return search_page(
+        f"grid-{study}", f"Grid search on {study}", study, scale, seeds, points=points,
+        disclaimer=DISCLAIMER if synthetic else "", facts=facts, parts=parts, table=table,
+        winner="ensemble", key="weights", chosen=[_weights(*pair) for pair in best.items()],
+        drawing=Drawing(picture, _alt_text(table)),
+    )  # fmt: skip
 
 
 def _table(points: Sequence[GridPoint], seeds: Sequence[int]) -> pd.DataFrame:
@@ -90,13 +79,6 @@ def _table(points: Sequence[GridPoint], seeds: Sequence[int]) -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
-def _cells(row: Any, point: GridPoint) -> list[Cell]:
-    """The ensemble and both students."""
-    of = {name: searched(point, name, "the metric that chooses") for name in ("ensemble", *STUDENTS)}
-    students = [Cell(f"{value:.2f}", value, sources=(of[n],)) for n in STUDENTS for value in [getattr(row, n)]]
-    return [mean_cell(row.mean, row.sd, of["ensemble"], best=row.best), *students]
-
-
 def _alt_text(table: pd.DataFrame) -> str:
     """The alternative text of the map."""
     best = []
@@ -109,31 +91,15 @@ def _alt_text(table: pd.DataFrame) -> str:
     return f"Maps of the ensemble's metric on validation, α of S1 down, α of S2 across: {'; '.join(best)}."
 
 
-def _weights(row: Any) -> list[str]:
-    return [
-        ", ".join(f"{sign} {value:g}" for name, sign in GREEK.items() if (value := getattr(row, f"{name}_{student}")))
-        for student in STUDENTS
-    ]
-
-
-def _fragment(study: str, best: dict[str, GridPoint], scale: str, seeds: Sequence[int]) -> str:
-    """The best weights as an overlay: of every student those that its variant uses."""
-    lines = [
-        f"# chosen by `classroom report grid-{study}`: the best ensemble on validation, scale {scale}, mean over "
-        f"seeds {', '.join(map(str, seeds))}",
-        "studies:",
-        f"  {study}:",
-        "    weights:",
-    ]
-    for variant, point in best.items():
-        students = []
-        for student in STUDENTS:
-            received = getattr(EXCHANGE[variant], student)
-            unused = {"beta": received.from_teacher is None, "gamma": received.from_peer is None}
-            kept = {name: value for name, value in point["weights"][student].items() if value or not unused.get(name)}
-            students.append(f"{student}: {{{', '.join(f'{name}: {value:g}' for name, value in kept.items())}}}")
-        lines.append(f"      {variant}: {{{', '.join(students)}}}")
-    return "\n".join(lines) + "\n"
+def _weights(variant: str, point: GridPoint) -> str:
+    """The weights of every student that its variant uses, in YAML."""
+    students = []
+    for student in STUDENTS:
+        received = getattr(EXCHANGE[variant], student)
+        unused = {"beta": received.from_teacher is None, "gamma": received.from_peer is None}
+        kept = {name: value for name, value in point["weights"][student].items() if value or not unused.get(name)}
+        students.append(f"{student}: {{{', '.join(f'{name}: {value:g}' for name, value in kept.items())}}}")
+    return f"{variant}: {{{', '.join(students)}}}"
 
 
 def _map(table: pd.DataFrame, title: str) -> bytes:
@@ -169,20 +135,20 @@ def _map(table: pd.DataFrame, title: str) -> bytes:
         bar.ax.tick_params(labelsize=7)
     heading = title.replace(", scale", "\nscale")  # or the title would be wider than a single panel
     figure.suptitle(f"{heading}\nensemble on validation, percent; the best outlined", fontsize=8)
-    return png(figure)
+    return saved(figure)
 
 
-def make(name: str, item: Item, settings: dict[str, Any]) -> None:
-    study, seeds = item["study"], select(settings, "seeds", list[int])
-    points = read_points(Path("grid", study), select(settings, "grid", Grid), seeds)
-    grid_report(study, points, select(settings, "scale", str), seeds, Path("reports", f"{name}.md"))
+def draw(request: Request) -> Page:
+    points = read_points(Path("grid", request.study), request.setting("grid", Grid), request.seeds)
+    return grid_report(request.study, points, request.scale, request.seeds)
 
 
 REPORT = Report(
     names=lambda params: {f"grid-{study}": {"study": study} for study in params.searched_studies},
     inputs=lambda params, item: places.grid_runs_of(params, item["study"]),
-    make=make,
+    settings=("scale", "seeds", "grid"),
+    draw=draw,
     category="Diagnostics",
     shows="search of weights",
-    endings=(".md", ".csv", ".png", ".yaml"),
+    suffixes=(".md", ".csv", ".png", ".yaml"),
 )

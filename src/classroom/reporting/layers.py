@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -18,34 +19,10 @@ class Layer(NamedTuple):
 
     stage: str
     """Conv1, Conv2.x … Conv5.x, Conv6; DeConv 1 … DeConv 5."""
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     """Height, width and channels of its output."""
     blocks: str
     """Its convolutions in order, as the paper prints them: `[1×1, 64; 3×3, 64; 1×1, 256] × 3`."""
-
-
-def layers(network: Network, image_size: int) -> list[Layer]:
-    """The stages of `network` for square images, from what its modules do in one forward pass.
-
-    A stage of the encoder is everything of one resolution: Conv1 at half the image's, Conv2.x at a quarter, and so
-    on. Works on any device, `meta` included, where nothing is computed but shapes.
-    """
-    steps = _steps(network.body, image_size)
-    described = []
-    for stage, found in itertools.groupby(steps, key=lambda step: step.stage):
-        members = list(found)
-        runs = [(text, len(list(same))) for text, same in itertools.groupby(step.text for step in members)]
-        blocks = " → ".join(f"{text} × {count}" if text.startswith("[") else text for text, count in runs)
-        described.append(Layer(stage, members[-1].shape, blocks))
-    return described
-
-
-class _Step(NamedTuple):
-    """One block, one convolution outside of blocks, or one pooling."""
-
-    stage: str
-    shape: tuple[int, int, int]
-    text: str
 
 
 class _Call(NamedTuple):
@@ -57,40 +34,52 @@ class _Call(NamedTuple):
     shape: tuple[int, ...]
 
 
-def _steps(body: nn.Module, image_size: int) -> list[_Step]:
-    """Every step of the encoder, Conv6 and the decoder in the order in which they run."""
+def layers(network: Network, image_size: int) -> list[Layer]:
+    """The stages of `network` for square images, from what its modules do in one forward pass.
+
+    A stage of the encoder is everything of one resolution: Conv1 at half the image's, Conv2.x at a quarter, and so
+    on. Works on any device, `meta` included, where nothing is computed but shapes.
+    """
+    steps = [step for step in _steps(network.body, image_size) if step.stage]
+    described = []
+    for _, found in itertools.groupby(steps, key=lambda step: step.stage):
+        members = list(found)
+        runs = [(text, len(list(same))) for text, same in itertools.groupby(step.blocks for step in members)]
+        blocks = " → ".join(f"{text} × {count}" if text.startswith("[") else text for text, count in runs)
+        described.append(members[-1]._replace(blocks=blocks))
+    return described
+
+
+def _steps(body: nn.Module, image_size: int) -> Iterator[Layer]:
+    """Every block, convolution outside of blocks and pooling, in the order in which they run."""
     calls, shape_of = _observe(body, image_size)
     blocks = blocks_of(body)
-    steps = []
     for block, group in itertools.groupby(calls, key=lambda call: _block_of(call.path, blocks)):
         first, *others = group
         if block is None:
             for call in (first, *others):
-                stage = _stage(call.path, call.shape, image_size)
-                steps.append(_Step(stage, _as_printed(call.shape), _text(call.module, alone=True)))
+                yield Layer(_stage(call.path, call.shape, image_size), call.shape, _text(call.module, alone=True))
         else:
             # Other layers on the block's input are its shortcut, which the paper's tables leave out.
             main = [first, *(call for call in others if call.input is not first.input)]
-            shape = shape_of[block]
             text = "[" + "; ".join(_text(call.module) for call in main) + "]"
-            steps.append(_Step(_stage(first.path, shape, image_size), _as_printed(shape), text))
-    return [step for step in steps if step.stage]
+            yield Layer(_stage(first.path, shape_of[block], image_size), shape_of[block], text)
 
 
 def _observe(body: nn.Module, image_size: int) -> tuple[list[_Call], dict[str, tuple[int, ...]]]:
-    """The calls of one forward pass, and the shape of every module's output by its path."""
+    """The calls of one forward pass, and by path every module's output: height, width and channels."""
     calls: list[_Call] = []
     shape_of: dict[str, tuple[int, ...]] = {}
-    hooks = []
-    for path, module in body.named_modules():
+    path_of = {module: path for path, module in body.named_modules()}
 
-        def note(module: nn.Module, inputs: Any, output: Any, path: str = path) -> None:
-            if isinstance(output, torch.Tensor):
-                shape_of[path] = tuple(output.shape)
-                if isinstance(module, nn.Conv2d | nn.MaxPool2d):
-                    calls.append(_Call(path, module, inputs[0], shape_of[path]))
+    def note(module: nn.Module, inputs: Any, output: Any) -> None:
+        if module in path_of and isinstance(output, torch.Tensor):
+            path = path_of[module]
+            shape_of[path] = (*output.shape[2:], *output.shape[1:2])
+            if isinstance(module, nn.Conv2d | nn.MaxPool2d):
+                calls.append(_Call(path, module, inputs[0], shape_of[path]))
 
-        hooks.append(module.register_forward_hook(note))
+    hook = nn.modules.module.register_module_forward_hook(note)
     training = body.training
     body.eval()
     try:
@@ -98,8 +87,7 @@ def _observe(body: nn.Module, image_size: int) -> tuple[list[_Call], dict[str, t
             body(torch.zeros(1, 3, image_size, image_size, device=next(body.parameters()).device))
     finally:
         body.train(training)
-        for hook in hooks:
-            hook.remove()
+        hook.remove()
     return calls, shape_of
 
 
@@ -116,7 +104,7 @@ def _stage(path: str, shape: tuple[int, ...], image_size: int) -> str:
         return "Conv6"
     if part != "encoder":
         return ""
-    halvings = round(math.log2(image_size / shape[-1]))
+    halvings = round(math.log2(image_size / shape[1]))
     return "Conv1" if halvings == 1 else f"Conv{halvings}.x"
 
 
@@ -133,8 +121,3 @@ def _text(module: nn.Conv2d | nn.MaxPool2d, alone: bool = False) -> str:
     else:
         kind = " depthwise" if module.groups == module.in_channels else f" in {module.groups} groups"
     return f"{kernel}{kind}, {module.out_channels}{strided}"
-
-
-def _as_printed(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    _, channels, height, width = shape
-    return height, width, channels

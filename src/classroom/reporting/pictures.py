@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,15 +16,23 @@ from classroom.core.ensemble import STUDENTS, with_ensemble
 from classroom.core.metrics import predict_labels
 from classroom.errors import DataError
 from classroom.files import read_metrics
-from classroom.methods.learning_styles.exchange import EXCHANGE
+from classroom.methods.learning_styles.exchange import EXCHANGE, Variant
 from classroom.methods.names import run_folder
-from classroom.params import PictureKind, Variants, select
+from classroom.params import PictureKind
 from classroom.reporting.common import heading, paper
-from classroom.reporting.common.drawing import GROUND_TRUTH_COLOUR, PREDICTION_COLOUR, png
-from classroom.reporting.common.pages import Drawing, Page, write_picture
+from classroom.reporting.common.drawing import (
+    GROUND_TRUTH_COLOUR,
+    PREDICTION_COLOUR,
+    outline,
+    panels,
+    saved,
+    synthetic_mark,
+    without_ticks,
+)  # fmt: skip
+from classroom.reporting.common.pages import Drawing, Page
 from classroom.reporting.common.tables import TECHNIQUE_LABELS, variant_label
 from classroom.reporting.common.tested_images import image_iou, rows_and_groups, worst_of_each_group
-from classroom.reporting.registry import Item, Report
+from classroom.reporting.registry import Report, Request
 
 SMALLEST = 0.002
 """Smallest fraction of an image that a lesion must cover to be visible in print."""
@@ -37,8 +44,16 @@ SMALL, LARGE = 5.5, 7.0
 """Points."""
 
 
-@dataclass(frozen=True)
-class Sample:
+SHOWN: dict[str, tuple[Callable[[Variant], bool], int, str]] = {
+    "all_variants": (lambda variant: True, 3, "students of every variant"),
+    "diverse": (lambda variant: variant.strategy == "v3", 4, "students of every technique's V3"),
+    "ensembles": (lambda variant: variant.strategy == "v3", 4, "ensembles of every technique's V3"),
+    "kd_ml": (lambda variant: variant.technique == "kd_ml", 4, "students of KD + ML"),
+}
+"""By kind: which variants it shows, how many images, and what it is called."""
+
+
+class Sample(NamedTuple):
     """A hard test image, and the probabilities ⌊256·p⌋ of every variant's networks."""
 
     group: str
@@ -58,12 +73,8 @@ def picture(name: str, kind: str, runs: Mapping[str, Path], prepared: Path, scal
     """
     about = read_metrics(next(iter(runs.values())))
     known = [variant for variant in EXCHANGE if variant in runs]
-    shown, count, what = {
-        "all_variants": (known, 3, "students of every variant"),
-        "diverse": ([v for v in known if EXCHANGE[v].strategy == "v3"], 4, "students of every technique's V3"),
-        "ensembles": ([v for v in known if EXCHANGE[v].strategy == "v3"], 4, "ensembles of every technique's V3"),
-        "kd_ml": ([v for v in known if EXCHANGE[v].technique == "kd_ml"], 4, "students of KD + ML"),
-    }[kind]
+    shows, count, what = SHOWN[kind]
+    shown = [variant for variant in known if shows(EXCHANGE[variant])]
     if not shown:
         raise DataError(f"pictures.{name}: none of the variants that '{kind}' shows is trained: {', '.join(known)}.")
     samples = hardest(runs, prepared, count)
@@ -72,26 +83,19 @@ def picture(name: str, kind: str, runs: Mapping[str, Path], prepared: Path, scal
         colours = "Prediction orange, ground truth blue"
     title = f"{paper.title(name)}: {what} on {about['study']}"
     above = (
-        f"{title}, scale {scale}, seed {about['seed']}"
-        + (" – SYNTHETIC images" if about["data"]["synthetic"] else "")
-        + f"\nOf every {about['data']['group']} the test image with the lowest mean IoU of {len(known)} ensembles,"
+        f"{title}, scale {scale}, seed {about['seed']}{synthetic_mark(about['data']['synthetic'])}"
+        f"\nOf every {about['data']['group']} the test image with the lowest mean IoU of {len(known)} ensembles,"
         f" the hardest first. {colours}. Below: IoU, %."
     )
-    if kind == "all_variants":
-        rows = [(sample, student) for sample in samples for student in STUDENTS]
-        columns = [(variant, "") for variant in shown]
-    else:
-        rows = [(sample, "") for sample in samples]
-        networks = ("ensemble",) if kind == "ensembles" else STUDENTS
-        columns = [(variant, network) for variant in shown for network in networks]
-    disclaimer = heading.disclaimer(scale, [about["data"]], shows_paper=False)
+    networks = ("ensemble",) if kind == "ensembles" else STUDENTS
     alt = (
         f"{len(samples)} hard test images, one below the other, each with its ground truth and the {what}: "
         f"{', '.join(map(variant_label, shown))}. {colours}. Mean IoU of all ensembles on them: "
         f"{', '.join(f'{100 * sample.mean_iou:.0f}' for sample in samples)} %."
     )
-    drawing = Drawing(_grid(rows, columns, above), alt)
-    return Page("pictures", title, disclaimer, drawing=drawing, study=about["study"])
+    disclaimer = heading.disclaimer(scale, [about["data"]], shows_paper=False)
+    drawing = Drawing(saved(_grid(samples, shown, networks, above, by_row=kind == "all_variants")), alt)
+    return Page(title, disclaimer, drawing=drawing, study=about["study"])
 
 
 def hardest(runs: Mapping[str, Path], prepared: Path, count: int) -> list[Sample]:
@@ -133,66 +137,56 @@ def _mean_ious(runs: Mapping[str, Path]) -> tuple[list[str], np.ndarray, np.ndar
     return *first, total / len(runs)
 
 
-def _grid(rows: Sequence[tuple[Sample, str]], columns: Sequence[tuple[str, str]], title: str) -> bytes:
-    """Image and ground truth, then a panel for each column: a student's heatmap, or an ensemble's outline."""
-    across = len(columns) + 2
-    side = (WIDTH - 0.3) / across
+def _grid(
+    samples: Sequence[Sample], variants: Sequence[str], networks: Sequence[str], title: str, by_row: bool
+) -> Figure:
+    """Image and ground truth, then a panel for each variant and network: a student's heatmap, an ensemble's outline.
+
+    `by_row`: every network has a row of its own, below the same image.
+    """
+    columns = [(variant, network) for variant in variants for network in ([""] if by_row else networks)]
+    rows = [(sample, network) for sample in samples for network in (networks if by_row else [""])]
+    side = (WIDTH - 0.3) / (len(columns) + 2)
     wrapped = "\n".join(line for part in title.splitlines() for line in textwrap.wrap(part, 130))
     height = (side + 0.16) * len(rows) + 0.35 + 0.12 * len(wrapped.splitlines())
-    figure = Figure(figsize=(WIDTH, height), layout="constrained", dpi=300)
+    figure, axes = panels((WIDTH, height), len(rows), len(columns) + 2, dpi=300)
     figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
-    axes = figure.subplots(len(rows), across, squeeze=False)
-    for row, (sample, student) in enumerate(rows):
-        first = student in ("", STUDENTS[0])
-        for axis, picture, name in (
-            (axes[row, 0], sample.image, "image"),
-            (axes[row, 1], sample.ground_truth, "ground\ntruth"),
-        ):
-            axis.axis("off") if not first else _bare(axis)
+    for row, (sample, of_row) in zip(axes, rows, strict=True):
+        first = of_row in ("", networks[0])
+        for axis, pixels in zip(row, (sample.image, sample.ground_truth), strict=False):
             if first:
-                axis.imshow(picture, interpolation="nearest", cmap="gray")
-            axis.set_title(name if row == 0 else "", fontsize=LARGE)
-        axes[row, 0].set_xlabel(sample.group if first else "", fontsize=SMALL, labelpad=1, loc="left", parse_math=False)
-        for axis, (variant, network) in zip(axes[row, 2:], columns, strict=True):
-            name = network or student
-            byte = sample.probabilities[variant, name]
-            if name == "ensemble":
-                axis.imshow(sample.image, interpolation="nearest")
-                _outline(axis, predict_labels(byte[None])[0], PREDICTION_COLOUR)
-                _outline(axis, sample.ground_truth, GROUND_TRUTH_COLOUR)
+                axis.imshow(pixels, interpolation="nearest", cmap="gray")
+                without_ticks(axis)
             else:
-                axis.imshow(byte, cmap=HEAT, vmin=0, vmax=255, interpolation="nearest")
-                _outline(axis, sample.ground_truth, OUTLINE, 0.7)
-            _bare(axis)
-            iou = image_iou(predict_labels(byte[None]), sample.ground_truth[None])[0]
-            axis.set_xlabel(f"{100 * iou:.0f}", fontsize=SMALL, labelpad=1)
-            if row == 0:
-                of = EXCHANGE[variant]
-                who = "" if name == "ensemble" or not network else f" {network}"
-                axis.set_title(f"{TECHNIQUE_LABELS[of.technique]}\n{of.strategy.upper()}{who}", fontsize=SMALL)
-        if not first or rows[row][1]:
-            axes[row, 2].set_ylabel(student, fontsize=SMALL)
+                axis.axis("off")
+        row[0].set_xlabel(sample.group if first else "", fontsize=SMALL, labelpad=1, loc="left", parse_math=False)
+        row[2].set_ylabel(of_row, fontsize=SMALL)
+        for axis, (variant, of_column) in zip(row[2:], columns, strict=True):
+            network = of_column or of_row
+            probability = sample.probabilities[variant, network]
+            mask = predict_labels(probability[None])[0]
+            if network == "ensemble":
+                axis.imshow(sample.image, interpolation="nearest")
+                outline(axis, mask, PREDICTION_COLOUR, 1.1)
+                outline(axis, sample.ground_truth, GROUND_TRUTH_COLOUR, 1.1)
+            else:
+                axis.imshow(probability, cmap=HEAT, vmin=0, vmax=255, interpolation="nearest")
+                outline(axis, sample.ground_truth, OUTLINE, 0.7)
+            without_ticks(axis)
+            axis.set_xlabel(f"{100 * image_iou(mask, sample.ground_truth):.0f}", fontsize=SMALL, labelpad=1)
+    for axis, text in zip(axes[0], ("image", "ground\ntruth"), strict=False):
+        axis.set_title(text, fontsize=LARGE)
+    for axis, (variant, network) in zip(axes[0, 2:], columns, strict=True):
+        of, who = EXCHANGE[variant], "" if network in ("", "ensemble") else f" {network}"
+        axis.set_title(f"{TECHNIQUE_LABELS[of.technique]}\n{of.strategy.upper()}{who}", fontsize=SMALL)
     figure.suptitle(wrapped, fontsize=LARGE)
-    return png(figure)
+    return figure
 
 
-def _outline(axis: Any, mask: np.ndarray, colour: str, width: float = 1.1) -> None:
-    if mask.any() and not mask.all():
-        axis.contour(mask, levels=[0.5], colors=colour, linewidths=width)
-
-
-def _bare(axis: Any) -> None:
-    axis.set_xticks([])
-    axis.set_yticks([])
-
-
-def make(name: str, item: Item, settings: dict[str, Any]) -> None:
-    study, seed = item["study"], select(settings, "seeds", list[int])[0]
-    kind = select(settings, f"study.{study}.reports.pictures.{name}", PictureKind)
-    variants = select(settings, "variants", Variants)
-    runs = {method: run_folder(study, method, seed) for method in (*variants.joint, *variants.offline)}
-    page = picture(name, kind, runs, Path("data/prepared", study), select(settings, "scale", str))
-    write_picture(Path("reports", f"{name}.png"), page)
+def draw(request: Request) -> Page:
+    kind = request.setting("study.{study}.reports.pictures.{name}", PictureKind)
+    runs = {name: run_folder(request.study, name, request.seeds[0]) for name in request.variants}
+    return picture(request.name, kind, runs, Path("data/prepared", request.study), request.scale)
 
 
 REPORT = Report(
@@ -201,8 +195,9 @@ REPORT = Report(
         *places.all_runs_of(params, item["study"]),
         f"data/prepared/{item['study']}",
     ],
-    make=make,
+    settings=("scale", "seeds", "variants", "study.{study}.reports.pictures.{name}"),
+    draw=draw,
     category="Figures",
     shows="hard test images",
-    endings=(".png",),
+    suffixes=(".png",),
 )

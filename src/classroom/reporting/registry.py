@@ -1,21 +1,25 @@
 """The reports. Each kind is one module of this package, with the name of its rule and its DVC stage.
 
-A module's `REPORT` has the names of its reports, their inputs, their files, and the function that makes them; the
-rules, workflow/plan.yaml and `classroom report` follow from it.
+A module's `REPORT` declares the names of its reports, their inputs, the settings that they are made from, their files,
+and the function that draws them; its caption is workflow/report/KIND.rst. The rules, workflow/plan.yaml and
+`classroom report` follow from it, and dvc.yaml is tested against it.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
 from classroom.errors import ClassroomError, ParamsError, suggestion
-from classroom.params import Params
+from classroom.params import Params, Variants, select
+
+if TYPE_CHECKING:
+    from classroom.reporting.common.pages import Page
 
 KINDS = (
     "variants", "fidelity", "architecture", "baselines", "comparison", "resplit", "exchange", "cost", "deploy",
@@ -25,8 +29,45 @@ KINDS = (
 
 TABLE = (".md", ".csv", ".tex")
 
+T = TypeVar("T")
 Item = Mapping[str, str]
 """What dvc.yaml needs to know of a report in addition to its name, such as its `study`."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One report to make."""
+
+    name: str
+    item: Item
+    settings: Mapping[str, Any]
+    """All of them (`classroom.params.load`)."""
+    declared: Sequence[str]
+    """Keys of those that its kind may read."""
+
+    def setting(self, key: str, kind: type[T]) -> T:
+        """The setting at one of the declared keys."""
+        if key not in self.declared:
+            raise LookupError(f"{self.name}: its REPORT does not declare the setting '{key}'")
+        return select(self.settings, key.format_map({**self.item, "name": self.name}), kind)
+
+    @property
+    def study(self) -> str:
+        return self.item["study"]
+
+    @property
+    def scale(self) -> str:
+        return self.setting("scale", str)
+
+    @property
+    def seeds(self) -> list[int]:
+        return self.setting("seeds", list[int])
+
+    @property
+    def variants(self) -> list[str]:
+        """Those that are trained."""
+        of = self.setting("variants", Variants)
+        return [*of.joint, *of.offline]
 
 
 @dataclass(frozen=True)
@@ -37,27 +78,32 @@ class Report:
     """The reports that the settings ask for: by name, the item of each."""
     inputs: Callable[[Params, Item], list[str]]
     """The input files of a report, without source code."""
-    make: Callable[[str, Item, dict[str, Any]], None]
-    """Writes the report of this name and item, from the settings (`classroom.params.load`)."""
+    settings: tuple[str, ...]
+    """Dotted keys of the settings that `draw` reads, with `{name}` and the keys of the item in braces."""
+    draw: Callable[[Request], Page]
     category: str
     """Its category in Snakemake's own report."""
     shows: str
     """Its content, in a few words."""
-    endings: tuple[str, ...] = TABLE
-    """The suffixes of its files reports/NAME…; every report also has reports/pages/NAME.json."""
+    suffixes: tuple[str, ...] = TABLE
+    """Of its files reports/NAME…, the one that a reader opens first; every report also has reports/pages/NAME.json."""
 
     def outputs(self, name: str) -> list[str]:
-        return [*(f"reports/{name}{ending}" for ending in self.endings), f"reports/pages/{name}.json"]
-
-    @property
-    def main(self) -> str:
-        """The suffix of the file that a reader opens."""
-        return self.endings[0]
+        return [*(f"reports/{name}{suffix}" for suffix in self.suffixes), f"reports/pages/{name}.json"]
 
 
 def report(kind: str) -> Report:
     """The kind of report that the module `kind` makes."""
     return importlib.import_module(f"classroom.reporting.{kind}").REPORT
+
+
+def make(kind: str, name: str, item: Item, settings: Mapping[str, Any]) -> None:
+    """Writes the files of a report; `settings`: as `classroom.params.load` returns them."""
+    from classroom.reporting.common.pages import write
+
+    of_kind = report(kind)
+    page = of_kind.draw(Request(name, item, settings, of_kind.settings))
+    write(kind, page, Path("reports", f"{name}.md"), of_kind.suffixes)
 
 
 def asked_for(params: Params) -> dict[str, dict[str, dict[str, str]]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -12,29 +10,28 @@ from classroom import places
 from classroom.artifacts import Result
 from classroom.core.metrics import LABELS, METRICS
 from classroom.errors import DataError
-from classroom.params import STRATEGIES, TECHNIQUES, Params, select
+from classroom.params import STRATEGIES, TECHNIQUES, Params
 from classroom.reporting.common import heading, paper
 from classroom.reporting.common.cells import KEYS, cells
-from classroom.reporting.common.pages import Page, write_table
+from classroom.reporting.common.pages import Page
 from classroom.reporting.common.provenance import source
 from classroom.reporting.common.results import check_alike, read_variants
-from classroom.reporting.common.tables import NETWORKS, TECHNIQUE_LABELS, Cell, Part, mean_cell, number
-from classroom.reporting.registry import Item, Report
+from classroom.reporting.common.tables import NETWORKS, TECHNIQUE_LABELS, Cell, Part, labelled, number, percent_cell
+from classroom.reporting.registry import Report, Request
 
 
 def resplit_table(
-    name: str, scale: str, seeds: Sequence[int], first_results: list[Result],
-    second_results: list[Result], target: Path, number_name: str | None = None,
-) -> None:  # fmt: skip
-    """Writes `target`.md, .csv and .tex: the first metric of both studies, second minus first, for every network.
+    name: str, scale: str, seeds: Sequence[int], pair: tuple[list[Result], list[Result]], table_name: str = ""
+) -> Page:
+    """The first metric of both studies, second minus first, for every network.
 
-    `number_name`: the table of variants of the first study, whose values in the paper are shown if it is one of the
+    `table_name`: the table of variants of the first study, whose values in the paper are shown if it is one of the
     paper's. Raises DataError for results of other seeds, data or training than their study's, or for two studies
     of different tasks or training settings.
     """
-    for results in (first_results, second_results):
+    for results in pair:
         check_alike(results, seeds)
-    first, second = first_results[0], second_results[0]
+    first, second = (results[0] for results in pair)
     if first["data"]["task"] != second["data"]["task"]:
         raise DataError(
             f"{first['study']} is {first['data']['task']}, {second['study']} {second['data']['task']}: they cannot "
@@ -42,27 +39,25 @@ def resplit_table(
         )
     check_alike([first, second], seeds, same_data=False)
     metric = METRICS[first["data"]["task"]][0]
-    table = _joined(first_results, second_results, seeds, metric, number_name)
+    table = _joined(pair, seeds, metric, table_name)
     shows_paper = "paper" in table
-    printed_title = paper.title(number_name) if number_name else ""
 
     header = ["technique", "strategy", "network", first["study"], second["study"], "second − first"]
     if shows_paper:
-        header.append(f"paper ({printed_title})")
-    by_method = [{result["method"]: result for result in results} for results in (first_results, second_results)]
+        header.append(f"paper ({paper.title(table_name)})")
+    by_method = [{result["method"]: result for result in results} for results in pair]
     grid = []
-    for row in table.itertuples():
-        sides = [of.get(f"{row.technique}-{row.strategy}") for of in by_method]
-        sources = [(source(side, row.network, metric),) if side else () for side in sides]
-        grid.append(
-            [
-                f"**{TECHNIQUE_LABELS[row.technique]}**", row.strategy.upper(), row.network,
-                mean_cell(row.first_mean, row.first_sd, *sources[0]),
-                mean_cell(row.second_mean, row.second_sd, *sources[1]),
-                Cell(number(row.difference, "+.2f"), row.difference, sources=sources[1] + sources[0]),
-                *([number(row.paper, ".2f")] if shows_paper else []),
-            ]
-        )  # fmt: skip
+    for row in table.to_dict("records"):
+        sides = [of.get(f"{row['technique']}-{row['strategy']}") for of in by_method]
+        sources = [(source(side, row["network"], metric),) if side else () for side in sides]
+        cells = [
+            percent_cell({"mean": row[f"{which}_mean"], "sd": row[f"{which}_sd"]}, *origin)
+            for which, origin in zip(("first", "second"), sources, strict=True)
+        ]
+        difference = Cell(number(row["difference"], "+.2f"), row["difference"], sources=sources[1] + sources[0])
+        of_paper = [number(row["paper"], ".2f")] if shows_paper else []
+        labels = [f"**{TECHNIQUE_LABELS[row['technique']]}**", row["strategy"].upper(), row["network"]]
+        grid.append([*labels, *cells, difference, *of_paper])
     facts = [f"- scale: {scale}"]
     for which, result in (("first", first), ("second", second)):
         facts += [f"- {which}, **{result['study']}**:", *(f"  {line}" for line in heading.data_lines(result))]
@@ -70,39 +65,31 @@ def resplit_table(
         *heading.lines(scale, seeds, [first])[-2:],
         f"- each cell: {LABELS[metric]} in percent, mean ± sample standard deviation over seeds",
     ]
-    title = f"{name}: {first['study']} and {second['study']} side by side"
-    disclaimer = heading.disclaimer(scale, [first["data"], second["data"]], shows_paper)
     part = Part(header, grid, below=_summary(table, first, second), grouped=True)
-    table.insert(0, "first_study", first["study"])
-    table.insert(1, "second_study", second["study"])
-    table.insert(2, "scale", scale)
-    table.insert(3, "synthetic", first["data"]["synthetic"] or second["data"]["synthetic"])
-    write_table(target, Page("resplit", title, disclaimer, facts, [part]), table)
+    synthetic = first["data"]["synthetic"] or second["data"]["synthetic"]
+    studies = {"first_study": first["study"], "second_study": second["study"]}
+    return Page(
+        f"{name}: {first['study']} and {second['study']} side by side",
+        heading.disclaimer(scale, [first["data"], second["data"]], shows_paper),
+        facts,
+        [part],
+        table=labelled(table, **studies, scale=scale, synthetic=synthetic),
+    )
 
 
-def _joined(
-    first: list[Result],
-    second: list[Result],
-    seeds: Sequence[int],
-    metric: str,
-    number_name: str | None,
-) -> pd.DataFrame:
+def _joined(pair: Sequence[list[Result]], seeds: Sequence[int], metric: str, table_name: str) -> pd.DataFrame:
     """A row per technique, strategy and network, in the paper's order; what one study lacks is not a number."""
-    nothing = paper.variants("")
     halves = [
         table[table.metric == metric][[*KEYS, "mean", "sd"]].rename(columns={"mean": f"{n}_mean", "sd": f"{n}_sd"})
-        for n, results in (("first", first), ("second", second))
-        for table in [cells(results, seeds, "test", nothing)]
+        for n, results in zip(("first", "second"), pair, strict=True)
+        for table in [cells(results, seeds, "test", paper.variants(""))]
     ]
     table = halves[0].merge(halves[1], how="outer", on=KEYS)
     table["difference"] = table.second_mean - table.first_mean
-    printed = paper.variants(number_name) if number_name else nothing
-    if len(printed):
+    if len(printed := paper.variants(table_name)):
         table = table.merge(printed[[*KEYS, "mean"]].rename(columns={"mean": "paper"}), how="left", on=KEYS)
     order = {"technique": TECHNIQUES, "strategy": STRATEGIES, "network": NETWORKS}
-    return table.sort_values(
-        list(order), key=lambda column: column.map(order[column.name].index), ignore_index=True
-    )  # fmt: skip
+    return table.sort_values(list(order), key=lambda column: column.map(order[column.name].index), ignore_index=True)
 
 
 def _summary(table: pd.DataFrame, first: Result, second: Result) -> list[str]:
@@ -112,8 +99,10 @@ def _summary(table: pd.DataFrame, first: Result, second: Result) -> list[str]:
         return ["No variant has results in both studies."]
     ensembles = both.difference[both.network == "ensemble"]
     mean = ensembles.mean()
+    count = len(ensembles)
+    of = "the ensemble of 1 variant" if count == 1 else f"the ensembles of {count} variants"
     lines = [
-        f"**Mean difference over {_ensembles(len(ensembles))}: {number(mean, '+.2f')} percentage points** "
+        f"**Mean difference over {of}: {number(mean, '+.2f')} percentage points** "
         f"(from {number(ensembles.min(), '+.2f')} to {number(ensembles.max(), '+.2f')}; over all networks "
         f"{number(both.difference.mean(), '+.2f')})."
     ]
@@ -130,14 +119,9 @@ def _summary(table: pd.DataFrame, first: Result, second: Result) -> list[str]:
     return lines
 
 
-def _ensembles(count: int) -> str:
-    return "the ensemble of 1 variant" if count == 1 else f"the ensembles of {count} variants"
-
-
-def make(name: str, item: Item, settings: dict[str, Any]) -> None:
-    results = [read_variants(settings, study) for study in (item["of"], item["study"])]
-    scale, seeds = select(settings, "scale", str), select(settings, "seeds", list[int])
-    resplit_table(name, scale, seeds, *results, Path("reports", f"{name}.md"), item["table"])
+def draw(request: Request) -> Page:
+    first, second = (read_variants(request.item[key], request.variants) for key in ("of", "study"))
+    return resplit_table(request.name, request.scale, request.seeds, (first, second), request.item["table"])
 
 
 def names(params: Params) -> dict[str, dict[str, str]]:
@@ -151,7 +135,8 @@ def names(params: Params) -> dict[str, dict[str, str]]:
 REPORT = Report(
     names=names,
     inputs=lambda params, item: [path for key in ("of", "study") for path in places.results_of(params, item[key])],
-    make=make,
+    settings=("scale", "seeds", "variants"),
+    draw=draw,
     category="Tables",
     shows="two splits",
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -14,79 +13,67 @@ from classroom.artifacts import Result
 from classroom.core.metrics import LABELS, METRICS
 from classroom.evaluation import significance
 from classroom.methods.learning_styles.exchange import EXCHANGE
-from classroom.params import select
 from classroom.reporting.common import heading, paper
 from classroom.reporting.common.cells import KEYS, by_place, cells, layout
-from classroom.reporting.common.pages import Page, write_table
+from classroom.reporting.common.pages import Page, results_page
 from classroom.reporting.common.provenance import source
 from classroom.reporting.common.results import check_alike, read_results, read_variants
 from classroom.reporting.common.tables import (
     BASELINE_LABELS,
     Cell,
     Part,
-    mean_cell,
-    mean_sd,
+    labelled,
+    measured,
     number,
+    percent_cell,
     shown_metrics,
     variant_label,
-)
-from classroom.reporting.registry import TABLE, Item, Report
+)  # fmt: skip
+from classroom.reporting.registry import TABLE, Report, Request
 
 SUBJECT = (*significance.SUBJECT.split("-"), "ensemble")
 """Technique, strategy and network that the others are compared with."""
 
 
-def variants_table(
-    name: str, scale: str, seeds: Sequence[int], results: list[Result], student: Result, target: Path
-) -> None:
-    """Writes `target`.md, .csv, .tex and .json (the ensembles' first metric, for `dvc exp show`).
+def variants_table(name: str, scale: str, seeds: Sequence[int], results: list[Result], student: Result) -> Page:
+    """One row per technique and network, for each strategy the metrics in percent, then tests of significance.
 
-    One row per technique and network, for each strategy the metrics in percent: mean ± sample standard deviation over
-    seeds, the best strategy of each row in bold; below them the paper's values if it has a table of that name. Then
-    the significance of KD + ML V3's differences. `student` is the result of the study's student alone. Raises
-    DataError for results of other seeds, data or training settings than each other.
+    A cell is mean ± sample standard deviation over seeds, the best strategy of each row in bold; below it the paper's
+    value if it has a table of that name. The tests are of KD + ML V3's differences. `student` is the result of the
+    study's student alone. The .json has the ensembles' first metric, for `dvc exp show`. Raises DataError for results
+    of other seeds, data or training settings than each other.
     """
-    check_alike([*results, student], seeds)
+    everything = [*results, student]
+    check_alike(everything, seeds)
     data, study = results[0]["data"], results[0]["study"]
     primary = METRICS[data["task"]][0]
     printed = paper.variants(name)
     metrics = shown_metrics(data, printed)
-    compared = significance.paired_bootstrap([*results, student], seeds)
+    compared = significance.paired_bootstrap(everything, seeds)
     table = cells(results, seeds, "test", printed)
-
     stops = "early_stopping" in results[0]["settings"]["training"]
     early = ", unless early stopping ended one of them sooner" if stops else ""
-    title = f"{paper.title(name)}: the twelve variants on {study}"
     facts = [
-        *heading.lines(scale, seeds, results),
         heading.networks(results),
         f"- each cell: {_names(metrics)} in percent, mean ± sample standard deviation over seeds, best strategy of "
         "the row in bold" + ("; below it the paper's mean and ours minus the paper's." if len(printed) else "."),
         "- T learns from its task alone in every technique and starts from the same seed, so its rows agree "
         f"wherever arithmetic is deterministic{early}; KD (off) takes the baseline teacher.",
     ]
-    if not len(printed):
-        title += " (not in the paper)"
     parts = [layout(results, "test", table, metrics)]
     headline: list[str | Cell] = []
     if compared:
-        parts.append(_significance(compared, primary, seeds, [*results, student]))
+        parts.append(_significance(compared, primary, seeds, everything))
         ours = by_place(results, "test", table)[*SUBJECT, primary]
-        headline = [study, LABELS[primary], ours, *_against_student(student, primary, seeds, parts[-1])]
+        headline = [study, LABELS[primary], ours, *_against_student(student, seeds, parts[-1])]
         table = _with_comparisons(table, compared, primary)
-    table.insert(0, "study", study)
-    table.insert(1, "scale", scale)
-    table.insert(2, "synthetic", data["synthetic"])
-    disclaimer = heading.disclaimer(scale, [data], len(printed) > 0)
-    page = Page("variants", title, disclaimer, facts, parts, study=study, headline=headline)
-    summary = {
-        primary: {
-            f"{c.technique}-{c.strategy}": round(c.mean, 4)
-            for c in table.itertuples()
-            if c.network == "ensemble" and c.metric == primary
-        }
-    }
-    write_table(target, page, table, json=json.dumps(summary, indent=1) + "\n")
+    ensembles = table[(table.network == "ensemble") & (table.metric == primary)]
+    summary = {primary: {f"{c.technique}-{c.strategy}": round(c.mean, 4) for c in ensembles.itertuples()}}
+    return results_page(
+        name, f"the twelve variants on {study}", scale, seeds, results, printed, facts, parts=parts,
+        study=study, headline=headline, table=labelled(table, study=study, scale=scale, synthetic=data["synthetic"]),
+        files={".json": json.dumps(summary, indent=1) + "\n"},
+    )  # fmt: skip
 
 
 def _names(metrics: Sequence[str]) -> str:
@@ -128,11 +115,11 @@ def _significance(
     )
 
 
-def _against_student(student: Result, metric: str, seeds: Sequence[int], part: Part) -> list[str | Cell]:
+def _against_student(student: Result, seeds: Sequence[int], part: Part) -> list[str | Cell]:
     """The student alone, and how KD + ML V3 differs from it: difference, interval, verdict."""
-    mean, sd = mean_sd([student["seeds"][str(seed)]["test"]["S1"][metric] for seed in seeds])
+    first = measured(student, "S1", seeds)[0]
     (row,) = (row for row in part.rows if row[0] == BASELINE_LABELS["student"])
-    return [mean_cell(mean, sd, source(student, "S1", metric)), row[1], row[2], row[-1]]
+    return [percent_cell(first, source(student, "S1", first["metric"])), row[1], row[2], row[-1]]
 
 
 def _difference(one: significance.PairedDifference, metric: str, of_method: dict[str, Result]) -> Cell:
@@ -160,11 +147,10 @@ def _with_comparisons(table: pd.DataFrame, compared: list[significance.PairedDif
     return table.merge(pd.DataFrame(records), how="left", on=KEYS) if records else table
 
 
-def make(name: str, item: Item, settings: dict[str, Any]) -> None:
-    results = read_variants(settings, item["study"])
-    (student,) = read_results([Path("results/baselines", item["baselines"], item["study"], "student.json")])
-    scale, seeds = select(settings, "scale", str), select(settings, "seeds", list[int])
-    variants_table(name, scale, seeds, results, student, Path("reports", f"{name}.md"))
+def draw(request: Request) -> Page:
+    results = read_variants(request.study, request.variants)
+    (student,) = read_results([Path("results/baselines", request.item["baselines"], request.study, "student.json")])
+    return variants_table(request.name, request.scale, request.seeds, results, student)
 
 
 REPORT = Report(
@@ -176,8 +162,9 @@ REPORT = Report(
         *places.results_of(params, item["study"]),
         f"results/baselines/{item['baselines']}/{item['study']}/student.json",
     ],
-    make=make,
+    settings=("scale", "seeds", "variants"),
+    draw=draw,
     category="Tables",
     shows="twelve variants",
-    endings=(*TABLE, ".json"),
+    suffixes=(*TABLE, ".json"),
 )

@@ -32,11 +32,13 @@ from classroom.core.networks.build import Network, build
 from classroom.core.networks.taps import STRIDES
 from classroom.errors import DataError, TrainingError
 from classroom.params import Network as NetworkSettings
-from classroom.reporting import cka as reporting
+from classroom.reporting import cka_figure as cka_figure_module
+from classroom.reporting.cka_figure import cka_figure
+from classroom.reporting.cka_table import cka_table
 from classroom.restore import restore
 from classroom.training.make import make
 from support.fabricated import HISTOPATHOLOGIC, LGG, metrics_of
-from support.rendered import check_sources, markdown_rows, one, page_of
+from support.rendered import check_sources, markdown_rows, one, page_of, save
 from support.studies import CLASSES_STUDY, ROOT, STUDY, shrink
 
 CLASSES, SIDE = 7, 32
@@ -717,7 +719,7 @@ def drawn_figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
             figures.append(figure)
         return b""
 
-    monkeypatch.setattr(reporting, "_saved", saved)
+    monkeypatch.setattr(cka_figure_module, "saved", saved)
     return figures
 
 
@@ -733,7 +735,7 @@ def test_a_figure_names_its_panels_and_every_layer(drawn_figures: list[Figure], 
         ("figure10", 3 * with_teacher, ["KD (on)", "KD (off)", "ML"]),
         ("figure11", 4 * [f"S1–S2, {v}" for v in ("V1", "V2", "V3")], ["KD + ML", "KD (on)", "KD (off)", "ML"]),
     ):
-        reporting.cka_figure(name, "demo", everything((0,)), tmp_path / name)
+        save("cka_figure", cka_figure(name, "demo", everything((0,))), tmp_path / name)
         figure = drawn_figures[-1]
         assert [axis.get_title() for axis in figure.axes if axis.get_title()] == panels
         rows = [axis.get_ylabel().split("\n") for axis in figure.axes if axis.get_ylabel() != "linear CKA"]
@@ -750,7 +752,7 @@ def test_a_panel_is_the_mean_over_seeds_in_the_layers_order(drawn_figures: list[
     tables = everything()
     for by_seed in tables.values():  # rows in another order mean the same
         by_seed[1] = by_seed[1].sample(frac=1, random_state=0)
-    reporting.cka_figure("figure6", "demo", tables, tmp_path / "figure6")
+    save("cka_figure", cka_figure("figure6", "demo", tables), tmp_path / "figure6")
     axis = drawn_figures[0].axes[4]
     assert axis.get_title() == "T–S2, V2"
     (image,) = axis.images
@@ -769,10 +771,10 @@ def test_what_is_no_number_in_one_seed_is_none_in_the_mean(drawn_figures: list[F
     tables = everything()
     broken = tables["kd_ml-v1"][0]
     broken.loc[(broken.first_layer == "layer4.2") & (broken.second_layer == "layer4.1"), "cka"] = np.nan
-    reporting.cka_figure("figure6", "demo", tables, tmp_path / "figure6")
+    save("cka_figure", cka_figure("figure6", "demo", tables), tmp_path / "figure6")
     values = np.ma.filled(drawn_figures[0].axes[0].images[0].get_array(), np.nan)
     assert np.argwhere(np.isnan(values)).tolist() == [[2, 1]]
-    reporting.cka_table("cka", "demo", tables, tmp_path / "cka.md")
+    save("cka_table", cka_table("cka", "demo", tables), tmp_path / "cka.md")
     techniques = [row[0] for row in markdown_rows(tmp_path / "cka.md")[1:]]
     assert list(dict.fromkeys(techniques)) == ["ML", "KD (off)", "KD (on)", "KD + ML"], "the order of all tables"
     row = next(row for row in markdown_rows(tmp_path / "cka.md") if row[:2] == ["KD + ML", "V1"])
@@ -784,8 +786,8 @@ def test_what_is_no_number_in_one_seed_is_none_in_the_mean(drawn_figures: list[F
 def test_the_same_tables_give_the_same_bytes(tmp_path: Path) -> None:
     trained = {name: of for name, of in everything((0,), about=LGG | {"synthetic": True}).items() if name == "kd_ml-v3"}
     for folder in ("a", "b"):
-        reporting.cka_figure("figure6", "paper", trained, tmp_path / folder / "figure6")
-        reporting.cka_table("cka", "paper", trained, tmp_path / folder / "cka.md")
+        save("cka_figure", cka_figure("figure6", "paper", trained), tmp_path / folder / "figure6")
+        save("cka_table", cka_table("cka", "paper", trained), tmp_path / folder / "cka.md")
     for name in ("figure6.png", "figure6.svg", "cka.md", "cka.csv"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert (tmp_path / "a" / "figure6.png").read_bytes().startswith(b"\x89PNG")
@@ -799,23 +801,22 @@ def test_the_same_tables_give_the_same_bytes(tmp_path: Path) -> None:
 def test_synthetic_images_are_named_in_the_picture_and_the_table(drawn_figures: list[Figure], tmp_path: Path) -> None:
     for synthetic in (True, False):
         tables = everything((0,), about=LGG | {"synthetic": synthetic})
-        reporting.cka_figure("figure6", "paper", tables, tmp_path / "figure6")
-        reporting.cka_table("cka", "paper", tables, tmp_path / "cka.md")
+        save("cka_figure", cka_figure("figure6", "paper", tables), tmp_path / "figure6")
+        save("cka_table", cka_table("cka", "paper", tables), tmp_path / "cka.md")
         for text in (drawn_figures[-1].get_suptitle(), (tmp_path / "cka.md").read_text()):
             assert ("Synthetic images, not patients" in text) == synthetic
 
 
 def test_variants_that_are_not_trained_leave_blanks(tmp_path: Path, drawn_figures: list[Figure]) -> None:
     trained = {name: of for name, of in everything((0,)).items() if name in ("kd_on-v1", "ml-v3", "kd_ml-v1")}
-    assert reporting.variants_of("figure10", list(trained)) == ["ml-v3", "kd_on-v1"]
-    reporting.cka_figure("figure10", "demo", trained, tmp_path / "figure10")
+    save("cka_figure", cka_figure("figure10", "demo", trained), tmp_path / "figure10")
     (figure,) = drawn_figures
     assert len([axis for axis in figure.axes if axis.get_title()]) == 2 * 4
     texts = words(figure)
     assert texts.count("not trained") == 4
     assert not [text for text in texts if "KD (off)" in text or "V2" in text]
     with pytest.raises(DataError, match="figure6: there is no CKA"):
-        reporting.cka_figure("figure6", "demo", {"ml-v1": trained["ml-v3"]}, tmp_path / "figure6")
+        save("cka_figure", cka_figure("figure6", "demo", {"ml-v1": trained["ml-v3"]}), tmp_path / "figure6")
 
 
 def test_tables_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
@@ -827,23 +828,23 @@ def test_tables_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
         ([fabricated("kd_ml-v2", seed, LGG) for seed in (0, 1)], "data"),
     ):
         tables = everything() | {"kd_ml-v2": other}
-        for report, name in ((reporting.cka_figure, "figure6"), (reporting.cka_table, "cka")):
+        for report, name in ((cka_figure, "figure6"), (cka_table, "cka")):
             with pytest.raises(
                 DataError, match=rf"kd_ml-v2 has other {complaint} .*classroom cka histopathologic-resnet18 kd_ml-v2"
             ):
-                report(name, "demo", tables, tmp_path / "report")
+                report(name, "demo", tables)
 
 
 def test_a_missing_pair_is_named(tmp_path: Path) -> None:
     tables = {"kd_ml-v1": [fabricated("kd_ml-v1", 0)]}
     tables["kd_ml-v1"][0] = tables["kd_ml-v1"][0].query("second != 'S2'")
     with pytest.raises(DataError, match=r"kd_ml-v1: lacks T–S2"):
-        reporting.cka_figure("figure6", "demo", tables, tmp_path / "figure6")
+        save("cka_figure", cka_figure("figure6", "demo", tables), tmp_path / "figure6")
 
 
 def test_the_table_has_mean_and_sd_of_the_last_stages(tmp_path: Path) -> None:
     tables = everything((0, 1, 2))
-    reporting.cka_table("cka-own", "small", tables, tmp_path / "cka.md")
+    save("cka_table", cka_table("cka-own", "small", tables), tmp_path / "cka.md")
     found = [
         one(table, first="T", second="S2", first_layer="layer4.2", second_layer="layer4.1").cka
         for table in tables["kd_on-v2"]
@@ -868,7 +869,9 @@ def test_the_table_has_mean_and_sd_of_the_last_stages(tmp_path: Path) -> None:
 
 
 def test_one_seed_has_no_sd_and_dropped_images_are_said(tmp_path: Path) -> None:
-    reporting.cka_table("cka", "demo", {"kd_ml-v1": [fabricated("kd_ml-v1", 0, dropped=3)]}, tmp_path / "cka.md")
+    save(
+        "cka_table", cka_table("cka", "demo", {"kd_ml-v1": [fabricated("kd_ml-v1", 0, dropped=3)]}), tmp_path / "cka.md"
+    )
     text = (tmp_path / "cka.md").read_text()
     assert "± –" in text
     assert "3 more made a batch too small" in text

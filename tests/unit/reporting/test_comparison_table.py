@@ -22,7 +22,7 @@ from classroom.reporting.method_search import tune_report
 from classroom.reporting.methods import listing
 from classroom.settings.overlays import apply_overlay
 from support import fabricated
-from support.rendered import check_sources, check_tex, markdown_tables
+from support.rendered import check_sources, check_tex, markdown_tables, save
 from support.studies import ROOT, copy_settings, put_settings, shrink
 
 SEEDS = (0, 1)
@@ -71,7 +71,7 @@ def classes() -> dict[str, Any]:
 
 def rendered(tmp_path: Path, *halves: dict[str, Any], name: str = "table10") -> tuple[str, pd.DataFrame]:
     target = tmp_path / f"{name}.md"
-    comparison_table(name, "paper", SEEDS, halves, target)
+    save("comparison", comparison_table(name, "paper", SEEDS, halves), target)
     check_tex(target.with_suffix(".tex"))
     return target.read_text(), pd.read_csv(target.with_suffix(".csv"))
 
@@ -256,7 +256,7 @@ def points(**values: list[tuple[float, float]]) -> list[dict[str, Any]]:
 def test_the_best_student_on_validation_wins_and_goes_back_into_the_settings(tmp_path: Path) -> None:
     target = tmp_path / "tune-lgg-resnet18.md"
     found = points(fitnet=[(0.1, 0.5), (1.0, 0.7), (10.0, 0.6)], at=[(0.1, 0.6), (1.0, 0.6)])
-    tune_report("lgg-resnet18", found, "small", SEEDS, target)
+    save("method_search", tune_report("lgg-resnet18", found, "small", SEEDS), target)
     assert "**70.50 ± 0.707**" in target.read_text()
     assert len(check_sources(target)) == 5
     table = pd.read_csv(target.with_suffix(".csv"))

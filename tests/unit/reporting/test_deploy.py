@@ -15,7 +15,7 @@ from classroom.export import measure as module
 from classroom.export.measure import measure
 from classroom.reporting.deploy import deploy_table, read_measured
 from support.exported import SIZE, brightness, facts
-from support.rendered import check_tex, markdown_tables, one
+from support.rendered import check_tex, markdown_tables, one, save
 
 
 @pytest.fixture
@@ -113,7 +113,11 @@ def measured(study: str, encoder: str, **changes: Any) -> dict[str, Any]:
 
 
 def test_the_table_has_every_model_and_what_the_ensemble_saves(tmp_path: Path) -> None:
-    deploy_table("paper", [measured("first", "resnet18"), measured("second", "mobilenet")], tmp_path / "deploy.md")
+    save(
+        "deploy",
+        deploy_table("paper", [measured("first", "resnet18"), measured("second", "mobilenet")]),
+        tmp_path / "deploy.md",
+    )
     models, saved = markdown_tables(tmp_path / "deploy.md")
     assert [row[:3] for row in models[1:4]] == [
         ["first", "teacher alone", "resnet18"], ["", "one student", "resnet18"],
@@ -137,7 +141,7 @@ def test_what_costs_more_is_below_zero_and_synthetic_images_are_said(tmp_path: P
     study = measured("first", "mobilenet")
     study["data"]["synthetic"] = True
     study["networks"]["ensemble"]["memory"] = 330_000_000
-    deploy_table("demo", [study], tmp_path / "deploy.md")
+    save("deploy", deploy_table("demo", [study]), tmp_path / "deploy.md")
     assert markdown_tables(tmp_path / "deploy.md")[1][1][-1] == "−10.0"
     assert "**Synthetic images, not patients" in (tmp_path / "deploy.md").read_text()
 

@@ -15,7 +15,7 @@ from PIL import Image
 from classroom.core import predictions
 from classroom.errors import DataError
 from classroom.params import VARIANTS
-from classroom.reporting import curves, pictures
+from classroom.reporting import agreement, curves, pictures
 from support import fabricated
 
 SIZE = 32
@@ -84,8 +84,8 @@ def test_an_image_that_one_variant_finds_is_less_hard_than_one_that_none_finds(
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures, which are not made into pixels: that takes a second each."""
     kept: list[Figure] = []
-    for module in (pictures, curves):
-        monkeypatch.setattr(module, "png", lambda figure: kept.append(figure) or b"")
+    for module in (pictures, curves, agreement):
+        monkeypatch.setattr(module, "saved", lambda figure: kept.append(figure) or b"")
     return kept
 
 
@@ -197,6 +197,9 @@ def test_curves_have_a_line_for_each_seed_and_a_dot_at_its_best_epoch(
     page = curves.curves("lgg-resnet18", curves.read_curves(histories, "iou"), fabricated.all_twelve(2), "demo")
     panels = {axis.get_title(): axis for axis in figures[0].axes}
     assert [title for title, axis in panels.items() if axis.axison] == ["ML V1", "KD + ML V3"]
+    blank = [axis for axis in figures[0].axes if not axis.axison]
+    assert [[text.get_text() for text in axis.texts] for axis in blank] == [["not trained"]] * 2
+    assert set(panels) == {f"{technique} {v}" for technique in ("ML", "KD + ML") for v in ("V1", "V3")}
     lines = panels["KD + ML V3"].get_lines()
     assert len(lines) == 3 * 2 * 2, "networks, seeds, a line and a dot"
     line, dot = lines[2:4]  # of S1, seed 1
@@ -208,16 +211,16 @@ def test_curves_have_a_line_for_each_seed_and_a_dot_at_its_best_epoch(
 def test_agreement_has_bars_of_the_truth_and_of_the_teacher(figures: list[Figure]) -> None:
     results = fabricated.all_twelve(2)
     assert {result["method"] for result in results} == set(VARIANTS)
-    curves.agreement("lgg-resnet18", results, "demo")
+    agreement.agreement("lgg-resnet18", results, "demo")
     bars = [bar.get_height() for bar in figures[0].axes[-1].patches]
     last = results[-1]["seeds"].values()
     truth = [np.mean([100 * run["test"][name]["iou"] for run in last]) for name in ("S1", "S2", "ensemble")]
     assert bars == pytest.approx([*truth, 90, 90, 90])
-    page = curves.agreement("lgg-resnet18", results[:1], "demo")  # ML has no teacher to agree with
+    page = agreement.agreement("lgg-resnet18", results[:1], "demo")  # ML has no teacher to agree with
     assert page.drawing.alt.endswith("None of the trained variants has a teacher.")
 
 
 def test_the_same_curves_give_the_same_bytes(histories: dict[str, dict[int, Path]]) -> None:
     table = curves.read_curves(histories, "iou")
-    first, second = (curves.curves("lgg-resnet18", table, fabricated.all_twelve(1), "demo") for _ in range(2))
+    first, second = (curves.curves("lgg-resnet18", table, fabricated.all_twelve(1), "demo").drawing for _ in range(2))
     assert first == second

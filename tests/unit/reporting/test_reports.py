@@ -31,7 +31,7 @@ from classroom.reporting.layers import layers
 from classroom.reporting.resplit import resplit_table
 from classroom.settings.overlays import apply_overlay
 from support.fabricated import HAM10000, HISTOPATHOLOGIC, LGG, all_twelve, result, students
-from support.rendered import check_sources, check_tex, markdown_rows, markdown_tables, one, page_of
+from support.rendered import check_sources, check_tex, markdown_rows, markdown_tables, one, page_of, save
 from support.studies import ROOT, copy_settings
 
 # Fidelity
@@ -40,7 +40,7 @@ from support.studies import ROOT, copy_settings
 @pytest.fixture(scope="module")
 def table12(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("fidelity") / "table12.md"
-    fidelity_table("table12", "small", [0, 1, 2], all_twelve(), target)
+    save("fidelity", fidelity_table("table12", "small", [0, 1, 2], all_twelve()), target)
     return target
 
 
@@ -91,11 +91,11 @@ def test_the_papers_f_scores_of_table_12_follow_from_the_iou_next_to_them() -> N
 def test_a_teacher_that_marks_nothing_is_named_below_the_fidelity(tmp_path: Path) -> None:
     """IoU with its predictions is 0 or 100 by a single pixel."""
     found = result("kd_on-v1", {"T": [0.5, 0.5], **students([0.6] * 2, [0.6] * 2, [0.6] * 2)})
-    fidelity_table("own", "small", [0, 1], [found], tmp_path / "own.md")
+    save("fidelity", fidelity_table("own", "small", [0, 1], [found]), tmp_path / "own.md")
     assert "marks nothing" not in (tmp_path / "own.md").read_text()
     of = found["seeds"]["1"]["test_images"]["T"]
     found["seeds"]["1"]["test_images"]["T"] = of | {"tp": [0] * len(of["tp"]), "fp": [0] * len(of["fp"])}
-    fidelity_table("own", "small", [0, 1], [found], tmp_path / "own.md")
+    save("fidelity", fidelity_table("own", "small", [0, 1], [found]), tmp_path / "own.md")
     assert (
         "\n**The teacher marks nothing in any test image: KD (on) V1 (seed 1).** There IoU and F-score are 0 for a "
         "network that marks a pixel and 100 for one that marks none." in (tmp_path / "own.md").read_text()
@@ -103,7 +103,7 @@ def test_a_teacher_that_marks_nothing_is_named_below_the_fidelity(tmp_path: Path
 
 
 def test_fidelity_of_classes_shows_accuracy_and_needs_no_marks(tmp_path: Path) -> None:
-    fidelity_table("table11", "demo", [0], all_twelve(1, HISTOPATHOLOGIC), tmp_path / "table11.md")
+    save("fidelity", fidelity_table("table11", "demo", [0], all_twelve(1, HISTOPATHOLOGIC)), tmp_path / "table11.md")
     header, *rows = markdown_rows(tmp_path / "table11.md")
     assert header[2:] == ["V1 Accuracy", "V2 Accuracy", "V3 Accuracy"]
     assert rows[1][2] == "**90.00 ± –**<br>paper 95.82, −5.82"
@@ -115,7 +115,7 @@ def test_fidelity_of_classes_shows_accuracy_and_needs_no_marks(tmp_path: Path) -
 
 def test_fidelity_is_read_from_fidelity_and_not_from_the_test(tmp_path: Path) -> None:
     found = result("kd_on-v1", {"T": [0.5, 0.5], **students([0.6] * 2, [0.6] * 2, [0.6] * 2)}, fidelity=0.75)
-    fidelity_table("own", "small", [0, 1], [found], tmp_path / "own.md")
+    save("fidelity", fidelity_table("own", "small", [0, 1], [found]), tmp_path / "own.md")
     table = pd.read_csv(tmp_path / "own.csv")
     assert set(table["mean"]) == {75.0}
     assert set(table.network) == {"S1", "S2", "ensemble"}
@@ -126,7 +126,7 @@ def test_fidelity_is_read_from_fidelity_and_not_from_the_test(tmp_path: Path) ->
 def test_fidelity_of_nothing_but_mutual_learning_says_so(tmp_path: Path) -> None:
     """The rule exists for every study, whatever its variants."""
     results = [found for found in all_twelve(1) if found["method"].startswith("ml-")]
-    fidelity_table("table12", "small", [0], results, tmp_path / "table12.md")
+    save("fidelity", fidelity_table("table12", "small", [0], results), tmp_path / "table12.md")
     assert "None of the trained variants has a teacher." in (tmp_path / "table12.md").read_text()
     assert len(pd.read_csv(tmp_path / "table12.csv")) == 0
     assert (tmp_path / "table12.tex").exists()
@@ -139,7 +139,7 @@ def test_fidelity_of_nothing_but_mutual_learning_says_so(tmp_path: Path) -> None
 def exchange(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exchange")
     for name, render in TABLES.items():
-        render(folder / f"{name}.md")
+        save("exchange", render(), folder / f"{name}.md")
     return folder
 
 
@@ -208,8 +208,8 @@ def architecture(name: str, folder: Path, **changes: Any) -> Path:
         "student": settings("resnet18.tv_in1k"), "task": "classification", "image_size": 224, "classes": 2,
         "scale": "paper",
     } | changes  # fmt: skip
-    architecture_table(name, *arguments.values(), folder / f"{name}.md")
-    return folder / f"{name}.md"
+    networks = {role: arguments.pop(role) for role in ("teacher", "student")}
+    return save("architecture", architecture_table(name, networks=networks, **arguments), folder / f"{name}.md")
 
 
 @pytest.fixture(scope="module")
@@ -352,7 +352,7 @@ def resplit_pair(by: tuple[str, str] = ("image", "group"), drop: float = 0.05) -
 
 
 def test_a_resplit_study_is_next_to_its_original_with_their_difference_and_the_paper(tmp_path: Path) -> None:
-    resplit_table("table4-splits", "paper", [0, 1], *resplit_pair(), tmp_path / "t.md", "table4")
+    save("resplit", resplit_table("table4-splits", "paper", [0, 1], resplit_pair(), "table4"), tmp_path / "t.md")
     assert {len(cell["sources"]) for cell in check_sources(tmp_path / "t.md")} == {1, 2}
     header, *rows = markdown_rows(tmp_path / "t.md")
     assert header == [
@@ -383,7 +383,7 @@ def test_a_resplit_study_is_next_to_its_original_with_their_difference_and_the_p
 
 def test_the_optimism_has_the_same_sign_whichever_study_comes_first(tmp_path: Path) -> None:
     first, second = resplit_pair()
-    resplit_table("t", "paper", [0, 1], second, first, tmp_path / "t.md")
+    save("resplit", resplit_table("t", "paper", [0, 1], (second, first)), tmp_path / "t.md")
     text = (tmp_path / "t.md").read_text()
     assert "ensembles of 2 variants: +5.00 percentage points" in text
     assert "reads 5.00 points higher than splitting by patient" in text
@@ -391,7 +391,7 @@ def test_the_optimism_has_the_same_sign_whichever_study_comes_first(tmp_path: Pa
 
 
 def test_two_studies_of_one_kind_of_split_claim_no_optimism(tmp_path: Path) -> None:
-    resplit_table("t", "paper", [0, 1], *resplit_pair(("group", "group")), tmp_path / "t.md", "own")
+    save("resplit", resplit_table("t", "paper", [0, 1], resplit_pair(("group", "group")), "own"), tmp_path / "t.md")
     text = (tmp_path / "t.md").read_text()
     assert "Mean difference" in text
     assert "Splitting by image" not in text
@@ -400,7 +400,7 @@ def test_two_studies_of_one_kind_of_split_claim_no_optimism(tmp_path: Path) -> N
 
 def test_a_variant_of_one_study_only_gets_a_dash(tmp_path: Path) -> None:
     first, second = resplit_pair()
-    resplit_table("t", "paper", [0, 1], first, second[:1], tmp_path / "t.md")
+    save("resplit", resplit_table("t", "paper", [0, 1], (first, second[:1])), tmp_path / "t.md")
     rows = markdown_rows(tmp_path / "t.md")[1:]
     assert rows[5][3:] == ["86.00 ± 1.414", "–", "–"]
     assert "the ensemble of 1 variant: −5.00" in (tmp_path / "t.md").read_text()
@@ -410,11 +410,11 @@ def test_two_tasks_or_trainings_are_refused_side_by_side(tmp_path: Path) -> None
     first, second = resplit_pair()
     classes = [result("ml-v1", students([0.8] * 2, [0.8] * 2, [0.8] * 2), HAM10000, study="of-classes")]
     with pytest.raises(DataError, match=r"lgg-image-0 is segmentation, of-classes classif.*studies/of-classes\.yaml"):
-        resplit_table("mine", "paper", [0, 1], first, classes, tmp_path / "t.md")
+        save("resplit", resplit_table("mine", "paper", [0, 1], (first, classes)), tmp_path / "t.md")
     for found in second:
         found["settings"] = found["settings"] | {"training": found["settings"]["training"] | {"epochs": 1}}
     with pytest.raises(DataError, match="other data or training"):
-        resplit_table("mine", "paper", [0, 1], first, second, tmp_path / "t.md")
+        save("resplit", resplit_table("mine", "paper", [0, 1], (first, second)), tmp_path / "t.md")
     assert not list(tmp_path.iterdir())
 
 
@@ -422,7 +422,7 @@ def test_synthetic_studies_side_by_side_carry_a_disclaimer(tmp_path: Path) -> No
     first, second = resplit_pair()
     for found in second:
         found["data"] = found["data"] | {"synthetic": True, "source": "synthetic"}
-    resplit_table("t", "paper", [0, 1], first, second, tmp_path / "t.md")
+    save("resplit", resplit_table("t", "paper", [0, 1], (first, second)), tmp_path / "t.md")
     assert "**Synthetic images, not patients" in (tmp_path / "t.md").read_text()
     assert pd.read_csv(tmp_path / "t.csv").synthetic.all()
 
@@ -451,7 +451,7 @@ def test_costs_add_up_by_table_and_technique(tmp_path: Path) -> None:
         cost_of("lgg", "table4", "student", [36]),
         cost_of("mine", "my-table", "teacher", [36]),
     ]
-    cost_table("small", costs, tmp_path / "cost.md")
+    save("cost", cost_table("small", costs), tmp_path / "cost.md")
     header, *rows = markdown_rows(tmp_path / "cost.md")
     assert [row[:3] for row in rows] == [
         ["Table 4", "lgg", "alone"], ["Table 4", "lgg", "ML"], ["Table 4", "lgg", "KD + ML"],
@@ -472,11 +472,11 @@ def test_costs_add_up_by_table_and_technique(tmp_path: Path) -> None:
 
 def test_costs_of_nothing_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"results/costs: no run.*Train and evaluate"):
-        cost_table("small", [], tmp_path / "cost.md")
+        save("cost", cost_table("small", []), tmp_path / "cost.md")
 
 
 def test_costs_without_an_accelerator_have_no_columns_of_it(tmp_path: Path) -> None:
-    cost_table("small", [cost_of("lgg", "table4", "ml-v1", [60])], tmp_path / "cost.md")
+    save("cost", cost_table("small", [cost_of("lgg", "table4", "ml-v1", [60])]), tmp_path / "cost.md")
     assert "GPU" not in (tmp_path / "cost.md").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cost.csv", "cost.md", "pages"]
 
@@ -514,7 +514,7 @@ def grid_of(*variants: str) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("grid") / "grid.md"
-    grid_report(STUDY, grid_of("kd_ml-v3", "ml-v1", "kd_on-v2"), "demo", [0, 1], target)
+    save("grid_search", grid_report(STUDY, grid_of("kd_ml-v3", "ml-v1", "kd_on-v2"), "demo", [0, 1]), target)
     return target
 
 
@@ -539,9 +539,9 @@ def test_the_best_point_is_chosen_by_the_ensemble_on_validation_and_the_first_of
 
 
 def test_a_mean_over_seeds_chooses_not_the_luckiest_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("classroom.reporting.grid_search.png", lambda figure: b"")
+    monkeypatch.setattr("classroom.reporting.grid_search.saved", lambda figure: b"")
     points = [point("ml-v1", (0.1, 0.1, 0.5), [0.9, 0.5]), point("ml-v1", (0.4, 0.1, 0.5), [0.75, 0.75])]
-    grid_report(STUDY, points, "paper", [0, 1], tmp_path / "grid.md")
+    save("grid_search", grid_report(STUDY, points, "paper", [0, 1]), tmp_path / "grid.md")
     table = pd.read_csv(tmp_path / "grid.csv")
     assert table.best.tolist() == [False, True]
     assert "ynthetic" in (tmp_path / "grid.md").read_text()
@@ -571,7 +571,7 @@ def test_the_map_is_a_png(grid: Path) -> None:
 def test_a_grid_of_one_point_of_real_images_is_drawn_too_and_to_the_same_bytes_twice(tmp_path: Path) -> None:
     points = [point("ml-v1", (0.1, 0.1, 0.5), [0.5], synthetic=False)]
     for name in ("grid", "again"):
-        grid_report(STUDY, points, "small", [0], tmp_path / f"{name}.md")
+        save("grid_search", grid_report(STUDY, points, "small", [0]), tmp_path / f"{name}.md")
     assert sorted(path.suffix for path in tmp_path.glob("grid.*")) == [".csv", ".md", ".png", ".yaml"]
     assert "ynthetic" not in (tmp_path / "grid.md").read_text()
     assert (tmp_path / "grid.png").read_bytes() == (tmp_path / "again.png").read_bytes()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 import shutil
@@ -13,15 +12,13 @@ import pandas as pd
 import pytest
 
 from classroom.errors import DataError
-from classroom.reporting import curves, grid_search, registry
+from classroom.reporting import agreement, grid_search, registry
 from classroom.reporting.common.provenance import read_runs
 from classroom.reporting.site import SECTIONS, inline, number_in
 from support.fabricated import LGG
 from support.fabricated_site import SEEDS, STUDY, all_runs, make_reports, make_site, render
 from support.rendered import check_sources, one
 from support.studies import ROOT
-
-REPORTING = ROOT / "src" / "classroom" / "reporting"
 
 
 class Page(HTMLParser):
@@ -149,8 +146,8 @@ def test_names_are_text_whatever_they_hold(
 ) -> None:
     """Studies and datasets are named by a user, and a page that is mailed is opened by others."""
     drawn = (made.parent / f"grid-{STUDY}.png").read_bytes()
-    for module in (grid_search, curves):
-        monkeypatch.setattr(module, "png", lambda figure: drawn)  # a second each to draw
+    for module in (grid_search, agreement):
+        monkeypatch.setattr(module, "saved", lambda figure: drawn)  # a second each to draw
     reports = tmp_path / "reports"
     changes = {"study": HOSTILE, "data": LGG | {"dataset": "</script><b>", "group": "<i>"}}
     make_reports(reports, **changes)
@@ -196,7 +193,7 @@ def test_a_number_is_not_shown_with_the_facts_of_another_training(reports: Path)
 
 def test_what_runs_took_is_read_from_all_that_was_evaluated(tmp_path: Path) -> None:
     def cost(run: str) -> dict:
-        return {"seeds": {"0": {"run": run, "seconds": 1.0}}}
+        return {"study": "lgg", "method": "of it", "seeds": {"0": {"run": run, "seconds": 1.0}}}
 
     files = {
         "variants/lgg/ml-v1.json": cost("runs/lgg/ml-v1/seed-0"),
@@ -207,7 +204,7 @@ def test_what_runs_took_is_read_from_all_that_was_evaluated(tmp_path: Path) -> N
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(json.dumps(content))
     assert set(read_runs(tmp_path)) == {"runs/lgg/ml-v1/seed-0", "compared/lgg/at/seed-0", "runs/lgg/s/seed-0"}
-    (tmp_path / "variants/lgg/ml-v1.json").write_text('{"seeds": {"0": {"seconds": 1}}}')
+    (tmp_path / "variants/lgg/ml-v1.json").write_text('{"study": "", "method": "", "seeds": {"0": {"seconds": 1}}}')
     with pytest.raises(DataError, match=r"ml-v1\.json: cannot be read as costs of runs .*Run `classroom evaluate`"):
         read_runs(tmp_path)
 
@@ -220,17 +217,6 @@ def test_every_kind_of_report_has_its_place_and_its_caption() -> None:
     shown = [kind for kinds in SECTIONS.values() for kind in kinds]
     assert sorted(shown) == sorted(registry.KINDS)
     assert {path.stem for path in (ROOT / "workflow/report").glob("*.rst")} == set(registry.KINDS)
-
-
-@pytest.mark.parametrize("kind", registry.KINDS)
-def test_a_page_is_of_the_kind_of_its_module(kind: str) -> None:
-    """By its kind the site finds its place and its caption."""
-    made = set()
-    for path in REPORTING.glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Page" and node.args:
-                made.add(node.args[0].value)
-    assert kind in made
 
 
 def test_bold_code_and_lines_are_all_that_is_markup() -> None:

@@ -44,7 +44,7 @@ from support.fabricated import (
     result,
     students,
 )
-from support.rendered import check_sources, check_tex, markdown_rows, markdown_tables, one
+from support.rendered import check_sources, check_tex, markdown_rows, markdown_tables, one, save
 
 SYNTHETIC = LGG | {"source": "synthetic", "synthetic": True}
 
@@ -59,7 +59,7 @@ def render(
     """A table of variants, with a student alone of the same data."""
     count = len(results[0]["seeds"])
     student = alone("student", [0.7] * count, data=results[0]["data"])
-    variants_table(name, scale, seeds or list(range(count)), results, student, target)
+    save("variants", variants_table(name, scale, seeds or list(range(count)), results, student), target)
     return target
 
 
@@ -286,7 +286,7 @@ def test_the_latex_of_baselines_is_well_formed(tmp_path: Path) -> None:
     """Names with underscores, such as tu-mobilenetv1_100, are the usual trap."""
     odd = network("tu-mobilenetv1_100", 8_312_465, encoder_options={"drop_rate": 0.1, "block_args": {"a_b": 1}})
     results = [alone("teacher", [0.8], TEACHER), alone("student", [0.7], odd, study="lgg-mobilenet")]
-    baselines_table("table2", "demo", [0], results, tmp_path / "table2.md")
+    save("baselines", baselines_table("table2", "demo", [0], results), tmp_path / "table2.md")
     check_tex(tmp_path / "table2.tex")
     assert r"tu-mobilenetv1\_100" in (tmp_path / "table2.tex").read_text()
 
@@ -311,7 +311,9 @@ HOSTILE = "<script>alert(1)</script>|a\nb\\input{/etc/passwd}<br>"
 def test_what_results_from_elsewhere_say_is_text_in_every_file(tmp_path: Path) -> None:
     """Results can be pulled from anyone's remote: no tag, no row or column of its own, no TeX, no formula."""
     strange = network("=cmd|' /c calc'!A0", encoder_options={HOSTILE: HOSTILE})
-    baselines_table("table2", "demo", [0], [alone("student", [0.8], strange)], tmp_path / "table2.md")
+    save(
+        "baselines", baselines_table("table2", "demo", [0], [alone("student", [0.8], strange)]), tmp_path / "table2.md"
+    )
     page = (tmp_path / "table2.md").read_text()
     assert "<script" not in page
     assert "&lt;script>alert(1)&lt;/script>" in page
@@ -327,7 +329,7 @@ def test_what_results_from_elsewhere_say_is_text_in_every_file(tmp_path: Path) -
 def test_baselines_have_a_row_per_network_and_the_shared_teacher_once(
     baselines: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    baselines_table("table2", "small", [0, 1], baselines, tmp_path / "table2.md")
+    save("baselines", baselines_table("table2", "small", [0, 1], baselines), tmp_path / "table2.md")
     _, *rows = markdown_rows(tmp_path / "table2.md")
     assert [row[0] for row in rows] == ["resnet50", "resnet18", "mobilenet"]
     assert len(check_sources(tmp_path / "table2.md")) == 3 * 2
@@ -335,7 +337,7 @@ def test_baselines_have_a_row_per_network_and_the_shared_teacher_once(
 
 
 def test_baselines_are_next_to_the_papers_table_2(baselines: list[dict[str, Any]], tmp_path: Path) -> None:
-    baselines_table("table2", "small", [0, 1], baselines, tmp_path / "table2.md")
+    save("baselines", baselines_table("table2", "small", [0, 1], baselines), tmp_path / "table2.md")
     table = pd.read_csv(tmp_path / "table2.csv")
     papers = {
         ("resnet50", "iou"): 76.86, ("resnet50", "f_score"): 86.93, ("resnet18", "iou"): 75.06,
@@ -355,7 +357,11 @@ def test_baselines_are_next_to_the_papers_table_2(baselines: list[dict[str, Any]
 
 def test_thin_stand_ins_are_named_after_what_they_stand_for(tmp_path: Path) -> None:
     thin = network("tu-resnet50", 2_054_917, encoder_options={"channels": [16, 32, 64, 128]}, weights="random")
-    baselines_table("table2", "demo", [0], [alone("teacher", [0.8], thin, data=SYNTHETIC)], tmp_path / "table2.md")
+    save(
+        "baselines",
+        baselines_table("table2", "demo", [0], [alone("teacher", [0.8], thin, data=SYNTHETIC)]),
+        tmp_path / "table2.md",
+    )
     _, row = markdown_rows(tmp_path / "table2.md")
     assert row[0] == "resnet50"
     assert "with channels [16, 32, 64, 128], 2.1 M parameters, random weights" in row[1]
@@ -365,7 +371,7 @@ def test_thin_stand_ins_are_named_after_what_they_stand_for(tmp_path: Path) -> N
 
 def test_a_network_that_the_paper_has_not_prints_dashes(tmp_path: Path) -> None:
     own = network("tu-efficientnet_b0", 6_000_000)
-    baselines_table("table2", "small", [0], [alone("student", [0.8], own)], tmp_path / "table2.md")
+    save("baselines", baselines_table("table2", "small", [0], [alone("student", [0.8], own)]), tmp_path / "table2.md")
     _, row = markdown_rows(tmp_path / "table2.md")
     assert row[3] == "80.00 ± –<br>paper –, –"
     assert pd.read_csv(tmp_path / "table2.csv")[["paper", "difference"]].isna().all().all()
@@ -375,7 +381,7 @@ def test_baselines_of_other_seeds_are_refused_with_the_command_to_run(
     baselines: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=r"seeds 0, 1.*classroom evaluate lgg-resnet18 teacher"):
-        baselines_table("table2", "small", [0], baselines, tmp_path / "table2.md")
+        save("baselines", baselines_table("table2", "small", [0], baselines), tmp_path / "table2.md")
     assert not list(tmp_path.iterdir())
 
 
@@ -395,7 +401,7 @@ def render_classes(name: str, folder: Path, data: dict[str, Any] = CLASSES) -> P
     found = classes_result(0.8, data)
     student = alone("student", [0.7], data=data, study="of-classes")
     student["settings"]["balance"] = "mean"
-    variants_table(name, "small", [0], [found], student, folder / f"{name}.md")
+    save("variants", variants_table(name, "small", [0], [found], student), folder / f"{name}.md")
     return folder / f"{name}.md"
 
 
@@ -441,7 +447,7 @@ def test_a_test_split_without_any_lesion_is_said_above_the_table(tmp_path: Path)
     assert "| 0.00 ± –" in text.replace("**", "")
     assert said in text.splitlines()
     student = without_lesions(alone("student", [0.7]))
-    baselines_table("table2", "small", [0], [student], tmp_path / "table2.md")
+    save("baselines", baselines_table("table2", "small", [0], [student]), tmp_path / "table2.md")
     assert said in (tmp_path / "table2.md").read_text().splitlines()
     assert "nothing to segment" not in render(all_twelve(1), tmp_path / "table4.md").read_text()
 
@@ -549,7 +555,7 @@ def test_one_seed_and_few_groups_get_a_caveat(tmp_path: Path) -> None:
     for found in [*results, student]:
         tested = found["seeds"]["0"]["test_images"]
         tested["group"] = [f"patient {index % 9}" for index in range(len(tested["id"]))]
-    variants_table("table4", "small", [0], results, student, tmp_path / "table4.md")
+    save("variants", variants_table("table4", "small", [0], results, student), tmp_path / "table4.md")
     text = (tmp_path / "table4.md").read_text()
     assert "**Only 9 test patients: intervals from so few are too narrow. One seed only" in text
     assert {row[-1] for row in markdown_tables(tmp_path / "table4.md")[1][1:]} == {"too few patients for a test"}
@@ -564,7 +570,7 @@ def test_a_student_that_was_tested_on_other_images_is_refused(tmp_path: Path) ->
     student = alone("student", [0.7])
     student["seeds"]["0"]["test_images"]["id"][0] = "another"
     with pytest.raises(DataError, match=r"results of student, seed 0, are of other test images.*classroom evaluate"):
-        variants_table("table4", "small", [0], all_twelve(1), student, tmp_path / "table4.md")
+        save("variants", variants_table("table4", "small", [0], all_twelve(1), student), tmp_path / "table4.md")
     assert not list(tmp_path.iterdir())
 
 
@@ -601,7 +607,7 @@ def both_tasks() -> list[dict[str, Any]]:
 
 
 def test_table_2_has_both_tasks_in_one_row_and_a_row_more_for_another_conv6(tmp_path: Path) -> None:
-    baselines_table("table2", "small", [0], both_tasks(), tmp_path / "table2.md")
+    save("baselines", baselines_table("table2", "small", [0], both_tasks()), tmp_path / "table2.md")
     header, *rows = markdown_rows(tmp_path / "table2.md")
     assert header[2:] == ["histopathologic Accuracy", "lgg IoU", "lgg F-score"]
     assert [row[0] for row in rows] == ["resnet50", "resnet50", "resnet18", "mobilenet"]
@@ -624,7 +630,7 @@ def test_table_13_has_both_tasks_of_one_dataset(tmp_path: Path) -> None:
         for data, study in ((HAM10000, "ham-classes"), (masks, "ham-masks"))
         for found, name, quality in ((alone, "teacher", 0.8), (alone, "student", 0.7))
     ]
-    baselines_table("table13", "paper", [0], results, tmp_path / "table13.md")
+    save("baselines", baselines_table("table13", "paper", [0], results), tmp_path / "table13.md")
     header, *rows = markdown_rows(tmp_path / "table13.md")
     assert header[2:] == [f"ham10000 {m}" for m in ("Precision", "Recall", "Accuracy", "IoU", "F-score")]
     assert rows[0][4:6] == ["80.00 ± –<br>paper 83.63, −3.63", "80.00 ± –<br>paper 87.77, −7.77"]
@@ -632,7 +638,7 @@ def test_table_13_has_both_tasks_of_one_dataset(tmp_path: Path) -> None:
 
 
 def test_baselines_that_the_paper_does_not_have_show_what_was_trained(tmp_path: Path) -> None:
-    baselines_table("table2-by-group", "paper", [0], both_tasks(), tmp_path / "own.md")
+    save("baselines", baselines_table("table2-by-group", "paper", [0], both_tasks()), tmp_path / "own.md")
     header, *rows = markdown_rows(tmp_path / "own.md")
     assert header[2:] == ["lgg IoU", "lgg F-score", "histopathologic Accuracy"]
     assert rows[0][2] == "78.00 ± –"
@@ -646,7 +652,7 @@ def test_baselines_of_other_training_settings_are_refused(tmp_path: Path) -> Non
     with pytest.raises(
         DataError, match=r"other data or training.*classroom evaluate histopathologic-mobilenet student"
     ):
-        baselines_table("table2", "small", [0], results, tmp_path / "table2.md")
+        save("baselines", baselines_table("table2", "small", [0], results), tmp_path / "table2.md")
 
 
 def test_networks_have_the_papers_names() -> None:
@@ -667,7 +673,7 @@ def test_the_papers_printed_numbers_are_there() -> None:
     assert one(table, technique="kd_off", strategy="v2", network="T", metric="f_score").sd == 0.537
     assert not table.duplicated(["technique", "strategy", "network", "metric"]).any()
     assert set(table.technique + "-" + table.strategy) == set(VARIANTS)
-    second = paper.baselines("table2")
+    second = paper.networks_and_methods("table2")
     assert one(second, dataset="lgg", name="mobilenet", metric="iou")["mean"] == 68.15
 
 
@@ -746,7 +752,7 @@ def leave_pictured_run(folder: Path, synthetic: bool = True, networks: tuple[str
 
 
 def draw(folder: Path, name: str = "samples.png") -> Path:
-    samples_module.samples(folder / "run", folder / "prepared", "demo", folder / name)
+    save("samples", samples_module.samples(folder / "run", folder / "prepared", "demo"), folder / name)
     return folder / name
 
 
@@ -767,7 +773,7 @@ def figure(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Figure]:
 
     def drawn(folder: Path) -> Figure:
         kept: list[Figure] = []
-        monkeypatch.setattr(samples_module, "png", lambda figure: kept.append(figure) or b"")
+        monkeypatch.setattr(samples_module, "saved", lambda figure: kept.append(figure) or b"")
         draw(folder)
         return kept[0]
 

@@ -1,17 +1,93 @@
-"""What all pictures share."""
+"""What pictures share."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Collection, Sequence
+from itertools import product
+from typing import Any
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from classroom.params import STRATEGIES, TECHNIQUES
+from classroom.reporting.common.tables import variant_label
 
 GROUND_TRUTH_COLOUR, PREDICTION_COLOUR = "#0072B2", "#E69F00"
 """From Okabe and Ito's palette, which colour-blind readers can distinguish."""
+METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None}}
 
 
-def png(figure: Figure) -> bytes:
+def panels(size: tuple[float, float], down: int, across: int, dpi: int, **more: Any) -> tuple[Figure, np.ndarray]:
+    """A figure of `size` inches with panels (down, across)."""
+    figure = Figure(figsize=size, layout="constrained", dpi=dpi)
+    return figure, figure.subplots(down, across, squeeze=False, **more)
+
+
+def variant_panels(
+    title: str, variants: Collection[str], techniques: Sequence[str] = TECHNIQUES
+) -> tuple[Figure, dict[str, Axes]]:
+    """A row of panels per technique and a column per strategy that are trained: the panels of `variants`, by name.
+
+    Without any of these `techniques` all panels are blank.
+    """
+    known = [variant.split("-") for variant in variants]
+    rows = [technique for technique in techniques if technique in {of for of, _ in known}] or techniques
+    columns = sorted({strategy for technique, strategy in known if technique in rows}) or STRATEGIES
+    figure, axes = panels((7.2, 1.55 * len(rows) + 0.9), len(rows), len(columns), dpi=150, sharex=True, sharey=True)
+    found = {}
+    for axis, (technique, strategy) in zip(axes.flat, product(rows, columns), strict=True):
+        variant = f"{technique}-{strategy}"
+        axis.set_title(variant_label(variant), fontsize=8)
+        if variant not in variants:
+            axis.set_axis_off()
+            axis.text(0.5, 0.5, "not trained", transform=axis.transAxes, ha="center", va="center", fontsize=8)
+            continue
+        found[variant] = axis
+        axis.tick_params(labelsize=7)
+        axis.grid(alpha=0.25, linewidth=0.5)
+        axis.set_axisbelow(True)
+    figure.suptitle(title, fontsize=9)
+    return figure, found
+
+
+def label_panels(figure: Figure, across: str, up: str) -> None:
+    """One legend below all panels, and what their axes show."""
+    labelled: dict[str, Any] = {}
+    for axis in figure.axes:
+        handles, labels = axis.get_legend_handles_labels()
+        labelled |= dict(zip(labels, handles, strict=True))
+    shown = [axis for axis in figure.axes if axis.axison]
+    for axis in {axis.get_subplotspec().colspan.start: axis for axis in shown}.values():  # the lowest of each column
+        axis.tick_params(labelbottom=True)
+        axis.set_xlabel(across, fontsize=8)
+    for axis in {axis.get_subplotspec().rowspan.start: axis for axis in reversed(shown)}.values():
+        axis.tick_params(labelleft=True)
+    figure.legend(
+        labelled.values(), labelled.keys(), loc="outside lower center", ncols=max(len(labelled), 1), fontsize=8,
+        frameon=False,
+    )  # fmt: skip
+    figure.supylabel(up, fontsize=8)
+
+
+def saved(figure: Figure, form: str = "png") -> bytes:
     """The same bytes for the same picture."""
     content = io.BytesIO()
-    figure.savefig(content, format="png", metadata={"Software": None})
+    figure.savefig(content, format=form, metadata=METADATA[form])
     return content.getvalue()
+
+
+def without_ticks(axis: Axes) -> None:
+    axis.set_xticks([])
+    axis.set_yticks([])
+
+
+def outline(axis: Axes, mask: np.ndarray, colour: str, width: float) -> None:
+    if mask.any() and not mask.all():
+        axis.contour(mask, levels=[0.5], colors=colour, linewidths=width)
+
+
+def synthetic_mark(synthetic: bool) -> str:
+    """For the title of a picture."""
+    return " – SYNTHETIC images" if synthetic else ""

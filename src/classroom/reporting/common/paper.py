@@ -24,14 +24,18 @@ def variants(name: str) -> pd.DataFrame:
     return printed.assign(metric=printed.metric.str.removeprefix("fidelity_"))
 
 
-def baselines(name: str) -> pd.DataFrame:
-    """Rows of Table 2 or 13: dataset, task, name, metric, mean, sd (percent); empty for any other name."""
+def networks_and_methods(name: str) -> pd.DataFrame:
+    """Rows of Table 2, 10 or 13: dataset, task, name (of a network or method), metric, mean, sd (percent).
+
+    Empty for any other name.
+    """
     return _table("baselines-and-methods.csv", name)
 
 
-def methods(name: str) -> pd.DataFrame:
-    """Rows of Table 10: dataset, task, name (a method), metric, mean, sd (percent); empty for any other name."""
-    return _table("baselines-and-methods.csv", name)
+def means(printed: pd.DataFrame, dataset: str, task: str, name: str) -> dict[str, float]:
+    """By metric the means of a network or method among `printed` rows of `networks_and_methods`."""
+    rows = printed[(printed.dataset == dataset) & (printed.task == task) & (printed.name == name)]
+    return dict(zip(rows.metric, rows["mean"], strict=True))
 
 
 def architecture(name: str) -> pd.DataFrame:
@@ -60,14 +64,10 @@ def network_name(encoder: str) -> str:
     return "mobilenet" if name.startswith("mobilenetv1") else name
 
 
-def _number(name: str) -> int | None:
-    found = re.fullmatch(r"table([1-9]\d*)", name)
-    return int(found[1]) if found else None
-
-
 def _table(file: str, name: str) -> pd.DataFrame:
     printed = _read(file)
-    return printed[printed.table == _number(name)].drop(columns="table").reset_index(drop=True)
+    found = re.fullmatch(r"table([1-9]\d*)", name)
+    return printed[printed.table == (int(found[1]) if found else None)].drop(columns="table").reset_index(drop=True)
 
 
 def _only(values: pd.Series) -> float:

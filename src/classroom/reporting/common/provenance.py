@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from classroom.artifacts import Cost, Result, Searched
+from classroom.artifacts import Cost, Result, Searched, TableCosts
 from classroom.core.metrics import LABELS
 from classroom.errors import DataError
 from classroom.methods.names import run_folder
 
+Kind = Literal["test", "fidelity"]
 ON = {
     "test": "on the test split",
     "fidelity": "on the test split, with the teacher's predictions as the ground truth",
@@ -33,10 +34,10 @@ class Source:
     """By the run's folder the MD5 of the predictions that the value was computed from, if any."""
     metric: str = ""
     """Its key in what `classroom evaluate` writes, where the value is in it."""
-    kind: Literal["test", "fidelity"] = "test"
+    kind: Kind = "test"
 
 
-def source(result: Result, network: str, metric: str, kind: Literal["test", "fidelity"] = "test") -> Source:
+def source(result: Result, network: str, metric: str, kind: Kind = "test") -> Source:
     """The source of the mean of a `metric` (percent) in a result of `classroom evaluate`."""
     runs = {run_folder(result["study"], result["method"], seed).as_posix(): of for seed, of in result["seeds"].items()}
     return Source(
@@ -76,20 +77,27 @@ def costs_of_runs(source: Mapping[str, Any], runs: Mapping[str, Cost], page: str
     return {run: runs[run] for run in source["values"]}
 
 
-def read_runs(folder: Path = Path("results/costs")) -> dict[str, Cost]:
-    """By folder, the costs of every evaluated run: see `evaluation.costs`.
+def read_costs(folder: Path = Path("results/costs")) -> list[TableCosts]:
+    """The costs of every evaluated method, with the `table` that shows it.
 
-    Raises DataError for a damaged file.
+    What a comparison sets next to its published methods is counted with its own study, and has no `table` here. Raises
+    DataError for a damaged file.
     """
-    runs: dict[str, Cost] = {}
+    costs: list[TableCosts] = []
     for path in sorted(folder.rglob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             methods = content["published"] + content["beside"] if "published" in content else [content]
-            runs |= {of_seed["run"]: of_seed for one in methods for of_seed in one["seeds"].values()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            _ = [(one["study"], one["method"], run["run"]) for one in methods for run in one["seeds"].values()]
+            costs += methods
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{path}: cannot be read as costs of runs ({type(error).__name__}: {error}). "
                 "Run `classroom evaluate` for it again; of published methods, `classroom evaluate STUDY published`."
             ) from None
-    return runs
+    return costs
+
+
+def read_runs(folder: Path = Path("results/costs")) -> dict[str, Cost]:
+    """By folder, the costs of every evaluated run. Raises DataError as `read_costs`."""
+    return {run["run"]: run for one in read_costs(folder) for run in one["seeds"].values()}

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from classroom.artifacts import ComparedResults, Result
 from classroom.errors import DataError
 from classroom.files import content_hash, read_json
-from classroom.params import Variants, select
 
 PLACES = (("published", "compared"), ("beside", "runs"))
 """By group of a comparison's methods, the folder of their runs."""
@@ -25,22 +24,14 @@ def read_results(paths: Sequence[Path], runs: Path = Path("runs")) -> list[Resul
     results = []
     for path in paths:
         result = cast(Result, read_json(path, Result.__required_keys__, "Run `classroom evaluate` for it again."))
-        study, method = result["study"], result["method"]
-        for seed, of_seed in result["seeds"].items():
-            predicted = runs / study / method / f"seed-{seed}" / "predictions.parquet"
-            if predicted.exists() and content_hash(predicted) != of_seed["predictions"]:
-                raise DataError(
-                    f"{path}: was not made from {predicted} as it is now. "
-                    f"Run `classroom evaluate {study} {method}` again."
-                )
+        _check_made_from(runs, result, path, f"Run `classroom evaluate {result['study']} {result['method']}` again.")
         results.append(result)
     return results
 
 
-def read_variants(settings: dict[str, Any], study: str) -> list[Result]:
-    """The results of a study's variants, of those that the settings train. Raises DataError as `read_results`."""
-    variants = select(settings, "variants", Variants)
-    return read_results([Path("results/variants", study, f"{v}.json") for v in (*variants.joint, *variants.offline)])
+def read_variants(study: str, variants: Sequence[str]) -> list[Result]:
+    """The results of a study's `variants`. Raises DataError as `read_results`."""
+    return read_results([Path("results/variants", study, f"{variant}.json") for variant in variants])
 
 
 def read_comparison(path: Path, root: Path = Path()) -> ComparedResults:
@@ -48,8 +39,7 @@ def read_comparison(path: Path, root: Path = Path()) -> ComparedResults:
 
     Raises DataError if a file is missing or damaged, or was made from other predictions than those in the runs.
     """
-    study = path.stem
-    again = f"Run `classroom evaluate {study} published` again."
+    again = f"Run `classroom evaluate {path.stem} published` again."
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
         costs = json.loads((root / "results/costs" / path.relative_to(root / "results")).read_text(encoding="utf-8"))
@@ -58,10 +48,7 @@ def read_comparison(path: Path, root: Path = Path()) -> ComparedResults:
         raise DataError(f"{path}: cannot be read ({error}). {again}") from None
     for place, result, cost in pairs:
         result["costs"] = cost["seeds"]
-        for seed, of_seed in result["seeds"].items():
-            predicted = root / place / study / result["method"] / f"seed-{seed}" / "predictions.parquet"
-            if predicted.exists() and content_hash(predicted) != of_seed["predictions"]:
-                raise DataError(f"{path}: was not made from {predicted} as it is now. {again}")
+        _check_made_from(root / place, result, path, again)
     return results
 
 
@@ -86,3 +73,10 @@ def check_alike(results: Sequence[Result], seeds: Sequence[int], same_data: bool
                 f"results of {result['method']} and {first['method']} come from other data or training settings. "
                 f"Train and evaluate both again: {again}."
             )
+
+
+def _check_made_from(runs: Path, result: Result, path: Path, again: str) -> None:
+    for seed, of_seed in result["seeds"].items():
+        predicted = runs / result["study"] / result["method"] / f"seed-{seed}" / "predictions.parquet"
+        if predicted.exists() and content_hash(predicted) != of_seed["predictions"]:
+            raise DataError(f"{path}: was not made from {predicted} as it is now. {again}")

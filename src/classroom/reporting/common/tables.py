@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import pandas as pd
 from tabulate import tabulate
 
-from classroom.artifacts import Data
+from classroom.artifacts import Data, Result
 from classroom.core.metrics import METRICS
-from classroom.reporting.common.provenance import Source
+from classroom.reporting.common.provenance import Kind, Source
 
 TECHNIQUE_LABELS = {"ml": "ML", "kd_off": "KD (off)", "kd_on": "KD (on)", "kd_ml": "KD + ML"}
 BASELINE_LABELS = {"teacher": "teacher alone", "student": "student alone"}
@@ -69,10 +69,29 @@ def variant_label(variant: str) -> str:
     return f"{TECHNIQUE_LABELS[technique]} {strategy.upper()}"
 
 
+def in_greek(weights: Mapping[str, float]) -> str:
+    """`α 0.1, γ 0.9`: the weights of a student that are not 0."""
+    return ", ".join(f"{GREEK.get(name, name)} {value:g}" for name, value in weights.items() if value)
+
+
 def mean_sd(fractions: Sequence[float]) -> tuple[float, float]:
     """Mean and sample standard deviation (n − 1; not a number for one value), in percent."""
     values = pd.Series(fractions, dtype=float) * 100
     return float(values.mean()), float(values.std(ddof=1))
+
+
+def measured(
+    result: Result, network: str, seeds: Sequence[int], kind: Kind = "test", paper: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """By metric of the task: mean and sd over seeds in percent, and the paper's and ours minus it if it is given."""
+    records = []
+    for metric in METRICS[result["data"]["task"]]:
+        mean, sd = mean_sd([result["seeds"][str(seed)][kind][network][metric] for seed in seeds])
+        records.append({"metric": metric, "mean": mean, "sd": sd})
+        if paper is not None:
+            theirs = paper.get(metric, float("nan"))
+            records[-1] |= {"paper": theirs, "difference": mean - theirs}
+    return records
 
 
 def shown_metrics(data: Data, printed: pd.DataFrame) -> list[str]:
@@ -91,16 +110,24 @@ def number(value: float, form: str) -> str:
     return "–" if pd.isna(value) else format(value, form).replace("-", "−")
 
 
-def mean_cell(mean: float, sd: float, *sources: Source, best: bool = False) -> Cell:
-    """`84.00 ± 5.292`, bold for the best; a dash for NaN."""
-    text = "–" if pd.isna(mean) else f"{mean:.2f} ± {number(sd, '.3f')}"
-    return Cell(f"**{text}**" if best else text, mean, sources=sources)
+def percent_cell(record: Mapping[str, Any], *sources: Source, best: bool = False, mark: str = "") -> Cell:
+    """`84.00 ± 5.292`, bold for the best, a dash for NaN; then the paper's mean, with a `mark`, and ours minus it.
+
+    `record`: mean and sd in percent, and paper and difference where the table shows them.
+    """
+    mean = record["mean"]
+    text = "–" if pd.isna(mean) else f"{mean:.2f} ± {number(record['sd'], '.3f')}"
+    text = f"**{text}**" if best else text
+    if "paper" not in record:
+        return Cell(text, mean, sources=sources)
+    paper, difference = record["paper"], record["difference"]
+    text += f"<br>paper {number(paper, '.2f')}{mark}, {number(difference, '+.2f')}"
+    return Cell(text, mean, paper, difference, sources)
 
 
-def with_paper(ours: Cell, paper: float, difference: float, mark: str = "") -> Cell:
-    """Our cell and, below it, the paper's mean and our difference from it."""
-    text = f"{ours}<br>paper {number(paper, '.2f')}{mark}, {number(difference, '+.2f')}"
-    return replace(ours, text=text, paper=paper, difference=difference)
+def labelled(table: pd.DataFrame, **columns: Any) -> pd.DataFrame:
+    """`table` with constant columns in front of its own."""
+    return table.assign(**columns)[[*columns, *table.columns]]
 
 
 def markdown(title: str, disclaimer: str, facts: Sequence[str], parts: Sequence[Part]) -> str:
