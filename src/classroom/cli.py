@@ -403,10 +403,85 @@ def use(studies: Annotated[list[str], typer.Argument(help="Studies: files of stu
     from classroom.settings.overlays import use as run
 
     _print_changes(f"studies {' '.join(studies)}", run(studies))
+    _stash_reports("classroom use")
+
+
+def _stash_reports(command: str) -> None:
+    """Else reports of studies that are no longer in force would stay among those that DVC puts on the site."""
     if Path(".dvc").exists():
         from classroom.engines.reconcile import dry_run
 
-        dry_run("classroom use")  # else reports of other studies would stay among those that DVC puts on the site
+        dry_run(command)
+
+
+@app.command("new-study")
+def new_study(
+    name: Annotated[
+        str, typer.Argument(help="Of the dataset and the study, e.g. liver: lower-case letters, digits, -.")
+    ],
+    images: Annotated[
+        Path | None, typer.Option(help="A folder of images; without --masks, in a folder for each class.")
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="The folder of their masks, named like the images, or with _mask, _seg, …")
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            help="A CSV or Parquet file: image; label or mask; if wanted, group and split (train, val, test)."
+        ),
+    ] = None,
+    reader: Annotated[
+        str, typer.Option(help="The layout of --images, if it is that of a download of the paper's: lgg, ham10000, …")
+    ] = "",
+    task: Annotated[
+        str, typer.Option(help="segmentation or classification, if the images have masks and labels.")
+    ] = "",
+    group: Annotated[
+        str,
+        typer.Option(
+            help="A regular expression that finds the patient in an image's path, e.g. '^[^_]+' or 'P(\\d+)_'."
+        ),
+    ] = "",
+    foreground: Annotated[
+        str, typer.Option(help="Values of foreground, if masks have more than two: 1,2 or 128-255 or #ff0000.")
+    ] = "",
+    missing_masks: Annotated[
+        str, typer.Option(help="refuse, or empty: images without a mask are background everywhere.")
+    ] = "refuse",
+    ignore: Annotated[
+        list[str], typer.Option(help="Files that are no part of the dataset, e.g. '*.txt'; may be repeated.")
+    ] = (),
+    like: Annotated[str, typer.Option(help="The study whose networks and weights are taken.")] = "",
+    teacher: Annotated[str, typer.Option(help="Another encoder for the teacher.")] = "",
+    student: Annotated[str, typer.Option(help="Another encoder for the students.")] = "",
+    size: Annotated[int | None, typer.Option(help="Height and width that the networks see, pixels.")] = None,
+    split: Annotated[str, typer.Option(help="Percentages of training, validation and test.")] = "75:10:15",
+    add: Annotated[bool, typer.Option("--add", help="Keep the studies in force.")] = False,
+    device: Annotated[str, typer.Option(envvar="CLASSROOM_DEVICE", help="Device of the forecast.")] = "auto",
+) -> None:
+    """Make a study of your own images: read them, write datasets/NAME.yaml and studies/NAME.yaml, put it in force."""
+    from classroom import progress
+
+    progress.log(f"reading {table or images or 'nothing yet'} …")  # the libraries take seconds to load
+    from classroom.params import check, load
+    from classroom.settings.new_study import Wanted, numbers, percentages
+    from classroom.settings.new_study import new_study as run
+    from classroom.settings.plan import write_plan
+
+    _limit_threads()
+    wanted = Wanted(
+        name, images, masks, table, reader, task, group, numbers(foreground), missing_masks, tuple(ignore), like,
+        teacher, student, size, percentages(split), add,
+    )  # fmt: skip
+    for line in run(wanted):
+        typer.echo(line)
+    write_plan(check(load()))
+    _stash_reports("classroom new-study")
+    from classroom.forecast import forecast as estimate
+
+    typer.echo(estimate([name], device))
+    typer.echo(f"next: snakemake --cores all reports/{name}.md")
 
 
 @app.command()

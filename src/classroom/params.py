@@ -767,6 +767,17 @@ def dotted(file: str, key: str = "") -> str:
     return ".".join(filter(None, parts))
 
 
+def leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every single setting by its dotted key; an empty mapping is one."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            found |= leaves(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
 def select(raw: Mapping[str, Any], key: str, kind: type[T], path: Path = Path("params.yaml")) -> T:
     """The value at dotted `key`, validated as `kind` (a Section or any type pydantic knows).
 

@@ -71,7 +71,9 @@ def prepare(task: str, image_size: int, raw: Path, target: Path) -> int:
                 images.write(resized(image, square, Image.Resampling.BILINEAR).tobytes())
                 label = sample.label
                 if masks:
-                    mask = read_mask(raw / sample.mask, image.shape[:2], about["foreground"], converted["masks"])
+                    mask = np.zeros(image.shape[:2], np.uint8)  # of an image that is background everywhere
+                    if sample.mask:
+                        mask = read_mask(raw / sample.mask, image.shape[:2], about["foreground"], converted["masks"])
                     targets.write(resized(mask, square, Image.Resampling.NEAREST).tobytes())
                     label = LESION[0] if mask.any() else LESION[1]
                 else:

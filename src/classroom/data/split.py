@@ -163,17 +163,17 @@ def _check_given(index: pd.DataFrame) -> None:
 
 def _check(index: pd.DataFrame, split: Split, parts: int) -> None:
     percent = ":".join(map(str, split.percent))
-    if (commonest := index.label.value_counts().max()) < parts:
-        raise DataError(
-            f"split {percent}: only {commonest} images of the most frequent label; at least {parts} are needed to "
-            f"stratify. Use more data{_rounder(commonest)}."
-        )
     groups = index.group.nunique()
     if split.by == "group" and groups < parts:
         raise DataError(
             f"split {percent} by group: only {groups} groups (patients, slides, lesions), at least {parts} are needed: "
             f"{listed(sorted(index.group.unique()))}. "
             f"Use more data{_rounder(groups)}, or split by image."
+        )
+    if (commonest := index.label.value_counts().max()) < parts:
+        raise DataError(
+            f"split {percent}: only {commonest} images of the most frequent label; at least {parts} are needed to "
+            f"stratify. Use more data{_rounder(commonest)}."
         )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from classroom.engines import lockfile
+from classroom.engines import lockfile, manifest
 from classroom.engines.graph import Stage, cache_folder
 from classroom.errors import ClassroomError
 from classroom.state import Cache, Hashes
@@ -33,15 +33,17 @@ class Verdict:
         self.settings: dict[str, Any] = {}
         self.known: dict[str, str | None] = {}
         """By path the hash of what was there, None for nothing; to be cleared when files are restored."""
-        self.runs: dict[str, list[list[str]]] | None = None
-        """By digest of its inputs, the checksums of the outputs of each run in DVC's run-cache, when first needed."""
+        self.runs: dict[str, list[tuple[list[str], Path | None]]] | None = None
+        """By digest of its inputs, the checksums of each run's outputs and where the run-cache has it; when needed."""
+        self.contradicted: dict[str, str] = {}
+        """The stages found whose entry contradicts the manifest among its outputs, and in what."""
 
     def changed(self, stages: Mapping[str, Stage]) -> list[str]:
         """The stages that `dvc status` names, which are not those downstream of them."""
         return [name for name, stage in stages.items() if self.is_changed(stage)]
 
     def is_changed(self, stage: Stage) -> bool:
-        """Whether `dvc status` names the stage."""
+        """Whether `dvc status` names the stage, or would without an entry that its outputs' manifest contradicts."""
         entry = self.recorded.get(stage.name)
         if entry is None or stage.always_changed or entry["cmd"] != stage.command:
             return True
@@ -55,12 +57,16 @@ class Verdict:
                     return True
             if any(path not in deps or self._hash_of(path) != deps[path] for path in stage.dependencies):
                 return True
-        return any(
+        if any(
             path not in outs
             or self._hash_of(path) != outs[path]
             or (path not in stage.uncached and not self._is_cached(outs[path]))
             for path in stage.outputs
-        )
+        ):
+            return True
+        if found := manifest.contradictions(stage, entry, self.hashes):
+            self.contradicted[stage.name] = manifest.described(found)
+        return bool(found)
 
     def is_saved(self, stage: Stage) -> bool:
         """Whether DVC's cache holds all outputs that the stage once made from its current inputs."""
@@ -68,11 +74,40 @@ class Verdict:
         for file, keys in stage.settings:
             settings = self._settings_in(file)
             params[file] = {key: _value(settings, key) for key in keys} or settings
-        wanted = _digest(stage.command, params, {path: self._hash_of(path) for path in stage.dependencies})
-        entry = self.recorded.get(stage.name)
-        made = [_run(entry)] if entry else []
-        made += [(wanted, outputs) for outputs in self._saved_runs().get(wanted, ())]
-        return any(digest == wanted and all(map(self._is_cached, outputs)) for digest, outputs in made)
+        dependencies = [{"path": path, "md5": self._hash_of(path)} for path in stage.dependencies]
+        now = {"cmd": stage.command, "params": params, "deps": dependencies}
+        wanted, _ = _run(now)
+        saved = [*self._saved_runs().get(wanted, ())]
+        if stage.name in self.recorded and (run := _run(self.recorded[stage.name]))[0] == wanted:
+            saved.append((run[1], None))
+        return any(
+            all(map(self._is_cached, outputs)) and self._is_true(stage, now, outputs, where) for outputs, where in saved
+        )
+
+    def _is_true(self, stage: Stage, now: Mapping[str, Any], outputs: list[str], where: Path | None) -> bool:
+        """Whether saved outputs were made from today's inputs by the manifest among them; else forgets the run.
+
+        That is the file `where` in the run-cache; None stands for the stage's entry in dvc.lock.
+        """
+        if not stage.is_training or (made := self._saved_manifest(outputs[0])) is None:
+            return True
+        if found := manifest.differences(manifest.record(now), made):
+            if where is None:
+                self.contradicted[stage.name] = manifest.described(found)
+            else:
+                where.unlink(missing_ok=True)
+        return not found
+
+    def _saved_manifest(self, run: str) -> manifest.Record | None:
+        """The manifest in the cache's copy of a run."""
+        try:
+            files = {each["relpath"]: each["md5"] for each in json.loads(self._copy(run).read_text(encoding="utf-8"))}
+            return json.loads(self._copy(files["manifest.json"]).read_text(encoding="utf-8"))
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+
+    def _copy(self, checksum: str) -> Path:
+        return Path(f"{self.cache}/{checksum[:2]}/{checksum[2:]}")
 
     def _hash_of(self, path: str) -> str | None:
         if path not in self.known:
@@ -81,20 +116,18 @@ class Verdict:
 
     def _is_cached(self, checksum: str) -> bool:
         """Whether DVC's cache holds a file, or a folder with every file in it."""
-        path = f"{self.cache}/{checksum[:2]}/{checksum[2:]}"
+        path = self._copy(checksum)
         try:
             protected = stat.S_IMODE(os.stat(path).st_mode) == PROTECTED
-            if not protected and self.hashes(Path(path)) != checksum.removesuffix(".dir"):
+            if not protected and self.hashes(path) != checksum.removesuffix(".dir"):
                 return False
             if checksum.endswith(".dir"):
-                return all(
-                    self._is_cached(entry["md5"]) for entry in json.loads(Path(path).read_text(encoding="utf-8"))
-                )
+                return all(self._is_cached(entry["md5"]) for entry in json.loads(path.read_text(encoding="utf-8")))
             return True
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
-    def _saved_runs(self) -> dict[str, list[list[str]]]:
+    def _saved_runs(self) -> dict[str, list[tuple[list[str], Path | None]]]:
         if self.runs is None:
             self.runs, remembered = {}, Cache("runs")
             for path in self.cache.parent.parent.glob("runs/*/*/*"):
@@ -104,7 +137,7 @@ class Verdict:
                     except (OSError, ValueError, KeyError, TypeError, AttributeError):
                         continue  # damaged: DVC removes it
                     remembered.put(path.name, path.parent.name, run)
-                self.runs.setdefault(run[0], []).append(run[1])
+                self.runs.setdefault(run[0], []).append((run[1], path))
             remembered.save()
         return self.runs
 
@@ -122,13 +155,8 @@ class Verdict:
 
 def _run(entry: Mapping[str, Any]) -> tuple[str, list[str]]:
     """Of an entry of dvc.lock or the run-cache, the digest of the inputs and the checksums of the outputs."""
-    digest = _digest(entry["cmd"], entry.get("params", {}), _checksums(entry, "deps"))
-    return digest, list(_checksums(entry, "outs").values())
-
-
-def _digest(command: str, params: Mapping[str, Any], dependencies: Mapping[str, str | None]) -> str:
-    inputs = json.dumps([command, params, dependencies], sort_keys=True, default=str)
-    return hashlib.sha256(inputs.encode()).hexdigest()
+    inputs = json.dumps([entry["cmd"], entry.get("params", {}), _checksums(entry, "deps")], sort_keys=True, default=str)
+    return hashlib.sha256(inputs.encode()).hexdigest(), list(_checksums(entry, "outs").values())
 
 
 def _checksums(entry: Mapping[str, Any], kind: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from classroom.engines import lockfile
 from classroom.errors import ClassroomError
 from classroom.params import dotted
 from classroom.state import MANIFESTS, Cache
@@ -42,9 +43,11 @@ class Stage:
     @property
     def manifest(self) -> Path:
         """Where the job writes its manifest: a training into its run's folder, so that it goes with the run."""
-        if self.command.startswith("classroom train "):
-            return Path(self.outputs[0], "manifest.json")
-        return MANIFESTS / f"{self.name}.json"
+        return Path(self.outputs[0], "manifest.json") if self.is_training else MANIFESTS / f"{self.name}.json"
+
+    @property
+    def is_training(self) -> bool:
+        return self.command.startswith("classroom train ")
 
 
 def load() -> dict[str, Stage]:
@@ -138,6 +141,7 @@ def _resolved(key: str) -> dict[str, Any]:
 
 
 def _resolve() -> dict[str, Any]:
+    lockfile.stages()  # DVC reads dvc.lock too: what is wrong with it is said by its name
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
     from dvc.stage.utils import split_params_deps

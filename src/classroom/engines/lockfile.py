@@ -9,7 +9,8 @@ import functools
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ from classroom.state import Cache
 
 LOCK = Path("dvc.lock")
 
-REMEDY = (
-    "Fix it (after a merge conflict: `git checkout --theirs dvc.lock`), or remove it: finished jobs are recorded in a "
-    "new one from their manifests."
-)
+REMEDY = "Fix it, or remove it: finished jobs are recorded in a new one from their manifests."
+
+CONFLICT = re.compile(rb"^(<<<<<<<|>>>>>>>) ", re.MULTILINE)
+"""What git leaves where it cannot merge two versions."""
 
 
 def stages() -> dict[str, dict[str, Any]]:
@@ -43,12 +44,12 @@ def update(entries: Mapping[str, Any]) -> None:
 
     Raises ClassroomError if the file cannot be read or written.
     """
-    from ruamel.yaml import YAML
+    _write(stages() | _plain(entries))
 
-    yaml, text = YAML(typ="safe"), io.StringIO()
-    yaml.default_flow_style, yaml.sort_base_mapping_type_on_output, yaml.width = False, False, 2**20
-    yaml.dump({"schema": "2.0"} | _content() | {"stages": stages() | _plain(entries)}, text)
-    write_text(LOCK, text.getvalue())
+
+def remove(names: Iterable[str]) -> None:
+    """Removes these stages' entries. Raises as `update` does."""
+    _write({name: entry for name, entry in stages().items() if name not in set(names)})
 
 
 @functools.lru_cache(maxsize=1)
@@ -87,12 +88,26 @@ def _content() -> dict[str, Any]:
     if (known := cache.get("content", digest)) is not None:
         return known
     content = understood(text)
+    if content is None and CONFLICT.search(text):
+        raise ClassroomError(
+            f"{LOCK}: has conflict markers of a merge. Take the whole file of one side (`git checkout --ours {LOCK}`, "
+            f"or `--theirs`), run `classroom reconcile`, which finds what is stale, and `git add {LOCK}`."
+        )
     if content is None:
         raise ClassroomError(f"{LOCK}: expected YAML with schema '2.0' and stages, as DVC writes it. {REMEDY}")
     if json.loads(json.dumps(content)) == content:  # not so with numbers as keys
         cache.put("content", digest, content)
         cache.save()
     return content
+
+
+def _write(entries: Mapping[str, Any]) -> None:
+    from ruamel.yaml import YAML
+
+    yaml, text = YAML(typ="safe"), io.StringIO()
+    yaml.default_flow_style, yaml.sort_base_mapping_type_on_output, yaml.width = False, False, 2**20
+    yaml.dump({"schema": "2.0"} | _content() | {"stages": entries}, text)
+    write_text(LOCK, text.getvalue())
 
 
 def _plain(value: Any) -> Any:

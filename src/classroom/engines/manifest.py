@@ -23,7 +23,7 @@ from classroom.engines.locks import one_process
 from classroom.errors import ClassroomError, suggestion
 from classroom.files import clamp_future_mtimes, content_hash, files_in, remove_leftovers, touch, write_json
 from classroom.git import code_version
-from classroom.params import dotted, select
+from classroom.params import dotted, leaves, select
 
 log = logging.getLogger(__name__)
 
@@ -140,6 +140,11 @@ def verify_inputs(stage: Stage, stages: Mapping[str, Stage]) -> dict[str, str]:
                 f"{', '.join(damaged)}: damaged, edited or replaced since `{producer.command}` made it. Run that "
                 f"command again, or restore it from DVC's cache: `dvc checkout {out}`."
             )
+        if found := contradictions(producer, _entry(producer)):
+            raise ClassroomError(
+                f"{out}: dvc.lock and the manifest in it contradict each other ({described(found)}). Run `classroom "
+                "reconcile`, which removes the entry from dvc.lock, and start again: the run is made again."
+            )
     return digests
 
 
@@ -155,15 +160,16 @@ def matches(stage: Stage, raw: dict[str, Any], hash_of: Callable[[Path], str] = 
     """
     if not stage.outputs:
         return True  # the stage `plan`: whoever asks has checked it
+    if (manifest := read(stage)) is None:
+        return False
     try:
-        manifest = json.loads(stage.manifest.read_text(encoding="utf-8"))
         return (
             manifest["command"] == stage.command
             and manifest["params"] == json.loads(json.dumps({key: select(raw, key, Any) for key in stage.params}))
             and manifest["dependencies"] == _hashes(stage.dependencies, hash_of)
             and manifest["outputs"] == _hashes(_described_outputs(stage), hash_of)
         )
-    except (OSError, ValueError, LookupError, TypeError, RecursionError, ClassroomError):
+    except (OSError, ValueError, ClassroomError):
         return False
 
 
@@ -172,7 +178,63 @@ def records(stage: Stage) -> Iterator[Record]:
 
     Manifests that are not outputs stay behind when DVC restores another version: then dvc.lock is right.
     """
-    return filter(None, (read(stage) for read in (_manifest, _locked)))
+    entry = _entry(stage)
+    locked = record(entry) if entry and not contradictions(stage, entry) else None
+    return filter(None, (read(stage), locked))
+
+
+def contradictions(
+    stage: Stage, entry: Mapping[str, Any] | None, hash_of: Callable[[Path], str] = content_hash
+) -> dict[str, tuple[Any, Any]]:
+    """What a training's `entry` in dvc.lock says of the run that is here, and what the manifest in the run says.
+
+    By setting, file or `command`. They agree in whatever DVC or `reconcile` has recorded, but not after a merge of
+    branches that combined the lines of two entries, or after an edit of dvc.lock. Empty if the run is not the entry's.
+    """
+    made = read(stage) if stage.is_training and entry else None
+    if made is None or entry is None:
+        return {}
+    said, run = record(entry), stage.outputs[0]
+    found = differences(said, made)
+    for path, digest in made["outputs"].items():
+        here = hash_of(Path(path)) if Path(path).is_file() else None
+        if path != run and here != digest:
+            found[path] = (here, digest)
+    return found if found and hash_of(Path(run)) == said["outputs"].get(run) else {}
+
+
+def described(found: Mapping[str, tuple[Any, Any]]) -> str:
+    """The first of the `differences`, and how many more there are."""
+    key, (said, made) = next(iter(found.items()))
+    return f"{key}: {said}, made with {made}" + (f"; {len(found) - 1} more" if len(found) > 1 else "")
+
+
+def differences(said: Record, made: Record) -> dict[str, tuple[Any, Any]]:
+    """By setting, file or `command`, what two records of the same outputs say that these were made from."""
+    one, other = (
+        {"command": record["command"], **leaves(record["params"]), **record["dependencies"]} for record in (said, made)
+    )
+    return {key: (one.get(key), other.get(key)) for key in one | other if one.get(key) != other.get(key)}
+
+
+def record(entry: Mapping[str, Any]) -> Record:
+    """An entry of dvc.lock as a record."""
+    settings = entry.get("params", {}).items()
+    return {
+        "command": entry["cmd"],
+        "params": {dotted(file, key): value for file, values in settings for key, value in values.items()},
+        "dependencies": {each["path"]: each["md5"] for each in entry.get("deps", ())},
+        "outputs": {each["path"]: each["md5"] for each in entry.get("outs", ())},
+    }
+
+
+def read(stage: Stage) -> Record | None:
+    """The stage's manifest; None if there is none that can be read."""
+    try:
+        manifest = json.loads(stage.manifest.read_text(encoding="utf-8"))
+        return manifest if {"command", "params", "dependencies", "outputs"} <= manifest.keys() else None
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None
 
 
 def _described_outputs(stage: Stage) -> list[str]:
@@ -202,27 +264,9 @@ def _damaged(producer: Stage, out: str, digest: str) -> list[str]:
     return damaged
 
 
-def _manifest(stage: Stage) -> Record | None:
+def _entry(stage: Stage) -> Mapping[str, Any] | None:
+    """The stage's entry in dvc.lock, as far as that can be read."""
     try:
-        manifest = json.loads(stage.manifest.read_text(encoding="utf-8"))
-        return manifest if {"command", "params", "dependencies", "outputs"} <= manifest.keys() else None
-    except (OSError, ValueError, AttributeError, RecursionError):
+        return lockfile.stages().get(stage.name)
+    except ClassroomError:
         return None
-
-
-def _locked(stage: Stage) -> Record | None:
-    try:
-        entry = lockfile.stages()[stage.name]
-        settings = entry.get("params", {}).items()
-        return {
-            "command": entry["cmd"],
-            "params": {dotted(file, key): value for file, values in settings for key, value in values.items()},
-            "dependencies": _locked_files(entry.get("deps", ())),
-            "outputs": _locked_files(entry["outs"]),
-        }
-    except (ClassroomError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _locked_files(entries: Iterable[Mapping[str, str]]) -> dict[str, str]:
-    return {entry["path"]: entry["md5"] for entry in entries}

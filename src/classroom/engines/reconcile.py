@@ -106,12 +106,16 @@ def reconcile() -> set[str]:
     if any(key.split(".")[0] in FOLDERS.values() for keys in settings for key in keys):
         log.warning("dvc.lock is of an older layout, so all is made again: remove it with `git rm dvc.lock`.")
     _stash_obsolete_outputs(stages)
-    changed = Verdict(hashes).changed(stages)
+    verdict = Verdict(hashes)
+    changed = verdict.changed(stages)
+    _remove_entries(verdict.contradicted)
     if committed := _commit([stages[name] for name in changed], hashes):
         log.info("committed to dvc.lock: %d finished jobs", len(committed))
         changed = Verdict(hashes).changed(stages)
-    stale = graph.downstream(stages, changed)
-    if restored := _restore(stages, stale - locks.running_jobs().keys(), Verdict(hashes)):
+    stale, verdict = graph.downstream(stages, changed), Verdict(hashes)
+    restored = _restore(stages, stale - locks.running_jobs().keys(), verdict)
+    _remove_entries(verdict.contradicted)
+    if restored:
         log.info("restored from DVC's cache: %s", _some(restored))
         stale = graph.downstream(stages, Verdict(hashes).changed(stages))
     repair.back_up_lock_file()
@@ -121,6 +125,14 @@ def reconcile() -> set[str]:
     _clear_incomplete_markers(stages, stale)
     hashes.save()
     return stale
+
+
+def _remove_entries(contradicted: Mapping[str, str]) -> None:
+    """Removes entries of dvc.lock that the manifests among their outputs contradict, so that DVC sees it too."""
+    if contradicted:
+        named = _some([f"{name} ({found})" for name, found in contradicted.items()])
+        log.info("removed from dvc.lock, as the manifest in the run says otherwise, so to be made again: %s", named)
+        lockfile.remove(contradicted)
 
 
 def _commit(changed: list[Stage], hashes: Hashes) -> list[str]:

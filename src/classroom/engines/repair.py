@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,7 @@ def _is_backed_up() -> bool:
 
 def _is_whole(content: bytes) -> bool:
     """Whether DVC would accept a dvc.lock; a merge conflict is for the user to solve, and passes."""
-    if re.search(rb"^(<<<<<<<|>>>>>>>) ", content, re.MULTILINE):
+    if lockfile.CONFLICT.search(content):
         return True
     return content.endswith(b"\n") and lockfile.understood(content) is not None
 

@@ -16,8 +16,8 @@ from classroom.engines.graph import Stage, producers, upstream
 from classroom.engines.manifest import Record
 from classroom.errors import ClassroomError, DataError, suggestion
 from classroom.evaluation.evaluate import evaluate_predictions
-from classroom.params import load, select
-from classroom.provenance.reproduction import leaves, reproduction
+from classroom.params import leaves, load, select
+from classroom.provenance.reproduction import reproduction
 from classroom.reporting.common import provenance
 from classroom.reporting.common.numbers import find, numbers
 from classroom.reporting.common.pages import read_page

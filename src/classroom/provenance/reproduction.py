@@ -13,7 +13,7 @@ from ruamel.yaml import YAML, YAMLError
 
 from classroom.engines.graph import Stage
 from classroom.git import git
-from classroom.params import FOLDERS, dotted
+from classroom.params import FOLDERS, dotted, leaves
 
 OVERLAY = "explained.yaml"
 OVERLAID = {block: folder for folder, block in FOLDERS.items()}
@@ -43,17 +43,6 @@ def reproduction(
     if others := _others(wanted, version):
         commands += [f"cat > {OVERLAY} <<'END'\n{_yaml(others)}END", f"classroom overlay {OVERLAY}"]
     return {"commands": [*commands, *(stage.command for stage in chain)], "notes": notes}
-
-
-def leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Every single setting by its dotted key; an empty mapping is one."""
-    found = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            found |= leaves(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
 
 
 def _version(versions: Sequence[str], code: Mapping[str, str]) -> tuple[str | None, list[str]]:

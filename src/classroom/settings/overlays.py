@@ -58,6 +58,39 @@ def use(studies: Iterable[str], params: Path = Path("params.yaml")) -> list[str]
     return files.write(params)
 
 
+def add_study(
+    name: str, dataset: Mapping[str, Any], study: Mapping[str, Any], keep: bool, params: Path = Path("params.yaml")
+) -> list[str]:
+    """Writes the files of a dataset and a study called `name`, and puts the study in force.
+
+    Parameters
+    ----------
+    name
+        of both
+    dataset, study
+        contents of their files
+    keep
+        whether the studies in force stay so
+    params
+        params.yaml
+
+    Returns
+    -------
+    list of str
+        The keys that changed.
+
+    Raises
+    ------
+    ParamsError
+        If the result would not be valid; all files then stay as they were.
+    """
+    files = _valid_files(params)
+    files.merge({"datasets": {name: dataset}, "studies": {name: study}})
+    if not keep:
+        files.merge({"studies": [name]})
+    return files.write(params)
+
+
 def resplit(study: str, params: Path = Path("params.yaml")) -> list[str]:
     """Adds a copy of a study that splits by group instead of by image, or the other way round, and puts it in force.
 
@@ -125,6 +158,7 @@ class _Files:
             for folder, block in FOLDERS.items()
         }
         self.changed: dict[Path, list[str]] = {}
+        self.new: set[Path] = set()
 
     @property
     def studies(self) -> dict[str, Any]:
@@ -156,6 +190,7 @@ class _Files:
             _merge(documents[name], values, "", self.changed.setdefault(path, []))
             return
         documents[name] = values
+        self.new.add(path)
         self.changed[path] = list(values)
         if folder == "studies" and name not in self.main["studies"]:
             _set_items(self.main["studies"], [*self.main["studies"], name])
@@ -180,6 +215,8 @@ class _Files:
     def _dumped(self, path: Path) -> str:
         document = self.main if path == self.params else self.documents[path.parent.name][path.stem]
         text = io.StringIO()
+        if path in self.new:
+            text.write(f"# yaml-language-server: $schema=../workflow/schemas/{FOLDERS[path.parent.name]}.schema.json\n")
         self.yaml.dump(document, text)
         return text.getvalue()
 

@@ -450,7 +450,7 @@ SKIN = {
     ),
     "lesion that a spreadsheet runs": (
         retable(METADATA, "^SYNTHETIC_00000,", "=cmd,"),
-        r"/SYNTHETIC_00000_01\.jpg: '=cmd' is no valid name of an image, patient or lesion",
+        r"/SYNTHETIC_00000_01\.jpg: '=cmd' is no valid name of an image, patient, lesion or class",
     ),
     "no lesion": (
         retable(METADATA, "^SYNTHETIC_00000,", ","),

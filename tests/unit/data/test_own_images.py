@@ -139,6 +139,21 @@ def test_leftovers_of_systems_and_notebooks_are_skipped(tmp_path: Path) -> None:
     assert pairs(find("folders", tmp_path, images="images", masks="masks")) == {"images/a.png": "masks/a.png"}
 
 
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(tmp_path, "polyp/1.png", "none/1.png")
+    real = os.scandir
+
+    def scandir(path: str) -> object:  # the tests may run as root, who may read everything
+        if Path(path).name == "none":
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert said("folders", tmp_path) == (
+        f"{tmp_path}/none: cannot be read (Permission denied). Give yourself access to it."
+    )
+
+
 def test_an_empty_folder_and_a_missing_one_are_named(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     assert said("folders", tmp_path, images="images").startswith(f"{tmp_path}/images: no images here.")
@@ -148,8 +163,8 @@ def test_an_empty_folder_and_a_missing_one_are_named(tmp_path: Path) -> None:
 def test_images_that_the_pattern_of_groups_misses_are_named(tmp_path: Path) -> None:
     draw(tmp_path, "a/P01_1.png", "a/P01_2.png", "b/P02_1.png", "b/scan.png")
     text = said("folders", tmp_path, group=r"P\d+")
-    assert r"Images in whose path the pattern of group, P\d+, finds nothing: b/scan.png." in text
-    found = find("folders", tmp_path, group=r"(?P<slide>P\d+)_", ignore=("scan.png",))
+    assert r"Images in whose path, without its ending, the pattern of group, P\d+, finds nothing: b/scan.png." in text
+    found = find("folders", tmp_path, group=r"(?P<slide>P\d+)_\d$", ignore=("scan.png",))
     assert (found.group, [one.group for one in found.samples]) == ("slide", ["P01", "P01", "P02"])
 
 

@@ -246,7 +246,7 @@ SETTINGS = {
     "graph: none": (gone("dvc.yaml"), "reconcile", r"dvc\.yaml: no such file\. Run this in the project's root\."),
     "graph: dvc.lock with a conflict": (
         put("dvc.lock", "<<<<<<< HEAD\nschema: '2.0'\n=======\n>>>>>>> x\n"), "reconcile",
-        r"dvc\.lock: expected YAML with schema '2\.0' .* Fix it \(after a merge .*\), or remove it: finished .*",
+        r"dvc\.lock: has conflict markers of a merge\. Take .*--ours dvc\.lock.*--theirs.*reconcile.*",
     ),
 }  # fmt: skip
 

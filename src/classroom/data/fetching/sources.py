@@ -14,6 +14,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +23,14 @@ import numpy as np
 from classroom.data.fetching import archives, pcam
 from classroom.data.fetching.download import download, redact
 from classroom.data.fetching.subset import draw
-from classroom.data.pixels import Converted, choose_foreground, digest, read_image, read_mask_values
+from classroom.data.pixels import (
+    Converted,
+    choose_foreground,
+    digest,
+    is_foreground,
+    read_image,
+    read_mask_values,
+)
 from classroom.data.readers import File, Found, Sample, classes_of, reader
 from classroom.data.synthetic import GENERATORS
 from classroom.errors import DataError, listed, raise_for
@@ -60,18 +68,29 @@ def fetch(name: str, dataset: Dataset, target: Path, downloads: Path = DOWNLOADS
     # First, to find out before any download whether `target` can be written.
     with folder_written_whole(target) as folder, ExitStack() as stack:
         folders = _folders(name, dataset, downloads / name, stack)
-        found = reader(dataset.reader).find(folders, dataset)
-        samples = _chosen(name, dataset, found.samples)
-        files = [*found.tables, *(file for one in samples for file in (one.image, one.mask) if file is not None)]
-        if dataset.source != "directory":  # a folder of the user's may well consist of links
-            _check_inside(files, folders)
-        _check_names(samples, files)
-        _check_labels(name, dataset, samples)
+        found = _found(name, dataset, folders)
+        _check_labels(name, dataset, found.samples)
         for table in found.tables:
             _copy(table, folder)
-        pixels = _copy_and_check(name, dataset, samples, folder)
-        _describe(name, dataset, found, samples, pixels, folder)
-    return len(samples)
+        pixels = check_pixels(name, dataset, found.samples, copies=folder)
+        _describe(name, dataset, found, pixels, folder)
+    return len(found.samples)
+
+
+def look(name: str, dataset: Dataset) -> Found:
+    """The files that `fetch` would find in the user's folder; raises DataError as it does, but for unknown labels."""
+    return _found(name, dataset, [_directory(name, dataset)])
+
+
+def _found(name: str, dataset: Dataset, folders: Sequence[Path]) -> Found:
+    """The files of the dataset, whose names are safe to use."""
+    found = reader(dataset.reader).find(folders, dataset)
+    samples = _chosen(name, dataset, found.samples)
+    files = [*found.tables, *(file for one in samples for file in (one.image, one.mask) if file is not None)]
+    if dataset.source != "directory":  # a folder of the user's may well consist of links
+        _check_inside(files, folders)
+    _check_names(samples, files)
+    return replace(found, samples=samples)
 
 
 def _folders(name: str, dataset: Dataset, downloads: Path, stack: ExitStack) -> list[Path]:
@@ -176,13 +195,15 @@ def _check_names(samples: Sequence[Sample], files: Iterable[File]) -> None:
 
     Spreadsheets run text that begins with =+-@ as a formula; macOS and Windows do not distinguish a.tif and A.tif.
     """
-    for sample in samples:
-        for text in (sample.id, sample.group):
-            if not text.isprintable() or text[:1] in ("", *"=+-@"):
-                raise DataError(
-                    f"{sample.image.path}: '{text}' is no valid name of an image, patient or lesion. Expected "
-                    "printable characters, the first of them none of =+-@; rename it."
-                )
+    raise_for(
+        [
+            f"{sample.image.path}: '{text}' is no valid name of an image, patient, lesion or class. Expected "
+            "printable characters, the first of them none of =+-@; rename it."
+            for sample in samples
+            for text in dict.fromkeys((sample.id, sample.group, sample.label or "none"))
+            if not text.isprintable() or text[:1] in ("", *"=+-@")
+        ]
+    )
     places: dict[str, File] = {}
     for file in files:
         other = places.setdefault(unicodedata.normalize("NFC", file.place).casefold(), file)
@@ -215,36 +236,48 @@ def _copy(file: File, folder: Path) -> None:
         raise DataError(f"{file.path}: cannot be copied ({error.strerror or error}).") from None
 
 
-class _Pixels(NamedTuple):
+class Pixels(NamedTuple):
     """What is known of a dataset once every file was decoded."""
 
     converted: dict[str, Converted]
     foreground: list[int | str]
+    sizes: Counter[tuple[int, int]]
+    """Images by width and height."""
+    has_foreground: list[bool]
+    """Of every sample, whether its mask has a pixel of foreground."""
+    foreground_share: float
+    """Of all pixels of the images."""
 
 
-def _copy_and_check(name: str, dataset: Dataset, samples: Sequence[Sample], folder: Path) -> _Pixels:
-    """Copies and decodes every sample.
+def check_pixels(name: str, dataset: Dataset, samples: Sequence[Sample], copies: Path | None = None) -> Pixels:
+    """Decodes every sample, after copying it if there is a folder for `copies`.
 
     Raises DataError naming all of the user's files that cannot be used, and images that are identical. Constant
     images, such as blank slices at the end of a scan, may recur.
     """
     seen: dict[str, Path] = {}
     converted: dict[str, Converted] = {"images": Counter(), "masks": Counter()}
-    values: Counter[int] = Counter()
+    sizes: Counter[tuple[int, int]] = Counter()
+    values_of: list[np.ndarray] = []
+    area: Counter[int] = Counter()
     problems = []
     for sample in track(samples, "images"):
         path = sample.image.path
         try:
             for file in (sample.image, sample.mask):
-                if file is not None:
-                    _copy(file, folder)
+                if file is not None and copies is not None:
+                    _copy(file, copies)
             image = read_image(path, converted["images"])
+            values, counts = np.empty(0, int), np.empty(0, int)
             if sample.mask is not None:
                 mask = read_mask_values(sample.mask.path, image.shape[:2], converted["masks"])
-                values.update(np.unique(mask).tolist())
+                values, counts = np.unique(mask, return_counts=True)
         except DataError as error:
             problems.append(str(error))
             continue
+        sizes[image.shape[1], image.shape[0]] += 1
+        values_of.append(values)
+        area.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
         content = digest(image)
         if content in seen and image.min() != image.max():
             problems.append(
@@ -254,20 +287,24 @@ def _copy_and_check(name: str, dataset: Dataset, samples: Sequence[Sample], fold
         seen[content] = path
     raise_for(problems)
     try:
-        return _Pixels(converted, choose_foreground(values, dataset.foreground))
+        foreground = choose_foreground(
+            Counter(value for values in values_of for value in values.tolist()), dataset.foreground
+        )
     except DataError as error:
         raise DataError(f"datasets/{name}.yaml: {error}") from None
+    inside = sum(count for value, count in area.items() if is_foreground(np.array(value), foreground))
+    pixels = sum(width * height * count for (width, height), count in sizes.items())
+    has_foreground = [bool(is_foreground(values, foreground).any()) for values in values_of]
+    return Pixels(converted, foreground, sizes, has_foreground, inside / max(pixels, 1))
 
 
-def _describe(
-    name: str, dataset: Dataset, found: Found, samples: Sequence[Sample], pixels: _Pixels, folder: Path
-) -> None:
+def _describe(name: str, dataset: Dataset, found: Found, pixels: Pixels, folder: Path) -> None:
     """Writes samples.csv and about.json; later commands need no other knowledge of the layout."""
     with (folder / "samples.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
-        split = ["split"] if any(sample.split for sample in samples) else []
+        split = ["split"] if any(sample.split for sample in found.samples) else []
         table.writerow(["id", "group", "label", "image", "mask", *split])
-        for sample in samples:
+        for sample in found.samples:
             mask = sample.mask.place if sample.mask else ""
             row = [sample.id, sample.group, sample.label or "", sample.image.place, mask]
             table.writerow([*row, sample.split] if split else row)

@@ -91,10 +91,18 @@ LEFTOVERS = re.compile(
 
 
 def walk(folders: Iterable[Path]) -> list[Path]:
-    """Every file below `folders`, sorted within each, without hidden files and LEFTOVERS."""
+    """Every file below `folders`, sorted within each, without hidden files and LEFTOVERS.
+
+    Raises DataError for a folder that cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # else images would be left out in silence
+            raise DataError(f"{error.filename}: cannot be read ({error.strerror}). Give yourself access to it.")
+
     files, entered = [], set()
     for folder in folders:
-        for where, inner, names in os.walk(folder, followlinks=True):
+        for where, inner, names in os.walk(folder, followlinks=True, onerror=refuse):
             if (real := os.path.realpath(where)) in entered:  # a link to a parent, or one of `folders` inside another
                 inner.clear()
                 continue
@@ -175,13 +183,16 @@ def names_without_ending(paths: Iterable[str]) -> dict[str, str]:
 
 
 def group_of(path: str, pattern: str, alone: str, problems: Problems) -> str:
-    """What `pattern` finds in an image's path, `alone` if there is no pattern; `problems` gets paths without it."""
+    """What `pattern` finds in an image's path without the ending; `alone` if there is no pattern.
+
+    `problems` gets the paths in which it finds nothing.
+    """
     if not pattern:
         return alone
-    found = re.search(pattern, path)
+    found = re.search(pattern, str(PurePosixPath(path).with_suffix("")))
     group = found and found[1 if found.re.groups else 0]
     if not group:
-        problems.add(f"Images in whose path the pattern of group, {pattern}, finds nothing", path)
+        problems.add(f"Images in whose path, without its ending, the pattern of group, {pattern}, finds nothing", path)
     return group or alone
 
 
