@@ -26,6 +26,8 @@ class Dataset(TypedDict):
     task: str
     group: str
     """The kind of group, such as `patient`; `image` if every image is a group."""
+    grouping: NotRequired[str]
+    """How groups are told, and what may nevertheless be in two splits."""
     images: int
     groups: int
     labels: dict[str, int]

@@ -91,6 +91,7 @@ def prepare(task: str, image_size: int, raw: Path, target: Path) -> int:
             "synthetic": about["synthetic"],
             "task": task,
             "group": about["group"],
+            "grouping": about.get("grouping", ""),
             "images": count,
             "groups": int(index.group.nunique()),
             "labels": {label: int(counts.get(label, 0)) for label in labels},

@@ -369,6 +369,85 @@ def test_neighbouring_patches_of_a_patient_are_one_group(tmp_path):
     assert [sample.group for sample in found.samples] == ["7-0-0", "7-0-0", "7-1-0", "8-0-0"]
 
 
+def test_patches_of_a_patient_are_one_group_where_there_are_enough_patients_to_split(tmp_path):
+    folder = drawn(tmp_path, "histopathologic", groups=22, images=1)
+    ids = sorted(pd.read_csv(folder / "train_labels.csv").id)
+    for patients, kind in ((20, "patient"), (19, "slide")):
+        rows = [f"{name},p{number % patients},w{number}\n" for number, name in enumerate(ids)]
+        (folder / "source_index.csv").write_text("id,patient,wsi\n" + "".join(rows))
+        found = histopathologic.find([folder], ANY)
+        assert (found.group, len({sample.group for sample in found.samples})) == (
+            kind,
+            {"patient": 20, "slide": 22}[kind],
+        )
+
+
+TWO_DATES = {"SYNTHETIC_0000": "TCGA_CS_4941_19960909", "SYNTHETIC_0001": "TCGA_CS_4941_19970102",
+             "SYNTHETIC_0002": "tcga_cs_4942_19960909", "SYNTHETIC_0003": "TCGA_HT_4941_19960909",
+             "SYNTHETIC_0004": "TCGA_CS_4941"}  # fmt: skip
+
+
+def test_the_examinations_of_one_patient_are_one_group(tmp_path):
+    """Follow-up scans show the same brain: in two splits, they would leak."""
+    folder = drawn(tmp_path, groups=5, images=2)
+    for before, after in TWO_DATES.items():
+        for path in sorted((folder / "kaggle_3m" / before).iterdir()):
+            path.rename(path.with_name(path.name.replace(before, after)))
+        (folder / "kaggle_3m" / before).rename(folder / "kaggle_3m" / after)
+    found = lgg.find([folder], ANY)
+    assert Counter(sample.group for sample in found.samples) == {
+        "TCGA_CS_4941": 6, "TCGA_CS_4942": 2, "TCGA_HT_4941": 2
+    }  # fmt: skip
+    assert len({sample.image.path.parent for sample in found.samples}) == 5
+
+
+def as_png(path: Path) -> None:
+    Image.open(path).save(path.with_suffix(".png"))
+    path.unlink()
+
+
+@pytest.mark.parametrize("name", synthetic.GENERATORS)
+@pytest.mark.parametrize("change", [lambda p: p.rename(p.with_suffix(p.suffix.upper())), as_png], ids=["upper", "png"])
+def test_no_image_is_lost_for_its_ending(tmp_path, name, change):
+    """A case whose files end in .TIF was left out without a word."""
+    folder = drawn(tmp_path / "origin", name)
+    expected = len(reader(name).find([folder], ANY).samples)
+    for path in sorted(folder.rglob("*.tif" if name != "ham10000" else "*.jpg"))[:4]:
+        change(path)
+    assert sources.fetch("x", dataset("directory", folder, name), tmp_path / "raw") == expected
+
+
+@pytest.mark.parametrize("spelling", ["{}.png", "{}_Mask.PNG", "{}_SEGMENTATION.tif"])
+def test_masks_of_skin_may_be_called_as_their_images_are(tmp_path, spelling):
+    """Those called as the image alone were left out without a word."""
+    folder = drawn(tmp_path, "ham10000", groups=8)
+    masks = sorted((folder / "masks").iterdir())
+    for path in masks:
+        Image.open(path).save(path.with_name(spelling.format(path.name.removesuffix("_segmentation.png"))))
+        path.unlink()
+    found = ham10000.find([folder], ANY)
+    assert sum(sample.mask is not None for sample in found.samples) == len(masks) > 0
+
+
+def test_a_row_may_end_in_a_comma(tmp_path):
+    """The labels were then read as the names of images."""
+    folder = drawn(tmp_path, "histopathologic")
+    expected = histopathologic.find([folder], ANY)
+    for table in (folder / "train_labels.csv", folder / "source_index.csv"):
+        head, *rows = table.read_text().splitlines()
+        table.write_text("\n".join([head, *(f"{row}," for row in rows[:2]), "", *rows[2:], ","]))
+    assert histopathologic.find([folder], ANY) == expected
+
+
+def test_files_that_ignore_names_are_left_out_with_their_rows(tmp_path):
+    folder = drawn(tmp_path, "ham10000", groups=8)
+    everything = ham10000.find([folder], ANY)
+    first = everything.samples[0].id
+    (folder / "notes.docx").write_text("not ours")
+    found = ham10000.find([folder], ANY.model_copy(update={"ignore": (f"{first}*", "*.docx")}))
+    assert found.samples == everything.samples[1:]
+
+
 def test_patches_of_a_slide_are_one_group_and_patches_of_unknown_origin_are_their_own(tmp_path):
     drawn(tmp_path, "histopathologic")
     found = histopathologic.find([tmp_path], ANY)
@@ -472,6 +551,7 @@ def test_what_is_fetched_is_described_for_all_that_comes_later(tmp_path, name):
         "source": "directory",
         "synthetic": False,
         "group": {"lgg": "patient", "histopathologic": "slide", "ham10000": "lesion"}[name],
+        "grouping": found.grouping,
         "labels": list(reader(name).CLASSES),
         "subset": None,
         "missing_masks": "refuse",
@@ -706,6 +786,7 @@ def test_the_description_counts_the_data_and_says_whether_they_are_synthetic(tmp
         "synthetic": synthetic,
         "task": "segmentation",
         "group": "patient",
+        "grouping": lgg.find([origin], ANY).grouping,
         "images": 6,
         "groups": 2,
         "labels": {"with a lesion": lesions, "without a lesion": 6 - lesions},

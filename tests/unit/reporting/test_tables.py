@@ -239,6 +239,15 @@ def test_a_split_by_image_says_that_patients_are_on_both_sides(tmp_path: Path) -
     assert "images of one patient fall into different splits" in (tmp_path / "t.md").read_text()
 
 
+def test_a_table_says_how_groups_are_told_and_what_was_converted(tmp_path: Path) -> None:
+    """Whether a split may leak, and whether pixels are the original ones, decides what the numbers mean."""
+    data = LGG | {"grouping": "patients by `_`", "converted": {"images": {"grey to three channels": 3929, "x": 1}}}
+    render([result("ml-v1", students([0.8], [0.7], [0.8]), data)], tmp_path / "t.md")
+    text = (tmp_path / "t.md").read_text()
+    assert "- groups: patients by `_`\n" in text
+    assert "- converted: images: 3929 × grey to three channels, 1 × x\n" in text
+
+
 def test_networks_are_described_with_options_and_origin_of_weights() -> None:
     thin = network("tu-resnet18", 900_000, encoder_options={"channels": [4, 8]}, weights="random")
     assert heading.describe(thin) == "tu-resnet18 U-Net with channels [4, 8], 0.9 M parameters, random weights"

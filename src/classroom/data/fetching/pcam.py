@@ -17,6 +17,7 @@ import pandas as pd
 import tifffile
 
 from classroom.data.fetching.subset import draw
+from classroom.data.readers import read_rows
 from classroom.data.readers.histopathologic import CLASSES
 from classroom.errors import DataError
 
@@ -116,11 +117,10 @@ def _parts(files: Sequence[Path]) -> list[_Part]:
             if not np.isin(values, (0, 1)).all():
                 raise DataError(f"{labels}: expected labels 0 and 1 only, found {np.unique(values)[:5].tolist()}.")
         if meta is not None:
-            try:
-                slides = pd.read_csv(meta, dtype=str, usecols=["wsi"], keep_default_na=False).wsi
-            except (OSError, ValueError) as error:
-                reason = " ".join(str(error).split())
-                raise DataError(f"{meta}: cannot be read as a CSV table with a column wsi ({reason}).") from None
+            rows = read_rows(meta)
+            if "wsi" not in rows:
+                raise DataError(f"{meta}: lacks the column wsi. Expected the slide of every patch.")
+            slides = rows.wsi
             if len(slides) != count:
                 raise DataError(f"{meta}: has {len(slides)} rows for {count} patches. Download both again.")
         parts.append(_Part(stem, images, values.astype(int), slides))

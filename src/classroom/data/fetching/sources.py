@@ -39,6 +39,8 @@ from classroom.params import Dataset
 from classroom.progress import track
 
 DOWNLOADS = Path("data/downloads")
+FORMULAS = "=+-@"
+"""First characters of what a spreadsheet runs as a formula."""
 
 
 def fetch(name: str, dataset: Dataset, target: Path, downloads: Path = DOWNLOADS) -> int:
@@ -182,35 +184,37 @@ def _chosen(name: str, dataset: Dataset, samples: list[Sample]) -> list[Sample]:
 
 
 def _check_inside(files: Iterable[File], folders: Sequence[Path]) -> None:
-    """Raises DataError for a link that leads out of a download, to files of this machine."""
+    """Raises DataError for links that lead out of a download, to files of this machine."""
     roots = [folder.resolve() for folder in folders]
-    for file in files:
-        real = file.path.resolve()
-        if not any(real.is_relative_to(root) for root in roots):
-            raise DataError(f"{file.path}: a link out of the download, to {real}. Do not trust this dataset.")
+    outside = [file.path for file in files if not any(file.path.resolve().is_relative_to(root) for root in roots)]
+    raise_for(
+        [f"{path}: a link out of the download, to {path.resolve()}." for path in outside], "Do not trust this dataset."
+    )
 
 
 def _check_names(samples: Sequence[Sample], files: Iterable[File]) -> None:
     """Raises DataError for ids and groups that could break a table, and for file names that differ only in case.
 
-    Spreadsheets run text that begins with =+-@ as a formula; macOS and Windows do not distinguish a.tif and A.tif.
+    Spreadsheets run text that begins with one of FORMULAS; macOS and Windows do not distinguish a.tif and A.tif.
     """
+    wrong = [
+        f"{sample.image.path}: '{text}' is no valid name."
+        for sample in samples
+        for text in dict.fromkeys((sample.id, sample.group, sample.label or "unlabelled"))
+        if not text.isprintable() or text[:1] in ("", *FORMULAS)
+    ]
     raise_for(
-        [
-            f"{sample.image.path}: '{text}' is no valid name of an image, patient, lesion or class. Expected "
-            "printable characters, the first of them none of =+-@; rename it."
-            for sample in samples
-            for text in dict.fromkeys((sample.id, sample.group, sample.label or "none"))
-            if not text.isprintable() or text[:1] in ("", *"=+-@")
-        ]
+        wrong,
+        f"Expected names of images, patients, lesions and classes in printable characters, none of {FORMULAS} first; "
+        "rename them.",
     )
     places: dict[str, File] = {}
+    clashes = []
     for file in files:
         other = places.setdefault(unicodedata.normalize("NFC", file.place).casefold(), file)
         if other.place != file.place:
-            raise DataError(
-                f"{file.path}: differs from {other.path} only in case, which many file systems ignore. Rename one."
-            )
+            clashes.append(f"{file.path}: differs from {other.path} only in case or in the coding of an accent.")
+    raise_for(clashes, "Many file systems hold only one of them; rename the others.")
 
 
 def _check_labels(name: str, dataset: Dataset, samples: Sequence[Sample]) -> None:
@@ -313,6 +317,7 @@ def _describe(name: str, dataset: Dataset, found: Found, pixels: Pixels, folder:
         "source": dataset.source,
         "synthetic": dataset.source == "synthetic",
         "group": found.group,
+        "grouping": found.grouping,
         "labels": list(classes_of(dataset)),
         "subset": dataset.subset,
         "missing_masks": dataset.missing_masks,

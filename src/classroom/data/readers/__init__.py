@@ -7,6 +7,7 @@ file: they are known without any data. OPTIONS names the settings of the dataset
 
 from __future__ import annotations
 
+import csv
 import importlib
 import os
 import re
@@ -59,6 +60,8 @@ class Found:
     """The kind of group: patient, slide, tile, lesion, or image if every image is a group."""
     tables: tuple[File, ...] = ()
     """The tables that labels and groups come from."""
+    grouping: str = ""
+    """How groups are told, and what may nevertheless be in two splits, for the heads of tables."""
 
 
 def reader(name: str) -> ModuleType:
@@ -158,6 +161,80 @@ def usable(folder: Path, ignore: Sequence[str], problems: Problems, subfolder: s
     return files
 
 
+@dataclass(frozen=True)
+class Listing:
+    """The files of a download, which may consist of several folders."""
+
+    files: dict[Path, str]
+    """With the path in its folder, for messages."""
+    ignored: Collection[Path]
+
+    def images(self) -> list[Path]:
+        """Those with the ending of an image."""
+        return [path for path in self.files if path.suffix.lower() in endings()]
+
+
+def list_files(folders: Sequence[Path], ignore: Sequence[str], problems: Problems) -> Listing:
+    """All regular files in `folders`, apart from LEFTOVERS and those that `ignore` names."""
+    files = {path: place for folder in folders for place, path in usable(folder, ignore, problems).items()}
+    ignored = [
+        path
+        for folder in folders
+        for path in (walk([folder]) if ignore else ())
+        if is_ignored(path.relative_to(folder).as_posix(), ignore)
+    ]
+    return Listing(files, ignored)
+
+
+DOCUMENTS = r"(readme|licen[cs]e|copying|citation|attribution|notice|changelog)\b.*"
+"""Names of files about a download, which are no part of the data."""
+
+
+def check_all_used(
+    listing: Listing, used: Collection[Path], problems: Problems, expected: str, others: str = "(?!)"
+) -> None:
+    """Adds every file to `problems` that is not `used`: no image is left out in silence.
+
+    Parameters
+    ----------
+    listing
+        of the download's files
+    used
+        those that the reader knows
+    problems
+        of the download
+    expected
+        the names of these, for messages
+    others
+        a pattern of the names of files that the download is known to have in addition, as it has DOCUMENTS
+    """
+    known = re.compile(f"{others}|{DOCUMENTS}", re.IGNORECASE)
+    used = set(used)
+    problems.add(
+        f"Files other than {expected}; rename them, move them away, or name them under ignore",
+        *(place for path, place in listing.files.items() if path not in used and not known.fullmatch(path.name)),
+    )
+
+
+def by_name(paths: Iterable[Path], listing: Listing, problems: Problems, kind: str) -> dict[str, list[Path]]:
+    """By name without ending and mask suffix, an image or mask and the copies of it; `problems` gets those that differ.
+
+    `kind`: image or mask, for messages.
+    """
+    named: dict[str, list[Path]] = {}
+    for path in paths:
+        of = named.setdefault(SUFFIX.sub("", path.stem) if kind == "mask" else path.stem, [])
+        if of and not same_content(of[0], path):
+            problems.add(f"Several different files for one {kind}", f"{listing.files[of[0]]} and {listing.files[path]}")
+        of.append(path)
+    return named
+
+
+SUFFIXES = ("_mask", "_segmentation", "_seg", "_gt", "-mask")
+"""What a mask's name may have before its ending, in small or capital letters."""
+SUFFIX = re.compile(rf"(?:{'|'.join(map(re.escape, SUFFIXES))})$", re.IGNORECASE)
+
+
 def endings() -> Collection[str]:
     """What the names of image files end in, in small letters."""
     from classroom.data.pixels import FORMATS  # slow, and of no use to what only asks for classes
@@ -201,6 +278,14 @@ def kind_of_group(pattern: str) -> str:
     return next(iter(re.compile(pattern).groupindex), "patient") if pattern else "image"
 
 
+def told_by(pattern: str) -> str:
+    """How `group_of` tells groups, for `Found.grouping`."""
+    return f"`{pattern}` in the images' paths" if pattern else UNKNOWN
+
+
+UNKNOWN = "none are known, so images of one patient may be in two splits"
+
+
 def one_of(files: Sequence[Path], what: str, where: Sequence[Path], expected: str) -> Path:
     """The only one of `files`, or the first of several with the same content.
 
@@ -232,25 +317,31 @@ def same_content(first: Path, second: Path) -> bool:
         raise DataError(f"{second}: cannot be read ({error.strerror}).") from None
 
 
-def by_id(files: Iterable[Path], endings: Sequence[str]) -> dict[str, Path]:
-    """Files by their names without one of `endings` (lower case; names may have it in capitals).
+def read_rows(path: Path, sign: str = ",") -> pd.DataFrame:
+    """The rows of a CSV table as text, by the number of their line, without empty ones.
 
-    A file that occurs twice, as in some archives, counts once. Raises DataError if the two differ.
+    A row may end in a `sign` that separates nothing. Raises DataError if the file cannot be read, and naming all rows
+    that have more or fewer values than the head.
     """
-    named: dict[str, Path] = {}
-    for path in files:
-        for ending in endings:
-            if path.name.lower().endswith(ending):
-                key = path.name[: -len(ending)]
-                if key not in named:
-                    named[key] = path
-                elif not same_content(named[key], path):
-                    raise DataError(
-                        f"{path}: another file with the id of {named[key]}. Each id must occur once; remove "
-                        "the wrong one."
-                    )
-                break
-    return named
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, delimiter=sign, skipinitialspace=True, strict=True)
+            rows = dict((reader.line_num, row) for row in reader if any(row))
+    except (OSError, UnicodeError, csv.Error) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"{path}: cannot be read as a table ({reason}). Expected CSV in UTF-8, with a head of column names."
+        ) from None
+    head = rows.pop(next(iter(rows)), []) if rows else []
+    while head and not head[-1]:
+        head.pop()
+    width, problems = len(head), Problems()
+    problems.add(
+        f"Rows that do not have a value for each of the {width} columns",
+        *(f"line {line} ({len(row)})" for line, row in rows.items() if len(row) < width or any(row[width:])),
+    )
+    problems.raise_any(path)
+    return pd.DataFrame([row[:width] for row in rows.values()], index=list(rows), columns=head, dtype=str)
 
 
 def read_table(path: Path, columns: Sequence[str], key: str) -> pd.DataFrame:
@@ -268,30 +359,22 @@ def read_table(path: Path, columns: Sequence[str], key: str) -> pd.DataFrame:
     Raises
     ------
     DataError
-        Names the file, and the line, if it cannot be read, lacks a column, or an id is missing, occurs twice or
-        cannot be a file name.
+        The file cannot be read or lacks a column, or ids are missing, occur twice or cannot be file names; all these
+        lines are named.
     """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
-    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: cannot be read as a CSV table ({reason}). Fetch it again.") from None
-    for column in columns:
-        if column not in table.columns:
-            raise DataError(
-                f"{path}: lacks the column '{column}'. Expected {', '.join(columns)}; found "
-                f"{', '.join(map(str, table.columns))}."
-            )
+    table = read_rows(path)
+    if missing := [column for column in columns if column not in table]:
+        raise DataError(f"{path}: lacks the columns {', '.join(missing)}. Expected them; found {', '.join(table)}.")
     if table.empty:
-        raise DataError(f"{path}: has no rows. Expected one per image; fetch it again.")
+        raise DataError(f"{path}: has no rows. Expected one for each image.")
+    problems = Problems()
     ids = table[key]
     for wrong, problem in (
-        (~ids.str.fullmatch(NAME), f"is no image name: expected {key} of letters, digits, '_', '-' and '.'"),
-        (ids.duplicated(), "occurs a second time. Each image must have one row"),
+        (~ids.str.fullmatch(NAME), f"Rows whose {key} is no image name (letters, digits, '_', '-' and '.')"),
+        (ids.duplicated(), f"Rows whose {key} has a row already; each image must have one"),
     ):
-        if wrong.any():
-            row = int(wrong.to_numpy().argmax())
-            raise DataError(f"{path}: line {row + 2}: '{ids.iloc[row]}' {problem}.")
+        problems.add(problem, *(f"line {line} '{name}'" for line, name in ids[wrong].items()))
+    problems.raise_any(path)
     return table.set_index(key).sort_index()
 
 
@@ -299,26 +382,28 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 """Ids become parts of paths; no id may point to a file outside the dataset."""
 
 
-def check_complete(images: Iterable[str], rows: Iterable[str], table: Path, where: str) -> None:
-    """Checks that every row has its image and every image its row.
+def check_complete(
+    rows: pd.DataFrame, images: dict[str, list[Path]], listing: Listing, problems: Problems, what: str = "image"
+) -> pd.DataFrame:
+    """The `rows` without those whose image is ignored; `problems` gets rows without an image and images without a row.
 
     Parameters
     ----------
-    images, rows
-        ids
-    table, where
-        for messages: the file with the rows, and the images' folder
-
-    Raises
-    ------
-    DataError
-        Names the first id that lacks its image or row.
+    rows
+        with the ids as the index
+    images
+        of `by_name`
+    listing
+        of the download's files
+    problems
+        of the download
+    what
+        image or mask, for messages
     """
-    images, rows = set(images), set(rows)
-    for missing, problem in (
-        (rows - images, f"has no image in {where}. Expected a file for every row; fetch the images again"),
-        (images - rows, f"in {where} has no row. Expected a row for every image; fetch the table again"),
-    ):
-        if missing:
-            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-            raise DataError(f"{table}: '{min(missing)}'{more} {problem}.")
+    ignored = {SUFFIX.sub("", path.stem) if what == "mask" else path.stem for path in listing.ignored}
+    problems.add(f"Rows without their {what}", *(f"'{name}'" for name in rows.index.difference([*images, *ignored])))
+    problems.add(
+        f"{what.capitalize()}s without a row",
+        *(listing.files[of[0]] for name, of in sorted(images.items()) if name not in rows.index),
+    )
+    return rows[rows.index.isin(list(images))]

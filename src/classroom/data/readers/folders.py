@@ -7,12 +7,13 @@ Without `masks`, the first folder in an image's path is its class.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from classroom.data.readers import (
+    SUFFIX,
+    SUFFIXES,
     File,
     Found,
     Problems,
@@ -21,15 +22,13 @@ from classroom.data.readers import (
     kind_of_group,
     names_without_ending,
     only_images,
+    told_by,
     usable,
 )
 from classroom.errors import DataError, listed
 from classroom.params import Dataset
 
 OPTIONS = ("images", "masks", "classes", "group", "missing_masks")
-SUFFIXES = ("_mask", "_segmentation", "_seg", "_gt", "-mask")
-"""What a mask's name may have before its ending, in small or capital letters."""
-SUFFIX = re.compile(rf"(?:{'|'.join(map(re.escape, SUFFIXES))})$", re.IGNORECASE)
 SPLITS = {"train", "val", "test", "valid", "validation", "training", "testing"}
 """Names of folders that hold splits and not classes."""
 
@@ -64,7 +63,7 @@ def find(folders: Sequence[Path], settings: Dataset) -> Found:
     problems.raise_any(root)
     if not samples:
         raise DataError(f"{root / settings.images}: no images here. Name the folder that holds them.")
-    return Found(samples, kind_of_group(settings.group))
+    return Found(samples, kind_of_group(settings.group), grouping=told_by(settings.group))
 
 
 def _root(folders: Sequence[Path], settings: Dataset) -> Path:

@@ -24,6 +24,8 @@ from classroom.data.readers import (
     is_ignored,
     kind_of_group,
     names_without_ending,
+    read_rows,
+    told_by,
 )
 from classroom.errors import DataError, listed
 from classroom.params import Dataset
@@ -88,29 +90,23 @@ def find(folders: Sequence[Path], settings: Dataset) -> Found:
     problems.raise_any(path)
     if not samples:
         raise DataError(f"{path}: has no rows. Expected one for each image.")
-    return Found(sorted(samples, key=lambda sample: sample.image.place), kind, (File(path, f"table/{path.name}"),))
+    told = "the column group of the table" if "group" in table else told_by(settings.group)
+    samples.sort(key=lambda sample: sample.image.place)
+    return Found(samples, kind, (File(path, f"table/{path.name}"),), told)
 
 
 def _read(path: Path) -> pd.DataFrame:
     """The table as text, missing values as empty text; its index numbers the lines, or rows, of the file."""
-    try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            table, first = pd.read_parquet(path), 1
-            table = table.astype(object).where(table.notna(), "").astype(str)
-        else:
-            with path.open(encoding="utf-8-sig") as file:
-                head = file.readline()
-            sign = max(",;\t", key=head.count)
-            table, first = pd.read_csv(
-                path, sep=sign, dtype=str, keep_default_na=False, skipinitialspace=True, index_col=False,
-                encoding="utf-8-sig", skip_blank_lines=False,
-            ), 2  # fmt: skip
-    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
-        reason = " ".join(str(error).split())
-        raise DataError(
-            f"{path}: cannot be read as a table ({reason}). Expected CSV in UTF-8, with a head of column names, or "
-            "Parquet."
-        ) from None
+    if path.suffix.lower() in (".parquet", ".pq"):
+        try:
+            table = pd.read_parquet(path)
+        except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
+            reason = " ".join(str(error).split())
+            raise DataError(f"{path}: cannot be read as Parquet ({reason}). Save it again, or as CSV.") from None
+        table = table.astype(object).where(table.notna(), "").astype(str)
+        table.index = pd.RangeIndex(1, len(table) + 1)
+    else:
+        table = read_rows(path, _separator(path))
     table.columns = [str(column).strip().lower() for column in table.columns]
     if "image" not in table or not {"label", "mask"} & set(table):
         raise DataError(
@@ -119,9 +115,15 @@ def _read(path: Path) -> pd.DataFrame:
     table = table[[column for column in table if column in ("image", "label", "mask", "group", "split")]]
     if not table.columns.is_unique:
         raise DataError(f"{path}: two columns have the same name among {listed(table.columns)}. Remove one.")
-    table.index += first
     table = table.apply(lambda column: column.str.strip())
     return table[(table != "").any(axis=1)]  # empty lines
+
+
+def _separator(path: Path) -> str:
+    """Of a table's columns, by its first line."""
+    with path.open("rb") as file:
+        head = file.readline(1 << 16)
+    return max(",;\t", key=lambda sign: head.count(sign.encode()))
 
 
 def _files(named: pd.Series, table: Path, what: str, problems: Problems) -> dict[int, Path]:

@@ -97,6 +97,8 @@ def data_lines(result: Result) -> list[str]:
         f"{data['train']} training, {data['val']} validation, "
         f"**{_of_groups(data['test'], len(set(tested)), group, 'test ')}**",
     ]
+    if grouping := data.get("grouping"):
+        facts.append(f"- groups: {grouping}")
     if converted := conversions(data.get("converted", {})):
         facts.append(f"- converted: {converted}")
     facts += [
