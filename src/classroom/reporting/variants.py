@@ -14,7 +14,7 @@ from classroom.core.metrics import LABELS, METRICS
 from classroom.evaluation import significance
 from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.reporting.common import heading, paper
-from classroom.reporting.common.cells import KEYS, by_place, cells, layout
+from classroom.reporting.common.cells import KEYS, by_place, cells, layout, loss_weights
 from classroom.reporting.common.pages import Page, results_page
 from classroom.reporting.common.provenance import source
 from classroom.reporting.common.results import check_alike, read_results, read_variants
@@ -67,13 +67,18 @@ def variants_table(name: str, scale: str, seeds: Sequence[int], results: list[Re
         ours = by_place(results, "test", table)[*SUBJECT, primary]
         headline = [study, LABELS[primary], ours, *_against_student(student, seeds, parts[-1])]
         table = _with_comparisons(table, compared, primary)
+    parts.append(loss_weights(results))
     ensembles = table[(table.network == "ensemble") & (table.metric == primary)]
     summary = {primary: {f"{c.technique}-{c.strategy}": round(c.mean, 4) for c in ensembles.itertuples()}}
     return results_page(
-        name, f"the twelve variants on {study}", scale, seeds, results, printed, facts, parts=parts,
+        name, f"{_counted(len(results))} on {study}", scale, seeds, results, printed, facts, parts=parts,
         study=study, headline=headline, table=labelled(table, study=study, scale=scale, synthetic=data["synthetic"]),
         files={".json": json.dumps(summary, indent=1) + "\n"},
     )  # fmt: skip
+
+
+def _counted(variants: int) -> str:
+    return "the twelve variants" if variants == len(EXCHANGE) else f"{variants} of the twelve variants"
 
 
 def _names(metrics: Sequence[str]) -> str:

@@ -49,7 +49,7 @@ def test_fidelity_has_students_and_ensemble_of_techniques_with_a_teacher(table12
     header, *rows = markdown_rows(table12)
     assert header[2:] == [f"{v} {metric}" for v in ("V1", "V2", "V3") for metric in ("IoU", "F-score")]
     assert [row[0] for row in rows if row[0]] == ["**KD (off)**", "**KD (on)**", "**KD + ML**"]
-    assert [row[1] for row in rows[:4]] == ["weights", "S1", "S2", "**Ensemble**"]
+    assert [row[1] for row in rows[:3]] == ["S1", "S2", "**Ensemble**"]
     text = table12.read_text()
     assert "Table 12: fidelity" in text
     assert "The teacher is the run's own, of the same seed" in text
@@ -58,10 +58,10 @@ def test_fidelity_has_students_and_ensemble_of_techniques_with_a_teacher(table12
 
 def test_fidelity_is_next_to_the_papers_with_the_uncertain_marked(table12: Path) -> None:
     rows = markdown_rows(table12)[1:]
-    kd_on, kd_ml = rows[4:8], rows[8:12]
-    assert kd_on[1][2] == "**90.00 ± 0.000**<br>paper 80.89, +9.11"
-    assert kd_ml[1][2] == "**90.00 ± 0.000**<br>paper 80.22†, +9.78"
-    assert rows[1][2] == "**90.00 ± 0.000**<br>paper –, –"  # of KD (off) our source has no order
+    kd_on, kd_ml = rows[3:6], rows[6:9]
+    assert kd_on[0][2] == "**90.00 ± 0.000**<br>paper 80.89, +9.11"
+    assert kd_ml[0][2] == "**90.00 ± 0.000**<br>paper 80.22†, +9.78"
+    assert rows[0][2] == "**90.00 ± 0.000**<br>paper –, –"  # of KD (off) our source has no order
     text = table12.read_text()
     assert "\n† The order of V2 and V3 is garbled" in text
     assert "\nA dash: the source has the paper's values of KD (off), but not their order." in text
@@ -106,7 +106,7 @@ def test_fidelity_of_classes_shows_accuracy_and_needs_no_marks(tmp_path: Path) -
     save("fidelity", fidelity_table("table11", "demo", [0], all_twelve(1, HISTOPATHOLOGIC)), tmp_path / "table11.md")
     header, *rows = markdown_rows(tmp_path / "table11.md")
     assert header[2:] == ["V1 Accuracy", "V2 Accuracy", "V3 Accuracy"]
-    assert rows[1][2] == "**90.00 ± –**<br>paper 95.82, −5.82"
+    assert rows[0][2] == "**90.00 ± –**<br>paper 95.82, −5.82"
     text = (tmp_path / "table11.md").read_text()
     assert "†" not in text
     assert "A dash" not in text

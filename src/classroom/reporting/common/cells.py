@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
 from classroom.artifacts import Result
+from classroom.core.ensemble import STUDENTS
 from classroom.core.metrics import LABELS
 from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.params import STRATEGIES, TECHNIQUES
@@ -43,7 +44,8 @@ def cells(results: Sequence[Result], seeds: Sequence[int], kind: Kind, printed: 
                 ended = {f"last_epoch_{key}": ended[key] for key in ("mean", "sd") if key in ended}
                 records.append(keys | record | ended | {"seeds": len(seeds)})
     table = pd.DataFrame(records, columns=None if records else [*KEYS, "mean", "sd", "seeds"])
-    table["best"] = table["mean"] == table.groupby(["technique", "network", "metric"])["mean"].transform("max")
+    strategies = table.groupby(["technique", "network", "metric"])["mean"]
+    table["best"] = (table["mean"] == strategies.transform("max")) & (strategies.transform("size") > 1)
     if len(printed):
         table = table.merge(printed.rename(columns={"mean": "paper", "sd": "paper_sd"}), how="left", on=KEYS)
         table["difference"] = table["mean"] - table["paper"]
@@ -66,21 +68,13 @@ def by_place(results: Sequence[Result], kind: Kind, table: pd.DataFrame) -> dict
 
 
 def layout(results: Sequence[Result], kind: Kind, table: pd.DataFrame, metrics: Sequence[str]) -> Part:
-    """The grid to read: per technique its weights, then a row per network; per strategy a column for each metric."""
+    """The grid to read: per technique a row for each network; per strategy a column for each metric."""
     columns = [(strategy, metric) for strategy in STRATEGIES for metric in metrics]
     header = ["technique", "network", *(f"{s.upper()} {LABELS[m]}" for s, m in columns)]
     by_key = by_place(results, kind, table)
     rows = []
     for technique in TECHNIQUES:
-        weights = {
-            EXCHANGE[result["method"]].strategy: result["settings"]["weights"]
-            for result in results
-            if EXCHANGE[result["method"]].technique == technique
-        }
-        if not weights:
-            continue
         name = f"**{TECHNIQUE_LABELS[technique]}**"
-        rows.append([name, "weights", *_spread(weights, len(metrics))])
         for network in NETWORKS:
             found = [by_key.get((technique, strategy, network, metric)) for strategy, metric in columns]
             if any(found):
@@ -89,14 +83,17 @@ def layout(results: Sequence[Result], kind: Kind, table: pd.DataFrame, metrics: 
     return Part(header, rows, grouped=True)
 
 
-def _spread(weights: Mapping[str, Mapping[str, Mapping[str, float]]], width: int) -> list[str]:
-    """`width` cells a strategy: S1's weights under the first metric, S2's under the second, or both under the only."""
-    row = []
-    for strategy in STRATEGIES:
-        texts = ["–", "–"]
-        if strategy in weights:
-            texts = [f"{student}: {in_greek(weights[strategy][student])}" for student in ("S1", "S2")]
-        if width == 1:
-            texts = ["<br>".join(dict.fromkeys(texts))]
-        row += [*texts, *[""] * (width - len(texts))]
-    return row
+def loss_weights(results: Sequence[Result]) -> Part:
+    """The weights of both students' losses: techniques and students down, strategies across."""
+    weights = {result["method"]: result["settings"]["weights"] for result in results}
+    rows = []
+    for technique in TECHNIQUES:
+        of = [weights.get(f"{technique}-{strategy}") for strategy in STRATEGIES]
+        if any(of):
+            name = f"**{TECHNIQUE_LABELS[technique]}**"
+            rows += [[name, student, *(in_greek(one[student]) if one else "–" for one in of)] for student in STUDENTS]
+    header = ["technique", "network", *(strategy.upper() for strategy in STRATEGIES)]
+    return Part(
+        header, rows, title="Weights of the losses", grouped=True,
+        above=["α of the task, β of what comes from the teacher, γ of what comes from the other student."],
+    )  # fmt: skip

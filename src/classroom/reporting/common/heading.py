@@ -33,9 +33,10 @@ def disclaimer(scale: str, data: Iterable[Data], shows_paper: bool = True) -> st
             "**Synthetic images, not patients: nothing here reproduces the paper.**"
             + (" Differences from the paper's values are printed only to show the layout." if shows_paper else "")
         )
-    strange = sorted({one["dataset"] for one in described} - set(PAPER_DATASETS))
-    if strange:
-        sentences.append(f"**A stand-in dataset, not one of the paper's: {', '.join(strange)}.**")
+    own = sorted({one["dataset"] for one in described} - set(PAPER_DATASETS))
+    if own:
+        at_scale = "" if scale == "paper" else f" Trained at scale '{scale}', which is for trying things out."
+        sentences.append(f"**Your dataset{'s' if len(own) > 1 else ''} {', '.join(own)}.{at_scale}**")
     if scale != "paper" and not sentences:
         sentences.append(
             f"**Real images at scale '{scale}', with smaller images, fewer epochs or fewer images than the paper: "
