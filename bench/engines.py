@@ -22,7 +22,7 @@ for stage in stages.values():
         for file in [out] if out.suffix else [out / f"file-{number}" for number in range(5)]:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(stage.name + file.name)
-store.commit(list(stages))
+store.commit(stages.values())
 """
 """Every output is there, a file of a few bytes or a folder of five, and is recorded as fresh."""
 

@@ -3,30 +3,52 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from classroom.engines import graph, manifest
+from classroom.engines import graph, lockfile, locks, manifest
 from classroom.engines.reconcile import reconcile
 from classroom.errors import ClassroomError
+from classroom.files import content_hash
+from classroom.provenance.verify import verify
+from classroom.state import CACHE
 
 TRAIN, EVALUATE = "classroom train study ml --seed 0", "classroom evaluate study ml"
 STAGES = f"""
 stages:
-  train: {{cmd: {TRAIN}, deps: [loss], params: [weight], outs: [run]}}
+  train: {{cmd: {TRAIN}, deps: [code], params: [weight], outs: [run]}}
   evaluate: {{cmd: {EVALUATE}, deps: [run/metrics], outs: [result]}}
 """
+MEMORY = "memory"
+"""DVC's, of hashes by size and mtime; ours is in `state.CACHE`."""
 REMOVED = "removed from dvc.lock, as the manifest in the run says otherwise, so to be made again: train ({})"
 
 
+LOSS = Path("code/loss")
+
+
 def edit(**facts: object) -> None:
-    """`loss` is a file, `weight` a setting."""
+    """`loss` is a file in a folder of code, `weight` a setting."""
     if "loss" in facts:
-        Path("loss").write_text(str(facts["loss"]))
+        LOSS.write_text(str(facts["loss"]))
     if "weight" in facts:
         Path("params.yaml").write_text(f"weight: {facts['weight']}\n")
+
+
+def edit_unseen(loss: str) -> None:
+    """Size and mtime stay, as after a copy that keeps times or on a failing disk."""
+    before = LOSS.stat()
+    edit(loss=loss)
+    os.utime(LOSS, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def recorded() -> dict[str, str]:
+    """What dvc.lock says that the run was made from."""
+    return manifest.record(lockfile.stages()["train"])["dependencies"]
 
 
 def run(*commands: str) -> None:
@@ -36,7 +58,7 @@ def run(*commands: str) -> None:
         with manifest.job(command, raw):
             if command == TRAIN:
                 Path("run").mkdir(exist_ok=True)
-                Path("run/metrics").write_text(f"{Path('loss').read_text()} {raw['weight']}")
+                Path("run/metrics").write_text(f"{LOSS.read_text()} {raw['weight']}")
             else:
                 Path("result").write_text("of " + Path("run/metrics").read_text())
 
@@ -48,7 +70,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogC
     monkeypatch.chdir(tmp_path)
     caplog.set_level("INFO", "classroom")
     Repo.init(no_scm=True).close()
+    Path(".dvc/config").write_text(f"[core]\n    no_scm = True\n    site_cache_dir = {tmp_path / MEMORY}\n")
     Path("dvc.yaml").write_text(STAGES)
+    LOSS.parent.mkdir()
     edit(loss="a", weight=1)
     run(TRAIN, EVALUATE)
     assert reconcile() == set()
@@ -114,3 +138,66 @@ def test_a_manifest_of_other_files_than_its_own(caplog: pytest.LogCaptureFixture
     subprocess.run(["dvc", "commit", "--force", "--quiet"], check=True)
     assert reconcile() == {"train", "evaluate"}
     assert REMOVED[:20] in caplog.text
+
+
+# What is hashed truly is what is recorded -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("forgotten", [[], [str(CACHE)]], ids=["both remember", "DVC remembers"])
+@pytest.mark.parametrize("under_dvc", [False, True], ids=["by reconcile", "by DVC"])
+def test_a_job_is_recorded_as_made_from_what_it_read(
+    forgotten: list[str], under_dvc: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    edit(weight=2)
+    edit_unseen("b")
+    for path in forgotten:
+        shutil.rmtree(path)
+    monkeypatch.setattr(locks, "UNDER_DVC", under_dvc)
+    run(TRAIN)
+    if under_dvc:
+        subprocess.run(["dvc", "commit", "--force", "--quiet", "train"], check=True)
+    if not forgotten:
+        assert caplog.messages == ["code/loss: has changed while its size and mtime have not; used as it is now"]
+    assert reconcile() == {"evaluate"}
+    assert recorded() == {"code": content_hash(Path("code"))}
+
+
+def test_what_contradicts_its_manifest_is_not_recorded(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither in dvc.lock nor in the cache, which others may share."""
+    edit(weight=2)
+    run(TRAIN)
+    edit_unseen("b")
+    shutil.rmtree(MEMORY)
+    cached = {path for path in Path(".dvc/cache").rglob("*") if path.is_file()}
+    assert reconcile() == {"train", "evaluate"}
+    assert caplog.messages[0].startswith("train: not recorded, as DVC contradicts its manifest: code: ")
+    assert {path for path in Path(".dvc/cache").rglob("*") if path.is_file()} == cached
+
+
+def test_what_changes_while_a_job_runs_is_not_recorded_by_dvc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "UNDER_DVC", True)
+    said = rf"^settings or files that `{EVALUATE}` depends on have changed while"
+    with pytest.raises(ClassroomError, match=said), manifest.job(EVALUATE, {}):
+        Path("run/metrics").write_text("of a training that ends now")
+
+
+def test_verify_finds_what_has_changed_unseen(caplog: pytest.LogCaptureFixture) -> None:
+    edit_unseen("b")
+    assert reconcile() == set()
+    assert verify() == ["code/loss"]
+    assert "code/loss: has changed while its size and mtime have not: what depends on it is stale" in caplog.messages
+    assert reconcile() == {"train", "evaluate"}
+    run(TRAIN, EVALUATE)
+    assert verify() == []
+
+
+def test_verify_undoes_what_was_recorded_as_made_from_something_else(caplog: pytest.LogCaptureFixture) -> None:
+    """As by an older version: of prepared images, whose manifest is no output, and of an image changed unseen."""
+    path = graph.load()["evaluate"].manifest
+    made = json.loads(path.read_text())
+    path.write_text(json.dumps(made | {"dependencies": {"run/metrics": "of another run"}}))
+    assert verify() == ["result"]
+    assert "result: not made from what dvc.lock says, by its manifest (run/metrics: " in caplog.text
+    assert reconcile() == {"evaluate"}
+    run(EVALUATE)
+    assert verify() == []

@@ -60,7 +60,7 @@ class Small:
             for path, text in contents.items():
                 Path(path).parent.mkdir(exist_ok=True)
                 Path(path).write_text(text)
-        store.commit(ran)
+        store.commit(graph.load()[name] for name in ran)
         return ran
 
     def is_right(self) -> bool:

@@ -70,7 +70,7 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / name).write_text(text)
     with contextlib.chdir(root):
         Repo.init(no_scm=True).close()
-        store.commit(list(graph.load()))
+        store.commit(graph.load().values())
         assert ours() == dvcs() == set()
     return root
 
@@ -193,7 +193,7 @@ def test_what_is_committed_is_read_by_dvc_as_it_was_meant(committed: Path, tmp_p
         values = "[1e3, '1e3', on, 'on', 010, '010', 0o17, '~', '1:30', é, 'a: b #c', .inf, 1_000, '1_000', 1.5e-7]"
         replace("params.yaml", "{alpha: 0.1, on: yes}", values)
         assert ours() == dvcs() == {"train@a-0", "train@a-1"}
-        store.commit(["train@a-0"])
+        store.commit([graph.load()["train@a-0"]])
         assert ours() == dvcs() == {"train@a-1"}
         with Repo() as repo:
             repo.commit("train@a-1", force=True)

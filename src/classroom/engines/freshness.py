@@ -84,6 +84,14 @@ class Verdict:
             all(map(self._is_cached, outputs)) and self._is_true(stage, now, outputs, where) for outputs, where in saved
         )
 
+    def forget(self, name: str) -> None:
+        """Removes a stage's run, as dvc.lock has it, from there and from DVC's run-cache."""
+        digest, outputs = _run(self.recorded[name])
+        for saved, where in self._saved_runs().get(digest, ()):
+            if where and saved == outputs:
+                where.unlink(missing_ok=True)
+        lockfile.remove([name])
+
     def _is_true(self, stage: Stage, now: Mapping[str, Any], outputs: list[str], where: Path | None) -> bool:
         """Whether saved outputs were made from today's inputs by the manifest among them; else forgets the run.
 

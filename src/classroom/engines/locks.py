@@ -36,6 +36,9 @@ POLL = 0.2
 
 ALONE = "Two at a time would run the same jobs twice: wait for it to end, or stop it; finished jobs are kept."
 
+UNDER_DVC = "DVC_STAGE" in os.environ
+"""Whether DVC has started this process."""
+
 
 class LockedError(ClassroomError):
     """Another workflow is running in the tree."""

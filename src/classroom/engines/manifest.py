@@ -17,13 +17,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from classroom.engines import graph, lockfile
+from classroom.engines import graph, lockfile, locks
 from classroom.engines.graph import Stage
 from classroom.engines.locks import one_process
 from classroom.errors import ClassroomError, suggestion
 from classroom.files import clamp_future_mtimes, content_hash, files_in, remove_leftovers, touch, write_json
 from classroom.git import code_version
-from classroom.params import dotted, leaves, select
+from classroom.params import dotted, leaves, load, select
+from classroom.state import Hashes
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +116,12 @@ def job(command: str, raw: dict[str, Any], only_planned: bool = True) -> Iterato
         yield running
         running.write_manifest()
         clamp_future_mtimes(inputs)  # if the clock was set back meanwhile
+        if locks.UNDER_DVC and not matches(stage, load(Path("params.yaml")), Hashes()):
+            raise ClassroomError(
+                f"settings or files that `{command}` depends on have changed while it ran, and DVC would record its "
+                "result as made from the new ones. Run `dvc repro` again; or undo the change and run `classroom "
+                "reconcile`, which records the result."
+            )
 
 
 def verify_inputs(stage: Stage, stages: Mapping[str, Stage]) -> dict[str, str]:
@@ -131,20 +138,28 @@ def verify_inputs(stage: Stage, stages: Mapping[str, Stage]) -> dict[str, str]:
             by = graph.outputs_at(path, below)
             hint = f"Run `{producers[by[0]].command}` first." if by else "Is this the project's root?"
             raise ClassroomError(f"{path}: no such file or folder; `{stage.command}` needs it. {hint}")
-    digests = _hashes(stage.dependencies)
+    hashes = Hashes()
+    digests = _hashes(stage.dependencies, hashes.read)
     for out in made:
         producer = producers[out]
-        if damaged := _damaged(producer, out, digests.get(out) or content_hash(Path(out))):
+        if damaged := _damaged(producer, out, digests.get(out) or hashes.read(Path(out))):
             touch(Path(out))
             raise ClassroomError(
                 f"{', '.join(damaged)}: damaged, edited or replaced since `{producer.command}` made it. Run that "
                 f"command again, or restore it from DVC's cache: `dvc checkout {out}`."
             )
-        if found := contradictions(producer, _entry(producer)):
+        if found := contradictions(producer, _entry(producer), hashes):
             raise ClassroomError(
                 f"{out}: dvc.lock and the manifest in it contradict each other ({described(found)}). Run `classroom "
                 "reconcile`, which removes the entry from dvc.lock, and start again: the run is made again."
             )
+    recorded = record(_entry(stage) or {"cmd": ""})["dependencies"]
+    for path in stage.dependencies if locks.UNDER_DVC else ():
+        if digests[path] != recorded.get(path) and not graph.outputs_at(path, below):
+            touch(Path(path))  # what DVC remembers of it may be of a file of the same size and mtime
+    hashes.save()
+    for file in hashes.unseen:
+        log.info("%s: has changed while its size and mtime have not; used as it is now", file)
     return digests
 
 

@@ -140,9 +140,8 @@ def _commit(changed: list[Stage], hashes: Hashes) -> list[str]:
     if not any(stage.manifest.exists() or not stage.outputs for stage in changed):
         return []
     raw = load(Path("params.yaml"))
-    if names := [stage.name for stage in changed if matches(stage, raw, hashes)]:
-        store.commit(names)
-    return names
+    done = [stage for stage in changed if matches(stage, raw, hashes)]
+    return store.commit(done) if done else []
 
 
 def _restore(stages: Mapping[str, Stage], due: set[str], verdict: Verdict) -> list[str]:

@@ -12,12 +12,12 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from classroom.engines import lockfile
+from classroom.engines import graph, lockfile, manifest
 from classroom.engines.locks import ALONE, LockedError
 from classroom.errors import ClassroomError
-from classroom.files import content_hash, files_in, make_room
+from classroom.files import content_hash, files_in, make_room, touch
 from classroom.state import REPLACED
 
 if TYPE_CHECKING:
@@ -30,17 +30,30 @@ RWLOCK = Path(".dvc/tmp/rwlock")
 """DVC's list of which process reads and writes what."""
 
 
-def commit(names: Sequence[str]) -> None:
-    """Commits these stages as `dvc commit --force` does, but writes dvc.lock once instead of once per stage.
+def commit(done: Iterable[graph.Stage]) -> list[str]:
+    """Commits stages as `dvc commit --force` does, but writes dvc.lock once instead of once per stage; returns which.
 
-    Raises ClassroomError if dvc.lock or the cache cannot be written.
+    DVC, which remembers hashes by size and mtime, has to read again what a stage's manifest has other hashes of. What
+    still contradicts its manifest reaches neither dvc.lock nor the cache, which others may share. Raises ClassroomError
+    if dvc.lock or the cache cannot be written.
     """
+    committed = []
     with _project("cannot commit finished jobs") as repo:
         stages = {stage.addressing: stage for stage in repo.index.stages}
-        for name in names:
-            stages[name].save()
-            stages[name].commit()
-        _record([stages[name] for name in names])
+        for job in done:
+            stage, made = stages[job.name], manifest.read(job)
+            if found := _save(stage, made):
+                for path in found:
+                    touch(Path(path))
+                if found := _save(stage, made):
+                    said = manifest.described(found)
+                    log.warning("%s: not recorded, as DVC contradicts its manifest: %s", job.name, said)
+                    continue
+            repo.stage_cache.save(stage)
+            stage.commit()
+            committed.append(stage)
+        _record(committed)
+    return [stage.addressing for stage in committed]
 
 
 @contextmanager
@@ -110,6 +123,14 @@ def refuse_running_dvc() -> None:
         return
     if by := dict.fromkeys(f"`{entry['cmd']}` (PID {entry['pid']})" for entry in writers):
         raise LockedError(_running(by))
+
+
+def _save(stage: Stage, made: manifest.Record | None) -> dict[str, tuple[Any, Any]]:
+    """Has DVC hash a stage's files; returns what it would say that it was made from, where the manifest differs."""
+    from dvc.stage.serialize import to_single_stage_lockfile
+
+    stage.save(run_cache=False)
+    return manifest.differences(manifest.record(to_single_stage_lockfile(stage)), made) if made else {}
 
 
 def _check_out(stage: Stage) -> bool:
