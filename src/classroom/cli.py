@@ -344,24 +344,35 @@ def export(
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="A model.onnx that `classroom export` wrote, or its folder.")],
-    images: Annotated[list[Path], typer.Argument(help="Images (.tif, .png, .jpg; 8-bit RGB) and folders of them.")],
+    images: Annotated[list[Path], typer.Argument(help="Images (.tif, .png, .jpg, .bmp) and folders of them.")],
     out: Annotated[Path, typer.Option(help="A folder that is empty or does not exist yet.")] = Path("predictions"),
     batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 8,
 ) -> None:
     """Run an exported model on images: predictions.csv, and masks and probabilities of each image's size."""
+    from classroom.artifacts import conversions
+    from classroom.errors import printable, raise_for
     from classroom.export.model import Model
-    from classroom.export.predict import find
+    from classroom.export.predict import FAILED, find
     from classroom.export.predict import predict as run
     from classroom.progress import progress_bar
 
     opened = Model(model)
-    jobs, masks = find(images)
+    jobs, left_out = find(images)
     with progress_bar() as bar:
         task = bar.add_task("images", total=len(jobs))
-        run(opened, jobs, out, batch_size, lambda: bar.advance(task))
-    left_out = f" (files that are named as masks, left out: {masks})" if masks else ""
-    typer.echo(f"{out}/predictions.csv: {len(jobs)} image{'s' if len(jobs) != 1 else ''}{left_out}")
+        done = run(opened, jobs, out, batch_size, lambda: bar.advance(task))
+    said = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+    typer.echo(
+        printable(f"{out}/predictions.csv: {done.count} image{'s' if done.count != 1 else ''}")
+        + (f" (files left out: {said})" if said else "")
+    )
+    if done.converted:
+        typer.echo(f"converted: {conversions({'images': done.converted})}")
     typer.echo(opened.about["use"], err=True)
+    raise_for(
+        done.failed,
+        f"These are in {out}/{FAILED}; correct them, and predict them alone with another --out.",
+    )
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -157,11 +158,12 @@ def test_no_two_results_have_one_name(names: list[str]) -> None:
 
 def test_masks_in_folders_are_left_out_and_counted(tmp_path: Path) -> None:
     """As the datasets have them next to the images, and as an earlier prediction left them."""
-    for name in ("1.tif", "1_mask.tif", "2.png", "2_segmentation.png", "3.png", "3_probability.png", "notes.txt"):
+    for name in ("1.tif", "1_mask.tif", "2.png", "2_SEG.png", "3.png", "3_probability.png", "notes.txt", "4.dcm"):
         (tmp_path / name).write_bytes(b"")
-    jobs, masks = find([tmp_path])
+    (tmp_path / "predictions.csv").write_bytes(b"")
+    jobs, left_out = find([tmp_path])
     assert [job.name for job in jobs] == ["1", "2", "3"]
-    assert masks == 3
+    assert left_out == {"named as masks": 3, "of other formats": 2}
     assert find([tmp_path / "1_mask.tif"])[0] == [Job(tmp_path / "1_mask.tif", "1_mask")], "named, it is meant"
 
 
@@ -178,25 +180,87 @@ def test_an_image_that_is_named_twice_is_asked_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("pipe.png", None, "is no regular file"),
         ("half.png", b"\x89PNG\r\n\x1a\n\0\0", "cannot be read as PNG"),
         ("empty.tif", b"", "is empty"),
         ("fake.jpg", b"this is text", "does not begin as a TIFF, PNG, JPEG or BMP file does"),
     ],
 )
-def test_an_image_that_does_not_fit_is_named_before_anything_is_written(
-    name: str, content: Image.Image | bytes, message: str, model: Path, tmp_path: Path
+def test_an_image_that_cannot_be_read_stops_no_other(
+    name: str, content: bytes | None, message: str, model: Path, tmp_path: Path
 ) -> None:
-    """It is the last of many: a late error would waste the whole run."""
+    """It is one of many: what can be predicted is kept, and what cannot is listed."""
     folder = tmp_path / "images"
-    for number in range(3):
+    for number in (0, 5, 9):
         picture(folder / f"{number}.png")
-    if isinstance(content, bytes):
-        (folder / name).write_bytes(content)
-    else:
-        content.save(folder / name)
-    with pytest.raises(DataError, match=rf"{name}: .*{message}"):
-        answer(model, [folder], tmp_path / "out", batch_size=1)
+    os.mkfifo(folder / name) if content is None else (folder / name).write_bytes(content)
+    done = predict(Model(model), find([folder])[0], tmp_path / "out", 2)
+    assert (done.count, len(done.failed)) == (3, 1)
+    assert [Path(row["image"]).name for row in table(tmp_path / "out")] == ["0.png", "5.png", "9.png"]
+    (failed,) = csv.DictReader((tmp_path / "out" / "failed.csv").read_text().splitlines())
+    assert failed["image"] == str(folder / name)
+    assert re.search(message, failed["problem"])
+    assert failed["problem"] == done.failed[0]
+
+
+def test_where_no_image_can_be_read_nothing_is_written(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"empty\.png: is empty\. .*Nothing is written\."):
+        answer(model, [tmp_path / "empty.png"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+NAMES = {
+    # name of the image: (in the table, the name of its results)
+    "M\udcfcller.png": (r"M\udcfcller.png", "M_ller"),  # in Latin-1, as old archives have it
+    "\x1b[31mred.png": (r"\x1b[31mred.png", "_[31mred"),
+    "a\nb.png": (r"a\nb.png", "a_b"),
+    "=HYPERLINK(1).png": ("./=HYPERLINK(1).png", "./=HYPERLINK(1)"),
+    "+1.png": ("./+1.png", "./+1"),
+    "-1.png": ("./-1.png", "./-1"),
+    "@SUM(A1).png": ("./@SUM(A1).png", "./@SUM(A1)"),
+    "Müller–中.png": ("Müller–中.png", "Müller–中"),
+    f"{'n' * 245}.png": (f"{'n' * 245}.png", "n" * 231),
+    f"{'n' * 246}.png": (f"{'n' * 246}.png", f"{'n' * 231}-2"),
+}
+
+
+def test_no_name_loses_results_or_is_run_by_a_terminal_or_spreadsheet(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "images").mkdir()
+    monkeypatch.chdir(tmp_path / "images")
+    for name in NAMES:
+        Path(name).write_bytes((tmp_path / "a.png").read_bytes())
+    rows = answer(model, [Path(name) for name in NAMES], tmp_path / "out")
+    assert [(row["image"], row["mask"].removesuffix("_mask.png")) for row in rows] == list(NAMES.values())
+    assert all((tmp_path / "out" / row[kind]).is_file() for row in rows for kind in ("mask", "probability"))
+
+
+def test_classes_of_a_model_of_others_are_run_by_no_spreadsheet(tmp_path: Path) -> None:
+    model = Model(brightness(tmp_path / "model.onnx", "classification"))
+    model.about["labels"] = ["=cmd()", "\x1b[2J"]
+    picture(tmp_path / "a.png")
+    predict(model, find([tmp_path / "a.png"])[0], tmp_path / "out", 8)
+    (row,) = table(tmp_path / "out")
+    assert list(row) == ["image", "label", "'=cmd()", r"\x1b[2J"]
+    assert row["label"] in ("'=cmd()", r"\x1b[2J")
+
+
+def test_an_image_is_predicted_as_a_viewer_shows_it(model: Path, tmp_path: Path) -> None:
+    """Turned by its orientation tag, with three channels: as its mask for training was drawn."""
+    upright = picture(tmp_path / "upright.png", 40, 90)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(upright).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(upright).convert("L").save(tmp_path / "grey.png")
+    jobs = find([tmp_path / f"{name}.png" for name in ("upright", "turned", "grey")])[0]
+    done = predict(Model(model), jobs, tmp_path / "out", 8)
+    masks = [(tmp_path / "out" / f"{job.name}_mask.png").read_bytes() for job in jobs]
+    assert masks[0] == masks[1]
+    assert Image.open(tmp_path / "out" / "grey_mask.png").size == (90, 40)
+    assert done.converted == {"turned by the orientation tag": 1, "grey to three channels": 1}
 
 
 def test_where_no_images_are_is_said(tmp_path: Path) -> None:
@@ -204,10 +268,18 @@ def test_where_no_images_are_is_said(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"empty: no images here. Expected files that end in \.tif, "):
         find([tmp_path / "empty"])
     (tmp_path / "empty" / "1_mask.png").write_bytes(b"")
-    with pytest.raises(ExportError, match="no images here, only 1 masks"):
+    with pytest.raises(ExportError, match="no images here, only 1 named as masks"):
         find([tmp_path / "empty"])
     with pytest.raises(ExportError, match="nowhere: no such file or folder"):
         find([tmp_path / "nowhere"])
+
+
+def test_a_second_run_into_the_same_folder_says_how_to_go_on(model: Path, tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "out-2").mkdir()
+    answer(model, [tmp_path / "a.png"], tmp_path / "out")
+    with pytest.raises(ExportError, match=r"out: holds the results of an earlier prediction\. .* `--out .*/out-3`, or"):
+        answer(model, [tmp_path / "a.png"], tmp_path / "out")
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
@@ -217,7 +289,7 @@ def test_what_lies_in_the_results_place_is_not_touched(kind: str, model: Path, t
     kept = out if kind == "file" else out / "precious.txt"
     kept.parent.mkdir(exist_ok=True)
     kept.write_text("years of work")
-    with pytest.raises(ExportError, match=r"out: is no empty folder\. Name another one with --out"):
+    with pytest.raises(ExportError, match=r"out: is no empty folder\. Name another one, such as `--out "):
         answer(model, [tmp_path / "a.png"], out)
     assert kept.read_text() == "years of work"
 
@@ -287,6 +359,7 @@ def test_the_command_needs_no_torch_and_draws_no_bar_into_a_log(model: Path, tmp
     for number in range(3):
         picture(tmp_path / "images" / f"{number}.png", seed=number)
     (tmp_path / "images" / "0_mask.png").write_bytes(b"")
+    (tmp_path / "images" / "bad.png").write_bytes(b"")
     code = (
         "import sys; sys.modules['torch'] = None; sys.argv = ['classroom', 'predict', *sys.argv[1:]]; "
         "from classroom.cli import main; main()"
@@ -295,9 +368,12 @@ def test_the_command_needs_no_torch_and_draws_no_bar_into_a_log(model: Path, tmp
         [sys.executable, "-c", code, "export", "images", "--batch-size", "2"],
         cwd=tmp_path, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "predictions/predictions.csv: 3 images (files that are named as masks, left out: 1)\n"
-    assert done.stderr == "Research only.\n"
+    assert done.returncode == 1
+    assert done.stdout == "predictions/predictions.csv: 3 images (files left out: 1 named as masks)\n"
+    assert done.stderr == (
+        "Research only.\nError: images/bad.png: is empty. Expected an image that is one of these. These are in "
+        "predictions/failed.csv; correct them, and predict them alone with another --out.\n"
+    )
     assert len(table(tmp_path / "predictions")) == 3
 
 

@@ -31,7 +31,7 @@ from classroom.data.pixels import (
     read_image,
     read_mask_values,
 )
-from classroom.data.readers import File, Found, Sample, classes_of, reader
+from classroom.data.readers import FORMULAS, File, Found, Sample, classes_of, reader
 from classroom.data.synthetic import GENERATORS
 from classroom.errors import DataError, listed, raise_for
 from classroom.files import DISK_FULL, folder_written_whole
@@ -39,8 +39,6 @@ from classroom.params import Dataset
 from classroom.progress import track
 
 DOWNLOADS = Path("data/downloads")
-FORMULAS = "=+-@"
-"""First characters of what a spreadsheet runs as a formula."""
 
 
 def fetch(name: str, dataset: Dataset, target: Path, downloads: Path = DOWNLOADS) -> int:

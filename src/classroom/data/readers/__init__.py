@@ -235,6 +235,10 @@ SUFFIXES = ("_mask", "_segmentation", "_seg", "_gt", "-mask")
 SUFFIX = re.compile(rf"(?:{'|'.join(map(re.escape, SUFFIXES))})$", re.IGNORECASE)
 
 
+FORMULAS = "=+-@"
+"""First characters of what a spreadsheet runs as a formula."""
+
+
 def endings() -> Collection[str]:
     """What the names of image files end in, in small letters."""
     from classroom.data.pixels import FORMATS  # slow, and of no use to what only asks for classes
