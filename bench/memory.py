@@ -27,8 +27,8 @@ class Silent:
 
 folder, target = map(Path, sys.argv[1:])
 raw = studies.settings("demo", epochs=1, threads=len(os.sched_getaffinity(0)))
-run.train(studies.SEGMENTATION, "student", 0, raw, folder, folder / "splits.parquet", folder, target,
-          target / "checkpoints", "", "cpu", 10, Silent())
+run.train(studies.SEGMENTATION, [run.Request("student", target, target / "checkpoints", "")], 0, raw, folder,
+          folder / "splits.parquet", folder, "cpu", 10, Silent(), lambda request, facts: None)
 parts = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
 print(json.dumps({name: int(parts[name].split()[0]) // 1024 for name in ("VmHWM", "RssAnon", "RssFile")}))
 """

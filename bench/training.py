@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from classroom.core.networks.reproducible import make_deterministic
 from classroom.params import Augmentation, Training, select
 from classroom.progress import Show
 from classroom.training.checkpoint import Checkpoints, Progress
-from classroom.training.loop import fit
+from classroom.training.loop import Run, fit
 from classroom.training.make import make
 from classroom.training.run import Clock
 
@@ -69,9 +69,9 @@ class Ours:
             show.log = lambda message: None
             reporter = Clock(show, self.settings.epochs)
 
-            def report(progress: Progress, steps: int) -> None:
+            def report(runs: Sequence[Run], steps: int) -> None:
                 started = clock()
-                reporter(progress, steps)
+                reporter(runs, steps)
                 taken["ours"].append(probe.end_step(clock() - started))
                 for name, step in others.items():
                     started = clock()
@@ -82,9 +82,8 @@ class Ours:
             checkpoints = Checkpoints(Path(self.folder.name, "checkpoints"), "", 10, self.method, self.optimiser)
             probe.begin_step()
             data = {"train": probe.split, "val": self.split}
-            fit(
-                self.method, data, probe.augment, self.settings, "none", 0, CPU, checkpoints, report, print,
-            )  # fmt: skip
+            run = Run(self.name, self.method, self.optimiser, checkpoints, Progress(), Path(), {})
+            fit([run], data, probe.augment, self.settings, "none", 0, CPU, report)
             started = clock()
             checkpoints.save(Progress())
             self.checkpoint_seconds = clock() - started

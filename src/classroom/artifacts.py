@@ -205,6 +205,9 @@ class TrainingFacts(ResourceUse):
 
     best_epoch: dict[str, int]
     versions: dict[str, str]
+    together: NotRequired[list[str]]
+    """The methods of the runs that trained in the same process: the times are this run's share of theirs, the memory
+    is that of all."""
 
 
 class Cost(ResourceUse):

@@ -9,15 +9,19 @@ import os
 import shutil
 import sys
 import warnings
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from classroom import log
 from classroom.errors import ClassroomError
 from classroom.interrupts import orderly_interrupts
+
+if TYPE_CHECKING:
+    from classroom.artifacts import TrainingFacts
 
 app = typer.Typer(
     help="Knowledge distillation with one teacher and two students: the pipeline's commands. They run in the project's "
@@ -87,7 +91,13 @@ def split(study: StudyName) -> None:
 @app.command()
 def train(
     study: StudyName,
-    method: MethodName,
+    methods: Annotated[
+        list[str],
+        typer.Argument(
+            help="teacher, student, variants such as kd_ml-v3, published methods such as fitnet. Several are trained "
+            "together: what is the same network in several of them once, each run with the same bits as alone."
+        ),
+    ],
     seed: Seed,
     point: Annotated[
         str,
@@ -105,39 +115,65 @@ def train(
         typer.Option(min=0, envvar="CLASSROOM_CHECKPOINT_MINUTES", help="Minutes between checkpoints within an epoch."),
     ] = 10.0,
 ) -> None:
-    """Train one run: a baseline, variant or published method. After an interruption, run it again to resume."""
+    """Train runs: baselines, variants or published methods. After an interruption, run it again to resume."""
+    from classroom.engines.manifest import begun
     from classroom.methods import names
+    from classroom.params import load
 
-    names.check(method)
-    weights = _point(point, method)
-    target = _run_folder(study, method, seed)
-    if weights:
-        search = "tune" if names.is_published(method) else "grid"
-        target = Path(search, study, method, "-".join(point.split(",")), f"seed-{seed}")
-    command = f"classroom train {study} {method} --seed {seed}" + (f" --point {point}" if point else "")
-    with _job(command, only_planned=False) as job:
+    for method in methods:
+        names.check(method)
+    if point and len(methods) > 1:
+        raise ClassroomError(f"--point {point}: is of one method. Train {', '.join(methods)} one after the other.")
+    if len(methods) > 1:
+        _check_group(methods)
+    weights = _point(point, methods[0])
+    _limit_threads()
+    _check_plan()
+    raw = load(Path("params.yaml"))
+    finished: list[Path] = []
+    with ExitStack() as claims:
+        jobs = {}
+        for method in sorted(methods):  # in one order, so that two processes cannot wait for each other
+            command = f"classroom train {study} {method} --seed {seed}" + (f" --point {point}" if point else "")
+            if job := claims.enter_context(begun(command, raw, only_planned=False)):
+                jobs[method] = job
+        if not jobs:
+            return
         from classroom.progress import Show
+        from classroom.training.run import Request
         from classroom.training.run import train as run
 
-        checkpoints = Path("checkpoints", target)
-        with Show(" ".join(target.parts[1:])) as show:
-            job.facts = run(
-                study, method, seed, job.raw,
+        requests = []
+        for method in filter(jobs.get, methods):
+            target = _run_folder(study, method, seed)
+            if weights:
+                search = "tune" if names.is_published(method) else "grid"
+                target = Path(search, study, method, "-".join(point.split(",")), f"seed-{seed}")
+            requests.append(Request(method, target, Path("checkpoints", target), jobs[method].identity, weights))
+
+        def finish(request: Request, facts: TrainingFacts) -> None:
+            job = jobs[request.method]
+            job.facts = facts
+            job.finish()
+            finished.append(request.checkpoint_folder)
+            epochs = ", ".join(f"{name} {epoch}" for name, epoch in facts["best_epoch"].items())
+            noted = "" if job.stage else "; not a stage of dvc.yaml, so it is not recorded and no report shows it"
+            typer.echo(f"{request.target}: best epochs {epochs}, {facts['seconds']} s{noted}")
+
+        title = " ".join(requests[0].target.parts[1:]) if len(requests) == 1 else f"{study} seed-{seed}"
+        with Show(title) as show:
+            run(
+                study, requests, seed, raw,
                 prepared=Path("data/prepared", study),
                 splits=Path("data/splits", f"{study}.parquet"),
                 teacher_weights=_run_folder(study, "teacher", seed) / "weights.safetensors",
-                target=target,
-                checkpoint_folder=checkpoints,
-                identity=job.identity,
                 device=device,
                 checkpoint_minutes=checkpoint_minutes,
                 show=show,
-                point=weights,
+                finish=finish,
             )  # fmt: skip
-    shutil.rmtree(checkpoints, ignore_errors=True)  # after the run and its manifest are on disk
-    epochs = ", ".join(f"{name} {epoch}" for name, epoch in job.facts["best_epoch"].items())
-    noted = "" if job.stage else "; not a stage of dvc.yaml, so it is not recorded and no report shows it"
-    typer.echo(f"{target}: best epochs {epochs}, {job.facts['seconds']} s{noted}")
+    for folder in finished:  # now that all runs and their manifests are on disk
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @app.command()
@@ -595,6 +631,19 @@ def _point(text: str, method: str) -> tuple[float, ...] | None:
     elif len(numbers) != 3 or not all(0 <= number <= 1 for number in numbers):
         raise ParamsError(f"--point {text}: expected three numbers from 0 to 1, such as 0.1,0.2,0.5.")
     return numbers
+
+
+def _check_group(methods: list[str]) -> None:
+    """Raises ClassroomError if the methods cannot be trained in one process."""
+    from classroom.training import equality
+
+    if twice := sorted({method for method in methods if methods.count(method) > 1}):
+        raise ClassroomError(f"{', '.join(twice)}: named twice; name each method once.")
+    if "teacher" in methods and (after := [method for method in methods if equality.waits_for_teacher(method)]):
+        raise ClassroomError(
+            f"{', '.join(after)}: learn from the trained teacher, so they cannot be trained together with it. Leave "
+            "them out, and train them when the teacher is finished."
+        )
 
 
 def _run_folder(study: str, method: str, seed: int) -> Path:

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from classroom.cli import main
 from classroom.core.batches import open_splits, read_splits
 from classroom.params import Training, select
+from classroom.training import loop
 from classroom.training import run as training
 from classroom.training.checkpoint import Progress
 from classroom.training.make import make
@@ -128,7 +129,8 @@ def finished_run(raw: dict[str, Any], data: Path, method_name: str, folder: Path
         "settings": method.settings
         | {"training": settings.model_dump(mode="json", exclude_defaults=True), "balance": "none"},
     }
-    training.save(method, progress, open_splits(prepared, splits), settings, torch.device("cpu"), folder, record)
+    run = loop.Run("run", method, None, None, progress, folder, record)
+    training.save([run], open_splits(prepared, splits), settings, torch.device("cpu"))
     (folder / "manifest.json").write_text('{"device": "cpu"}')
     return folder
 

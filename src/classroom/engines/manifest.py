@@ -11,7 +11,7 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -40,13 +40,21 @@ Record = Mapping[str, Any]
 class Job:
     """A running job. Its inputs were hashed when it began, so later edits do not count as its own."""
 
-    def __init__(self, stage: Stage | None, command: str, raw: dict[str, Any], dependencies: dict[str, str]) -> None:
+    def __init__(
+        self,
+        stage: Stage | None,
+        command: str,
+        raw: dict[str, Any],
+        dependencies: dict[str, str],
+        inputs: Sequence[Path] = (),
+    ) -> None:
         self.stage = stage
         self.command = command
         self.raw = raw
         self.facts: Mapping[str, Any] = {}
         self.params = {key: select(raw, key, Any) for key in stage.params} if stage else raw
         self.dependencies = dependencies
+        self.inputs = inputs
         self.started = time.monotonic()
 
     @property
@@ -55,8 +63,13 @@ class Job:
         decisive = [self.command, self.params, self.dependencies]
         return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()
 
-    def write_manifest(self) -> None:
-        """Writes what the job was made from and what it made. Raises ClassroomError if that is impossible."""
+    def finish(self) -> None:
+        """Writes the manifest: what the job was made from, and what it made.
+
+        Raises ClassroomError if it cannot be written, or would make DVC record the job falsely.
+        """
+        if self.stage is None:
+            return
         write_json(
             self.stage.manifest,
             {
@@ -73,6 +86,13 @@ class Job:
                 **self.facts,
             },
         )
+        clamp_future_mtimes(self.inputs)  # if the clock was set back meanwhile
+        if locks.UNDER_DVC and not matches(self.stage, load(Path("params.yaml")), Hashes()):
+            raise ClassroomError(
+                f"settings or files that `{self.command}` depends on have changed while it ran, and DVC would record "
+                "its result as made from the new ones. Run `dvc repro` again; or undo the change and run `classroom "
+                "reconcile`, which records the result."
+            )
 
 
 @contextmanager
@@ -96,6 +116,22 @@ def job(command: str, raw: dict[str, Any], only_planned: bool = True) -> Iterato
     ClassroomError
         If an input is missing or not as its job left it, or the command is not a stage's.
     """
+    with begun(command, raw, only_planned) as running:
+        if running is None:
+            raise SystemExit(0)
+        yield running
+        running.finish()
+
+
+@contextmanager
+def begun(command: str, raw: dict[str, Any], only_planned: bool = True) -> Iterator[Job | None]:
+    """As `job`, for a body that calls `finish` itself; None if another process has just finished the job.
+
+    Parameters
+    ----------
+    command, raw, only_planned
+        as in `job`
+    """
     stages = graph.load() if Path("dvc.yaml").exists() else {}
     stage = next((stage for stage in stages.values() if stage.command == command), None)
     if stages and stage is None and only_planned:
@@ -107,21 +143,13 @@ def job(command: str, raw: dict[str, Any], only_planned: bool = True) -> Iterato
     with one_process(stage.name, command) as waited:
         if waited and matches(stage, raw):
             log.info("the other process finished it: nothing to run")
-            raise SystemExit(0)
+            yield None
+            return
         for out in stage.outputs:
             remove_leftovers(Path(out))
         inputs = [Path(path) for path in graph.inputs_of(stage, graph.outputs_below(stages))]
         clamp_future_mtimes(inputs)
-        running = Job(stage, command, raw, verify_inputs(stage, stages))
-        yield running
-        running.write_manifest()
-        clamp_future_mtimes(inputs)  # if the clock was set back meanwhile
-        if locks.UNDER_DVC and not matches(stage, load(Path("params.yaml")), Hashes()):
-            raise ClassroomError(
-                f"settings or files that `{command}` depends on have changed while it ran, and DVC would record its "
-                "result as made from the new ones. Run `dvc repro` again; or undo the change and run `classroom "
-                "reconcile`, which records the result."
-            )
+        yield Job(stage, command, raw, verify_inputs(stage, stages), inputs)
 
 
 def verify_inputs(stage: Stage, stages: Mapping[str, Stage]) -> dict[str, str]:

@@ -39,6 +39,20 @@ class Progress:
     best_state: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
+Position = tuple[int, int]
+"""Finished epochs, and finished steps of the next one."""
+
+
+def positions(folder: Path, identity: str) -> list[Position]:
+    """Where a training of this `identity` can be resumed from its checkpoints in `folder`, the furthest first."""
+    found = []
+    for path in (folder / "newest.pt", folder / "previous.pt"):
+        with contextlib.suppress(Exception):  # as in `restore`, which names damaged files
+            if (content := _read(path))["identity"] == identity:
+                found.append(_position(content))
+    return found
+
+
 class Checkpoints:
     """Saves to and restores from a folder of one run, which is removed when the run is complete.
 
@@ -115,8 +129,11 @@ class Checkpoints:
             ) from None
         self.saved_at = time.monotonic()
 
-    def restore(self, log: Callable[[str], None]) -> Progress:
-        """Restores method, optimiser and random state; returns the saved progress, or a new one if there is none."""
+    def restore(self, log: Callable[[str], None], at: Position | None = None) -> Progress:
+        """Restores method, optimiser and random state; returns the saved progress, or a new one if there is none.
+
+        With `at`, only a checkpoint of that position is restored.
+        """
         found = [path for path in (self.newest, self.previous) if path.exists()]
         for path in found:
             try:
@@ -128,6 +145,8 @@ class Checkpoints:
                 continue
             if identity != self.identity:
                 log(f"{path} is of other settings, data or code, and ignored")
+                continue
+            if at not in (None, _position(content)):
                 continue
             self.method.load_state_dict(content["method"], strict=False)
             self.optimiser.load_state_dict(content["optimiser"])
@@ -142,6 +161,10 @@ class Checkpoints:
     def _unfrozen(self) -> dict[str, torch.Tensor]:
         frozen = tuple(f"networks.{name}." for name in self.method.frozen)
         return {key: value for key, value in self.method.state_dict().items() if not key.startswith(frozen or "\0")}
+
+
+def _position(content: dict[str, Any]) -> Position:
+    return content["progress"]["epoch"], content["progress"]["step"]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -45,6 +45,7 @@ def make(
     classes: int,
     image_size: int,
     point: Sequence[float] | None = None,
+    known: dict[str, BuiltNetwork] | None = None,
 ) -> Method:
     """Builds a method.
 
@@ -68,6 +69,9 @@ def make(
         pixels along a side
     point
         of a search, replaces the weights of the losses
+    known
+        The networks of other runs by key (`equality.keys`): those with the same key are used here too, the others are
+        added. None: all networks are new.
 
     Raises
     ------
@@ -78,7 +82,7 @@ def make(
     """
     names.check(name, task)
     build_method = _baseline if name in BASELINES else _learning_styles if name in VARIANTS else _comparison
-    return build_method(_Making(name, study, raw, seed, teacher_weights, task, classes, image_size, point))
+    return build_method(_Making(name, study, raw, seed, teacher_weights, task, classes, image_size, point, known))
 
 
 def make_on_meta(name: str, study: str, raw: dict[str, Any], task: str, classes: int, image_size: int) -> Method:
@@ -116,8 +120,22 @@ class _Making:
     classes: int
     image_size: int
     point: Sequence[float] | None
+    known: dict[str, BuiltNetwork] | None
 
     def network(self, name: str, role: str, taps: Sequence[str] = ()) -> BuiltNetwork:
+        if self.known is None:
+            return self.new(name, role, taps)
+        from classroom.training.equality import keys
+
+        key = keys(self.name, self.study, self.raw, self.point)[name]
+        if key in self.known:
+            self.known[key].shared_by_runs = True
+            self.known[key].tap(taps)
+        else:
+            self.known[key] = self.new(name, role, taps)
+        return self.known[key]
+
+    def new(self, name: str, role: str, taps: Sequence[str]) -> BuiltNetwork:
         settings = select(self.raw, f"study.{self.study}.{role}", Network)
         return build(settings, self.task, self.classes, network_seed(self.seed, name), taps)
 

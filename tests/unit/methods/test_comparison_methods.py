@@ -601,9 +601,9 @@ def train(data: Path, folder: Path, name: str, task: str, show: Silent | None = 
     raw["training"] |= {"epochs": 2, "batch_size": 4 if name == "skd" else 8, "threads": 1}
     show = show or Silent()
     run.train(
-        STUDY_OF[task], name, 0, raw, data / "prepared", data / "splits.parquet", data / "teacher.safetensors",
-        folder / "run", folder / "checkpoints", identity="the same", device="cpu", show=show,
-        checkpoint_minutes=0 if isinstance(show, Killed) else 10,
+        STUDY_OF[task], [run.Request(name, folder / "run", folder / "checkpoints", "the same")], 0, raw,
+        data / "prepared", data / "splits.parquet", data / "teacher.safetensors", device="cpu", show=show,
+        checkpoint_minutes=0 if isinstance(show, Killed) else 10, finish=lambda request, facts: None,
     )  # fmt: skip
     return show
 

@@ -44,54 +44,13 @@ from classroom.training import loop, run
 from classroom.training.checkpoint import Checkpoints, Progress
 from classroom.training.loop import Interruption
 from support.studies import CLASSES_STUDY, ROOT, STUDY, shrink
-
-
-class Silent:
-    """Stands in for the progress bar, and remembers what was logged."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def __call__(self, *arguments: Any) -> None:
-        pass
-
-    def log(self, line: str) -> None:
-        self.lines.append(line)
-
-
-def task_of(data: Path) -> str:
-    return json.loads((data / "prepared/dataset.json").read_text())["task"]
-
-
-def study_of(data: Path) -> str:
-    return {"segmentation": STUDY, "classification": CLASSES_STUDY}[task_of(data)]
-
-
-def train(raw: dict[str, Any], data: Path, folder: Path, method: str = "kd_ml-v3", **changes: Any) -> Silent:
-    show = changes.pop("show", Silent())
-    arguments = {
-        "seed": 0,
-        "prepared": data / "prepared",
-        "splits": data / "splits.parquet",
-        "teacher_weights": folder / "teacher.safetensors",
-        "target": folder / "run",
-        "checkpoint_folder": folder / "checkpoints",
-        "identity": "the same",
-        "device": "cpu",
-        "checkpoint_minutes": 10,
-    }
-    run.train(study_of(data), method, raw=raw, **(arguments | changes), show=show)
-    return show
+from support.trained import Silent, bits, study_of, task_of, train
 
 
 @pytest.fixture(scope="module", params=["segmentation", "classification"])
 def data(request: pytest.FixtureRequest, tiny_study: Path, tiny_classes_study: Path) -> Path:
     """One study of each task, for what a run leaves."""
     return {"segmentation": tiny_study, "classification": tiny_classes_study}[request.param]
-
-
-def bits(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in run.FILES}
 
 
 @pytest.fixture(scope="module")
@@ -269,9 +228,10 @@ def test_early_stopping_waits_for_every_network_and_is_final(
     found = {"S1": [0.5, 0.4, 0.4, 0.4, 0.4, 0.9], "S2": [0.5, 0.4, 0.6, 0.6, 0.5, 0.9]}
     epochs = iter(range(6))
 
-    def evaluated(method: Method, *split: Any) -> Any:
+    def evaluated(runs: list[loop.Run], *split: Any) -> Any:
         epoch = next(epochs)
-        return types.SimpleNamespace(scores={name: {"accuracy": found[name][epoch]} for name in method.networks})
+        scores = {name: {"accuracy": of[epoch]} for name, of in found.items()}
+        return {run.name: types.SimpleNamespace(scores=scores) for run in runs}
 
     monkeypatch.setattr("classroom.training.loop.evaluate", evaluated)
     tiny["training"] |= {"epochs": 6, "early_stopping": 2}
@@ -567,10 +527,10 @@ def test_the_first_metric_of_the_task_chooses_the_epoch_and_no_other(
     first, *others = METRICS["classification"]
     epochs = iter([(0.5, 0.9), (0.6, 0.1), (0.6, 0.95)])
 
-    def evaluated(method: SingleNetwork, *split: Any) -> Any:
+    def evaluated(runs: list[loop.Run], *split: Any) -> Any:
         chooses, other = next(epochs)
-        scores = {name: {first: chooses, **dict.fromkeys(others, other)} for name in method.networks}
-        return types.SimpleNamespace(scores=scores)
+        scores = {"S1": {first: chooses, **dict.fromkeys(others, other)}}
+        return {run.name: types.SimpleNamespace(scores=scores) for run in runs}
 
     monkeypatch.setattr("classroom.training.loop.evaluate", evaluated)
     tiny["training"]["epochs"] = 3

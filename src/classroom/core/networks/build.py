@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 import segmentation_models_pytorch as smp
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from classroom.artifacts import NetworkFacts
 from classroom.core.networks.classifier import Classifier
@@ -78,15 +79,32 @@ class Network(nn.Module):
         self.normalise(mean, std)
         self._features: dict[str, torch.Tensor] = {}
         self._last: str | None = None
+        self.shared_by_runs = False
+        self._remembered: tuple[torch.Tensor, Output] | None = None
         self.shared = shared
-        found = {name: find(body, name) for name in dict.fromkeys((shared, *taps))}
-        self._hooks = [tap.module.register_forward_hook(self._keep(name, tap.pick)) for name, tap in found.items()]
+        self._hooks: dict[str, RemovableHandle] = {}
+        self.tap((shared, *taps))
+
+    def tap(self, names: Sequence[str]) -> None:
+        """Hooks further taps, by names as in `taps.find`. Raises ParamsError as the constructor does."""
+        for name in names:
+            if name not in self._hooks:
+                tap = find(self.body, name)
+                self._hooks[name] = tap.module.register_forward_hook(self._keep(name, tap.pick))
 
     def normalise(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Sets the mean and standard deviation per channel by which images in [0, 1] are normalised."""
         self.normalisation = (mean, std)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+
+    def __call__(self, images: torch.Tensor) -> Output:
+        """As `forward`. A network of several runs computes a batch once: the next run is given the same output."""
+        if not self.shared_by_runs:
+            return super().__call__(images)
+        if self._remembered is None or self._remembered[0] is not images:
+            self._remembered = (images, super().__call__(images))
+        return self._remembered[1]
 
     def forward(self, images: torch.Tensor) -> Output:
         """`images`: (B, 3, H, W) in [0, 1]."""
@@ -117,11 +135,11 @@ class Network(nn.Module):
         with torch.no_grad():
             features = self(torch.zeros(1, 3, image_size, image_size, device=self.mean.device)).features
         self.train(was_training)
-        return {name: tuple(feature.shape[1:]) for name, feature in features.items()}
+        return {name: cast(tuple[int, int, int], tuple(feature.shape[1:])) for name, feature in features.items()}
 
     def remove_hooks(self) -> None:
         """Removes all taps, for a body that becomes part of another network."""
-        for hook in self._hooks:
+        for hook in self._hooks.values():
             hook.remove()
 
     def _keep(
