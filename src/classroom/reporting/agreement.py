@@ -55,7 +55,7 @@ def agreement(study: str, results: Sequence[Result], scale: str) -> Page:
         ground_truth, teacher = (f"{min(values):.0f} to {max(values):.0f} %" for values in of_ensembles.values())
         told = f"The ensembles agree with the ground truth at {ground_truth}, with their teacher at {teacher}."
     alt = (
-        "Pairs of bars for S1, S2 and the ensemble, a technique with a teacher a row, a strategy a column: "
+        "Pairs of bars for S1, S2 and the ensemble, a panel for each variant with a teacher: "
         f"{LABELS[metric]} with the ground truth and with the teacher. {told}"
     )
     disclaimer = heading.disclaimer(scale, [data], shows_paper=False)

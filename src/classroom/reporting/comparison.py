@@ -129,10 +129,7 @@ def _part(rows: Sequence[_Row], of_study: ComparedResults, printed: pd.DataFrame
     for row in rows:
         cells = []
         for metric in metrics:
-            record = row.records[metric]
-            if pd.isna(record.get("paper")):  # the paper has no such row, or no such column
-                record = {key: record[key] for key in ("mean", "sd")}
-            origin = source(row.result, row.facts["network"], metric)
+            record, origin = row.records[metric], source(row.result, row.facts["network"], metric)
             cells.append(percent_cell(record, origin, best=record["mean"] == best[metric]))
         sizes = [_millions(row.facts["training_parameters"]), number(row.facts["seconds_per_epoch"], ".1f"),
                  _millions(row.facts["inference_parameters"])]  # fmt: skip

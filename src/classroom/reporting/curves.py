@@ -80,7 +80,7 @@ def curves(study: str, table: pd.DataFrame, results: Sequence[Result], scale: st
     best = reached.groupby("variant", sort=False).ensemble.max()
     networks = ", ".join(name for name in NETWORKS if name in set(table.network))
     alt = (
-        f"Panels of curves, a technique a row, a strategy a column: {LABELS[metric]} on validation of {networks} "
+        f"Panels of curves, one for each variant: {LABELS[metric]} on validation of {networks} "
         f"over {table.epoch.nunique()} epochs, a line for each seed, a dot at its best epoch. The ensembles reach "
         f"{best.min():.1f} to {best.max():.1f} %, the most with {variant_label(best.idxmax())}."
     )

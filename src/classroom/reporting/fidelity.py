@@ -44,7 +44,7 @@ def fidelity_table(name: str, scale: str, seeds: Sequence[int], results: list[Re
             "these two may be exchanged. Which students go with which ensemble follows from their spreads."
         )
     if len(printed) and table.paper[table.metric.isin(metrics)].isna().any():
-        below.append("A dash: the source has the paper's values of KD (off), but not their order.")
+        below.append("The source has the paper's values of KD (off), but not their order, so they are not shown.")
     below += _silent_teachers(taught, metrics)
     if not taught:
         below = ["None of the trained variants has a teacher."]

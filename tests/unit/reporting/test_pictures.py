@@ -196,10 +196,7 @@ def test_curves_have_a_line_for_each_seed_and_a_dot_at_its_best_epoch(
 ) -> None:
     page = curves.curves("lgg-resnet18", curves.read_curves(histories, "iou"), fabricated.all_twelve(2), "demo")
     panels = {axis.get_title(): axis for axis in figures[0].axes}
-    assert [title for title, axis in panels.items() if axis.axison] == ["ML V1", "KD + ML V3"]
-    blank = [axis for axis in figures[0].axes if not axis.axison]
-    assert [[text.get_text() for text in axis.texts] for axis in blank] == [["not trained"]] * 2
-    assert set(panels) == {f"{technique} {v}" for technique in ("ML", "KD + ML") for v in ("V1", "V3")}
+    assert list(panels) == ["ML V1", "KD + ML V3"], "and no panel for what is not trained"
     lines = panels["KD + ML V3"].get_lines()
     assert len(lines) == 3 * 2 * 2, "networks, seeds, a line and a dot"
     line, dot = lines[2:4]  # of S1, seed 1

@@ -28,23 +28,19 @@ def panels(size: tuple[float, float], down: int, across: int, dpi: int, **more: 
 def variant_panels(
     title: str, variants: Collection[str], techniques: Sequence[str] = TECHNIQUES
 ) -> tuple[Figure, dict[str, Axes]]:
-    """A row of panels per technique and a column per strategy that are trained: the panels of `variants`, by name.
+    """The panels of those of `variants` that are of these `techniques`, by name; none for what is not trained.
 
-    Without any of these `techniques` all panels are blank.
+    With all strategies of a technique, a technique is a row and a strategy a column.
     """
-    known = [variant.split("-") for variant in variants]
-    rows = [technique for technique in techniques if technique in {of for of, _ in known}] or techniques
-    columns = sorted({strategy for technique, strategy in known if technique in rows}) or STRATEGIES
-    figure, axes = panels((7.2, 1.55 * len(rows) + 0.9), len(rows), len(columns), dpi=150, sharex=True, sharey=True)
-    found = {}
-    for axis, (technique, strategy) in zip(axes.flat, product(rows, columns), strict=True):
-        variant = f"{technique}-{strategy}"
+    shown = [variant for variant in map("-".join, product(techniques, STRATEGIES)) if variant in variants]
+    across = max(len({variant.split("-")[1] for variant in shown}), 1)
+    down = max(-(-len(shown) // across), 1)
+    figure, axes = panels((7.2, 1.55 * down + 0.9), down, across, dpi=150, sharex=True, sharey=True)
+    for axis in axes.flat[len(shown) :]:
+        axis.set_axis_off()
+    found = dict(zip(shown, axes.flat, strict=False))
+    for variant, axis in found.items():
         axis.set_title(variant_label(variant), fontsize=8)
-        if variant not in variants:
-            axis.set_axis_off()
-            axis.text(0.5, 0.5, "not trained", transform=axis.transAxes, ha="center", va="center", fontsize=8)
-            continue
-        found[variant] = axis
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.25, linewidth=0.5)
         axis.set_axisbelow(True)

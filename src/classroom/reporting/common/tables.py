@@ -113,12 +113,12 @@ def number(value: float, form: str) -> str:
 def percent_cell(record: Mapping[str, Any], *sources: Source, best: bool = False, mark: str = "") -> Cell:
     """`84.00 ± 5.292`, bold for the best, a dash for NaN; then the paper's mean, with a `mark`, and ours minus it.
 
-    `record`: mean and sd in percent, and paper and difference where the table shows them.
+    `record`: mean and sd in percent, and paper and difference where the paper has them.
     """
     mean = record["mean"]
     text = "–" if pd.isna(mean) else f"{mean:.2f} ± {number(record['sd'], '.3f')}"
     text = f"**{text}**" if best else text
-    if "paper" not in record:
+    if pd.isna(record.get("paper")):
         return Cell(text, mean, sources=sources)
     paper, difference = record["paper"], record["difference"]
     text += f"<br>paper {number(paper, '.2f')}{mark}, {number(difference, '+.2f')}"
