@@ -7,9 +7,13 @@ from importlib.metadata import version
 
 
 def git(*arguments: str) -> bytes | None:
-    """What `git` prints; None where it fails. Does not take git's own lock, which a killed process would leave."""
+    """What `git` prints; None where it fails.
+
+    Does not take git's own lock, which a killed process would leave, nor run the monitor that a repository may name.
+    """
+    command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", *arguments]
     try:
-        return subprocess.run(["git", "--no-optional-locks", *arguments], capture_output=True, check=True).stdout
+        return subprocess.run(command, capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
 

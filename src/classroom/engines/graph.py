@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from typing import Any
 from classroom.engines import lockfile
 from classroom.errors import ClassroomError
 from classroom.params import dotted
-from classroom.state import MANIFESTS, Cache
+from classroom.state import CACHE, MANIFESTS, OBSOLETE, REPLACED, Cache
 
 SOURCES = ("dvc.yaml", "params.yaml", "workflow/plan.yaml", ".dvc/config", ".dvc/config.local")
 """What decides the stages and the place of DVC's cache. Other files of settings only hold values."""
@@ -51,8 +52,27 @@ class Stage:
 
 
 def load() -> dict[str, Stage]:
-    """All stages by name, remembered until `SOURCES` change. Raises ClassroomError if DVC cannot resolve dvc.yaml."""
-    return {entry["name"]: Stage(**entry) for entry in _resolved(_key())["stages"]}
+    """All stages by name, remembered until `SOURCES` change.
+
+    Raises ClassroomError if DVC cannot resolve dvc.yaml, or an output is not in the project: what is remembered may be
+    somebody else's, and outputs are moved and removed.
+    """
+    stages = {entry["name"]: Stage(**entry) for entry in _resolved(_key())["stages"]}
+    check_inside(path for stage in stages.values() for path in (*stage.outputs, stage.manifest.as_posix()))
+    return stages
+
+
+def check_inside(outputs: Iterable[str]) -> None:
+    """Raises ClassroomError if an output is not in the project, the current folder, or is behind a link out of it."""
+    root, paths = os.path.realpath("."), [*outputs, f"{OBSOLETE}/any", f"{REPLACED}/any"]
+    real = {folder: os.path.realpath(folder) for folder in {os.path.dirname(path) for path in paths}}
+    for path in paths:
+        folder, name = os.path.split(path)
+        if name in ("", ".", "..") or os.path.commonpath([root, real[folder]]) != root:
+            raise ClassroomError(
+                f"{path}: lies outside the project, in {real[folder]}. Results are moved, replaced and removed, which "
+                f"must not happen there. Replace the link by a folder; if there is none, remove the folder {CACHE}."
+            )
 
 
 def cache_folder() -> Path:

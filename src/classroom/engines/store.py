@@ -74,6 +74,7 @@ def restoring() -> Iterator[Callable[[str], bool]]:
             if not stages:
                 repo = opened.enter_context(_project("cannot restore results from its cache"))
                 stages.update({stage.addressing: stage for stage in repo.index.stages})
+                graph.check_inside(out.def_path for stage in stages.values() for out in stage.outs)
             if done := _check_out(stages[name]):
                 restored.append(stages[name])
             return done

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, TemplateError
+from jinja2.sandbox import SandboxedEnvironment
 from markupsafe import Markup, escape
 
 from classroom.artifacts import Cost
@@ -56,7 +57,7 @@ def site(pages: Path, runs: Mapping[str, Cost], captions: Path, scale: str, seed
     too. Raises DataError if there is no page, or one is damaged or names runs that are not known or have been trained
     again.
     """
-    read = sorted((read_page(path) for path in pages.glob("*.json")), key=_order)
+    read = sorted((_known_page(path) for path in pages.glob("*.json")), key=_order)
     if not read:
         raise DataError(f"{pages}: no report has been made yet. Make one, for instance with `classroom report table1`.")
     known = _Known(runs)
@@ -70,6 +71,14 @@ def site(pages: Path, runs: Mapping[str, Cost], captions: Path, scale: str, seed
     )  # fmt: skip
     write_text(target, html)
     return len(read)
+
+
+def _known_page(path: Path) -> dict[str, Any]:
+    """A page of a known kind, by which its caption is found."""
+    page = read_page(path)
+    if page["kind"] not in (kind for of in SECTIONS.values() for kind in of):
+        raise DataError(f"{path}: kind: {page['kind']!r} is no kind of report. Make that report again.")
+    return page
 
 
 def inline(text: str) -> Markup:
@@ -121,12 +130,21 @@ def _page(page: dict[str, Any], known: _Known, captions: Path, config: Mapping[s
     name = paper.title(page["name"])
     shown = page | {"parts": parts, "label": name, "subject": page["study"] if name != page["name"] else ""}
     if page["drawing"]:
-        caption = (captions / f"{page['kind']}.rst").read_text(encoding="utf-8")
-        about = SimpleNamespace(config=config, params=SimpleNamespace(study=page["study"]))
-        shown["caption"] = Environment(undefined=StrictUndefined).from_string(caption).render(snakemake=about)
+        shown["caption"] = _caption(captions / f"{page['kind']}.rst", config, page["study"])
         # the first chunk of a PNG begins with its width and height
         shown["width"], shown["height"] = struct.unpack(">II", base64.b64decode(page["drawing"]["png"][:32])[16:24])
     return shown
+
+
+def _caption(path: Path, config: Mapping[str, Any], study: str) -> str:
+    """The caption in `path`, filled in. It is part of the project, not of the code, so nothing in it may run."""
+    about = SimpleNamespace(config=config, params=SimpleNamespace(study=study))
+    try:
+        template = SandboxedEnvironment(undefined=StrictUndefined).from_string(path.read_text(encoding="utf-8"))
+        return template.render(snakemake=about)
+    except (OSError, ValueError, TypeError, TemplateError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: cannot be used as a caption ({reason}). Restore it: `git checkout {path}`.") from None
 
 
 def _part(part: Mapping[str, Any], known: _Known, page: str = "index") -> dict[str, Any]:

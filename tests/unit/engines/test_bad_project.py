@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from classroom.engines import graph
 from support import finished
 from support.finished import Done, classroom
 from support.studies import STUDY
@@ -86,6 +87,26 @@ def edited(path: str, before: str, after: str) -> Spoil:
 
 def added(path: str, text: str) -> Spoil:
     return lambda root: put(path, (root / path).read_text() + text)(root)
+
+
+def remembered(before: str, after: str) -> Spoil:
+    """What the engines remember of the graph, under the right digest, names `after` in place of `before`."""
+    replace = edited(".classroom/cache/graph.json", json.dumps(before), json.dumps(after))
+    return lambda root: (replace(root), graph._resolved.cache_clear())  # as in a new process
+
+
+def elsewhere(path: str) -> Spoil:
+    """The folder is a link to one next to the project, where files of the user's are."""
+
+    def spoil(root: Path) -> None:
+        folder = root.parent / "elsewhere"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        (folder / "letter.txt").write_text("Dear")
+        shutil.rmtree(root / path, ignore_errors=True)
+        (root / path).symlink_to(folder)
+
+    return spoil
 
 
 def array(path: str, change: Callable[[np.ndarray], np.ndarray], pickled: bool = False) -> Spoil:
@@ -244,6 +265,21 @@ SETTINGS = {
         r"dvc\.yaml cannot be resolved: .*Could not find 'plan\.studdies'.*",
     ),
     "graph: none": (gone("dvc.yaml"), "reconcile", r"dvc\.yaml: no such file\. Run this in the project's root\."),
+    "graph: remembered outputs that climb out": (
+        remembered(f"data/splits/{STUDY}.parquet", "../victim"), "reconcile",
+        r"\.\./victim: lies outside the project, in /.*\. Results are .*remove the folder \.classroom/cache\.",
+    ),
+    "graph: a remembered job's name that climbs out": (
+        remembered(f"split@{STUDY}", "../../../victim"), TABLE, r".*/\.\./\.\./\.\./victim\.json: lies outside .*",
+    ),
+    "graph: an absolute path": (remembered(f"data/splits/{STUDY}.parquet", "/tmp/x"), "reconcile", r"/tmp/x: lies .*"),
+    "graph: results behind a link": (
+        elsewhere("results/variants"), "reconcile",
+        rf"results/variants/{STUDY}/.*: lies outside the project, in /.*elsewhere/.*Replace the link by a folder; .*",
+    ),
+    "graph: the state behind a link": (
+        elsewhere(".classroom/obsolete"), "reconcile", r"\.classroom/obsolete/any: lies outside the project, .*",
+    ),
     "graph: dvc.lock with a conflict": (
         put("dvc.lock", "<<<<<<< HEAD\nschema: '2.0'\n=======\n>>>>>>> x\n"), "reconcile",
         r"dvc\.lock: has conflict markers of a merge\. Take .*--ours dvc\.lock.*--theirs.*reconcile.*",
@@ -416,6 +452,7 @@ def project(tree: Path, finished_project: Path) -> Iterator[Path]:
     """A copy free to damage; the next test finds it whole again, without copying all of it again."""
     yield tree
     finished.restore(finished_project, tree)
+    graph._resolved.cache_clear()
 
 
 NOTES = {".dvc/tmp", ".git"} | {
@@ -517,6 +554,35 @@ def test_a_checkpoint_that_torch_would_unpickle_is_not_unpickled(project: Path) 
     done = classroom(f"classroom {TRAIN}", project)
     assert "ignored (UnpicklingError)" in done.error
     assert not (project / PWNED).exists()
+
+
+def test_nothing_behind_a_link_is_moved(project: Path) -> None:
+    """Someone else's project may hold links: `classroom reconcile` moves what no setting asks for out of results."""
+    elsewhere(f"results/variants/{STUDY}")(project)
+    assert classroom("classroom reconcile", project).code == 1
+    assert (project.parent / "elsewhere/letter.txt").read_text() == "Dear"
+
+
+@pytest.mark.parametrize("caption", [
+    "{{ ''.__class__.__mro__[1].__subclasses__() | map(attribute='__init__.__globals__') | list }}",
+    f"{{{{ snakemake.config.__init__.__globals__['os'].system('touch {PWNED}') }}}}",
+    f"{{{{ cycler.__init__.__globals__.os.system('touch {PWNED}') }}}}",
+    "{{ nothing }}", "{% for %}", "{{ 'a' * 'b' }}",
+])  # fmt: skip
+def test_a_caption_cannot_run_code(project: Path, caption: str) -> None:
+    """The site fills in the captions of the project, which may be someone else's."""
+    put("workflow/report/curves.rst", caption)(project)
+    refused(
+        project, "report index", r"workflow/report/curves\.rst: cannot be used as a caption \(.*\)\. Restore it: .*"
+    )
+
+
+def test_a_page_does_not_choose_which_file_is_its_caption(project: Path) -> None:
+    page = f"reports/pages/curves-{STUDY}.json"
+    edited(page, '"kind": "curves"', '"kind": "../../../secret"')(project)
+    for manifest in (project / ".classroom/manifests").glob("*.json"):
+        manifest.unlink()
+    refused(project, "report index", rf"{page}: kind: '\.\./\.\./\.\./secret' is no kind of report\. Make .*")
 
 
 def test_the_engines_damaged_notes_are_made_anew(recorded_project: Path, tmp_path: Path) -> None:
