@@ -370,7 +370,7 @@ def export(
                 f"`snakemake --cores all {source}`."
             )
         prepared, splits = Path("data/prepared", study), Path("data/splits", f"{study}.parquet")
-        found = run(source, network, prepared, splits, target, code_version())
+        found = run(source, network, prepared, splits, target, code_version(), job.raw["dataset"])
     typer.echo(
         f"{target}/model.onnx, README.md: on {found.images} test images at most {found.torch:.2g} from PyTorch and "
         f"{found.saved:.2g} from the run's own predictions"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from classroom.core.ensemble import STUDENTS
 from classroom.core.metrics import LABELS, METRICS
 from classroom.export.compare import Difference
 from classroom.export.model import FILE
-from classroom.export.origins import licence, origin
+from classroom.params import Dataset
 from classroom.reporting.common import heading
 from classroom.reporting.common.tables import GREEK, Part, markdown, number
 
@@ -46,7 +47,10 @@ pixels = np.asarray(image.resize(({size}, {size}), Image.Resampling.BILINEAR))
 print(labels[probabilities[0].argmax()], probabilities[0])"""
 
 
-def text(run: Metrics, facts: Mapping[str, Any], difference: Difference) -> str:
+NOT_STATED = "not stated"
+
+
+def text(run: Metrics, facts: Mapping[str, Any], difference: Difference, dataset: Dataset | None) -> str:
     """The card in Markdown, preceded by the metadata for Hugging Face.
 
     Parameters
@@ -57,6 +61,8 @@ def text(run: Metrics, facts: Mapping[str, Any], difference: Difference) -> str:
         the model's metadata
     difference
         between the model and PyTorch
+    dataset
+        its settings, which state origin, licence and citation; None if they are gone
     """
     data = run["data"]
     title = f"{facts['study']}, {facts['method']}: {NETWORK_LABELS[facts['network']]}"
@@ -69,11 +75,11 @@ def text(run: Metrics, facts: Mapping[str, Any], difference: Difference) -> str:
         _part("Use", [f"**{facts['use']}**", _limits(data)]),
         _part("Input and output", [_interface(facts)]),
         _part("Running it", [f"```python\n{_program(facts)}\n```", _command()]),
-        _part("Data", ["\n".join(_data(run))]),
+        _part("Data", ["\n".join(_data(run, dataset))]),
         _part("Training", ["\n".join(_training(run, facts))]),
         _metrics(run, facts),
         _part("How exact it is", [_exact(difference)]),
-        _part("Licence", [_licence(data)]),
+        _part("Licence", [_licence(facts, data)]),
     ]
     return _fields(facts, data) + markdown(title, SYNTHETIC if data["synthetic"] else "", lines, parts)
 
@@ -82,12 +88,27 @@ def _part(title: str, above: Sequence[str]) -> Part:
     return Part([], [], title, above)
 
 
+def licence(data: Data, dataset: Dataset | None) -> str:
+    """The licence of the images, in words."""
+    if data["synthetic"]:
+        return "MIT, as the program that drew the images"
+    return (dataset and dataset.licence) or NOT_STATED
+
+
 def _fields(facts: Mapping[str, Any], data: Data) -> str:
-    known = origin(data)
-    licence_id = "mit" if data["synthetic"] else known.licence_id if known else "unknown"
     kind = {"segmentation": "image-segmentation", "classification": "image-classification"}[facts["task"]]
     tags = ["biology", "medical", "knowledge-distillation", *(["synthetic"] if data["synthetic"] else [])]
-    return f"---\nlicense: {licence_id}\nlibrary_name: onnx\npipeline_tag: {kind}\ntags: [{', '.join(tags)}]\n---\n\n"
+    return (
+        f"---\nlicense: {_licence_id(facts['licence'])}\nlibrary_name: onnx\npipeline_tag: {kind}\n"
+        f"tags: [{', '.join(tags)}]\n---\n\n"
+    )
+
+
+def _licence_id(words: str) -> str:
+    """The licence in Hugging Face's notation: `cc-by-nc-4.0` of `CC BY-NC 4.0: no commercial use`."""
+    if known := re.match(r"MIT\b|CC0 1\.0|CC BY(-[A-Z]{2})* \d\.\d", words):
+        return known[0].lower().replace(" ", "-")
+    return "unknown" if words == NOT_STATED else "other"
 
 
 def _kind(facts: Mapping[str, Any]) -> str:
@@ -147,13 +168,14 @@ def _command() -> str:
     )
 
 
-def _data(run: Metrics) -> list[str]:
+def _data(run: Metrics, dataset: Dataset | None) -> list[str]:
     data = run["data"]
     lines = heading.data_lines(cast(Result, {**run, "seeds": {str(run["seed"]): run}}))
-    known = origin(data)
-    if known:
-        part = "" if data["images"] >= known.images else f"; these are {data['images']} of its {known.images} images"
-        lines += [f"- original: {known.name}, {known.source}{part}", f"- cite: {known.cite}"]
+    if not data["synthetic"]:
+        whole = dataset.full_size if dataset else 0
+        part = f"; these are {data['images']} of its {whole} images" if data["images"] < whole else ""
+        lines.append(f"- original: {(dataset and dataset.origin) or NOT_STATED}{part}")
+        lines.append(f"- cite: {(dataset and dataset.citation) or NOT_STATED}")
     return lines
 
 
@@ -201,10 +223,12 @@ def _exact(difference: Difference) -> str:
     )
 
 
-def _licence(data: Data) -> str:
+def _licence(facts: Mapping[str, Any], data: Data) -> str:
+    words = facts["licence"]
     if data["synthetic"]:
-        return f"Images, weights and program: {licence(data)}."
+        return f"Images, weights and program: {words}."
+    asks = "ask their provider for it" if words == NOT_STATED else "check what it requires"
     return (
-        f"Images: {licence(data)}. Before you distribute weights trained on them, check what that licence requires; "
-        "this card grants no further rights. The program is under the MIT licence."
+        f"Images: {words}. Before you distribute weights trained on them, {asks}; this card grants no further rights. "
+        "The program is under the MIT licence."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from classroom.errors import ExportError
 from classroom.export import card, graph
 from classroom.export.compare import Difference, verify_export
 from classroom.export.model import FILE, VERSION
-from classroom.export.origins import licence
 from classroom.files import read_metrics, written_whole
+from classroom.params import Dataset, select
 from classroom.restore import restore
 
 ENSEMBLE = "ensemble"
@@ -21,7 +22,15 @@ CARD = "README.md"
 USE = "Research only. No medical device: not for diagnosis, treatment or any decision about a patient."
 
 
-def export(run: Path, network: str, prepared: Path, splits: Path, target: Path, code_version: str) -> Difference:
+def export(
+    run: Path,
+    network: str,
+    prepared: Path,
+    splits: Path,
+    target: Path,
+    code_version: str,
+    datasets: Mapping[str, Any],
+) -> Difference:
     """Writes model.onnx and its card README.md, both or none.
 
     Before the files get their final names, onnxruntime is compared with PyTorch and with the run's saved predictions.
@@ -38,6 +47,8 @@ def export(run: Path, network: str, prepared: Path, splits: Path, target: Path, 
         folder to write to
     code_version
         for the card
+    datasets
+        contents of the files of datasets by name, of which the run's states origin, licence and citation
 
     Returns
     -------
@@ -57,11 +68,13 @@ def export(run: Path, network: str, prepared: Path, splits: Path, target: Path, 
     module = graph.Exported([restore(run, name) for name in _parts(run, about, network)])
     test = _tested(run, about, prepared, splits)
     image_size = about["data"]["image_size"]
-    facts = _facts(about, network, module, code_version)
+    name = about["data"]["dataset"]
+    dataset = select({"dataset": datasets}, f"dataset.{name}", Dataset) if name in datasets else None
+    facts = _facts(about, network, module, code_version) | {"licence": card.licence(about["data"], dataset)}
     with written_whole(target / FILE, target / CARD) as (onnx_file, card_file):
         graph.write(module, image_size, facts, onnx_file)
         difference = verify_export(onnx_file, module, network, run, test)
-        card_file.write_text(card.text(about, facts, difference), encoding="utf-8")
+        card_file.write_text(card.text(about, facts, difference, dataset), encoding="utf-8")
     return difference
 
 
@@ -104,6 +117,5 @@ def _facts(about: Metrics, network: str, module: graph.Exported, code_version: s
         "macs": module.macs(data["image_size"]),
         "data": data,
         "metrics": {name: about["best"][name][network] for name in ("val", "test")},
-        "licence": licence(data),
         "code_version": code_version,
     }

@@ -29,6 +29,7 @@ def plan(params: Params) -> dict[str, Any]:
     from classroom.reporting.registry import asked_for  # slow
 
     reports = {name: study.reports for name, study in params.study.items()}
+    deployed = [name for name, of in reports.items() if of.deploy]
     return {
         "datasets": {name: dataset.reader for name, dataset in params.dataset.items()},
         "studies": {
@@ -41,7 +42,12 @@ def plan(params: Params) -> dict[str, Any]:
         "grid": list(params.searched_studies),
         "tune": {task: list(params.tuned_studies(task)) for task in METHODS},
         "cka": [name for name, of in reports.items() if of.cka is not None],
-        "deploy": [name for name, of in reports.items() if of.deploy],
+        "deploy": {name: {"dataset": params.study[name].dataset} for name in deployed},
+        "exported": {
+            f"{name}-{network}": {"study": name, "network": network, "dataset": params.study[name].dataset}
+            for name in deployed
+            for network in ("S1", "ensemble")
+        },
         "reports": asked_for(params),
     }
 

@@ -26,7 +26,7 @@ from classroom.core.metrics import LABELS, METRICS, per_image_counts, predict_la
 from classroom.core.networks.build import Network, seeded
 from classroom.core.predictions import quantise
 from classroom.errors import ClassroomError, DataError, ExportError, TrainingError
-from classroom.export import card, graph, origins
+from classroom.export import card, graph
 from classroom.export import export as module
 from classroom.export.compare import Difference
 from classroom.export.export import export
@@ -63,7 +63,7 @@ def exported(data: Path, network: str, folder: Path) -> Path:
         for role in ("teacher", "student"):
             study[role]["encoder_options"]["layers"] = [1, 1, 1, 1]  # every layer takes its time to translate
     finished_run(raw, data, "kd_ml-v3", folder / "run")
-    export(folder / "run", network, folder / "prepared", folder / "splits.parquet", folder / "out", "v1")
+    export(folder / "run", network, folder / "prepared", folder / "splits.parquet", folder / "out", "v1", {})
     return folder
 
 
@@ -95,9 +95,7 @@ def copy(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def again(folder: Path, network: str = "ensemble") -> Difference:
-    return export(
-        folder / "run", network, folder / "prepared", folder / "splits.parquet", folder / "new", code_version="v2"
-    )
+    return export(folder / "run", network, folder / "prepared", folder / "splits.parquet", folder / "new", "v2", {})
 
 
 def left(folder: Path) -> list[str]:
@@ -142,7 +140,7 @@ def test_the_ensemble_of_classes_is_the_larger_probability_of_each_class(exporte
     assert np.abs(found - np.maximum(*alone)).max() <= 1e-6
     run = json.loads((exported_classes / "run/metrics.json").read_text())
     facts = Model(exported_classes / "out").about | {"network": "ensemble"}
-    assert "so they may sum to more than 1" in card.text(run, facts, Difference(1e-6, 0.0, 100))
+    assert "so they may sum to more than 1" in card.text(run, facts, Difference(1e-6, 0.0, 100), None)
 
 
 @both
@@ -194,7 +192,7 @@ def test_multiply_accumulates_are_those_worked_out_by_hand() -> None:
 def test_the_same_run_gives_the_same_files(exported_classes: Path, tmp_path: Path) -> None:
     """So that an export that is made again is no new result for DVC."""
     study = exported_classes
-    export(study / "run", "T", study / "prepared", study / "splits.parquet", tmp_path, "v1")
+    export(study / "run", "T", study / "prepared", study / "splits.parquet", tmp_path, "v1", {})
     for name in ("model.onnx", "README.md"):
         assert (tmp_path / name).read_bytes() == (study / "out" / name).read_bytes()
 
@@ -241,7 +239,7 @@ def test_the_card_has_the_run_s_metrics_data_and_limits(study: Path) -> None:
         assert said in card, said
 
 
-def test_the_card_of_real_images_names_origin_licence_and_what_part_it_was() -> None:
+def test_the_card_of_real_images_names_origin_licence_and_what_part_it_was(raw: dict[str, Any]) -> None:
     weights = {"S1": {"alpha": 0.1, "beta": 0.9, "gamma": 0.0}, "S2": {"alpha": 0.2, "beta": 0.0, "gamma": 0.8}}
     training = {"epochs": 12, "batch_size": 8, "learning_rate": 0.0001, "precision": "fp32", "threads": 2}
     scores = {name: {"iou": 0.5, "f_score": 0.6} for name in ALL}
@@ -257,26 +255,34 @@ def test_the_card_of_real_images_names_origin_licence_and_what_part_it_was() -> 
         "labels": ["lesion"], "image_size": 128, "threshold": 0.5, "networks": [fabricated.network()] * 2,
         "parameters": 28_000_000, "macs": 10**10, "use": module.USE, "code_version": "abc",
     }  # fmt: skip
-    text = card.text(run, facts, Difference(1e-6, 0.0, 100))
+
+    def written(dataset: params.Dataset | None) -> str:
+        licence = card.licence(run["data"], dataset)
+        return card.text(run, facts | {"licence": licence}, Difference(1e-6, 0.0, 100), dataset)
+
+    lgg = params.Dataset(**raw["dataset"]["lgg"])
+    text = written(lgg)
     for said in (
-        "license: cc-by-nc-sa-4.0", "CC BY-NC-SA 4.0", "Buda, Saha, Mazurowski 2019", "444 of its 3929 images",
-        "S1: α 0.1, β 0.9; S2: α 0.2, γ 0.8", "differ by at most 1e-06", "28.00 M parameters, 10 G",
+        "license: cc-by-nc-sa-4.0", "Images: CC BY-NC-SA 4.0", "Buda, Saha, Mazurowski 2019", "444 of its 3929 images",
+        "original: LGG MRI Segmentation", "S1: α 0.1, β 0.9; S2: α 0.2, γ 0.8", "differ by at most 1e-06",
+        "28.00 M parameters, 10 G",
     ):  # fmt: skip
         assert said in text, said
     assert "ynthetic" not in text
-    run["data"] = run["data"] | {"dataset": "ours"}
-    assert "license: unknown" in card.text(run, facts, Difference(1e-6, 0.0, 100))
+    own = lgg.model_copy(update={"origin": "", "licence": "", "citation": "", "full_size": 444})
+    for text in (written(own), written(None)):
+        for said in ("license: unknown", "- original: not stated\n", "- cite: not stated\n", "Images: not stated."):
+            assert said in text, said
+        assert "Kaggle" not in text
+        assert "CC BY" not in text
+    assert "license: other\n" in written(lgg.model_copy(update={"licence": "Ask us."}))
 
 
-def test_the_origins_are_those_of_the_settings(raw: dict[str, Any]) -> None:
-    """How many images an original has is a setting, too; the two must agree."""
+def test_the_paper_s_datasets_state_origin_licence_and_citation(raw: dict[str, Any]) -> None:
     for name, dataset in raw["dataset"].items():
-        known = origins.origin({"synthetic": False, "dataset": name})
-        assert known.images == dataset["full_size"]
-        assert known.source.startswith("https://")
-        assert known.licence
-    assert origins.origin({"synthetic": True, "dataset": "lgg"}) is None
-    assert "unknown" in origins.licence({"synthetic": False, "dataset": "ours"})
+        assert "https://" in dataset["origin"], name
+        assert dataset["licence"].startswith("CC"), name
+        assert "20" in dataset["citation"], name
 
 
 @both
@@ -374,7 +380,7 @@ def test_images_that_were_prepared_again_are_noticed(copy: Path) -> None:
         for file, change in (("images.npy", of_images), ("targets.npy", of_targets)):
             np.save(prepared / file, change(np.load(prepared / file)))
         with pytest.raises(ExportError, match=r"do not give the predictions|not the images that .*run was trained"):
-            export(copy / "run", "ensemble", prepared, copy / "splits.parquet", copy / "new", "v1")
+            export(copy / "run", "ensemble", prepared, copy / "splits.parquet", copy / "new", "v1", {})
     assert left(copy / "new") == []
 
 
@@ -513,4 +519,4 @@ def test_deploying_can_be_left_out(raw: dict[str, Any]) -> None:
     for of in raw["study"].values():
         of["reports"].pop("deploy", None)
     asked = plan(params.check(raw))
-    assert (asked["deploy"], asked["reports"]["deploy"]) == ([], {})
+    assert (asked["deploy"], asked["exported"], asked["reports"]["deploy"]) == ({}, {}, {})

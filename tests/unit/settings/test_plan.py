@@ -63,7 +63,7 @@ def test_of_a_study_without_further_reports_the_lists_are_empty(raw: dict[str, A
     alone = of(raw, CLASSES_STUDY)
     assert alone["compared"] == {"classification": {}, "segmentation": {}}
     assert alone["tune"] == {"classification": [], "segmentation": []}
-    assert (alone["cka"], alone["deploy"], alone["grid"]) == ([], [], [])
+    assert (alone["cka"], alone["deploy"], alone["grid"]) == ([], {}, [])
     for kind in ("comparison", "cka_table", "cka_figure", "samples", "pictures", "deploy", "resplit", "grid_search"):
         assert alone["reports"][kind] == {}, kind
     assert list(alone["reports"]["variants"]) == ["table14"]
@@ -76,7 +76,10 @@ def test_reports_of_a_study_are_in_the_lists_that_their_stages_read(raw: dict[st
     assert alone["datasets"] == {"lgg": "lgg"}
     assert alone["studies"] == {STUDY: {"dataset": "lgg", "baselines": "table2"}}
     assert alone["compared"] == {"classification": {}, "segmentation": {STUDY: "table10"}}
-    assert alone["deploy"] == [STUDY]
+    assert alone["deploy"] == {STUDY: {"dataset": "lgg"}}
+    assert [(of["study"], of["network"], of["dataset"]) for of in alone["exported"].values()] == [
+        (STUDY, network, "lgg") for network in ("S1", "ensemble")
+    ]
     assert alone["tune"] == {"classification": [], "segmentation": [STUDY]}
     asked = alone["reports"]
     for kind in ("variants", "fidelity", "architecture", "baselines", "comparison"):
@@ -86,7 +89,7 @@ def test_reports_of_a_study_are_in_the_lists_that_their_stages_read(raw: dict[st
     assert list(asked["method_search"]) == [f"tune-{STUDY}"]
     raw["study"][STUDY]["reports"] |= {"cka": [], "samples": False, "pictures": {}, "deploy": False, "comparison": None}
     bare = of(raw, STUDY)
-    assert (bare["cka"], bare["deploy"]) == ([STUDY], [])
+    assert (bare["cka"], bare["deploy"]) == ([STUDY], {})
     assert list(bare["reports"]["cka_table"]) == [f"cka-{STUDY}"]
     for kind in ("cka_figure", "samples", "pictures", "deploy", "comparison"):
         assert bare["reports"][kind] == {}, kind
