@@ -578,14 +578,20 @@ def reconcile() -> None:
 
 
 @app.command()
-def verify() -> None:
+def verify(
+    remote: Annotated[bool, typer.Option("--remote", help="Check DVC's remote instead: are all files there?")] = False,
+) -> None:
     """Check every finished result and DVC's copy of it against its hash, and restore what is damaged."""
     from classroom.engines.reconcile import Session
+    from classroom.engines.store import complete_remote
     from classroom.provenance.verify import verify as run
 
     _check_plan()
-    with Session("classroom verify"):
-        damaged = run()
+    if remote:
+        damaged = complete_remote()
+    else:
+        with Session("classroom verify"):
+            damaged = run()
     if damaged:
         raise typer.Exit(1)
 

@@ -13,7 +13,7 @@ from collections import Counter
 import psutil
 
 from support.jobs import ONE_VARIANT, ONE_WEIGHT, rules
-from support.project import Project
+from support.project import Project, wait_for
 from support.studies import STUDY
 
 TABLE, STAGE = "reports/table4.md", "variants@table4"
@@ -110,14 +110,35 @@ def workers(project: Project) -> list[psutil.Process]:
     return found
 
 
+def start_queue(project: Project) -> None:
+    start = ["dvc", "queue", "start", "--jobs", "1"]
+    subprocess.run(  # its worker holds on to what it is given to print to
+        start, cwd=project.root, env=project.environment, check=True, stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def test_an_experiment_whose_worker_was_killed_is_not_running(finished: Project) -> None:
+    """For DVC it would be for ever."""
+    finished.change("training.epochs", 500)
+    finished.run("dvc", "exp", "run", "--queue", "--name", "tried", "-S", f"{WEIGHT}=0.2", STAGE)
+    start_queue(finished)
+    checkpoint = f"tmp*/checkpoints/runs/{STUDY}/kd_ml-v3/seed-0/newest.pt"
+    wait_for(lambda: any((finished.root / ".dvc/tmp/exps").glob(checkpoint)))
+    for process in workers(finished):
+        process.kill()
+    psutil.wait_procs(workers(finished), timeout=30)
+    assert "Running" in finished.run("dvc", "queue", "status")
+    printed = finished.run("classroom", "reconcile")
+    assert "experiments that were killed, and are listed as failed now: tried. To go on, queue them again." in printed
+    assert re.search(r"tried +\S+ \S+ +Failed", finished.run("dvc", "queue", "status"))
+    assert "killed" not in finished.run("classroom", "reconcile")
+
+
 def test_a_queue_of_two_weights(finished: Project) -> None:
     """Queued, run in the background, shown side by side, one taken over, and what it changed in numbers."""
     finished.run("dvc", "exp", "run", "--queue", "-S", f"{WEIGHT}=0.2,0.3", STAGE)
-    start = ["dvc", "queue", "start", "--jobs", "1"]
-    subprocess.run(  # its worker holds on to what it is given to print to
-        start, cwd=finished.root, env=finished.environment, check=True, stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    start_queue(finished)
     try:
         deadline = time.monotonic() + 600
         while (printed := finished.run("dvc", "queue", "status")).count("Success") < 2:

@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 import requests
 
+from classroom.files import content_hash
 from support.project import Project
+from support.studies import STUDY
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Remote]:
 
 def test_results_travel_through_a_folder(finished: Project, tmp_path: Path) -> None:
     travel(Remote(str(tmp_path / "elsewhere" / "store")), finished, tmp_path)
+    interrupted(finished, tmp_path / "elsewhere/store/files/md5")
     shutil.rmtree(tmp_path / "elsewhere")
     (tmp_path / "elsewhere").write_text("no folder")
     refused(finished)
@@ -124,6 +127,7 @@ def travel(remote: Remote, project: Project, folder: Path) -> None:
     remote.add(project)
     project.commit("remote")
     project.run("dvc", "push", "--quiet", "--run-cache")
+    assert ": 0 incomplete\n" in project.run("classroom", "verify", "--remote")
     project.run("git", "clone", "--quiet", str(project.root), str(folder / "clone"))
     clone = Project(folder / "clone")
     remote.enter(clone)
@@ -132,6 +136,17 @@ def travel(remote: Remote, project: Project, folder: Path) -> None:
     assert clone.status() == "Data and pipelines are up to date."
     saved = [len(list((tree.root / ".dvc/cache/runs").rglob("*"))) for tree in (project, clone)]
     assert saved[0] == saved[1] > 0
+
+
+def interrupted(project: Project, store: Path) -> None:
+    """A killed push sent the list of a run's files but not the files: DVC never sends them, and a pull fails."""
+    run = f"runs/{STUDY}/ml-v3/seed-0"
+    digest = content_hash(project.root / run / "metrics.json")
+    (store / digest[:2] / digest[2:]).unlink()
+    assert project.run("dvc", "push") == "Everything is up to date.\n"
+    for code, said in ((1, f"{run}: the remote lacked 1 of 5 files, 1 sent\n"), (0, ": 0 incomplete\n")):
+        assert said in project.run("classroom", "verify", "--remote", expect=code)
+    assert content_hash(store / digest[:2] / digest[2:]) == digest
 
 
 def refused(project: Project) -> None:

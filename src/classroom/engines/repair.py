@@ -23,6 +23,7 @@ def fix() -> None:
     """Fixes DVC's half-written files. For the process that holds the workflow lock."""
     _fix_lock_file()
     _fix_rwlock()
+    _fail_killed_experiments()
 
 
 def back_up_lock_file() -> None:
@@ -71,6 +72,21 @@ def _fix_rwlock() -> None:
         except (ValueError, TypeError, KeyError, AttributeError):
             log.info("%s was half-written: removed.", store.RWLOCK)
             store.RWLOCK.unlink()
+
+
+def _fail_killed_experiments() -> None:
+    """Queued experiments whose worker was killed, which DVC would list as running for ever."""
+    killed = []
+    for path in store.EXPERIMENTS.glob("*/*.json"):
+        try:
+            process = json.loads(path.read_text(encoding="utf-8"))
+            if process["returncode"] is None and not _is_alive(process):
+                killed.append(path.stem)
+        except (OSError, ValueError, TypeError, KeyError):
+            continue
+    if killed and (names := store.fail_experiments(killed)):
+        named = ", ".join(names)
+        log.info("experiments that were killed, and are listed as failed now: %s. To go on, queue them again.", named)
 
 
 def _is_alive(entry: dict[str, Any]) -> bool:

@@ -23,11 +23,14 @@ from classroom.state import REPLACED
 if TYPE_CHECKING:
     from dvc.repo import Repo
     from dvc.stage import Stage
+    from dvc_data.hashfile.db import HashFileDB
 
 log = logging.getLogger(__name__)
 
 RWLOCK = Path(".dvc/tmp/rwlock")
 """DVC's list of which process reads and writes what."""
+EXPERIMENTS = Path(".dvc/tmp/exps/run")
+"""DVC's notes of the processes that run queued experiments."""
 
 
 def commit(done: Iterable[graph.Stage]) -> list[str]:
@@ -101,6 +104,35 @@ def renew_copies(outputs: Iterable[str], damaged: Sequence[str]) -> list[str]:
     return renewed
 
 
+def complete_remote() -> list[str]:
+    """Sends DVC's remote the files that it lacks of folders whose list it has; returns these outputs.
+
+    A killed `dvc push` may leave it so; the next one takes the list for a sign that the files are there, and `dvc pull`
+    fails. Raises ClassroomError if the remote cannot be read or written.
+    """
+    from dvc_data.hashfile.hash_info import HashInfo
+
+    incomplete = []
+    with _project("cannot check its remote") as repo:
+        local, remote = repo.cache.local, repo.cloud.get_remote_odb(command="verify --remote")
+        outs = [out for stage in repo.index.stages for out in stage.outs if out.use_cache and out.hash_info]
+        known = {out.def_path: out.hash_info.value for out in outs}
+        there = set(remote.oids_exist(list(known.values())))
+        files = {out: _listed(local if local.exists(of) else remote, of) for out, of in known.items() if of in there}
+        there.update(remote.oids_exist(list({file for of in files.values() for file in of})))
+        for out, of in files.items():
+            if lacking := set(of) - there:
+                sent = {file for file in lacking if local.exists(file)}
+                repo.cloud.transfer(local, remote, {HashInfo("md5", file) for file in sent})
+                hint = "" if sent == lacking else "; the others are not in DVC's cache: run this where they were made"
+                log.info("%s: the remote lacked %d of %d files, %d sent%s", out, len(lacking), len(of), len(sent), hint)
+                incomplete.append(out)
+        absent = sum(of not in there for of in known.values())
+    hint = f", {absent} not there: `dvc push --run-cache` sends them" if absent else ""
+    log.info("%d results looked for in the remote: %d incomplete%s", len(known), len(incomplete), hint)
+    return incomplete
+
+
 @contextmanager
 def claimed(command: str) -> Iterator[None]:
     """Registers the whole tree in DVC's list as being written by `command`, so that DVC changes nothing in it.
@@ -114,6 +146,26 @@ def claimed(command: str) -> Iterator[None]:
             hardlink = repo.config["core"].get("hardlink_lock", False)
             held.enter_context(rwlock(repo.tmp_dir, repo.fs, command, [], [repo.root_dir], hardlink))
         yield
+
+
+def fail_experiments(killed: Sequence[str]) -> list[str]:
+    """Has DVC count queued experiments, by revision, as failed whose processes are gone; returns their names."""
+    from dvc.repo.experiments.queue.exceptions import CannotKillTasksError
+
+    with _project("cannot update its queue of experiments") as repo:
+        logging.getLogger("kombu").setLevel(logging.ERROR)
+        queue = repo.experiments.celery_queue
+        active = {entry.stash_rev: entry.name or entry.stash_rev for entry in queue.iter_active()}
+        for revision in killed:
+            process = queue.proc[revision]
+            process.returncode = -1  # else it is sent a signal, though its number may belong to another one by now
+            queue.proc[revision] = process
+        gone = [revision for revision in killed if revision in active]
+        try:
+            queue.kill(gone)
+        except CannotKillTasksError:  # their worker is alive, and was just about to note their end
+            return []
+        return [active[revision] for revision in gone]
 
 
 def refuse_running_dvc() -> None:
@@ -185,9 +237,16 @@ def _damaged_copies(repo: Repo, checksum: str) -> list[Path]:
         return []
     if content_hash(whole) != checksum.removesuffix(".dir"):
         return [whole]
-    parts = [file["md5"] for file in json.loads(whole.read_text(encoding="utf-8"))] if checksum.endswith(".dir") else []
-    copies = {_copy(repo, part): part for part in parts}
+    copies = {_copy(repo, part): part for part in _listed(repo.cache.local, checksum)}
     return [path for path, part in copies.items() if path.exists() and content_hash(path) != part]
+
+
+def _listed(store: HashFileDB, checksum: str) -> list[str]:
+    """The checksums of the files in a folder, by DVC's list of them; none if it is a file."""
+    if not checksum.endswith(".dir"):
+        return []
+    with store.fs.open(store.oid_to_path(checksum), encoding="utf-8") as file:
+        return [entry["md5"] for entry in json.load(file)]
 
 
 def _record(stages: Sequence[Stage]) -> None:
