@@ -28,10 +28,9 @@ from classroom.settings.overlays import add_study
 
 OPTIONS = {
     "ignore": "--ignore '*.txt'",
-    "foreground:": "--foreground 1,2",
+    "foreground": "--foreground 1,2",
     "missing_masks": "--missing-masks empty",
     "group": "--group REGEX",
-    "percentages": "--split 70:10:20",
 }
 """By setting, as messages name it, the option of `classroom new-study`."""
 
@@ -128,6 +127,8 @@ def _options_named() -> Iterator[None]:
     except ClassroomError as error:
         text = str(error)
         options = [option for setting, option in OPTIONS.items() if re.search(rf"\b{setting}\b", text)]
+        if percent := re.search(r"\[(\d+), (\d+), (\d+)\] needs", text):
+            options.append(f"--split {':'.join(percent.groups())}")
         here = f" As options: {', '.join(options)}." if options else ""
         raise type(error)(f"{text} Nothing was written.{here}") from None
 

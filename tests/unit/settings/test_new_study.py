@@ -218,7 +218,9 @@ def test_masks_of_several_values_need_the_foreground(settings: Path, tmp_path: P
     pixels[-1] = 128
     Image.fromarray(pixels).save(mask)
     options = {"name": "liver", "images": tmp_path / "images", "masks": tmp_path / "masks"}
-    assert "the masks hold 3 values: 0 (in 40), 128 (in 1), 255 (in 20)" in refused(settings, **options)
+    text = refused(settings, **options)
+    assert "the masks hold 3 values: 0 (in 40), 128 (in 1), 255 (in 20)" in text
+    assert text.endswith("As options: --foreground 1,2.")
     _, said = made(settings, **options, foreground=numbers("128, 255"))
     assert "foreground is 128, 255" in said
 
@@ -232,7 +234,7 @@ def test_one_class_and_too_few_patients_are_named(settings: Path, tmp_path: Path
     assert "only 6 groups" in text
     assert "P00, P01, P02, P03, P04, P05" in text
     assert "[60, 20, 20] needs 5" in text
-    assert "--split 70:10:20" in text
+    assert text.endswith("As options: --group REGEX, --split 60:20:20.")
     assert made(settings, **few, percent=(60, 20, 20))[0].studies == ("few",)
 
 
