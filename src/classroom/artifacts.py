@@ -97,6 +97,17 @@ class TrainingSettings(TypedDict):
     early_stopping: NotRequired[int]
 
 
+class PublishedFacts(TypedDict):
+    """What tables and cards say of a published method."""
+
+    label: str
+    paper: str
+    differences: list[str]
+    """Settings and weights that are not the reference's."""
+    shown: list[str]
+    """Settings that are always shown."""
+
+
 class LossSettings(TypedDict):
     """Losses and weights of a method."""
 
@@ -105,6 +116,7 @@ class LossSettings(TypedDict):
     """By student and Greek letter for a variant, by term for a published method."""
     options: NotRequired[dict[str, Any]]
     """Only for a published method."""
+    published: NotRequired[PublishedFacts]
 
 
 class RunSettings(LossSettings):

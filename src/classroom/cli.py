@@ -117,11 +117,11 @@ def train(
 ) -> None:
     """Train runs: baselines, variants or published methods. After an interruption, run it again to resume."""
     from classroom.engines.manifest import begun
-    from classroom.methods import names
+    from classroom.methods import registry as methods_registry
     from classroom.params import load
 
     for method in methods:
-        names.check(method)
+        methods_registry.check(method)
     if point and len(methods) > 1:
         raise ClassroomError(f"--point {point}: is of one method. Train {', '.join(methods)} one after the other.")
     if len(methods) > 1:
@@ -147,7 +147,7 @@ def train(
         for method in filter(jobs.get, methods):
             target = _run_folder(study, method, seed)
             if weights:
-                search = "tune" if names.is_published(method) else "grid"
+                search = "tune" if methods_registry.is_published(method) else "grid"
                 target = Path(search, study, method, "-".join(point.split(",")), f"seed-{seed}")
             requests.append(Request(method, target, Path("checkpoints", target), jobs[method].identity, weights))
 
@@ -185,13 +185,13 @@ def evaluate(
     from classroom.evaluation.costs import costs
     from classroom.evaluation.evaluate import evaluate as run
     from classroom.files import write_json
-    from classroom.methods import names
+    from classroom.methods import registry as methods_registry
     from classroom.params import BASELINES, select
 
     if method == "published":
         return _evaluate_published(study)
-    names.check(method)
-    if names.is_published(method):
+    methods_registry.check(method)
+    if methods_registry.is_published(method):
         raise ClassroomError(
             f"{method} is evaluated with the others of its study: `classroom evaluate {study} published`."
         )
@@ -351,10 +351,10 @@ def export(
     ] = "",
 ) -> None:
     """Write a run's ensemble, or one network, as ONNX with its card: exports/STUDY/METHOD/seed-N/NETWORK/."""
-    from classroom.methods import names
+    from classroom.methods import registry as methods_registry
     from classroom.params import VARIANTS, Study, load, select
 
-    names.check(method)
+    methods_registry.check(method)
     if seed is None:
         seed = select(load(Path("params.yaml")), "seeds", list[int])[0]
     network = network or ("ensemble" if method in VARIANTS else "T" if method == "teacher" else "S1")
@@ -620,7 +620,7 @@ def schema(
 def _point(text: str, method: str) -> tuple[float, ...] | None:
     """ALPHA_1,ALPHA_2,TEACHER_SHARE as numbers in [0, 1]; of a published method a positive FACTOR."""
     from classroom.errors import ParamsError
-    from classroom.methods import names
+    from classroom.methods import registry as methods_registry
     from classroom.params import BASELINES
 
     if not text:
@@ -631,7 +631,7 @@ def _point(text: str, method: str) -> tuple[float, ...] | None:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
         numbers = ()
-    if names.is_published(method):
+    if methods_registry.is_published(method):
         if len(numbers) != 1 or not 0 < numbers[0] < float("inf"):
             raise ParamsError(f"--point {text}: expected a factor of {method}'s reference weights, such as 0.1 or 10.")
     elif len(numbers) != 3 or not all(0 <= number <= 1 for number in numbers):
@@ -653,7 +653,7 @@ def _check_group(methods: list[str]) -> None:
 
 
 def _run_folder(study: str, method: str, seed: int) -> Path:
-    from classroom.methods.names import run_folder
+    from classroom.methods.registry import run_folder
 
     return run_folder(study, method, seed)
 

@@ -15,9 +15,10 @@ from classroom.data.readers import classes_of
 from classroom.engines import graph
 from classroom.engines.graph import Stage, upstream
 from classroom.engines.manifest import matches
-from classroom.params import BASELINES, Dataset, Params, check, load
+from classroom.params import BASELINES, Dataset, Params, load
 from classroom.provenance.explain import stage_of_report
 from classroom.reporting.common.tables import TECHNIQUE_LABELS
+from classroom.settings.checks import check
 from classroom.state import Hashes
 
 START_UP = 5.0

@@ -30,13 +30,6 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from classroom.errors import ParamsError, suggestion
-from classroom.method_settings import (
-    COMPARISON_METHODS,
-    METHODS,
-    MethodWeights,
-    settings_type,
-    wrong_terms,
-)
 from classroom.section import Section
 
 T = TypeVar("T")
@@ -54,6 +47,7 @@ SHARED_REPORTS = ("baselines", "comparison")
 """Kinds of reports that several studies may share."""
 
 Task = Literal["classification", "segmentation"]
+TASKS: tuple[str, ...] = get_args(Task)
 PictureKind = Literal["all_variants", "diverse", "ensembles", "kd_ml"]
 """A segmentation study's hardest test images with both students of every variant (Figure 4), both students of every
 technique's V3 (5), the outlines of every technique's V3 ensemble (7), both students of KD + ML's strategies (9)."""
@@ -233,6 +227,19 @@ class VariantWeights(Section):
     S2: StudentWeights
 
 
+class MethodWeights(Section):
+    """The weight of every loss term of a method, by the term's name."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+
+    tuned: bool = Field(False, description="chosen on validation, by `tune`")
+
+    @property
+    def terms(self) -> dict[str, float]:
+        return dict(self.model_extra or {})
+
+
 class PublishedMethod(Section):
     """A published method in one study."""
 
@@ -306,16 +313,10 @@ class Study(Section):
         return self
 
     @model_validator(mode="after")
-    def _weights_are_of_variants_and_methods(self) -> Study:
+    def _weights_are_of_variants(self) -> Study:
         for variant in self.weights:
             if variant not in VARIANTS:
                 raise ValueError(f"weights: unknown variant '{variant}'.{suggestion(variant, VARIANTS)}")
-        for name, method in self.methods.items():
-            known = METHODS[self.task]
-            if name not in known:
-                raise ValueError(f"methods: '{name}' is no method of {self.task}.{suggestion(name, known)}")
-            if wrong := wrong_terms(self.task, name, method.weights.terms):
-                raise ValueError(f"methods.{name}.weights: {wrong}")
         return self
 
 
@@ -566,44 +567,24 @@ class Params(Common):
             )
 
     def _check_methods(self) -> None:
-        for task in METHODS:
+        for task in TASKS:
             of_task: tuple[str, ...] = getattr(self.comparison, task)
             tuned: Tuned = getattr(self.tune, task)
-            compared, searched = self.compared_studies(task), self.tuned_studies(task)
-            self._check_known(f"comparison.{task}", task, of_task, compared)
-            self._check_known(f"tune.{task}.methods", task, tuned.methods, searched)
-            if compared and not of_task:
+            for key, values in (
+                (f"comparison.{task}", of_task),
+                (f"tune.{task}.methods", tuned.methods),
+                (f"tune.{task}.studies", tuned.studies),
+            ):
+                if len(set(values)) != len(values):
+                    raise ValueError(f"{key}: expected each value once, not {list(values)}")
+            if (compared := self.compared_studies(task)) and not of_task:
                 raise ValueError(
                     f"comparison.{task}: no method is named, but studies/{compared[0]}.yaml has reports.comparison. "
                     "Name some here, or remove it there."
                 )
-            if len(set(tuned.studies)) != len(tuned.studies):
-                raise ValueError(f"tune.{task}.studies: expected each value once, not {list(tuned.studies)}")
-            for name in searched:
+            for name in self.tuned_studies(task):
                 if self.study[name].task != task:
                     raise ValueError(f"tune.{task}.studies: '{name}' is a study of {self.study[name].task}")
-
-    def _check_known(self, key: str, task: str, methods: tuple[str, ...], studies: tuple[str, ...]) -> None:
-        """The `methods` of `key`, which train in `studies`."""
-        known = METHODS[task]
-        if len(set(methods)) != len(methods):
-            raise ValueError(f"{key}: expected each value once, not {list(methods)}")
-        for method in methods:
-            if method not in known:
-                elsewhere = " It is one of the other task." if method in COMPARISON_METHODS else ""
-                raise ValueError(
-                    f"{key}: unknown method '{method}'.{elsewhere or suggestion(method, known)} "
-                    f"Known: {', '.join(known)}."
-                )
-            for name in studies:
-                if method not in self.study[name].methods:
-                    raise ValueError(f"studies/{name}.yaml: methods lacks '{method}', which {key} lists")
-            min_batch, batch = settings_type(task, method).min_batch, self.training.batch_size
-            if studies and batch < min_batch:
-                raise ValueError(
-                    f"training.batch_size: {batch} is too small for {method} ({key}), which compares the images of a "
-                    f"batch. Set it to {min_batch} or more, or leave {method} out."
-                )
 
 
 def load(path: Path = Path("params.yaml")) -> dict[str, Any]:
@@ -704,9 +685,10 @@ def _more_than(limit: int, document: Node | None) -> bool:
 
 
 def check(raw: Mapping[str, Any], path: Path = Path("params.yaml")) -> Params:
-    """Validates all settings (`load`) of the studies in force.
+    """Validates all settings (`load`) of the studies in force, but not those of published methods.
 
-    Raises ParamsError naming the file and key, what was expected and, for a misspelt key, the likely one.
+    `classroom.settings.checks.check` validates these, too. Raises ParamsError naming the file and key, what was
+    expected and, for a misspelt key, the likely one.
     """
     whole = dict(raw)
     studies, datasets = (raw.get(block, {}) for block in FOLDERS.values())
@@ -738,9 +720,6 @@ def check(raw: Mapping[str, Any], path: Path = Path("params.yaml")) -> Params:
                 f"studies/{name}.yaml: resplit.of: expected another study, with a file in studies/, not "
                 f"'{study.resplit.of}'.{suggestion(study.resplit.of, set(studies) - {name})}"
             )
-        for method, of in study.methods.items():
-            key = f"study.{name}.methods.{method}.options"
-            _validated(settings_type(study.task, method), of.options, key, path)
     return params
 
 

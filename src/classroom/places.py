@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 
-from classroom.methods.names import run_folder
+from classroom.methods.registry import run_folder
 from classroom.params import BASELINES, Params
 
 

@@ -15,7 +15,7 @@ from classroom.errors import TrainingError
 from classroom.files import read_metrics
 from classroom.params import Network as NetworkSettings
 
-PROJECTOR = "body.projector."
+PROJECTOR = "body.last."
 """The prefix by which a student with its teacher's head (SimKD) is recognised."""
 SHARED_FACTS: tuple[Literal["study", "seed", "data"], ...] = ("study", "seed", "data")
 """Facts that a run and the run of its teacher must share."""

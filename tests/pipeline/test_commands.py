@@ -41,7 +41,7 @@ CLASSES_STAGES = [
 # Settings, types and messages, not results: see the head of dvc.yaml.
 PLUMBING = {
     "__init__.py", "artifacts.py", "cli.py", "errors.py", "files.py", "git.py", "interrupts.py", "log.py", "params.py",
-    "section.py", "state.py", "method_settings.py", "methods/names.py", "progress.py", "devices.py", "places.py",
+    "section.py", "state.py", "methods/registry.py", "progress.py", "devices.py", "places.py",
     "settings/plan.py", "reporting/registry.py",
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from classroom import params
 from classroom.core.networks.build import Output
-from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, reference
+from classroom.methods import registry
 from classroom.methods.shared.comparison import Comparison
 from classroom.training.make import make
 from support.studies import CLASSES_STUDY, ROOT, STUDY, shrink
@@ -24,13 +24,13 @@ CLASSES = 7
 BATCH = 8
 SEED = 3
 STUDY_OF = {"segmentation": STUDY, "classification": CLASSES_STUDY}
-PAIRS = [(task, name) for task in ("classification", "segmentation") for name in METHODS[task]]
+PAIRS = [(task, name) for task in ("classification", "segmentation") for name in registry.published(task)]
 WITH_ADVERSARY = ("skd", "ifvd")
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 BLOCK = "decoder.blocks.0"
 MASK_SIDE = 64
 SIDES = {
-    "classification": {"layer1": 8, "layer2": 6, "layer3": 4, "layer4": 3, "projector": 3},
+    "classification": {"layer1": 8, "layer2": 6, "layer3": 4, "layer4": 3},
     "segmentation": {"stem": 16, "layer2": 8, BLOCK: 4, "decoder.blocks.1": 8, "decoder.blocks.2": 16},
 }
 """Of fabricated features, by tap. Sides that no other tap has catch a mix-up."""
@@ -43,11 +43,8 @@ def _settings() -> dict[str, Any]:
     raw["training"]["batch_size"] = BATCH
     for task, study in STUDY_OF.items():
         raw["study"][study]["methods"] = {
-            name: {
-                "options": reference(task, name).model_dump(mode="json"),
-                "weights": dict(REFERENCE_WEIGHTS[task][name]),
-            }
-            for name in METHODS[task]
+            name: {"options": kind().model_dump(mode="json"), "weights": dict(kind.weights)}
+            for name, kind in registry.published(task).items()
         }
     return raw
 
@@ -86,8 +83,8 @@ def output(task: str, method: Comparison, network: str, seed: int = 0, batch: in
     """What the network could hand out: random logits, non-negative features as after a ReLU."""
     shapes = method.student_shapes if network == "S1" else method.teacher_shapes
     channels = {tap: shape[0] for tap, shape in shapes.items() if tap != "conv6"}
-    if method.networks["S1"].shared == "projector":
-        channels["projector"] = method.teacher_shapes["layer4"][0]
+    if network == "S1" and method.options.label == "SimKD":  # behind its projector
+        channels["layer4"] = method.teacher_shapes["layer4"][0]
     features = {
         tap: scale * random_values(batch, width, SIDES[task][tap], SIDES[task][tap], seed=seed + 10 * place).abs()
         for place, (tap, width) in enumerate(channels.items())
@@ -151,8 +148,8 @@ def answering(method: Comparison, student: Output, teacher: Output) -> Iterator[
 def without_learning(method: Comparison) -> Iterator[None]:
     """What brings the student's maps to the teacher's hands them on as they are."""
     parts = [(method, name) for name in ("regressor", "connector", "adapter") if hasattr(method, name)]
-    parts += [(predictor, "mean") for predictor in getattr(method, "predictors", [])]
-    parts += [(row, str(place)) for row in getattr(method, "regressors", []) for place in range(len(row))]
+    rows = [*getattr(method, "regressors", []), getattr(method, "means", [])]
+    parts += [(row, str(place)) for row in rows for place in range(len(row))]
     before = [getattr(module, name) for module, name in parts]
     for module, name in parts:
         setattr(module, name, nn.Identity())

@@ -6,8 +6,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from classroom.methods.grid.points import weights_at
 from classroom.methods.learning_styles.exchange import EXCHANGE
-from classroom.methods.points import weights_at
 from classroom.reporting.agreement import agreement
 from classroom.reporting.baselines import baselines_table
 from classroom.reporting.cost import cost_table

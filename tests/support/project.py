@@ -23,7 +23,7 @@ from filelock import FileLock
 from PIL import Image, ImageOps
 from ruamel.yaml import YAML
 
-from classroom.method_settings import REFERENCE_WEIGHTS, reference
+from classroom.methods import registry
 from classroom.params import FOLDERS, check, load
 from classroom.settings.plan import write_plan
 from support.studies import ROOT, STUDY
@@ -190,11 +190,9 @@ def add_comparison(settings: dict[str, Any], study: str, method: str, tuned: str
     settings["tune"] |= {"factors": [0.1], task: {"studies": [study], "methods": [tuned]}}
     of_study["reports"]["comparison"] = "table10"
     of_study["methods"] = {
-        name: {
-            "options": reference(task, name).model_dump(mode="json"),
-            "weights": dict(REFERENCE_WEIGHTS[task][name]),
-        }
-        for name in (method, tuned)
+        name: {"options": kind().model_dump(mode="json"), "weights": dict(kind.weights)}
+        for name, kind in registry.published(task).items()
+        if name in (method, tuned)
     }
 
 

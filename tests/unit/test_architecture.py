@@ -20,7 +20,7 @@ SOURCE = ROOT / "src" / "classroom"
 LAYERS = [
     "cli", "forecast", "provenance", "settings", "engines", "export", "reporting", "places", "analysis", "restore",
     "evaluation", "speed", "training", "methods", "core", "data", "devices", "progress", "state", "files", "git",
-    "slurm", "params", "method_settings", "section", "errors", "interrupts", "log", "artifacts",
+    "slurm", "params", "section", "errors", "interrupts", "log", "artifacts",
 ]  # fmt: skip
 
 

@@ -21,9 +21,8 @@ from hypothesis import strategies as st
 
 from classroom import params
 from classroom.errors import ParamsError
-from classroom.method_settings import METHODS
+from classroom.methods.grid.points import weights_at
 from classroom.methods.learning_styles.exchange import EXCHANGE
-from classroom.methods.points import weights_at
 from classroom.params import (
     FOLDERS,
     STRATEGIES,
@@ -37,7 +36,7 @@ from classroom.params import (
     VariantWeights,
     select,
 )
-from classroom.settings.checks import check_all, check_source
+from classroom.settings.checks import check, check_all, check_source
 from support.studies import ROOT, STUDY, copy_settings, put_settings
 
 OF_STUDY = rf"studies/{STUDY}\.yaml: "
@@ -85,7 +84,7 @@ def accepted(raw: dict[str, Any], path: str, values: Iterable[Any], message: str
     for value in values:
         inner[last] = value
         try:
-            params.check(raw)
+            check(raw)
             wrongly.append(value)
         except ParamsError as error:
             if not re.search(message, str(error)):
@@ -107,7 +106,7 @@ TABLES = {
 def committed() -> Params:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return params.check(params.load(ROOT / "params.yaml"))
+        return check(params.load(ROOT / "params.yaml"))
 
 
 def test_the_committed_settings_hold_the_papers_six_studies_and_twelve_variants(committed):
@@ -192,7 +191,7 @@ def test_the_committed_downloads_are_https_and_checked(committed):
 )
 def test_a_misspelt_key_is_named_with_the_likely_one(raw, path, message):
     with pytest.raises(ParamsError, match=rf"^{message}"):
-        params.check(with_value(raw, path, 1))
+        check(with_value(raw, path, 1))
 
 
 @pytest.mark.parametrize("path", ["training", "training/threads", "study/lgg-resnet18/split/by", "dataset/lgg/reader"])
@@ -201,14 +200,14 @@ def test_a_missing_key_is_named(raw, path):
     del inner[last]
     file, key = where(path).split(":\\ ")
     with pytest.raises(ParamsError, match=rf"^{file}: key '{key}' is missing$"):
-        params.check(raw)
+        check(raw)
 
 
 def test_all_mistakes_are_named_at_once(raw):
     """One run of `classroom check` must do for a file with several mistakes."""
     broken = with_value(with_value(raw, "training/epochs", 0), "training/precision", "fp16")
     with pytest.raises(ParamsError, match=r"^params\.yaml: training\.epochs: .*; training\.precision: "):
-        params.check(broken)
+        check(broken)
 
 
 def test_mistakes_in_several_files_are_named_with_their_files(raw):
@@ -218,7 +217,7 @@ def test_mistakes_in_several_files_are_named_with_their_files(raw):
         rf"^params\.yaml: training\.epochs: [^;]*; {OF_STUDY}image_size: [^;]*; datasets/lgg\.yaml: full_size: [^;]*$"
     )
     with pytest.raises(ParamsError, match=message):
-        params.check(raw)
+        check(raw)
 
 
 # --- wrong values ---
@@ -276,7 +275,7 @@ def test_mistakes_in_several_files_are_named_with_their_files(raw):
 )
 def test_a_value_out_of_range_is_named_with_what_was_expected(raw, path, value, message):
     with pytest.raises(ParamsError, match=rf"^{where(path)}{message}"):
-        params.check(with_value(raw, path, value))
+        check(with_value(raw, path, value))
 
 
 def test_a_warm_up_ends_before_the_training(raw):
@@ -289,8 +288,8 @@ def test_a_first_decoder_width_that_differs_between_teacher_and_student_is_refus
     """Their feature maps could not be compared; training would fail after minutes instead."""
     path = "study/lgg-resnet18/student/decoder_channels"
     with pytest.raises(ParamsError, match=rf"{OF_STUDY}.*decoder_channels must start alike: 64 and 32"):
-        params.check(with_value(raw, path, [32, 32, 16, 8, 4]))
-    assert params.check(with_value(raw, path, [64, 8, 8, 8, 8])).study[STUDY].student.decoder_channels[1] == 8
+        check(with_value(raw, path, [32, 32, 16, 8, 4]))
+    assert check(with_value(raw, path, [64, 8, 8, 8, 8])).study[STUDY].student.decoder_channels[1] == 8
 
 
 # --- types: what one engine reads, the other reads ---
@@ -328,7 +327,7 @@ def refused(raw: dict[str, Any], path: str, value: Any) -> str:
         inner = inner[part]
     before, inner[last] = inner[last], value
     try:
-        params.check(raw)
+        check(raw)
         return ""
     except ParamsError as error:
         return str(error)
@@ -377,15 +376,15 @@ def test_a_list_is_neither_a_text_nor_a_mapping(raw):
 
 def test_a_whole_number_will_do_for_a_float(raw):
     raw["losses"]["prediction"]["temperature"] = 2
-    assert params.check(raw).losses.prediction.temperature == 2.0
+    assert check(raw).losses.prediction.temperature == 2.0
 
 
 def test_a_factor_stays_as_it_is_written(raw):
     """DVC names a folder by it: tune/…/10 for 10, so that Snakemake must not look for tune/…/10.0."""
     raw["tune"]["factors"] = [0.1, 10, 1.0]
-    assert [str(factor) for factor in params.check(raw).tune.factors] == ["0.1", "10", "1.0"]
+    assert [str(factor) for factor in check(raw).tune.factors] == ["0.1", "10", "1.0"]
     with pytest.raises(ParamsError, match=r"tune\.factors: expected each value once, not \[10, 10\.0\]"):
-        params.check(with_value(raw, "tune/factors", [10, 10.0]))
+        check(with_value(raw, "tune/factors", [10, 10.0]))
 
 
 @pytest.mark.parametrize("value", ["1.0", "1e1", "true", "'1'"])
@@ -394,7 +393,7 @@ def test_a_seed_that_is_no_whole_number_is_refused_wherever_it_is_read(tmp_path,
     file = copy_settings(tmp_path)
     file.write_text(file.read_text().replace("seeds: [0]", f"seeds: [{value}]"))
     raw = params.load(file)
-    for read in (lambda: params.check(raw), lambda: select(raw, "seeds", list[int])):
+    for read in (lambda: check(raw), lambda: select(raw, "seeds", list[int])):
         with pytest.raises(ParamsError, match=r"seeds\.0: should be a valid integer without .*, such as 1, not "):
             read()
     raw["training"]["epochs"] = 6.0
@@ -418,19 +417,19 @@ def test_a_network_of_the_other_task_is_refused(raw, role, path, value, message)
     """Ignored in silence, the setting would promise a network that is not trained."""
     study = path.split("/")[0]
     with pytest.raises(ParamsError, match=rf"^studies/{study}\.yaml: {message.format(role)}"):
-        params.check(with_value(raw, f"study/{path.format(role)}", value))
+        check(with_value(raw, f"study/{path.format(role)}", value))
 
 
 def test_only_classes_can_be_balanced(raw):
-    assert params.check(with_value(raw, "study/histopathologic-resnet18/balance", "mean"))
+    assert check(with_value(raw, "study/histopathologic-resnet18/balance", "mean"))
     with pytest.raises(ParamsError, match=rf"{OF_STUDY}balance is of classes, so a segmentation .* 'none'"):
-        params.check(with_value(raw, "study/lgg-resnet18/balance", "mean"))
+        check(with_value(raw, "study/lgg-resnet18/balance", "mean"))
 
 
 def test_a_classification_student_may_have_the_papers_block_too(raw):
     """The settings leave it free; that both widths agree is checked where the libraries can be asked."""
     path = "study/histopathologic-resnet18/student/conv6_channels"
-    assert params.check(with_value(raw, path, 16)).study["histopathologic-resnet18"].student.conv6_channels == 16
+    assert check(with_value(raw, path, 16)).study["histopathologic-resnet18"].student.conv6_channels == 16
 
 
 # --- where data come from ---
@@ -442,13 +441,13 @@ def test_a_classification_student_may_have_the_papers_block_too(raw):
 def test_a_dataset_needs_the_settings_of_its_source(raw, source, nothing):
     raw["dataset"]["lgg"] |= {"source": source, source: nothing}
     with pytest.raises(ParamsError, match=rf"^datasets/lgg\.yaml: source is '{source}', so '{source}' must be"):
-        params.check(raw)
+        check(raw)
 
 
 def test_a_dataset_needs_no_settings_of_other_sources(raw):
     """A user's own dataset has a folder and nothing else."""
     raw["dataset"]["lgg"] = {"reader": "lgg", "source": "directory", "directory": "mine", "full_size": 10}
-    dataset = params.check(raw).dataset["lgg"]
+    dataset = check(raw).dataset["lgg"]
     assert (dataset.synthetic, dataset.kaggle, dataset.download, dataset.subset) == (None, (), (), None)
 
 
@@ -465,7 +464,7 @@ def test_a_download_has_one_of_two_checksums(raw):
     )
     for checksum in ("md5:" + "0a" * 16, "sha256:" + "0a" * 32):
         raw["dataset"]["lgg"] |= {"source": "download", "download": [file | {"checksum": checksum}]}
-        assert params.check(raw).dataset["lgg"].download[0].checksum == checksum
+        assert check(raw).dataset["lgg"].download[0].checksum == checksum
 
 
 # --- names that refer to one another ---
@@ -495,7 +494,7 @@ def test_a_download_has_one_of_two_checksums(raw):
 def test_a_name_that_refers_to_nothing_is_named_with_the_nearest(raw, path, value, message):
     start = where(path) if message.startswith(":") else rf"{OF_STUDY}weights: "
     with pytest.raises(ParamsError, match=rf"^{start}{message}"):
-        params.check(with_value(raw, path, value))
+        check(with_value(raw, path, value))
 
 
 @pytest.mark.parametrize(
@@ -511,7 +510,7 @@ def test_a_name_that_refers_to_nothing_is_named_with_the_nearest(raw, path, valu
 )
 def test_a_grid_that_cannot_be_is_refused(raw, key, value, message):
     with pytest.raises(ParamsError, match=rf"^params\.yaml: grid: {message}"):
-        params.check(with_value(raw, f"grid/{key}", value))
+        check(with_value(raw, f"grid/{key}", value))
 
 
 def test_masks_are_shown_of_segmentation_only(raw):
@@ -521,7 +520,7 @@ def test_masks_are_shown_of_segmentation_only(raw):
         with pytest.raises(
             ParamsError, match=r"^studies/ham10000-classification\.yaml: .*show masks.* segmentation study"
         ):
-            params.check(raw)
+            check(raw)
         of["reports"] = before
 
 
@@ -541,23 +540,23 @@ def test_the_studies_that_claim_one_name_are_both_named(raw):
     with_value(raw, "study/lgg-mobilenet/reports/variants", "table4")
     message = rf"^studies/lgg-mobilenet\.yaml: reports\.variants: 'table4' is taken \({OF_STUDY}reports\.variants\)"
     with pytest.raises(ParamsError, match=message):
-        params.check(raw)
+        check(raw)
 
 
 @pytest.mark.parametrize("path", ["fidelity", "pictures"])
 def test_two_reports_of_one_study_need_two_names(raw, path):
     raw["study"][STUDY]["reports"][path] = {"fidelity": "table4", "pictures": {"table4": "diverse"}}[path]
     with pytest.raises(ParamsError, match=rf"^{OF_STUDY}reports\.{path}.*: 'table4' is taken \({OF_STUDY}reports\.var"):
-        params.check(raw)
+        check(raw)
 
 
 def test_figures_of_one_name_are_refused(raw):
     """`figure6` shows one study's layers."""
     raw["study"][STUDY]["reports"]["cka"] = ["figure6"]
     with pytest.raises(ParamsError, match=r"reports\.cka\.figure6: 'figure6' is taken \("):
-        params.check(raw)
+        check(raw)
     raw["study"][STUDY]["reports"]["cka"] = []  # its table alone, called by the study
-    params.check(raw)
+    check(raw)
 
 
 @pytest.mark.parametrize("kind", ["baselines", "comparison"])
@@ -566,7 +565,7 @@ def test_several_studies_may_share_a_report(raw, kind):
     for study in raw["study"].values():
         if kind in study["reports"]:
             study["reports"][kind] = "together"
-    assert {getattr(study.reports, kind) for study in params.check(raw).study.values()} <= {"together", None}
+    assert {getattr(study.reports, kind) for study in check(raw).study.values()} <= {"together", None}
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "comparison"])
@@ -589,18 +588,18 @@ def test_a_name_that_could_not_be_a_folder_everywhere_is_refused(raw, folder, bl
         else:
             raw["study"][STUDY]["dataset"] = name
         with pytest.raises(ParamsError, match=rf"^{folder}/{re.escape(name)}\.yaml: a name is lower-case letters"):
-            params.check(raw)
+            check(raw)
 
 
 def test_a_search_in_a_study_that_is_not_in_force_waits_for_it(raw):
     """Putting one study in force is one line; the lists of searches need not follow."""
     raw["studies"] = ["lgg-mobilenet"]
-    settings = params.check(raw)
+    settings = check(raw)
     assert settings.grid.joint == ("kd_ml-v3",)
     assert settings.searched_studies == ()
     assert [settings.tuned_studies(task) for task in ("classification", "segmentation")] == [(), ()]
     raw["studies"].append("histopathologic-resnet18")
-    assert params.check(raw).searched_studies == ("histopathologic-resnet18",)
+    assert check(raw).searched_studies == ("histopathologic-resnet18",)
 
 
 def test_only_what_is_in_force_is_read_and_named(raw):
@@ -609,7 +608,7 @@ def test_only_what_is_in_force_is_read_and_named(raw):
         raw["study"][study] = {"reports": {"variants": "table4"}, "nonsense": 1}
     raw["dataset"]["ham10000"] = {"reader": 5}
     raw |= {"studies": [STUDY]}
-    settings = params.check(raw)
+    settings = check(raw)
     assert (list(settings.study), list(settings.dataset)) == ([STUDY], ["lgg"])
 
 
@@ -618,7 +617,7 @@ def test_a_resplit_study_repeats_another_one_that_is_there(raw, of):
     raw["study"][STUDY]["resplit"] = {"of": of, "report": "splits"}
     message = rf"^{OF_STUDY}resplit\.of: expected another study, with a file in studies/, not '{of}'\."
     with pytest.raises(ParamsError, match=message):
-        params.check(raw)
+        check(raw)
 
 
 @pytest.mark.parametrize("name", ["table4", "cost", "table2", "A B"])
@@ -626,13 +625,13 @@ def test_the_report_of_a_resplit_study_needs_a_name_of_its_own(raw, name):
     raw["study"]["lgg-mobilenet"]["resplit"] = {"of": STUDY, "report": name}
     said = "a name is lower-case letters" if " " in name else f"'{name}' is taken"
     with pytest.raises(ParamsError, match=rf"^studies/lgg-mobilenet\.yaml: resplit\.report: {said}"):
-        params.check(raw)
+        check(raw)
 
 
 def test_a_variant_without_weights_is_named(raw):
     del raw["study"]["lgg-resnet18"]["weights"]["kd_off-v2"]
     with pytest.raises(ParamsError, match=rf"^{OF_STUDY}weights lacks 'kd_off-v2', which variants lists"):
-        params.check(raw)
+        check(raw)
 
 
 # --- reading ---
@@ -692,7 +691,7 @@ def test_a_study_in_force_without_its_file_is_named(files):
     (files / f"studies/{STUDY}.yaml").rename(files / "studies/lgg-resnet-18.yaml")
     message = rf"params\.yaml: studies: '{STUDY}' has no file studies/{STUDY}\.yaml\. Did you mean 'lgg-resnet-18'\?$"
     with pytest.raises(ParamsError, match=message):
-        params.check(params.load(files / "params.yaml"))
+        check(params.load(files / "params.yaml"))
 
 
 def test_a_study_whose_dataset_has_no_file_is_named(files):
@@ -700,7 +699,7 @@ def test_a_study_whose_dataset_has_no_file_is_named(files):
     with pytest.raises(
         ParamsError, match=r"^studies/lgg-\w+\.yaml: dataset: 'lgg' has no file datasets/lgg\.yaml\. Known: ham"
     ):
-        params.check(params.load(files / "params.yaml"))
+        check(params.load(files / "params.yaml"))
 
 
 @pytest.mark.parametrize("path", [f"studies/{STUDY}.yaml", "datasets/lgg.yaml"])
@@ -708,7 +707,7 @@ def test_unknown_keys_are_named_with_their_file(files, path):
     with (files / path).open("a") as file:
         file.write("nonsense: 1\n")
     with pytest.raises(ParamsError, match=rf"^{re.escape(path)}: unknown key 'nonsense'"):
-        params.check(params.load(files / "params.yaml"), Path("params.yaml"))
+        check(params.load(files / "params.yaml"), Path("params.yaml"))
 
 
 @pytest.mark.parametrize("content", [b"dataset: [lgg\n", b"- lgg\n", b"", b"\xff", b"a: 1\na: 2\n"])
@@ -717,11 +716,11 @@ def test_a_broken_file_disturbs_those_alone_who_need_it(files, path, content):
     """One study may be edited while another runs."""
     (files / path).write_bytes(content)
     raw = params.load(files / "params.yaml")
-    for read in (lambda: params.check(raw), lambda: select(raw, f"{params.dotted(path)}.reader", str)):
+    for read in (lambda: check(raw), lambda: select(raw, f"{params.dotted(path)}.reader", str)):
         with pytest.raises(ParamsError, match=rf"{re.escape(path)}: (not|expected) "):
             read()
     raw["studies"] = ["ham10000-segmentation"]
-    assert params.check(raw).studies == ("ham10000-segmentation",)
+    assert check(raw).studies == ("ham10000-segmentation",)
     assert select(raw, "study.ham10000-segmentation.dataset", str) == "ham10000"
 
 
@@ -735,7 +734,7 @@ def test_a_study_of_ones_own_alone_is_all_that_is_needed(files, raw):
             path.unlink()
     settings = params.load(files / "params.yaml")
     settings["studies"] = ["mine"]
-    assert params.check(settings).study["mine"] == params.check(raw).study[STUDY]
+    assert check(settings).study["mine"] == params.check(raw).study[STUDY]
 
 
 def test_a_dotted_key_leads_to_its_file_and_back():
@@ -843,14 +842,14 @@ def known(project: Path, checked: tuple[Path, Params, list[str]]) -> Path:
 
 
 def test_the_committed_settings_are_accepted_and_their_networks_remembered(checked, known, project, raw, monkeypatch):
-    assert checked[1] == params.check(raw)
+    assert checked[1] == check(raw)
     # Asked again, it must not wait for the libraries.
     monkeypatch.setattr(
         "classroom.core.networks.build.feature_channels", lambda *asked: pytest.fail(f"asked for {asked}")
     )
     monkeypatch.setattr("classroom.training.make.make_on_meta", lambda *asked: pytest.fail(f"made {asked}"))
     put_settings(project, raw)
-    assert check_all() == params.check(raw)
+    assert check_all() == check(raw)
 
 
 def test_the_committed_settings_give_no_warning(checked):
@@ -871,7 +870,7 @@ def test_a_search_in_a_study_that_is_not_there_is_warned_of(known, project, raw,
 
 def compared(raw: dict[str, Any], section: str, task: str, method: str) -> dict[str, Any]:
     """The same settings with one published method to make, which is in one study."""
-    for other in METHODS:
+    for other in params.TASKS:
         for kind, of in (("comparison", raw["comparison"]), ("tune", raw["tune"][other])):
             of[other if kind == "comparison" else "methods"] = [method] if (kind, other) == (section, task) else []
     for study in raw["study"].values():

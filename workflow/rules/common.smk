@@ -19,7 +19,7 @@ from classroom.engines.reconcile import NESTED, Session, dry_run
 from classroom.errors import ClassroomError
 from classroom.interrupts import orderly_interrupts
 from classroom.log import configure, heartbeat
-from classroom.method_settings import COMPARISON_METHODS
+from classroom.methods import registry as methods
 from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.params import BASELINES
 from classroom.reporting import registry
@@ -184,7 +184,7 @@ wildcard_constraints:
     alpha_2=r"0\.\d+",
     share=r"0\.\d+",
     network="teacher|student",
-    method=names(COMPARISON_METHODS),
+    method=names(methods.PUBLISHED),
     factor=r"[0-9.e+-]+",
     joint=names({*params.variants.joint, *params.grid.joint}),
     offline=names({*params.variants.offline, *params.grid.offline}),

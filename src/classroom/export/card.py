@@ -186,7 +186,9 @@ def _training(run: Metrics, facts: Mapping[str, Any]) -> list[str]:
     epochs = ", ".join(f"{name} {run['best']['epochs'][name]}" for name in parts)
     lines = [heading.training_line(settings["training"], [selection_metric]), f"- epochs kept: {epochs}"]
     if "weights" in settings:
-        lines.append(f"- method: {run['method']}; weights of its losses: {_weights(settings['weights'])}")
+        of = settings.get("published")
+        method = f"{of['label']} ({of['paper']})" if of else run["method"]
+        lines.append(f"- method: {method}; weights of its losses: {_weights(settings['weights'])}")
     return [*lines, *(f"- {note}" for note in run["notes"])]
 
 

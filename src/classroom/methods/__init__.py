@@ -1,1 +1,1 @@
-"""Everything that trains, behind one interface: see `classroom.core.method.Method`."""
+"""Everything that trains: the paper's variants, the baselines, and one file for each published method."""

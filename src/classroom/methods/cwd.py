@@ -2,37 +2,47 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import nn
+from typing import TYPE_CHECKING
 
-from classroom.core.networks.build import Output
-from classroom.method_settings import CWDSegmentation
-from classroom.methods.shared.comparison import Comparison, block, same_size, two_channels
+from pydantic import Field
+
+from classroom.methods.shared.published import SHARED_BLOCK, Positive, Published
+from classroom.methods.shared.tensors import block, same_size, two_channels
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from classroom.core.networks.build import Output
+    from classroom.methods.shared.comparison import Comparison
 
 
-class ChannelWise(Comparison):
+class CWD(Published):
     """On logits and features as in CIRKD, without prediction loss and discriminator; the authors use logits only."""
 
+    label = "CWD"
     paper = "Shu et al., ICCV 2021, arXiv 2011.13256"
-    equation = "T²/(B·C) Σ_b Σ_c KL (φ(f_T) ‖ φ(f_S)), φ a softmax over positions at temperature T"
-    options: CWDSegmentation
+    formula = "T²/(B·C) Σ_b Σ_c KL (φ(f_T) ‖ φ(f_S)), φ a softmax over positions at temperature T"
+    weights = {"logits": 3.0, "feature": 50.0}
 
-    def build_extras(self, image_size: int) -> None:
-        student, teacher = self.channels(self.options.tap)
-        self.adapter = nn.Identity() if student == teacher else block(student, teacher)
+    temperature: Positive = Field(4.0, description="of the distributions over positions")
+    tap: str = SHARED_BLOCK
 
-    def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
-        own, other = same_size(student.features[self.options.tap], teacher.features[self.options.tap])
+    def extras(self, model: Comparison) -> dict[str, nn.Module]:
+        from torch import nn
+
+        student, teacher = model.channels(self.tap)
+        return {"adapter": nn.Identity() if student == teacher else block(student, teacher)}
+
+    def losses(self, model: Comparison, student: Output, teacher: Output, targets: Tensor) -> dict[str, Tensor]:
+        own, other = same_size(student.features[self.tap], teacher.features[self.tap])
         return {
             "logits": self._divergence(two_channels(student.logits), two_channels(teacher.logits)),
-            "feature": self._divergence(self.adapter(own), other),
+            "feature": self._divergence(model.adapter(own), other),
         }
 
-    def _divergence(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        temperature = self.options.temperature
-        log_q, log_p = (F.log_softmax(maps.flatten(2) / temperature, dim=2) for maps in (student, teacher))
-        return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(dim=2).mean()
+    def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
+        log_q, log_p = ((maps.flatten(2) / self.temperature).log_softmax(dim=2) for maps in (student, teacher))
+        return self.temperature**2 * (log_p.exp() * (log_p - log_q)).sum(dim=2).mean()
 
 
-METHOD = ChannelWise
+METHOD = {"segmentation": CWD}

@@ -3,49 +3,55 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
-import torch
-import torch.nn.functional as F
+from pydantic import Field
 
-from classroom.core.method import total
-from classroom.core.networks.build import Output
-from classroom.method_settings import DSDSegmentation
-from classroom.methods.shared.comparison import Comparison, two_channels
+from classroom.methods.shared.published import Positive, Published
+from classroom.methods.shared.tensors import interpolated, mean_square, two_channels, unit
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from classroom.core.networks.build import Output
+    from classroom.methods.shared.comparison import Comparison
 
 
-class DoubleSimilarity(Comparison):
+class DSD(Published):
     """Attention maps are resized to the largest one before they are compared, since a U-Net's maps differ in size."""
 
+    label = "DSD"
     paper = "Feng et al., IEEE TIP 2021, arXiv 2107.08591"
-    equation = "2/(L(L−1)) Σ_{m<n} mean (R_S − R_T)², R_mn = n(A_n − A_m) + mean (G_S − G_T)², G = P Pᵀ of categories"
-    options: DSDSegmentation
+    formula = "2/(L(L−1)) Σ_{m<n} mean (R_S − R_T)², R_mn = n(A_n − A_m) + mean (G_S − G_T)², G = P Pᵀ of categories"
+    weights = {"pixel": 1000.0, "category": 10.0}
 
-    def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
-        taps = self.options.taps
-        size = max((teacher.features[tap].shape[2:] for tap in taps), key=lambda shape: shape.numel())
-        own, other = ([_attention(output.features[tap], size) for tap in taps] for output in (student, teacher))
-        pairs = list(itertools.combinations(range(len(taps)), 2))
-        pixel = total(F.mse_loss(_residual(own[m], own[n]), _residual(other[m], other[n])) for m, n in pairs)
+    temperature: Positive = Field(4.0, description="of the distributions over positions")
+    taps: Annotated[tuple[str, ...], Field(min_length=2)] = tuple(f"decoder.blocks.{block}" for block in range(3))
+    category_size: int = Field(32, ge=1, description="logit maps are pooled to this size before they are compared")
+
+    def losses(self, model: Comparison, student: Output, teacher: Output, targets: Tensor) -> dict[str, Tensor]:
+        size = max((teacher.features[tap].shape[2:] for tap in self.taps), key=lambda shape: shape.numel())
+        own, other = ([_attention(of.features[tap], size) for tap in self.taps] for of in (student, teacher))
+        pairs = list(itertools.combinations(range(len(self.taps)), 2))
+        pixel = (mean_square(unit(own[n] - own[m]), unit(other[n] - other[m])) for m, n in pairs)
         return {
-            "pixel": pixel / len(pairs),
-            "category": F.mse_loss(self._categories(student), self._categories(teacher)),
+            "pixel": sum(pixel, start=student.logits.new_zeros(())) / len(pairs),
+            "category": mean_square(self._categories(student), self._categories(teacher)),
         }
 
-    def _categories(self, output: Output) -> torch.Tensor:
+    def _categories(self, output: Output) -> Tensor:
         """(B, 2, 2): similarities between the categories' distributions over positions."""
-        maps = F.adaptive_avg_pool2d(two_channels(output.logits), self.options.category_size)
-        positions = torch.softmax(maps.flatten(2) / self.options.temperature, dim=2)
+        import torch.nn.functional as F
+
+        maps = F.adaptive_avg_pool2d(two_channels(output.logits), self.category_size)
+        positions = (maps.flatten(2) / self.temperature).softmax(dim=2)
         return positions @ positions.transpose(1, 2)
 
 
-def _attention(feature: torch.Tensor, size: torch.Size) -> torch.Tensor:
+def _attention(feature: Tensor, size: Sequence[int]) -> Tensor:
     """mean_c f² at `size`, as a unit vector per sample."""
-    activity = feature.square().mean(dim=1, keepdim=True)
-    return F.normalize(F.interpolate(activity, size=size, mode="bilinear").flatten(1), dim=1)
+    return unit(interpolated(feature.square().mean(dim=1, keepdim=True), size).flatten(1))
 
 
-def _residual(shallow: torch.Tensor, deep: torch.Tensor) -> torch.Tensor:
-    return F.normalize(deep - shallow, dim=1)
-
-
-METHOD = DoubleSimilarity
+METHOD = {"segmentation": DSD}

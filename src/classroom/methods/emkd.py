@@ -3,46 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F
+from pydantic import Field
 
-from classroom.core.networks.build import Output
-from classroom.method_settings import EMKDSegmentation
-from classroom.methods.shared.comparison import Comparison, attention, softened_divergence
-from classroom.methods.shared.masks import lost_lesions, resized
+from classroom.methods.shared.published import Positive, Segmentation
+from classroom.methods.shared.tensors import attention, cosine, interpolated, lost_lesions, mean_square, resized
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from classroom.core.networks.build import Output
+    from classroom.methods.shared.comparison import Comparison
 
 
-class EfficientMedical(Comparison):
+class EMKD(Segmentation):
+    label = "EMKD"
     paper = "Qin et al., IEEE TMI 2021, arXiv 2108.09987"
-    equation = "KL per pixel + Σ_p (I_S − I_T)², I = mean_c f⁴ of length 1 + (c_S − c_T)², c = cos of region means"
-    options: EMKDSegmentation
+    formula = "KL per pixel + Σ_p (I_S − I_T)², I = mean_c f⁴ of length 1 + (c_S − c_T)², c = cos of region means"
+    weights = {"prediction": 0.1, "importance": 0.9, "affinity": 0.9}
 
-    @staticmethod
-    def taps(options: Any) -> Sequence[str]:
-        return (options.low, options.high)
+    temperature: Positive = Field(4.0, description="of its prediction loss")
+    low: str = Field("stem", description="the tap of low-level features")
+    high: str = Field("layer2", description="the tap of high-level features")
+    power: Positive = Field(4.0, description="of the activations")
 
-    def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+    def tapped(self) -> Sequence[str]:
+        return (self.low, self.high)
+
+    def losses(self, model: Comparison, student: Output, teacher: Output, targets: Tensor) -> dict[str, Tensor]:
         importance, affinity = student.logits.new_zeros(()), student.logits.new_zeros(())
-        for tap in self.taps(self.options):
+        for tap in self.tapped():
             own, other = student.features[tap], teacher.features[tap]
             if own.shape[2:] != other.shape[2:]:
-                own = F.interpolate(own, size=other.shape[2:], mode="bilinear")
-            power = self.options.power
-            importance = importance + (attention(own, power) - attention(other, power)).square().sum(dim=1).mean()
+                own = interpolated(own, other.shape[2:])
+            difference = attention(own, self.power) - attention(other, self.power)
+            importance = importance + difference.square().sum(dim=1).mean()
             affinity = affinity + _affinity_distance(own, other, resized(targets, other.shape[2:]))
-        return {
-            "prediction": softened_divergence(student.logits, teacher.logits, self.options.temperature),
-            "importance": importance,
-            "affinity": affinity,
-        }
+        return {"prediction": self.prediction(student, teacher), "importance": importance, "affinity": affinity}
 
-    def notes(self, targets: torch.Tensor) -> list[str]:
-        return lost_lesions(targets, self.teacher_shapes[self.options.high][1:])
+    def notes(self, model: Comparison, targets: Tensor) -> list[str]:
+        return lost_lesions(targets, model.teacher_shapes[self.high][1:])
 
 
-def _affinity_distance(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _affinity_distance(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     """Mean squared difference of the contrasts, over images with both regions; 0 if there is none.
 
     The authors divide by the number of images in the batch.
@@ -50,13 +54,13 @@ def _affinity_distance(student: torch.Tensor, teacher: torch.Tensor, mask: torch
     both = mask.flatten(1).any(dim=1) & (1 - mask).flatten(1).any(dim=1)
     if not both.any():
         return student.sum() * 0
-    return F.mse_loss(_contrast(student[both], mask[both]), _contrast(teacher[both], mask[both]))
+    return mean_square(_contrast(student[both], mask[both]), _contrast(teacher[both], mask[both]))
 
 
-def _contrast(feature: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _contrast(feature: Tensor, mask: Tensor) -> Tensor:
     """(B,): the cosine between the mean features of lesion and background."""
     lesion, background = ((feature * region).sum(dim=(2, 3)) / region.sum(dim=(2, 3)) for region in (mask, 1 - mask))
-    return F.cosine_similarity(lesion, background, dim=1)
+    return cosine(lesion, background)
 
 
-METHOD = EfficientMedical
+METHOD = {"segmentation": EMKD}

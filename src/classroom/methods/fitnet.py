@@ -2,61 +2,79 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from classroom.core.losses import feature_loss
-from classroom.core.method import Term
-from classroom.core.networks.build import Output
+from pydantic import Field
+
 from classroom.errors import TrainingError
-from classroom.method_settings import FitNetClassification, FitNetSegmentation
-from classroom.methods.shared.comparison import Comparison, same_size, softened_divergence
+from classroom.methods.shared.published import SHARED_BLOCK, Classification, Published, Segmentation
+from classroom.methods.shared.tensors import mean_square, same_size
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from classroom.core.networks.build import Output
+    from classroom.methods.shared.comparison import Comparison
 
 
-class FitNet(Comparison):
-    """Classification: convolution, batch normalisation and ReLU (RepDistiller). Segmentation: a 1×1 convolution and a
-    prediction loss (CIRKD)."""
-
+class FitNet(Published):
+    label = "FitNet"
     paper = "Romero et al., ICLR 2015, arXiv 1412.6550"
-    equation = "mean (r(f_S) − f_T)²"
-    options: FitNetClassification | FitNetSegmentation
+    formula = "mean (r(f_S) − f_T)²"
 
-    def build_extras(self, image_size: int) -> None:
-        tap = self.options.tap
-        self.two_stage = isinstance(self.options, FitNetClassification) and self.options.two_stage
-        self.hint_only = self.two_stage
-        if "prediction" in self.weights:
-            self.regressor: nn.Module = nn.Conv2d(*self.channels(tap), 1, bias=False)
-        else:
-            self.regressor = _regressor(self.student_shapes[tap], self.teacher_shapes[tap])
-            if isinstance(self.options, FitNetClassification) and self.options.convention == "A":
-                self.teacher_exit_layer = tap
+    tap: str
 
-    def begin_epoch(self, epoch: int, epochs: int) -> None:
-        if self.two_stage and epochs < 2:
-            raise TrainingError("fitnet: two_stage needs training.epochs of 2 or more: one for the hint, one after it.")
-        self.hint_only = epoch < self.first_stage(epochs)
+    def losses(self, model: Comparison, student: Output, teacher: Output, targets: Tensor) -> dict[str, Tensor]:
+        own, other = same_size(model.regressor(student.features[self.tap]), teacher.features[self.tap])
+        return {"feature": mean_square(own, other)}
 
-    def first_stage(self, epochs: int) -> int:
-        return epochs // 2 if self.two_stage else 0
 
-    def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
-        tap = self.options.tap
-        own, other = same_size(self.regressor(student.features[tap]), teacher.features[tap])
-        values = {"feature": feature_loss(own, other)}
-        if "prediction" in self.weights:
-            values["prediction"] = softened_divergence(student.logits, teacher.logits, self.options.temperature)
-        return values
+class FitNetClassification(FitNet, Classification):
+    """Its regressor is convolution, batch normalisation and ReLU, as in RepDistiller."""
 
-    def losses(self, images: torch.Tensor, targets: torch.Tensor) -> list[Term]:
-        terms = super().losses(images, targets)
+    weights = {"feature": 100.0}
+
+    tap: str = Field("layer2", description="the hint")
+    two_stage: bool = Field(
+        False, description="the hint alone in the first half of the epochs, everything else in the second, as in 2015"
+    )
+
+    def teacher_exit_layer(self) -> str | None:
+        return self.tap if self.convention == "A" else None
+
+    def extras(self, model: Comparison) -> dict[str, nn.Module]:
+        return {"regressor": _regressor(model.student_shapes[self.tap], model.teacher_shapes[self.tap])}
+
+    def terms_of(self, epoch: int, epochs: int) -> Sequence[str] | None:
         if not self.two_stage:
-            return terms
-        return [term for term in terms if (term.name == "feature") == self.hint_only]
+            return None
+        if epochs < 2:
+            raise TrainingError("fitnet: two_stage needs training.epochs of 2 or more: one for the hint, one after it.")
+        return ("feature",) if epoch < epochs // 2 else ("task", "prediction")
+
+
+class FitNetSegmentation(FitNet, Segmentation):
+    """Its regressor is a 1×1 convolution, and there is a prediction loss, as in CIRKD."""
+
+    weights = {"feature": 10.0, "prediction": 1.0}
+
+    tap: str = SHARED_BLOCK
+
+    def extras(self, model: Comparison) -> dict[str, nn.Module]:
+        from torch import nn
+
+        return {"regressor": nn.Conv2d(*model.channels(self.tap), 1, bias=False)}
+
+    def losses(self, model: Comparison, student: Output, teacher: Output, targets: Tensor) -> dict[str, Tensor]:
+        feature_term = super().losses(model, student, teacher, targets)
+        return {**feature_term, "prediction": self.prediction(student, teacher)}
 
 
 def _regressor(student: tuple[int, int, int], teacher: tuple[int, int, int]) -> nn.Module:
     """Projects the student's map to the teacher's size and width (RepDistiller's ConvReg)."""
+    from torch import nn
+
     (inputs, height, width), (outputs, *target) = student, teacher
     convolution: nn.Module
     if [height, width] == [2 * side for side in target]:
@@ -73,4 +91,4 @@ def _regressor(student: tuple[int, int, int], teacher: tuple[int, int, int]) -> 
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
-METHOD = FitNet
+METHOD = {"classification": FitNetClassification, "segmentation": FitNetSegmentation}

@@ -2,41 +2,49 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
+from typing import TYPE_CHECKING
 
-from classroom.core.networks.build import Output
-from classroom.method_settings import IFVDSegmentation
-from classroom.methods.shared.adversary import AdversarialComparison
-from classroom.methods.shared.comparison import same_size, softened_divergence
-from classroom.methods.shared.masks import lost_lesions, resized
+from classroom.methods.shared.adversarial import Adversarial
+from classroom.methods.shared.published import SHARED_BLOCK
+from classroom.methods.shared.tensors import cosine, lost_lesions, mean_square, resized, same_size
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from classroom.core.networks.build import Output
+    from classroom.methods.shared.comparison import Comparison
 
 
-class IntraClassVariation(AdversarialComparison):
+class IFVD(Adversarial):
+    label = "IFVD"
     paper = "Wang et al., ECCV 2020"
-    equation = "mean (V_S − V_T)², V(p) = cos (f(p), mean of f over p's class) + KL per pixel − mean D(z_S)"
-    options: IFVDSegmentation
+    formula = "mean (V_S − V_T)², V(p) = cos (f(p), mean of f over p's class) + KL per pixel − mean D(z_S)"
+    weights = {"prediction": 1.0, "variation": 20.0, "adversarial": 0.001}
 
-    def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
-        own, other = same_size(student.features[self.options.tap], teacher.features[self.options.tap])
+    tap: str = SHARED_BLOCK
+
+    def losses(self, model: Comparison, student: Output, teacher: Output, targets: Tensor) -> dict[str, Tensor]:
+        own, other = same_size(student.features[self.tap], teacher.features[self.tap])
         mask = resized(targets, own.shape[2:])
         return {
-            "prediction": softened_divergence(student.logits, teacher.logits, self.options.temperature),
-            "variation": F.mse_loss(_variation(own, mask), _variation(other, mask)),
-            **self.adversarial(student, teacher),
+            "prediction": self.prediction(student, teacher),
+            "variation": mean_square(_variation(own, mask), _variation(other, mask)),
+            **self.adversarial_term(model, student, teacher),
         }
 
-    def notes(self, targets: torch.Tensor) -> list[str]:
-        return lost_lesions(targets, self.teacher_shapes[self.options.tap][1:])
+    def notes(self, model: Comparison, targets: Tensor) -> list[str]:
+        return lost_lesions(targets, model.teacher_shapes[self.tap][1:])
 
 
-def _variation(feature: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _variation(feature: Tensor, mask: Tensor) -> Tensor:
     """(B, H, W): the cosine of every pixel's feature with the mean of its class in its image."""
+    import torch
+
     mean = torch.zeros_like(feature)
     for region in (mask, 1 - mask):
         prototype = (feature * region).sum(dim=(2, 3), keepdim=True) / (region.sum(dim=(2, 3), keepdim=True) + 1e-6)
         mean = mean + prototype * region
-    return F.cosine_similarity(feature, mean, dim=1)
+    return cosine(feature, mean)
 
 
-METHOD = IntraClassVariation
+METHOD = {"segmentation": IFVD}

@@ -3,66 +3,94 @@ attention weights for each image."""
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import nn
+from typing import TYPE_CHECKING, Literal
 
-from classroom.core.networks.build import Output
-from classroom.method_settings import SemCKDClassification
-from classroom.methods.shared.comparison import Comparison, block, same_size
+from pydantic import Field
+
+from classroom.methods.shared.published import STAGES, Classification, Positive, Taps
+from classroom.methods.shared.tensors import block, same_size, unit
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from classroom.core.networks.build import Output
+    from classroom.methods.shared.comparison import Comparison
 
 
-class SemanticCalibration(Comparison):
+class SemCKD(Classification):
     """The batch size is the input width of the attention, hence part of the architecture."""
 
+    label = "SemCKD"
     paper = "Chen et al., AAAI 2021, arXiv 2012.03236"
-    equation = "1/(B·L) Σ_b Σ_i Σ_j α_bij mean (R_ij(f_S^i)_b − f_T^j_b)²"
-    options: SemCKDClassification
+    formula = "1/(B·L) Σ_b Σ_i Σ_j α_bij mean (R_ij(f_S^i)_b − f_T^j_b)²"
+    weights = {"feature": 400.0}
+    shown = ("convention", "mid_ratio")
+    min_batch = 8  # the width of its attention's input; a quarter of it is the output's
 
-    def build_extras(self, image_size: int) -> None:
-        taps, ratio = self.options.taps, self.options.mid_ratio
-        self.queries = nn.ModuleList(_embedding(self.batch_size) for _ in taps)
-        self.keys = nn.ModuleList(_embedding(self.batch_size) for _ in taps)
-        self.regressors = nn.ModuleList(
-            nn.ModuleList(_regressor(self.student_shapes[i][0], self.teacher_shapes[j][0], ratio) for j in taps)
-            for i in taps
+    convention: Literal["A", "B"] = "B"
+    taps: Taps = STAGES
+    mid_ratio: Positive = Field(
+        0.25, description="width inside a regressor ÷ the teacher's; 2 as published, 854 M parameters with a ResNet50"
+    )
+    sharpness: Positive = Field(1.0, description="divides the similarity of query and key")
+
+    def extras(self, model: Comparison) -> dict[str, nn.Module]:
+        from torch import nn
+
+        queries, keys = (nn.ModuleList(_embedding(model.batch_size) for _ in self.taps) for _ in range(2))
+        regressors = nn.ModuleList(
+            nn.ModuleList(
+                _regressor(model.student_shapes[i][0], model.teacher_shapes[j][0], self.mid_ratio) for j in self.taps
+            )
+            for i in self.taps
         )
+        return {"queries": queries, "keys": keys, "regressors": regressors}
 
-    def attention(self, student: Output, teacher: Output) -> torch.Tensor:
+    def attention(self, model: Comparison, student: Output, teacher: Output) -> Tensor:
         """α (B, student layers, teacher layers); sums to 1 over the teacher layers."""
-        taps = self.options.taps
-        queries = [embed(_similarity(student.features[tap])) for embed, tap in zip(self.queries, taps, strict=True)]
-        keys = [embed(_similarity(teacher.features[tap])) for embed, tap in zip(self.keys, taps, strict=True)]
-        query, key = (F.normalize(torch.stack(vectors, dim=1), dim=2) for vectors in (queries, keys))
-        return torch.softmax(query @ key.transpose(1, 2) / self.options.sharpness, dim=2)
+        import torch
 
-    def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
-        alpha = self.attention(student, teacher)
-        taps = self.options.taps
+        sides = ((model.queries, student), (model.keys, teacher))
+        query, key = (
+            torch.stack(
+                [embed(_similarity(of.features[tap])) for embed, tap in zip(embeddings, self.taps, strict=True)], dim=1
+            )
+            for embeddings, of in sides
+        )
+        return (unit(query, 2) @ unit(key, 2).transpose(1, 2) / self.sharpness).softmax(dim=2)
+
+    def losses(self, model: Comparison, student: Output, teacher: Output, targets: Tensor) -> dict[str, Tensor]:
+        alpha = self.attention(model, student, teacher)
         total = alpha.new_zeros(())
-        for i, student_tap in enumerate(taps):
-            for j, teacher_tap in enumerate(taps):
+        for i, student_tap in enumerate(self.taps):
+            for j, teacher_tap in enumerate(self.taps):
                 own, other = same_size(student.features[student_tap], teacher.features[teacher_tap])
-                regressor = self.regressors.get_submodule(f"{i}.{j}")
-                difference = (regressor(own) - other).square().mean(dim=(1, 2, 3))
+                difference = (model.regressors[i][j](own) - other).square().mean(dim=(1, 2, 3))
                 total = total + (alpha[:, i, j] * difference).mean()
-        return {"feature": total / len(taps)}
+        return {"feature": total / len(self.taps)}
+
+    def notes(self, model: Comparison, targets: Tensor) -> list[str]:
+        return [f"mid_ratio is {self.mid_ratio:g}; as published it is 2"] if self.mid_ratio != 2 else []
 
 
-def _similarity(feature: torch.Tensor) -> torch.Tensor:
+def _similarity(feature: Tensor) -> Tensor:
     """(B, B): row b holds the similarities of image b to all images."""
     flat = feature.flatten(1)
     return flat @ flat.T
 
 
 def _embedding(batch: int) -> nn.Sequential:
+    from torch import nn
+
     narrow = batch // 4
     return nn.Sequential(nn.Linear(batch, 2 * narrow), nn.ReLU(inplace=True), nn.Linear(2 * narrow, narrow))
 
 
 def _regressor(student: int, teacher: int, ratio: float) -> nn.Sequential:
+    from torch import nn
+
     width = max(1, round(ratio * teacher))
     return nn.Sequential(block(student, width), block(width, width, kernel=3), nn.Conv2d(width, teacher, 1, bias=False))
 
 
-METHOD = SemanticCalibration
+METHOD = {"classification": SemCKD}

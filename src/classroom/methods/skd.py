@@ -2,38 +2,50 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
+from typing import TYPE_CHECKING
 
-from classroom.core.networks.build import Output
-from classroom.method_settings import SKDSegmentation
-from classroom.methods.shared.adversary import AdversarialComparison
-from classroom.methods.shared.comparison import same_size, softened_divergence
+from pydantic import Field
+
+from classroom.methods.shared.adversarial import Adversarial
+from classroom.methods.shared.published import SHARED_BLOCK
+from classroom.methods.shared.tensors import mean_square, same_size, unit
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from classroom.core.networks.build import Output
+    from classroom.methods.shared.comparison import Comparison
 
 
-class StructuredDistillation(AdversarialComparison):
+class SKD(Adversarial):
     """The pixel-wise term is a KL divergence; the authors use the cross-entropy, which has the same gradient.
 
     In the pair-wise term the authors detach the norm of each pixel; here its gradient is kept.
     """
 
+    label = "SKD"
     paper = "Liu et al., CVPR 2019, arXiv 1903.04197"
-    equation = "KL per pixel + mean (a_S − a_T)², a_ij = ⟨u_i, u_j⟩ of pooled pixels of length 1 − mean D(z_S)"
-    options: SKDSegmentation
+    formula = "KL per pixel + mean (a_S − a_T)², a_ij = ⟨u_i, u_j⟩ of pooled pixels of length 1 − mean D(z_S)"
+    weights = {"prediction": 1.0, "pair": 10.0, "adversarial": 0.001}
 
-    def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
-        own, other = same_size(student.features[self.options.tap], teacher.features[self.options.tap])
+    tap: str = SHARED_BLOCK
+    pool: int = Field(2, ge=1, description="kernel of the pooling before pixels are compared in pairs")
+
+    def losses(self, model: Comparison, student: Output, teacher: Output, targets: Tensor) -> dict[str, Tensor]:
+        own, other = same_size(student.features[self.tap], teacher.features[self.tap])
         return {
-            "prediction": softened_divergence(student.logits, teacher.logits, self.options.temperature),
-            "pair": F.mse_loss(_affinity(own, self.options.pool), _affinity(other, self.options.pool)),
-            **self.adversarial(student, teacher),
+            "prediction": self.prediction(student, teacher),
+            "pair": mean_square(_affinity(own, self.pool), _affinity(other, self.pool)),
+            **self.adversarial_term(model, student, teacher),
         }
 
 
-def _affinity(feature: torch.Tensor, pool: int) -> torch.Tensor:
+def _affinity(feature: Tensor, pool: int) -> Tensor:
     """(B, nodes, nodes): cosines between the pooled pixels of each image."""
-    nodes = F.normalize(F.max_pool2d(feature, pool, ceil_mode=True).flatten(2), dim=1)
+    import torch.nn.functional as F
+
+    nodes = unit(F.max_pool2d(feature, pool, ceil_mode=True).flatten(2))
     return nodes.transpose(1, 2) @ nodes
 
 
-METHOD = StructuredDistillation
+METHOD = {"segmentation": SKD}

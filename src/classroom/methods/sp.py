@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
+from typing import TYPE_CHECKING
 
-from classroom.core.networks.build import Output
-from classroom.method_settings import SPClassification
-from classroom.methods.shared.comparison import Comparison
+from classroom.methods.shared.published import Classification
+from classroom.methods.shared.tensors import mean_square, unit
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from classroom.core.networks.build import Output
+    from classroom.methods.shared.comparison import Comparison
 
 
-class SimilarityPreserving(Comparison):
+class SP(Classification):
+    label = "SP"
     paper = "Tung & Mori, ICCV 2019"
-    equation = "‖G_T − G_S‖² / B², G = F Fᵀ with rows of length 1"
-    options: SPClassification
+    formula = "‖G_T − G_S‖² / B², G = F Fᵀ with rows of length 1"
+    weights = {"similarity": 3000.0}
+    min_batch = 2  # it compares the images of a batch
 
-    def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
-        tap = self.options.tap
-        return {"similarity": F.mse_loss(_similarity(student.features[tap]), _similarity(teacher.features[tap]))}
+    tap: str = "layer4"
+
+    def losses(self, model: Comparison, student: Output, teacher: Output, targets: Tensor) -> dict[str, Tensor]:
+        own, other = (_similarity(of.features[self.tap]) for of in (student, teacher))
+        return {"similarity": mean_square(own, other)}
 
 
-def _similarity(feature: torch.Tensor) -> torch.Tensor:
+def _similarity(feature: Tensor) -> Tensor:
     """(B, B), each row of length 1."""
     flat = feature.flatten(1)
-    return F.normalize(flat @ flat.T, dim=1)
+    return unit(flat @ flat.T)
 
 
-METHOD = SimilarityPreserving
+METHOD = {"classification": SP}

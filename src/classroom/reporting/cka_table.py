@@ -7,7 +7,7 @@ import pandas as pd
 from classroom import places
 from classroom.analysis.similarities import last_stages
 from classroom.methods.learning_styles.exchange import EXCHANGE
-from classroom.methods.names import run_folder
+from classroom.methods.registry import run_folder
 from classroom.reporting.cka import Tables, first_of, read_similarities, seeds_of
 from classroom.reporting.common import heading, paper
 from classroom.reporting.common.pages import Page

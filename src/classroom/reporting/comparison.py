@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from classroom import places
-from classroom.artifacts import ComparedResult, ComparedResults, Cost
+from classroom.artifacts import ComparedResult, ComparedResults, Cost, PublishedFacts
 from classroom.core.metrics import LABELS
-from classroom.method_settings import in_words, non_default_options
 from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.params import Params
 from classroom.reporting.common import heading, paper
@@ -31,12 +30,6 @@ from classroom.reporting.common.tables import (
 )
 from classroom.reporting.registry import Item, Report, Request
 
-LABEL = {
-    "fitnet": "FitNet", "srrl": "SRRL", "at": "AT", "sp": "SP", "vid": "VID", "simkd": "SimKD", "semckd": "SemCKD",
-    "skd": "SKD", "ifvd": "IFVD", "cwd": "CWD", "dsd": "DSD", "emkd": "EMKD",
-}  # fmt: skip
-ALWAYS_SHOWN = ("convention", "adversarial", "mid_ratio")
-"""Options that the table shows even at their default, as another value would make another method."""
 NEGLIGIBLE = 1e-3
 """A term below this fraction of the whole loss is reported as negligible."""
 
@@ -62,11 +55,11 @@ def comparison_table(name: str, scale: str, seeds: Sequence[int], compared: Sequ
         + ("; below it the paper's mean and ours minus the paper's" if len(printed) else "")
         + ". The best of each column in bold.",
         "- settings: the paper prints none for these methods. `reference defaults` are those of docs/methods.md: "
-        "public code, the authors' or CIRKD's, with taps that suit these networks, and SemCKD's `mid_ratio` at 0.25 "
-        "for its 2. `tuned` weights were chosen on validation, anything else is named",
+        "public code, the authors' or CIRKD's, with taps that suit these networks. `tuned` weights were chosen on "
+        "validation, anything else is named",
         "- parameters in millions: extra in training (what learns in addition to the row's network: modules, a "
-        "discriminator; for ours the teacher and the peer), and at inference, where SimKD's projector counts "
-        "again: it stays; s an epoch: training with validation, median over seeds; jobs may have shared the machine",
+        "discriminator; for ours the teacher and the peer), and at inference; s an epoch: training with validation, "
+        "median over seeds; jobs may have shared the machine",
     ]
     return results_page(
         name, "published methods next to ours", scale, seeds, first_of_each, printed, facts, parts=parts,
@@ -88,7 +81,7 @@ def _rows(of_study: ComparedResults, seeds: Sequence[int], printed: pd.DataFrame
     label, weights = variant_label(ours["method"]), "weights as in its own table"
     found = [
         (student, "S1", "student alone", "task loss only"),
-        *((of, "S1", LABEL[of["method"]], _settings_label(of)) for of in of_study["published"]),
+        *((of, "S1", _facts(of)["label"], _settings_label(of)) for of in of_study["published"]),
         *((ours, network, f"ours, {label}, {network}", weights) for network in ("S1", "S2", "ensemble")),
     ]
     rows = []
@@ -142,11 +135,14 @@ def _part(rows: Sequence[_Row], of_study: ComparedResults, printed: pd.DataFrame
 
 def _settings_label(result: ComparedResult) -> str:
     """Where a method's settings are from, what differs from the reference, and the options that are always shown."""
-    settings, task = result["settings"], result["data"]["task"]
-    differs = non_default_options(task, result["method"], settings["options"], settings["weights"])
-    origin = "tuned" if result["tuned"] else "own settings" if differs else "reference defaults"
-    shown = [f"{key} {in_words(value)}" for key, value in settings["options"].items() if key in ALWAYS_SHOWN]
-    return "; ".join(dict.fromkeys([origin, *differs, *shown]))
+    facts = _facts(result)
+    origin = "tuned" if result["tuned"] else "own settings" if facts["differences"] else "reference defaults"
+    return "; ".join(dict.fromkeys([origin, *facts["differences"], *facts["shown"]]))
+
+
+def _facts(result: ComparedResult) -> PublishedFacts:
+    """What its file said of a published method when it was trained: a file that changes trains again."""
+    return result["settings"]["published"]
 
 
 def _extra_parameters(result: ComparedResult, network: str) -> int:
@@ -188,7 +184,7 @@ def _notes(of_study: ComparedResults) -> list[str]:
             for key, value in terms.items()
             if value < NEGLIGIBLE * total
         ]
-        lines += [f"- {LABEL[result['method']]}: {text}" for text in lines_of]
+        lines += [f"- {_facts(result)['label']}: {text}" for text in lines_of]
     return ["\n".join(lines)] if lines else []
 
 

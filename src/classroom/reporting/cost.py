@@ -9,7 +9,7 @@ import pandas as pd
 from classroom import places
 from classroom.artifacts import TableCosts
 from classroom.errors import DataError
-from classroom.method_settings import COMPARISON_METHODS
+from classroom.methods import registry
 from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.reporting.common.pages import Page
 from classroom.reporting.common.paper import title
@@ -90,7 +90,7 @@ def cost_table(scale: str, costs: Sequence[TableCosts]) -> Page:
 def _kind(method: str) -> str:
     if method in EXCHANGE:
         return EXCHANGE[method].technique
-    return "published" if method in COMPARISON_METHODS else "baselines"
+    return "published" if registry.is_published(method) else "baselines"
 
 
 def _place(keys: tuple[str, str, str]) -> tuple[bool, float, str, str, int]:

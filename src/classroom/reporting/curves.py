@@ -11,7 +11,7 @@ from classroom import places
 from classroom.artifacts import Result
 from classroom.core.metrics import LABELS, METRICS
 from classroom.errors import DataError
-from classroom.methods.names import run_folder
+from classroom.methods.registry import run_folder
 from classroom.reporting.common import heading
 from classroom.reporting.common.drawing import label_panels, saved, synthetic_mark, variant_panels
 from classroom.reporting.common.pages import Drawing, Page

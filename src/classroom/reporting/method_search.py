@@ -11,8 +11,7 @@ from classroom import places
 from classroom.artifacts import FactorPoint
 from classroom.core.metrics import LABELS, METRICS
 from classroom.evaluation.grid import read_factors
-from classroom.method_settings import METHODS
-from classroom.params import Tune
+from classroom.params import TASKS, Tune
 from classroom.reporting.common.pages import Page
 from classroom.reporting.common.provenance import searched
 from classroom.reporting.common.search import DISCLAIMER, search_page
@@ -70,9 +69,7 @@ def draw(request: Request) -> Page:
 
 
 REPORT = Report(
-    names=lambda params: {
-        f"tune-{study}": {"study": study} for task in METHODS for study in params.tuned_studies(task)
-    },
+    names=lambda params: {f"tune-{study}": {"study": study} for task in TASKS for study in params.tuned_studies(task)},
     inputs=lambda params, item: places.tuned_runs_of(params, item["study"]),
     settings=("scale", "seeds", "tune", "study.{study}.task"),
     draw=draw,

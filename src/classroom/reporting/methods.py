@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
 from classroom.data.readers import classes_of
-from classroom.method_settings import (
-    METHODS,
-    REFERENCE_WEIGHTS,
-    MethodWeights,
-    in_words,
-    non_default_options,
-    settings_type,
-)
+from classroom.methods import registry
 from classroom.methods.learning_styles.exchange import EXCHANGE, Received
-from classroom.methods.shared.comparison import Comparison
-from classroom.params import Params, check, load
+from classroom.methods.shared.published import Published, in_words
+from classroom.params import TASKS, MethodWeights, Params, check, load, select
 from classroom.reporting.common.tables import TECHNIQUE_LABELS
 from classroom.reporting.exchange import WORDS
 from classroom.training.make import make_on_meta
@@ -38,10 +30,15 @@ def listing(path: Path) -> str:
             for name, variant in EXCHANGE.items()
         ),
     ]
-    for task, methods in METHODS.items():
-        studies = params.compared_studies(task)
+    for task in TASKS:
+        studies, methods = params.compared_studies(task), registry.published(task)
+        in_order = dict.fromkeys((*getattr(params.comparison, task), *methods))
         blocks.append(f"Published methods of {task} (Table 10): L = task + Σ weight · term")
-        blocks += [_published(params, raw, task, name, studies[0] if studies else None) for name in methods]
+        blocks += [
+            _published(params, raw, methods[name], name, studies[0] if studies else None)
+            for name in in_order
+            if name in methods
+        ]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -50,15 +47,15 @@ def _received(student: Received) -> str:
     return "gets " + ", ".join(f"{WORDS[what]} from {giver}" for giver, what in sources.items() if what)
 
 
-def _published(params: Params, raw: dict[str, Any], task: str, name: str, study: str | None) -> str:
-    kind: type[Comparison] = importlib.import_module(f"classroom.methods.{name}").METHOD
+def _published(params: Params, raw: dict[str, Any], kind: type[Published], name: str, study: str | None) -> str:
     in_force = params.study[study].methods.get(name) if study else None
-    options = settings_type(task, name)(**(in_force.options if in_force else {})).model_dump(mode="json")
-    weights = in_force.weights if in_force else MethodWeights(**REFERENCE_WEIGHTS[task][name])
-    differs = non_default_options(task, name, options, weights.terms)
+    method = select(raw, f"study.{study}.methods.{name}.options", kind) if in_force else kind()
+    options = method.model_dump(mode="json")
+    weights = in_force.weights if in_force else MethodWeights(**kind.weights)
+    differs = method.differences(weights.terms)
     lines = [
-        f"  {name}: {kind.paper}",
-        f"    {kind.equation}",
+        f"  {name}: {kind.label}, {kind.paper}",
+        f"    {kind.formula}",
         "    weights " + ", ".join(f"{term} {value:g}" for term, value in weights.terms.items())
         + "; " + ", ".join(f"{key} {in_words(value)}" for key, value in options.items()),
         "    " + ("tuned on validation" if weights.tuned else "reference defaults" if not differs else

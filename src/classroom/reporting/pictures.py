@@ -17,7 +17,7 @@ from classroom.core.metrics import predict_labels
 from classroom.errors import DataError
 from classroom.files import read_metrics
 from classroom.methods.learning_styles.exchange import EXCHANGE, Variant
-from classroom.methods.names import run_folder
+from classroom.methods.registry import run_folder
 from classroom.params import PictureKind
 from classroom.reporting.common import heading, paper
 from classroom.reporting.common.drawing import (

@@ -11,7 +11,7 @@ from classroom.core.ensemble import with_ensemble
 from classroom.core.metrics import predict_labels
 from classroom.errors import DataError
 from classroom.files import read_metrics
-from classroom.methods.names import run_folder
+from classroom.methods.registry import run_folder
 from classroom.reporting.common import heading
 from classroom.reporting.common.drawing import (
     GROUND_TRUTH_COLOUR,

@@ -5,13 +5,17 @@ from __future__ import annotations
 import itertools
 import json
 import warnings
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+from classroom import params as settings
 from classroom.data.readers import check_options, classes_of
 from classroom.errors import ParamsError, TrainingError, suggestion
-from classroom.method_settings import METHODS
-from classroom.params import Dataset, Network, Params, Tuned, check, load, warn_of_sum
+from classroom.files import content_hash
+from classroom.methods import registry
+from classroom.params import MAX_MISTAKES, TASKS, Dataset, Network, Params, Tuned, load, select, warn_of_sum
 from classroom.state import Cache
 
 
@@ -24,7 +28,7 @@ def check_all(path: Path = Path("params.yaml")) -> Params:
     params = check(raw, path)
     for key, names in [
         ("grid.studies", params.grid.studies),
-        *((f"tune.{task}.studies", getattr(params.tune, task).studies) for task in METHODS),
+        *((f"tune.{task}.studies", getattr(params.tune, task).studies) for task in TASKS),
     ]:
         for name in names:
             if name not in raw["study"]:
@@ -42,6 +46,60 @@ def check_all(path: Path = Path("params.yaml")) -> Params:
         for variant in params.trained_variants:
             warn_of_sum(params.study[study].weights[variant], f"study.{study}.weights.{variant}", path)
     return params
+
+
+def check(raw: Mapping[str, Any], path: Path = Path("params.yaml")) -> Params:
+    """Validates all settings (`classroom.params.load`) of the studies in force.
+
+    Raises ParamsError naming the file and key of each mistake, and what was expected.
+    """
+    params = settings.check(raw, path)
+    if mistakes := list(_mistakes_in_methods(params, raw, path)):
+        more = len(mistakes) - MAX_MISTAKES
+        shown = [*mistakes[:MAX_MISTAKES], *([f"and {more} more mistake{'s' if more > 1 else ''}"] if more > 0 else [])]
+        raise ParamsError("; ".join(shown))
+    return params
+
+
+def _mistakes_in_methods(params: Params, raw: Mapping[str, Any], path: Path) -> Iterator[str]:
+    """Published methods that there are not, and settings that they do not have."""
+    for name, study in params.study.items():
+        known = registry.published(study.task)
+        file = path.parent / "studies" / f"{name}.yaml"
+        for method, of in study.methods.items():
+            if method not in known:
+                yield f"{file}: methods: '{method}' is no method of {study.task}.{suggestion(method, known)}"
+                continue
+            if wrong := known[method].wrong_terms(of.weights.terms):
+                yield f"{file}: methods.{method}.weights: {wrong}"
+            try:
+                select(raw, f"study.{name}.methods.{method}.options", known[method], path)
+            except ParamsError as error:
+                yield str(error)
+    for task in TASKS:
+        known, tuned = registry.published(task), getattr(params.tune, task)
+        for key, methods, studies in (
+            (f"comparison.{task}", getattr(params.comparison, task), params.compared_studies(task)),
+            (f"tune.{task}.methods", tuned.methods, params.tuned_studies(task)),
+        ):
+            for name in studies:
+                if missing := [f"'{of}'" for of in methods if of in known and of not in params.study[name].methods]:
+                    file = path.parent / "studies" / f"{name}.yaml"
+                    yield f"{file}: methods lacks {', '.join(missing)}, which {key} lists"
+            for method in methods:
+                if method not in known:
+                    elsewhere = " It is one of the other task." if registry.is_published(method) else ""
+                    yield (
+                        f"{path}: {key}: unknown method '{method}'.{elsewhere or suggestion(method, known)} "
+                        f"Known: {', '.join(known)}."
+                    )
+                    continue
+                if studies and params.training.batch_size < known[method].min_batch:
+                    yield (
+                        f"{path}: training.batch_size: {params.training.batch_size} is too small for {method} ({key}), "
+                        f"which compares the images of a batch. Set it to {known[method].min_batch} or more, or leave "
+                        f"{method} out."
+                    )
 
 
 def check_source(name: str, dataset: Dataset) -> None:
@@ -102,7 +160,7 @@ def _check_methods(params: Params) -> None:
     versions = [version("timm"), version("segmentation-models-pytorch"), version("torch")]
     remembered = Cache("methods")
     raw = params.model_dump(mode="json", by_alias=True)
-    for task in METHODS:
+    for task in TASKS:
         tuned: Tuned = getattr(params.tune, task)
         for studies, methods in (
             (params.compared_studies(task), getattr(params.comparison, task)),
@@ -112,7 +170,9 @@ def _check_methods(params: Params) -> None:
                 about = raw["study"][study]
                 networks = {role: about[role] | {"weights": None} for role in ("teacher", "student")}
                 training = [params.training.batch_size, params.training.epochs]
-                facts = [task, method, about["image_size"], networks, about["methods"][method]["options"], training]
+                code = content_hash(registry.FOLDER / f"{method}.py")
+                options = about["methods"][method]["options"]
+                facts = [task, method, code, about["image_size"], networks, options, training]
                 key = json.dumps(facts, sort_keys=True)
                 if not remembered.get(key, versions):
                     from classroom.training.make import make_on_meta

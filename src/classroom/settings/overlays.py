@@ -12,7 +12,8 @@ from ruamel.yaml import YAML
 
 from classroom.errors import ParamsError, suggestion
 from classroom.files import write_text
-from classroom.params import FOLDERS, NAME, check, load, read, refuse_older_layout
+from classroom.params import FOLDERS, NAME, load, read, refuse_older_layout
+from classroom.settings.checks import check
 from classroom.settings.plan import plan
 
 RESPLIT = "-resplit"

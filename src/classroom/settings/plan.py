@@ -16,8 +16,7 @@ import yaml
 
 from classroom.errors import ParamsError
 from classroom.files import write_text
-from classroom.method_settings import METHODS
-from classroom.params import Params
+from classroom.params import TASKS, Params
 
 PLAN = Path("workflow/plan.yaml")
 
@@ -37,10 +36,10 @@ def plan(params: Params) -> dict[str, Any]:
             for name, study in params.study.items()
         },
         "compared": {
-            task: {name: reports[name].comparison for name in params.compared_studies(task)} for task in METHODS
+            task: {name: reports[name].comparison for name in params.compared_studies(task)} for task in TASKS
         },
         "grid": list(params.searched_studies),
-        "tune": {task: list(params.tuned_studies(task)) for task in METHODS},
+        "tune": {task: list(params.tuned_studies(task)) for task in TASKS},
         "cka": [name for name, of in reports.items() if of.cka is not None],
         "deploy": {name: {"dataset": params.study[name].dataset} for name in deployed},
         "exported": {

@@ -11,8 +11,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from classroom.methods.grid.points import weights_at
 from classroom.methods.learning_styles.exchange import EXCHANGE
-from classroom.methods.points import weights_at
 from classroom.params import BASELINES, VARIANTS, VariantWeights, select
 
 PEER = {"S1": "S2", "S2": "S1"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,12 @@ from classroom.core.networks.build import Network as BuiltNetwork
 from classroom.core.networks.build import build, seeded
 from classroom.core.networks.weights import not_finite
 from classroom.errors import ParamsError, TrainingError
-from classroom.method_settings import REFERENCE_WEIGHTS, MethodWeights, settings_type, wrong_terms
-from classroom.methods import names
+from classroom.methods import registry
 from classroom.params import (
     BASELINES,
     VARIANTS,
     Losses,
+    MethodWeights,
     Network,
     TaskLoss,
     VariantWeights,
@@ -80,7 +79,7 @@ def make(
     TrainingError
         The method is unknown, or the teacher's file is missing or damaged.
     """
-    names.check(name, task)
+    registry.check(name, task)
     build_method = _baseline if name in BASELINES else _learning_styles if name in VARIANTS else _comparison
     return build_method(_Making(name, study, raw, seed, teacher_weights, task, classes, image_size, point, known))
 
@@ -98,9 +97,9 @@ def make_on_meta(name: str, study: str, raw: dict[str, Any], task: str, classes:
     raw = copy.deepcopy(raw)
     for role in ("teacher", "student"):
         raw["study"][study][role]["weights"] = "random"
-    if names.is_published(name):
+    if registry.is_published(name):
         methods = raw["study"][study].setdefault("methods", {})
-        methods.setdefault(name, {"options": {}, "weights": dict(REFERENCE_WEIGHTS[task][name])})
+        methods.setdefault(name, {"options": {}, "weights": dict(registry.load(name)[task].weights)})
     with torch.device("meta"):
         method = make(name, study, raw, 0, None, task, classes, image_size)
     method.begin_epoch(0, select(raw, "training.epochs", int))
@@ -144,7 +143,7 @@ class _Making:
 
 
 def _baseline(making: _Making) -> Method:
-    from classroom.methods.single_network import SingleNetwork
+    from classroom.methods.baselines.single_network import SingleNetwork
 
     network = NETWORK_OF_BASELINE[making.name]
     return SingleNetwork(network, making.network(network, making.name), select(making.raw, "losses.task", TaskLoss))
@@ -160,7 +159,7 @@ def _learning_styles(making: _Making) -> Method:
         weights = select(making.raw, key, VariantWeights)
         warn_of_sum(weights, key)
     else:
-        from classroom.methods.points import weights_at
+        from classroom.methods.grid.points import weights_at
 
         weights = weights_at(variant, *making.point)
     losses = select(making.raw, "losses", Losses)
@@ -174,22 +173,24 @@ def _learning_styles(making: _Making) -> Method:
 
 
 def _comparison(making: _Making) -> Method:
-    method = importlib.import_module(f"classroom.methods.{making.name}").METHOD
+    from classroom.methods.shared.comparison import Comparison
+
+    kind = registry.load(making.name)[making.task]
     key = f"study.{making.study}.methods.{making.name}"
-    options = select(making.raw, f"{key}.options", settings_type(making.task, making.name))
+    options = select(making.raw, f"{key}.options", kind)
     if making.point is None:
         weights = select(making.raw, f"{key}.weights", MethodWeights).terms
-        if wrong := wrong_terms(making.task, making.name, weights):
+        if wrong := kind.wrong_terms(weights):
             raise ParamsError(f"studies/{making.study}.yaml: methods.{making.name}.weights: {wrong}")
     else:
         (factor,) = making.point
-        weights = {term: factor * value for term, value in REFERENCE_WEIGHTS[making.task][making.name].items()}
-    taps = method.taps(options)
+        weights = {term: factor * value for term, value in kind.weights.items()}
+    taps = options.tapped()
     networks = {"T": making.network("T", "teacher", taps), "S1": making.network("S1", "student", taps)}
     _load_teacher(networks["T"], making.teacher_weights)
     task, batch = select(making.raw, "losses.task", TaskLoss), select(making.raw, "training.batch_size", int)
     with seeded(network_seed(making.seed, "extras")):
-        return method(networks, options, weights, task, making.image_size, batch)
+        return Comparison(networks, options, weights, task, making.image_size, batch)
 
 
 def _load_teacher(teacher: nn.Module, path: Path | None) -> None:

@@ -428,7 +428,7 @@ def test_a_missing_or_damaged_file_of_the_run_is_named(copy: Path) -> None:
 def test_a_student_with_its_teacher_s_head_is_refused(copy: Path) -> None:
     """SimKD: its student is no network that `build` could make."""
     path = copy / "run/weights.safetensors"
-    save_file(load_file(path) | {"S1.body.projector.0.weight": torch.zeros(1)}, path)
+    save_file(load_file(path) | {"S1.body.last.0.weight": torch.zeros(1)}, path)
     with pytest.raises(TrainingError, match="S1 ends in its teacher's classifier"):
         again(copy, "S1")
 

@@ -12,14 +12,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from classroom.errors import TrainingError
-from classroom.method_settings import reference
+from classroom.methods import registry
 from classroom.methods.shared.adversary import Adversary
-from classroom.methods.shared.comparison import Comparison, two_channels
+from classroom.methods.shared.comparison import Comparison
 from classroom.methods.shared.discriminator import WIDTHS, Discriminator
+from classroom.methods.shared.tensors import two_channels
 from support import oracles
 from support.comparisons import WITH_ADVERSARY, batch_of, made, outputs, random_values, shared
 
-OPTIONS = reference("segmentation", "skd").adversary
+OPTIONS = registry.published("segmentation")["skd"]().adversary
 
 
 def adversary_with(discriminator: Any, **options: Any) -> Adversary:

@@ -16,15 +16,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from classroom import params
 from classroom.core import predictions
 from classroom.core.networks.build import FEATURE_TAP, build
 from classroom.data import prepare, split
 from classroom.errors import ClassroomError, ParamsError, TrainingError
-from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, non_default_options, reference
+from classroom.methods import registry
 from classroom.methods.shared.comparison import Comparison
+from classroom.params import TASKS, Split, select
 from classroom.params import Network as NetworkSettings
-from classroom.params import Split, select
+from classroom.settings.checks import check
 from classroom.training import run
 from classroom.training.make import make
 from support.comparisons import (
@@ -59,7 +59,7 @@ REACH: dict[tuple[str, str], tuple[str, ...]] = {
     ("at", "attention"): (*STEM, "layer1", "layer2", "layer3", "layer4"),
     ("sp", "similarity"): (*STEM, "layer1", "layer2", "layer3", "layer4"),
     ("vid", "information"): (*STEM, "layer1", "layer2", "layer3", "layer4"),
-    ("simkd", "feature"): (*STEM, "layer1", "layer2", "layer3", "layer4", "/projector"),
+    ("simkd", "feature"): (*STEM, "layer1", "layer2", "layer3", "layer4", "/last"),
     ("semckd", "feature"): (*STEM, "layer1", "layer2", "layer3", "layer4"),
 }
 FIRST_BLOCK = (*STEM, "layer1", "layer2", "layer3", "layer4", "/decoder.blocks.0")
@@ -162,7 +162,7 @@ def test_simkd_borrows_the_teachers_head_and_trains_its_projector() -> None:
     borrowed = [key for key in after if key.startswith(("networks.S1.body.conv6", "networks.S1.body.classifier"))]
     assert any("running_mean" in key for key in borrowed)
     assert {key.removeprefix("networks.S1.body.") for key in borrowed} <= still
-    assert not any(key.startswith("projector") for key in still), "batch statistics too: it is in train mode"
+    assert not any(key.startswith("last") for key in still), "batch statistics too: it is in train mode"
 
 
 @each
@@ -273,16 +273,16 @@ def test_lesions_that_vanish_at_the_features_size_are_noted(name: str) -> None:
 def test_variances_start_at_five_learn_and_may_make_the_loss_negative() -> None:
     """In a plain list they would be trained, saved and moved to the accelerator by nobody."""
     method = made(CLS, "vid")
-    assert all(torch.allclose(p.variance, torch.tensor(5.0), rtol=1e-6) for p in method.predictors)
+    assert all(torch.allclose(v, torch.tensor(5.0), rtol=1e-6) for v in method.options.variances(method))
     names = {key for key, _ in method.named_parameters()}
-    assert {f"predictors.{number}.raw_variance" for number in range(4)} <= names
+    assert {f"raw_variances.{number}" for number in range(4)} <= names
     optimiser = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=0.1)
     sum(term.weight * term.value for term in method.losses(*batch_of(CLS))).backward()
     optimiser.step()
-    assert not any(torch.isclose(p.variance, torch.tensor(5.0)).any() for p in method.predictors)
-    for predictor in method.predictors:
-        predictor.mean = nn.Identity()
-        nn.init.constant_(predictor.raw_variance, -5.0)
+    assert not any(torch.isclose(v, torch.tensor(5.0)).any() for v in method.options.variances(method))
+    for number, raw in enumerate(method.raw_variances):
+        method.means[number] = nn.Identity()
+        nn.init.constant_(raw, -5.0)
     teacher = output(CLS, method, "T")
     assert distances(method, teacher, teacher)["information"] < -5
 
@@ -290,10 +290,10 @@ def test_variances_start_at_five_learn_and_may_make_the_loss_negative() -> None:
 def test_other_initial_variances_are_met_exactly() -> None:
     """Also one whose exponential no float can hold: the softplus of a thousand is a thousand."""
     for initial in (0.3, 1000.0):
-        predictor = made(CLS, "vid", initial_variance=initial, least_variance=0.1).predictors[0]
-        assert torch.allclose(predictor.variance, torch.tensor(initial), rtol=1e-5)
-    nn.init.constant_(predictor.raw_variance, -100.0)
-    assert predictor.variance.min() >= 0.1
+        method = made(CLS, "vid", initial_variance=initial, least_variance=0.1)
+        assert torch.allclose(method.options.variances(method)[0], torch.tensor(initial), rtol=1e-5)
+    nn.init.constant_(method.raw_variances[0], -100.0)
+    assert method.options.variances(method)[0].min() >= 0.1
 
 
 def test_simkd_predicts_with_the_teachers_head_on_projected_features() -> None:
@@ -305,7 +305,7 @@ def test_simkd_predicts_with_the_teachers_head_on_projected_features() -> None:
     method.eval()
     student, teacher = method.networks["S1"], method.networks["T"]
     with torch.no_grad():
-        found, projected = student(images).logits, student(images).features["projector"]
+        found, projected = student(images).logits, student(images).features["layer4"]
     head = copy.deepcopy(teacher.body).double()
     expected = head.classifier(head.conv6(projected.double()).mean(dim=(2, 3)))
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
@@ -317,7 +317,7 @@ def test_simkd_predicts_with_the_teachers_head_on_projected_features() -> None:
 def test_simkd_with_a_perfect_projector_is_the_teacher() -> None:
     method = made(CLS, "simkd").eval()
     body = method.networks["S1"].body
-    body.encoder, body.projector = method.networks["T"].body.encoder, nn.Identity()
+    body.encoder, body.last = method.networks["T"].body.encoder, nn.Identity()
     images, _ = batch_of(CLS)
     with torch.no_grad():
         found, teacher = method.networks["S1"].body(images), method.networks["T"].body(images)
@@ -373,8 +373,7 @@ def test_what_simkd_leaves_is_counted_whole() -> None:
     method = made(CLS, "simkd")
     body = method.networks["S1"].body
     parts = [
-        sum(p.numel() for p in part.parameters())
-        for part in (body.encoder, body.projector, body.conv6, body.classifier)
+        sum(p.numel() for p in part.parameters()) for part in (body.encoder, body.last, body.conv6, body.classifier)
     ]
     assert all(parts)
     assert method.networks["S1"].facts["parameters"] == sum(parts)
@@ -475,12 +474,12 @@ def committed() -> dict[str, Any]:
     """With a comparison of both tasks, whatever scale is committed."""
     raw = copy.deepcopy(COMMITTED)
     classes = next(name for name, study in raw["study"].items() if study["task"] == CLS)
-    raw |= {"ours": "kd_ml-v3", "comparison": {task: list(methods) for task, methods in METHODS.items()}}
+    raw |= {"ours": "kd_ml-v3", "comparison": {task: list(registry.published(task)) for task in TASKS}}
     for task, study in ((CLS, classes), (SEG, STUDY)):
         raw["study"][study]["reports"]["comparison"] = "table10"
         raw["study"][study]["methods"] = {
-            name: {"options": reference(task, name).model_dump(mode="json"), "weights": dict(weights)}
-            for name, weights in REFERENCE_WEIGHTS[task].items()
+            name: {"options": kind().model_dump(mode="json"), "weights": dict(kind.weights)}
+            for name, kind in registry.published(task).items()
         }
     raw["training"]["batch_size"] = 8
     return raw
@@ -509,7 +508,7 @@ FILE = rf"^studies/{STUDY}\.yaml: "
         ("tune/segmentation", {"studies": [STUDY], "methods": ["vid"]}, r"tune\.segmentation\.meth.*'vid'.*other task"),
         ("tune/segmentation", {"studies": [CLASSES_STUDY], "methods": ["at"]}, r"'ham.*' is a study of classification"),
         ("tune/segmentation", {"studies": [STUDY] * 2, "methods": ["at"]}, r"studies: expected each value once"),
-        (OF_STUDY, {}, rf"{FILE}methods lacks 'fitnet', which comparison\.segmentation lists"),
+        (OF_STUDY, {}, rf"{FILE}methods lacks 'at', .*'skd', which comparison\.segmentation lists"),
         (f"{OF_STUDY}/at/weights", {"attention": 1.0}, rf"{FILE}methods\.at\.weights: expected weights of attention, "),
         (f"{OF_STUDY}/at/weights/attention", -1.0, rf"{FILE}methods\.at\.weights\.attention: .*greater than or equal"),
         (f"{OF_STUDY}/simkd", {"options": {}, "weights": {}}, rf"{FILE}methods: 'simkd' is no method of segmentation"),
@@ -528,31 +527,27 @@ def test_a_comparison_that_cannot_be_is_said(path: str, value: Any, match: str) 
     raw = committed()
     change(raw, path, value)
     with pytest.raises(ParamsError, match=match):
-        params.check(raw)
+        check(raw)
 
 
 def test_a_comparison_that_can_be_is_sound() -> None:
     """A small batch too, where there is no SemCKD."""
     raw = committed()
-    params.check(raw)
+    check(raw)
     raw["training"]["batch_size"] = 4
     raw["comparison"][CLS].remove("semckd")
-    params.check(raw)
+    check(raw)
 
 
 def test_departures_from_the_reference_are_named() -> None:
     """Table 10 says of every row whether it is the reference's."""
-    usual = reference(CLS, "fitnet").model_dump(mode="json")
-    assert non_default_options(CLS, "fitnet", usual, {"feature": 100.0}) == []
-    found = non_default_options(CLS, "fitnet", usual | {"tap": "layer3"}, {"feature": 30.0})
-    assert found == ["tap layer3", "weight feature 30"]
-    usual = reference(SEG, "skd").model_dump(mode="json")
-    changed = usual | {"adversarial": False, "adversary": usual["adversary"] | {"form": "hinge"}}
-    found = non_default_options(SEG, "skd", changed, REFERENCE_WEIGHTS[SEG]["skd"])
+    fitnet, at = (registry.published(CLS)[name] for name in ("fitnet", "at"))
+    assert fitnet().differences({"feature": 100.0}) == []
+    assert fitnet(tap="layer3").differences({"feature": 30.0}) == ["tap layer3", "weight feature 30"]
+    skd = registry.published(SEG)["skd"]
+    found = skd(adversarial=False, adversary={"form": "hinge"}).differences(skd.weights)
     assert found == ["adversarial false", "adversary form hinge"], "of a section, what differs in it"
-    usual = reference(CLS, "at").model_dump(mode="json")
-    found = non_default_options(CLS, "at", usual | {"taps": ["layer3", "layer4"]}, {"attention": 1000.0})
-    assert found == ["taps layer3 layer4"]
+    assert at(taps=["layer3", "layer4"]).differences({"attention": 1000.0}) == ["taps layer3 layer4"]
 
 
 # Resuming, and what a run leaves
@@ -729,7 +724,7 @@ def test_a_training_trains_the_discriminator_after_every_step(skd_run: Path) -> 
 def test_weighted_terms_are_on_record(skd_run: Path) -> None:
     """Reference weights were tuned for another optimiser and batch: the reader has to see what dominates."""
     history = pd.read_csv(skd_run / "run/history.csv")
-    for term, weight in {"task": 1, **REFERENCE_WEIGHTS[SEG]["skd"]}.items():
+    for term, weight in {"task": 1, **registry.published(SEG)["skd"].weights}.items():
         np.testing.assert_allclose(history[f"weighted/S1/{term}"], weight * history[f"loss/S1/{term}"], rtol=1e-6)
 
 
@@ -738,7 +733,7 @@ def test_a_run_of_simkd_leaves_projector_and_the_teachers_head(classes_data: Pat
     train(classes_data, tmp_path, "simkd", CLS)
     state = load_file(tmp_path / "run/weights.safetensors")
     teacher = load_file(classes_data / "teacher.safetensors")
-    assert {key.split(".")[2] for key in state} == {"encoder", "projector", "conv6", "classifier"}
+    assert {key.split(".")[2] for key in state} == {"encoder", "last", "conv6", "classifier"}
     for key, value in teacher.items():
         if key.startswith(("T.body.conv6", "T.body.classifier")):
             assert torch.equal(state[key.replace("T.", "S1.", 1)], value), key

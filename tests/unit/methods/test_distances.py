@@ -20,10 +20,9 @@ from torchdistill.models.wrapper import Regressor4VID
 from classroom.core.losses import task_loss
 from classroom.core.networks.build import Output
 from classroom.errors import TrainingError
-from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, reference
-from classroom.methods.fitnet import FitNet
-from classroom.methods.shared.comparison import same_size, softened_divergence, two_channels
-from classroom.params import TaskLoss
+from classroom.methods import registry
+from classroom.methods.shared.comparison import Comparison
+from classroom.methods.shared.tensors import same_size, softened_divergence, two_channels
 from support import oracles
 from support.comparisons import (
     BATCH,
@@ -114,14 +113,14 @@ def test_variational_information_agrees_with_torchdistill() -> None:
     method = made(CLS, "vid")
     student, teacher = outputs(CLS, method)
     predicted = {}
-    for number, (predictor, tap) in enumerate(zip(method.predictors, STAGES, strict=True)):
+    for number, (mean, raw, tap) in enumerate(zip(method.means, method.raw_variances, STAGES, strict=True)):
         ours, theirs = method.channels(tap)
         regressor = Regressor4VID(ours, theirs, theirs, eps=1e-5, init_pred_var=5.0)
-        torch.testing.assert_close(regressor.soft_plus_param.float(), predictor.raw_variance.flatten())
+        torch.testing.assert_close(regressor.soft_plus_param.float(), raw.flatten())
         with torch.no_grad():  # variances that differ by channel
-            predictor.raw_variance += random_values(1, theirs, 1, 1, seed=number)
-        regressor.soft_plus_param = nn.Parameter(predictor.raw_variance.flatten())
-        regressor.regressor.load_state_dict(predictor.mean.state_dict())
+            raw += random_values(1, theirs, 1, 1, seed=number)
+        regressor.soft_plus_param = nn.Parameter(raw.flatten())
+        regressor.regressor.load_state_dict(mean.state_dict())
         predicted[tap] = regressor(student.features[tap])
     expected = VIDLoss(pairs_of(*predicted))(hooked(predicted), hooked(teacher.features)).item()
     assert distances(method, student, teacher) == {"information": near(expected)}
@@ -172,7 +171,7 @@ def test_convention_b_adds_the_prediction_loss_of_torchdistill() -> None:
 
 
 def test_the_reference_convention_is_the_methods_own() -> None:
-    conventions = {name: getattr(reference(CLS, name), "convention", None) for name in METHODS[CLS]}
+    conventions = {name: getattr(kind(), "convention", None) for name, kind in registry.published(CLS).items()}
     assert conventions == {"fitnet": "A", "srrl": "A", "at": "A", "sp": "A", "vid": "A", "simkd": None, "semckd": "B"}
 
 
@@ -206,18 +205,13 @@ def test_fitnets_regressor_follows_from_the_sizes(
     assert distances(method, *with_one_feature(student, teacher, "layer2"))["feature"] == near(expected)
 
 
-def fitnet_of(student_side: int, teacher_side: int) -> FitNet:
+def fitnet_of(student_side: int, teacher_side: int) -> Comparison:
     """Of maps of any size."""
-    method = shared(CLS, "fitnet")
-
-    class Resized(FitNet):
-        def build_extras(self, image_size: int) -> None:
-            self.student_shapes = {"layer2": (3, student_side, student_side)}
-            self.teacher_shapes = {"layer2": (5, teacher_side, teacher_side)}
-            super().build_extras(image_size)
-
-    networks, task = dict(method.networks), TaskLoss(focal_gamma=2, focal_form="binary")
-    return Resized(networks, method.options, {"feature": 100.0}, task, 64, BATCH).train()
+    method = made(CLS, "fitnet")
+    method.student_shapes = {"layer2": (3, student_side, student_side)}
+    method.teacher_shapes = {"layer2": (5, teacher_side, teacher_side)}
+    method.regressor = method.options.extras(method)["regressor"]
+    return method
 
 
 def test_fitnet_refuses_a_student_whose_map_is_too_small() -> None:
@@ -240,13 +234,13 @@ def test_fitnet_of_masks_has_a_bare_convolution() -> None:
 def test_simkd_is_the_mean_square_of_projected_and_teachers_map() -> None:
     method = shared(CLS, "simkd")
     student, teacher = outputs(CLS, method)
-    expected = oracles.mean_square(student.features["projector"], teacher.features["layer4"])
+    expected = oracles.mean_square(student.features["layer4"], teacher.features["layer4"])
     assert distances(method, student, teacher) == {"feature": near(expected)}
 
 
 def test_simkds_projector_is_a_bottleneck_of_three_blocks() -> None:
     """1×1, 3×3 at a part of the width, 1×1, each normalised and rectified: nothing that follows would show it."""
-    projector = shared(CLS, "simkd", reduction=4).networks["S1"].body.projector
+    projector = shared(CLS, "simkd", reduction=4).networks["S1"].body.last
     maps = random_values(3, 8, 3, 3)
     expected = maps.double()
     for block in projector:
@@ -285,7 +279,9 @@ def test_semckd_weighs_all_pairs_of_layers_by_attention() -> None:
     with torch.no_grad():
         features = zip(*of_both(student, teacher, *STAGES), strict=True)
         expected, alpha = oracles.semantic_calibration(*features, embed, regress)
-        torch.testing.assert_close(method.attention(student, teacher).double(), alpha, rtol=0, atol=1e-4)
+        torch.testing.assert_close(
+            method.options.attention(method, student, teacher).double(), alpha, rtol=0, atol=1e-4
+        )
     assert alpha.max() - alpha.min() > 0.05, "the inputs do not tell one layer from another"
     assert distances(method, student, teacher) == {"feature": near(expected)}
 
@@ -294,7 +290,8 @@ def test_a_lower_sharpness_makes_attention_choose() -> None:
     """It divides the logits of the attention: as a factor it would do the reverse."""
     soft, sharp = shared(CLS, "semckd"), shared(CLS, "semckd", sharpness=0.1)
     student, teacher = outputs(CLS, soft)
-    assert sharp.attention(student, teacher).max() > soft.attention(student, teacher).max() + 0.05
+    chosen, spread = (method.options.attention(method, student, teacher) for method in (sharp, soft))
+    assert chosen.max() > spread.max() + 0.05
 
 
 @pytest.mark.parametrize("pool", [1, 3])
@@ -370,7 +367,7 @@ def test_maps_that_cannot_be_pooled_to_each_other_are_refused() -> None:
 def test_the_total_is_the_task_and_every_distance_times_its_weight(task: str, name: str) -> None:
     """Weights that differ by term, so that one in a wrong place shows."""
     raw = copy.deepcopy(SETTINGS)
-    weights = {term: 0.3 + 0.5 * place for place, term in enumerate(REFERENCE_WEIGHTS[task][name])}
+    weights = {term: 0.3 + 0.5 * place for place, term in enumerate(registry.published(task)[name].weights)}
     raw["study"][STUDY_OF[task]]["methods"][name]["weights"] = weights
     method = made(task, name, raw, **({"adversarial": False} if name in WITH_ADVERSARY else {}))
     student, teacher = outputs(task, method)
@@ -398,7 +395,7 @@ def test_feature_losses_by_hand() -> None:
     fitnet, simkd = shared(CLS, "fitnet"), shared(CLS, "simkd")
     with without_learning(fitnet):
         assert distances(fitnet, *with_one_feature(student, teacher, "layer2")) == {"feature": 5}
-    assert distances(simkd, with_feature(student, "projector"), with_feature(teacher, "layer4")) == {"feature": 5}
+    assert distances(simkd, with_feature(student, "layer4"), with_feature(teacher, "layer4")) == {"feature": 5}
 
 
 def test_attention_by_hand() -> None:
@@ -599,7 +596,7 @@ def test_a_student_equal_to_the_teacher_is_told_nothing(task: str, name: str) ->
     if name == "semckd":  # no layer can equal all of the teacher's four, unless they are alike
         student = teacher = with_feature(random_values(BATCH, 2, 3, 3), *STAGES)
     if name == "simkd":
-        student = teacher._replace(features={"projector": teacher.features["layer4"]})
+        student = teacher._replace(features={"layer4": teacher.features["layer4"]})
     if name == "srrl":  # its logits are what its own head says
         teacher = teacher._replace(logits=method.networks["T"].body.head(teacher.features["layer4"]))
     expected = pytest.approx(4 * 0.5 * math.log(5) if name == "vid" else 0, abs=1e-6)
@@ -631,7 +628,7 @@ def test_masks_of_one_class_are_no_division_by_nothing(name: str, term: str, kin
 
 
 def test_a_batch_of_one_image_has_finite_distances() -> None:
-    for name in METHODS[SEG]:
+    for name in registry.published(SEG):
         method = shared(SEG, name)
         found = distances(method, *outputs(SEG, method, batch=1), masks(3)[2:])
         assert all(map(math.isfinite, found.values())), f"{name}: {found}"

@@ -18,9 +18,9 @@ from classroom.core.losses import feature_loss, prediction_loss, task_loss
 from classroom.core.method import Method, network_seed
 from classroom.core.networks.build import FEATURE_TAP, build
 from classroom.errors import ParamsError, TrainingError
+from classroom.methods.baselines.single_network import SingleNetwork
+from classroom.methods.grid.points import weights_at
 from classroom.methods.learning_styles.exchange import EXCHANGE
-from classroom.methods.points import weights_at
-from classroom.methods.single_network import SingleNetwork
 from classroom.params import VARIANTS, Losses, Network, TaskLoss, Training, select
 from classroom.training.loop import make_optimiser, train_step
 from classroom.training.make import make

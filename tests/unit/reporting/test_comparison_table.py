@@ -14,7 +14,7 @@ import pytest
 from classroom import params
 from classroom.errors import DataError
 from classroom.evaluation.grid import read_factors
-from classroom.method_settings import METHODS, REFERENCE_WEIGHTS, non_default_options, reference, settings_type
+from classroom.methods import registry
 from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.reporting.common.results import read_comparison
 from classroom.reporting.comparison import comparison_table
@@ -38,11 +38,12 @@ def completed(result: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 def published(method: str, qualities: list[float], data: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    task = data["task"]
+    kind = registry.published(data["task"])[method]
     result = fabricated.result(method, {"T": [0.9, 0.9], "S1": qualities}, data)
     result["settings"] |= {
-        "weights": dict(REFERENCE_WEIGHTS[task][method]),
-        "options": reference(task, method).model_dump(mode="json"),
+        "weights": dict(kind.weights),
+        "options": kind().model_dump(mode="json"),
+        "published": {"label": kind.label, "paper": kind.paper, "differences": [], "shown": []},
     }
     return completed(result, tuned=False) | changes
 
@@ -131,13 +132,13 @@ def test_a_row_says_where_its_settings_are_from(masks: dict[str, Any], tmp_path:
     fitnet, dsd = masks["published"]
     rendered(tmp_path, masks)
     assert rows_of(tmp_path)["FitNet"][1] == "reference defaults"
-    fitnet["settings"]["weights"]["feature"] = 30.0
+    fitnet["settings"]["published"]["differences"] = ["weight feature 30"]
     fitnet["tuned"] = True
-    dsd["settings"]["options"]["temperature"] = 2.0
+    dsd["settings"]["published"] |= {"differences": ["temperature 2"], "shown": ["convention B", "temperature 2"]}
     rendered(tmp_path, masks)
     rows = rows_of(tmp_path)
     assert rows["FitNet"][1] == "tuned; weight feature 30"
-    assert rows["DSD"][1] == "own settings; temperature 2"
+    assert rows["DSD"][1] == "own settings; temperature 2; convention B"
 
 
 def test_terms_that_do_nothing_and_lesions_that_vanish_are_told(masks: dict[str, Any], tmp_path: Path) -> None:
@@ -168,12 +169,12 @@ def test_the_committed_settings_are_the_reference_s_but_for_one_tap() -> None:
     """`reference defaults` in the demo's table means those of the code; only IFVD's tap is changed for small images."""
     settings = params.check(params.load(ROOT / "params.yaml"))
     offenders = {}
-    for task, methods in METHODS.items():
-        assert getattr(settings.comparison, task) == methods
+    for task in params.TASKS:
+        methods = registry.published(task)
+        assert sorted(getattr(settings.comparison, task)) == list(methods)
         for study, method in itertools.product(settings.compared_studies(task), methods):
             of = settings.study[study].methods[method]
-            options = settings_type(task, method)(**of.options).model_dump(mode="json")
-            differs = non_default_options(task, method, options, of.weights.terms)
+            differs = methods[method](**of.options).differences(of.weights.terms)
             if differs != (["tap decoder.blocks.2"] if method == "ifvd" else []):
                 offenders[study, method] = differs
     assert offenders == {}
@@ -219,13 +220,13 @@ def test_the_list_tells_every_method_with_the_settings_in_force(tmp_path: Path) 
         for block in part.strip().split("\n\n")[1:]:
             name, _, about = block.strip().partition(": ")
             found[task, name] = about.splitlines()
-    assert list(found) == [(task, name) for task in METHODS for name in METHODS[task]]
+    assert list(found) == [(task, name) for task in params.TASKS for name in raw["comparison"][task]]
     for (task, name), (cited, formula, weights, state) in found.items():
         assert re.search(r" et al\.| & ", cited), name
         assert re.search(r"(ICLR|ICCV|CVPR|AAAI|ECCV|IEEE T..) 20\d\d", cited), name
         assert re.search(r"f_|KL|R_S|G_T", formula), name
         assert re.search(r"; [\d,]+ extra parameters in training \(", state), name
-        assert all(f"{term} " in weights for term in REFERENCE_WEIGHTS[task][name]), name
+        assert all(f"{term} " in weights for term in registry.published(task)[name].weights), name
     assert "adversary (form hinge, gradient_penalty 10," in found["segmentation", "skd"][2]
     assert found["segmentation", "skd"][3].strip().startswith("own settings: adversary form hinge; ")
     assert found["classification", "fitnet"][3].strip().startswith("own settings: tap layer1; ")
@@ -243,7 +244,9 @@ def points(**values: list[tuple[float, float]]) -> list[dict[str, Any]]:
         {
             "method": method,
             "factor": factor,
-            "weights": {term: factor * weight for term, weight in REFERENCE_WEIGHTS["segmentation"][method].items()},
+            "weights": {
+                term: factor * weight for term, weight in registry.published("segmentation")[method].weights.items()
+            },
             "data": fabricated.LGG,
             "seeds": {str(seed): {"T": 0.99, "S1": value + seed / 100} for seed in SEEDS},
             "costs": {str(seed): {"run": f"tune/{method}/{factor}/seed-{seed}"} for seed in SEEDS},

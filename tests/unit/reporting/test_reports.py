@@ -17,8 +17,8 @@ from ruamel.yaml import YAML
 
 from classroom.core.networks.build import build
 from classroom.errors import DataError, ParamsError
+from classroom.methods.grid.points import weights_at
 from classroom.methods.learning_styles.exchange import EXCHANGE
-from classroom.methods.points import weights_at
 from classroom.params import Network, VariantWeights
 from classroom.reporting.architecture import architecture_table
 from classroom.reporting.common import paper

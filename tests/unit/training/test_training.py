@@ -37,7 +37,7 @@ from classroom.core.metrics import METRICS, per_image_counts, predict_labels, sc
 from classroom.core.networks.build import Network, build
 from classroom.errors import ClassroomError, TrainingError
 from classroom.evaluation.evaluate import evaluate
-from classroom.methods.single_network import SingleNetwork
+from classroom.methods.baselines.single_network import SingleNetwork
 from classroom.params import Network as NetworkSettings
 from classroom.params import TaskLoss, select
 from classroom.training import loop, run

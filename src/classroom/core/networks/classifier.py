@@ -22,7 +22,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.encoder = timm_encoder(settings, pretrained=False)
         channels = self.encoder.num_features
-        self.last = nn.Identity()  # a tap after the last stage, for all encoders
+        self.last: nn.Module = nn.Identity()  # a tap after the last stage, for all encoders
         self.conv6: nn.Module = nn.Identity()
         if settings.conv6_channels:
             self.conv6 = nn.Sequential(

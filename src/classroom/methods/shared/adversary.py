@@ -1,4 +1,4 @@
-"""The adversarial part of SKD and IFVD: a discriminator with its own optimiser."""
+"""The adversary of SKD and IFVD: a discriminator with its own optimiser."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from classroom.core.networks.build import Output
-from classroom.method_settings import Adversary as AdversarySettings
-from classroom.method_settings import IFVDSegmentation, SKDSegmentation
-from classroom.methods.shared.comparison import Comparison, two_channels
+from classroom.methods.shared.adversarial import Adversary as AdversarySettings
 from classroom.methods.shared.discriminator import Discriminator
+from classroom.methods.shared.tensors import two_channels
 
 
 class Adversary(nn.Module):
@@ -77,20 +76,3 @@ class Adversary(nn.Module):
         between = (share * teacher + (1 - share) * student).requires_grad_(True)
         (gradient,) = torch.autograd.grad(self.discriminator(between).sum(), between, create_graph=True)
         return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
-
-
-class AdversarialComparison(Comparison):
-    """A published method with an adversary, unless its option `adversarial` is off."""
-
-    options: SKDSegmentation | IFVDSegmentation
-
-    def build_extras(self, image_size: int) -> None:
-        self.adversary = Adversary(self.options.adversary, image_size) if self.options.adversarial else None
-
-    def adversarial(self, student: Output, teacher: Output) -> dict[str, torch.Tensor]:
-        """The term `adversarial`, if there is an adversary."""
-        return {"adversarial": self.adversary.distance(student, teacher)} if self.adversary else {}
-
-    def after_step(self) -> None:
-        if self.adversary:
-            self.adversary.step()

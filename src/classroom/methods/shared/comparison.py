@@ -1,111 +1,117 @@
-"""Base of the published methods of Table 10: a frozen teacher, one student, distances between them."""
+"""Trains one of the published methods of Table 10: a frozen teacher, one student, distances between them."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
-from torch import nn
 
-from classroom.core.losses import prediction_loss, task_loss
+from classroom.core.losses import task_loss
 from classroom.core.method import Method, Term
 from classroom.core.networks.build import Network, Output
 from classroom.errors import TrainingError
-from classroom.method_settings import ClassificationSettings, MethodSettings
-from classroom.params import PredictionLoss, TaskLoss
+from classroom.methods.shared.published import Classification, Published, in_words
+from classroom.methods.shared.tensors import check_sizes, softened_divergence
+from classroom.params import TaskLoss
 
-LAST_MAP = "layer4"
-"""The tap of a classifier's last map, before pooling."""
 CONVENTION_B = 1.0
 """Weight of the prediction loss that convention B adds to a method of classification."""
 
 
 class Comparison(Method):
-    """A student S1 that learns from its task and from the study's trained teacher T.
+    """A student S1 that learns from its task and, by a published method, from the study's trained teacher T.
 
-    A subclass declares its paper, equation and taps, builds its extra modules in `build_extras`, and returns its
-    unweighted terms from `distances`. The weights have the same names as the terms.
+    It holds the networks and the method's extra modules; `options` is the method, with its settings.
     """
 
-    paper: ClassVar[str]
-    equation: ClassVar[str]
-    uses_labels: ClassVar[bool] = True
-    options: MethodSettings
-    """Each subclass declares its own type."""
-
     frozen = ("T",)
-    teacher_exit_layer: str | None = None
-    """The last tap of the teacher that the method needs; its forward pass ends there. None: it needs the logits."""
+
+    if TYPE_CHECKING:  # the extra modules
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def __init__(
         self,
         networks: dict[str, Network],
-        options: MethodSettings,
+        options: Published,
         weights: dict[str, float],
         task: TaskLoss,
         image_size: int,
         batch_size: int,
     ) -> None:
-        """`options` and `weights`: the method's, of the study's settings; `image_size`: of the batches, in pixels.
+        """`weights`: of the terms; `image_size`: of the batches, in pixels.
 
         Raises TrainingError for taps whose sizes cannot be matched or a batch that is too small.
         """
         super().__init__(networks)
         self.options, self.weights, self.task_settings = options, weights, task
-        self.batch_size = batch_size
+        self.image_size, self.batch_size = image_size, batch_size
         if batch_size < options.min_batch:
-            name = type(self).__module__.rpartition(".")[2]
+            name = type(options).__module__.rpartition(".")[2]
             raise TrainingError(
                 f"{name}: compares the images of a batch; training.batch_size must be {options.min_batch} or more, "
                 f"not {batch_size}."
             )
         self.student_shapes = networks["S1"].shapes(image_size)
         self.teacher_shapes = networks["T"].shapes(image_size)
-        for tap in self.taps(options):
+        for tap in options.tapped():
             self._check_tap(tap)
+        settings = options.model_dump(mode="json")
         self.settings = {
             "weights": dict(weights),
-            "options": options.model_dump(mode="json"),
+            "options": settings,
             "losses": {"task": task.model_dump(mode="json")},
+            "published": {
+                "label": options.label,
+                "paper": options.paper,
+                "differences": options.differences(weights),
+                "shown": [f"{key} {in_words(settings[key])}" for key in options.shown],
+            },
         }
-        self.build_extras(image_size)
+        self.teacher_exit_layer = options.teacher_exit_layer()
+        self._terms: Sequence[str] | None = None
+        student = set(self.networks["S1"].parameters())
+        for name, module in options.extras(self).items():
+            self.add_module(name, module)
+        added = set(self.networks["S1"].parameters()) - student
+        self._added = sum(parameter.numel() for parameter in added if parameter.requires_grad)
 
-    @staticmethod
-    def taps(options: Any) -> Sequence[str]:
-        """The taps of teacher and student."""
-        if hasattr(options, "taps"):
-            return options.taps
-        return (options.tap,) if hasattr(options, "tap") else (LAST_MAP,)
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        self._terms = self.options.terms_of(epoch, epochs)
 
-    def build_extras(self, image_size: int) -> None:
-        """Registers the extra modules that are trained with the student."""
+    def first_stage(self, epochs: int) -> int:
+        terms = (self.options.terms_of(epoch, epochs) for epoch in range(epochs))
+        return next((epoch for epoch, names in enumerate(terms) if names is None or "task" in names), epochs)
 
-    @abstractmethod
-    def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The unweighted terms of the method by name.
+    def after_step(self) -> None:
+        self.options.after_step(self)
 
-        Parameters
-        ----------
-        student, teacher
-            float32 outputs; the teacher's is detached
-        targets : (B, 1, H, W) of {0, 1}, or classes (B,)
-        """
+    def notes(self, targets: torch.Tensor) -> list[str]:
+        return self.options.notes(self, targets)
+
+    @property
+    def extra_parameters(self) -> int:
+        """Those that a method adds to the student itself count, too."""
+        return super().extra_parameters + self._added
 
     def losses(self, images: torch.Tensor, targets: torch.Tensor) -> list[Term]:
         teacher = self._teach(images)
         student = _as_float32(self.networks["S1"](images))
         with torch.autocast(images.device.type, enabled=False):  # Gram matrices and fourth powers overflow in bfloat16
             terms = []
-            if self.uses_labels:
+            if self.options.uses_labels:
                 terms.append(Term("S1", "task", 1.0, task_loss(student.logits, targets, self.task_settings)))
-            if isinstance(self.options, ClassificationSettings) and self.options.convention == "B":
+            if isinstance(self.options, Classification) and self.options.convention == "B":
                 value = softened_divergence(student.logits, teacher.logits, self.options.temperature)
                 terms.append(Term("S1", "prediction", CONVENTION_B, value))
             distances = self.distances(student, teacher, targets)
-        return terms + [Term("S1", name, self.weights[name], value) for name, value in distances.items()]
+        terms += [Term("S1", name, self.weights[name], value) for name, value in distances.items()]
+        return [term for term in terms if self._terms is None or term.name in self._terms]
+
+    def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The method's unweighted terms by name: `Published.losses`."""
+        return self.options.losses(self, student, teacher, targets)
 
     @torch.no_grad()
     def _teach(self, images: torch.Tensor) -> Output:
@@ -125,88 +131,6 @@ class Comparison(Method):
     def channels(self, tap: str) -> tuple[int, int]:
         """The channels of student and teacher at a tap."""
         return self.student_shapes[tap][0], self.teacher_shapes[tap][0]
-
-
-def softened_divergence(logits: torch.Tensor, target: torch.Tensor, temperature: float) -> torch.Tensor:
-    """T² · KL(teacher ‖ student), mean over the batch or, for segmentation, over all pixels.
-
-    Parameters
-    ----------
-    logits : (B, 1, H, W), or (B, classes)
-        the student's
-    target : as `logits`
-        the teacher's
-    temperature
-        T
-
-    References
-    ----------
-    Hinton et al., 2015, arXiv 1503.02531
-    """
-    settings = PredictionLoss(
-        temperature=temperature, direction="target||student", multiply_by_squared_temperature=True
-    )
-    return prediction_loss(logits, target, settings)
-
-
-def two_channels(logits: torch.Tensor) -> torch.Tensor:
-    """One logit z per pixel (B, 1, H, W) as two, [−z/2, z/2]: their softmax is [1 − σ(z), σ(z)].
-
-    Raises TrainingError for more than one channel.
-    """
-    if logits.shape[1] != 1:
-        raise TrainingError(f"expected one logit per pixel, not {logits.shape[1]} channels.")
-    return torch.cat([-logits / 2, logits / 2], dim=1)
-
-
-def attention(feature: torch.Tensor, power: float) -> torch.Tensor:
-    """The attention map of a feature map (B, C, H, W): mean_c |f|^power as a unit vector per sample (B, H·W)."""
-    return F.normalize(feature.abs().pow(power).mean(dim=1).flatten(1), dim=1)
-
-
-def same_size(student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pools the larger map to the size of the smaller one.
-
-    Raises TrainingError if one is higher and the other wider.
-    """
-    student_size, teacher_size = _size(student), _size(teacher)
-    check_sizes(student_size, teacher_size)
-    if student_size > teacher_size:
-        return F.adaptive_avg_pool2d(student, teacher_size), teacher
-    if student_size < teacher_size:
-        return student, F.adaptive_avg_pool2d(teacher, student_size)
-    return student, teacher
-
-
-def _size(feature: torch.Tensor) -> tuple[int, int]:
-    _, _, height, width = feature.shape
-    return height, width
-
-
-def check_sizes(student: tuple[int, int], teacher: tuple[int, int]) -> None:
-    """Raises TrainingError if neither map can be pooled to the other."""
-    if (student[0] - teacher[0]) * (student[1] - teacher[1]) < 0:
-        raise TrainingError(
-            f"feature maps of {student[0]}×{student[1]} and {teacher[0]}×{teacher[1]} cannot be matched by pooling. "
-            "Choose another tap."
-        )
-
-
-def block(inputs: int, outputs: int, kernel: int = 1) -> nn.Sequential:
-    """Convolution, batch normalisation, ReLU.
-
-    Parameters
-    ----------
-    inputs, outputs
-        channels
-    kernel
-        odd size of the convolution, which keeps the size of the map
-    """
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
 
 
 def _as_float32(output: Output) -> Output:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from classroom.artifacts import Cost, Result, Searched, TableCosts
 from classroom.core.metrics import LABELS
 from classroom.errors import DataError
-from classroom.methods.names import run_folder
+from classroom.methods.registry import run_folder
 
 Kind = Literal["test", "fidelity"]
 ON = {
