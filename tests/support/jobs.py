@@ -64,7 +64,7 @@ def jobs_of_snakemake(project: Project) -> dict[tuple[str, ...], tuple[str, set[
     jobs = {}
     for block in re.split(r"\n(?=(?:local)?rule )", printed):
         found = {key: value for key, value in re.findall(r"^    (input|output): (.*)$", block, re.MULTILINE)}
-        command = re.search(r"^Shell command: (?:export PATH=.*; )?(classroom .*) 2> \S+$", block, re.MULTILINE)
+        command = re.search(r"^Shell command: (?:export PATH=.*; )?(classroom .*) > \S+ 2>&1$", block, re.MULTILINE)
         if command:
             outputs = tuple(sorted(found["output"].split(", ")))
             jobs[outputs] = (command.group(1), set(found["input"].split(", ")))

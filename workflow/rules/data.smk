@@ -10,7 +10,7 @@ rule fetch:
     log:
         "logs/fetch/{dataset}.log",
     shell:
-        "classroom fetch {wildcards.dataset} 2> {log}"
+        "classroom fetch {wildcards.dataset} > {log} 2>&1"
 
 
 rule prepare:
@@ -23,7 +23,7 @@ rule prepare:
     log:
         "logs/prepare/{study}.log",
     shell:
-        "classroom prepare {wildcards.study} 2> {log}"
+        "classroom prepare {wildcards.study} > {log} 2>&1"
 
 
 rule split:
@@ -36,4 +36,4 @@ rule split:
     log:
         "logs/split/{study}.log",
     shell:
-        "classroom split {wildcards.study} 2> {log}"
+        "classroom split {wildcards.study} > {log} 2>&1"

@@ -18,7 +18,7 @@ rule export:
         exported=names({"teacher", params.ours}),
         part="T|S1|ensemble",
     shell:
-        "classroom export {wildcards.study} {wildcards.exported} --seed {wildcards.seed} --network {wildcards.part} 2> {log}"
+        "classroom export {wildcards.study} {wildcards.exported} --seed {wildcards.seed} --network {wildcards.part} > {log} 2>&1"
 
 
 rule measure:
@@ -39,4 +39,4 @@ rule measure:
     params:
         run=f"{params.ours} --seed {params.seeds[0]}",
     shell:
-        "classroom measure {wildcards.study} {params.run} 2> {log}"
+        "classroom measure {wildcards.study} {params.run} > {log} 2>&1"

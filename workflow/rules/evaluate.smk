@@ -14,7 +14,7 @@ rule evaluate_baseline:
     wildcard_constraints:
         table=names(of["baselines"] for of in PLAN["studies"].values()),
     shell:
-        "classroom evaluate {wildcards.study} {wildcards.network} 2> {log}"
+        "classroom evaluate {wildcards.study} {wildcards.network} > {log} 2>&1"
 
 
 rule evaluate:
@@ -28,7 +28,7 @@ rule evaluate:
     log:
         "logs/evaluate/{study}/{variant}.log",
     shell:
-        "classroom evaluate {wildcards.study} {wildcards.variant} 2> {log}"
+        "classroom evaluate {wildcards.study} {wildcards.variant} > {log} 2>&1"
 
 
 rule evaluate_methods:
@@ -45,7 +45,7 @@ rule evaluate_methods:
         study=names(params.compared_studies()),
         table=names(PLAN["reports"]["comparison"]),
     shell:
-        "classroom evaluate {wildcards.study} published 2> {log}"
+        "classroom evaluate {wildcards.study} published > {log} 2>&1"
 
 
 rule cka:
@@ -64,4 +64,4 @@ rule cka:
         study=names(PLAN["cka"]),
     threads: params.training.threads
     shell:
-        "classroom cka {wildcards.study} {wildcards.variant} --seed {wildcards.seed} 2> {log}"
+        "classroom cka {wildcards.study} {wildcards.variant} --seed {wildcards.seed} > {log} 2>&1"

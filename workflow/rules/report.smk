@@ -20,7 +20,7 @@ for kind, of_kind in REPORTS.items():
         params:
             study=lambda wildcards, kind=kind: PLAN["reports"][kind][wildcards.report].get("study", ""),
         shell:
-            "classroom report {wildcards.report} 2> {log}"
+            "classroom report {wildcards.report} > {log} 2>&1"
 
 
 rule site:
@@ -35,4 +35,4 @@ rule site:
     log:
         "logs/site.log",
     shell:
-        "classroom report index 2> {log}"
+        "classroom report index > {log} 2>&1"

@@ -16,7 +16,7 @@ rule baseline:
     resources:
         gpu=1,
     shell:
-        "classroom train {wildcards.study} {wildcards.network} --seed {wildcards.seed} 2> {log}"
+        "classroom train {wildcards.study} {wildcards.network} --seed {wildcards.seed} > {log} 2>&1"
 
 
 rule train:
@@ -33,7 +33,7 @@ rule train:
     resources:
         gpu=1,
     shell:
-        "classroom train {wildcards.study} {wildcards.joint} --seed {wildcards.seed} 2> {log}"
+        "classroom train {wildcards.study} {wildcards.joint} --seed {wildcards.seed} > {log} 2>&1"
 
 
 rule train_offline:
@@ -51,7 +51,7 @@ rule train_offline:
     resources:
         gpu=1,
     shell:
-        "classroom train {wildcards.study} {wildcards.offline} --seed {wildcards.seed} 2> {log}"
+        "classroom train {wildcards.study} {wildcards.offline} --seed {wildcards.seed} > {log} 2>&1"
 
 
 rule grid:
@@ -68,7 +68,7 @@ rule grid:
     resources:
         gpu=1,
     shell:
-        "classroom train {wildcards.study} {wildcards.joint} --seed {wildcards.seed} --point {wildcards.alpha_1},{wildcards.alpha_2},{wildcards.share} 2> {log}"
+        "classroom train {wildcards.study} {wildcards.joint} --seed {wildcards.seed} --point {wildcards.alpha_1},{wildcards.alpha_2},{wildcards.share} > {log} 2>&1"
 
 
 rule grid_offline:
@@ -86,7 +86,7 @@ rule grid_offline:
     resources:
         gpu=1,
     shell:
-        "classroom train {wildcards.study} {wildcards.offline} --seed {wildcards.seed} --point {wildcards.alpha_1},{wildcards.alpha_2},{wildcards.share} 2> {log}"
+        "classroom train {wildcards.study} {wildcards.offline} --seed {wildcards.seed} --point {wildcards.alpha_1},{wildcards.alpha_2},{wildcards.share} > {log} 2>&1"
 
 
 rule method:
@@ -104,7 +104,7 @@ rule method:
     resources:
         gpu=1,
     shell:
-        "classroom train {wildcards.study} {wildcards.method} --seed {wildcards.seed} 2> {log}"
+        "classroom train {wildcards.study} {wildcards.method} --seed {wildcards.seed} > {log} 2>&1"
 
 
 rule tune_method:
@@ -122,4 +122,4 @@ rule tune_method:
     resources:
         gpu=1,
     shell:
-        "classroom train {wildcards.study} {wildcards.method} --seed {wildcards.seed} --point {wildcards.factor} 2> {log}"
+        "classroom train {wildcards.study} {wildcards.method} --seed {wildcards.seed} --point {wildcards.factor} > {log} 2>&1"
