@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from classroom.data.readers import classes_of
+from classroom.artifacts import SPLIT_NAMES
+from classroom.data.readers import classes_of, reader
 from classroom.engines import graph
 from classroom.engines.graph import Stage, upstream
 from classroom.engines.manifest import matches
@@ -50,6 +51,9 @@ def forecast(reports: Sequence[str], device: str) -> str:
     counts = Counter(name.split("@")[0] for name in needed)
     lines = ["jobs: " + ", ".join(f"{count} {kind}" for kind, count in counts.items())]
     runs = [_run(stage) for stage in needed.values() if stage.command.startswith("classroom train ")]
+    for name in sorted({params.study[run.study].dataset for run in runs}):
+        images, source = count_images(name, params.dataset[name])
+        lines.append(f"images: {images:,} of {name} ({source})")
     remembered = Hashes()
     done = {run.stage.name for run in runs if matches(run.stage, raw, remembered)}
     if done:
@@ -114,18 +118,32 @@ def split_sizes(params: Params, study: str) -> tuple[int, int, int]:
     path = Path("data/splits", f"{study}.parquet")
     if path.exists():
         counts = pd.read_parquet(path, columns=["split"]).split.value_counts()
-        return tuple(int(counts[name]) for name in ("train", "val", "test"))
-    images = expected_images(params.dataset[params.study[study].dataset])
+        return tuple(int(counts[name]) for name in SPLIT_NAMES)
+    dataset = params.study[study].dataset
+    images, _source = count_images(dataset, params.dataset[dataset])
     return tuple(images * percent // 100 for percent in params.study[study].split.percent)
 
 
-def expected_images(dataset: Dataset) -> int:
-    """The images of a dataset that is not fetched yet; for a folder of the user's, those of the original."""
-    if dataset.subset:
-        return dataset.subset
+def count_images(name: str, dataset: Dataset) -> tuple[int, str]:
+    """The images of a dataset that is to be fetched, and where they were counted.
+
+    They are counted by their file names where they are: in the folder of the dataset's file, else in data/raw.
+
+    Raises DataError if the folder is none of the reader's layout.
+    """
     if dataset.source == "synthetic":
-        return dataset.synthetic.groups * dataset.synthetic.images_per_group
-    return dataset.full_size
+        assert dataset.synthetic is not None  # validated by Dataset
+        count, source = (
+            dataset.synthetic.groups * dataset.synthetic.images_per_group,
+            f"datasets/{name}.yaml: synthetic",
+        )
+    elif dataset.source == "directory" and (folder := Path(dataset.directory).expanduser()).is_dir():
+        count, source = len(reader(dataset.reader).find([folder], dataset).samples), str(folder)
+    elif (fetched := Path("data/raw", name, "samples.csv")).exists():
+        count, source = len(pd.read_csv(fetched, usecols=["id"])), f"data/raw/{name}"
+    else:
+        count, source = dataset.full_size, f"datasets/{name}.yaml: full_size, as nothing is fetched yet"
+    return min(count, dataset.subset or count), source
 
 
 def _prepared_bytes(params: Params, study: str) -> int:

@@ -1,0 +1,40 @@
+"""How many images a forecast reckons with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from classroom.data.fetching.sources import fetch
+from classroom.data.synthetic import GENERATORS
+from classroom.forecast import count_images
+from classroom.params import Dataset, Synthetic
+
+SYNTHETIC = Synthetic(groups=3, images_per_group=2, size=32, seed=0)
+
+
+def dataset(**settings: object) -> Dataset:
+    return Dataset.model_validate({"reader": "lgg", "source": "directory", "full_size": 3929, **settings})
+
+
+def test_images_are_counted_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six slices in a folder of one's own, after they are fetched, and when the folder is gone again."""
+    monkeypatch.chdir(tmp_path)
+    GENERATORS["lgg"](tmp_path / "mine", SYNTHETIC)
+    own = dataset(directory="mine")
+    assert count_images("lgg", own) == (6, "mine")
+    fetch("lgg", own, Path("data/raw/lgg"))
+    assert count_images("lgg", dataset(directory="elsewhere")) == (6, "data/raw/lgg")
+    assert count_images("lgg", dataset(directory="mine", subset=4)) == (4, "mine")
+
+
+def test_before_anything_is_fetched_it_is_the_number_of_the_dataset_s_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    count, source = count_images("lgg", dataset(directory="nowhere"))
+    assert count == 3929
+    assert "datasets/lgg.yaml: full_size" in source
+    synthetic = dataset(source="synthetic", synthetic=SYNTHETIC)
+    assert count_images("lgg", synthetic) == (6, "datasets/lgg.yaml: synthetic")
