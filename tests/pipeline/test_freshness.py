@@ -53,7 +53,7 @@ CHANGES = {
     "one image": (
         lambda p: p.change("dataset.lgg", {"reader": "lgg", "source": "directory", "full_size": 3929,
                                            "directory": str(p.mirror_an_image())}),
-        Counter(fetch=1, prepare=1, split=1) + TRAININGS + AFTER_TRAININGS,
+        Counter(fetch=1, prepare=1, split=1, architecture=1) + TRAININGS + AFTER_TRAININGS,
     ),
     "loss": (
         lambda p: p.edit("src/classroom/core/losses.py", "return 1 - 2 * overlap", "return 1 - 2.0 * overlap"),

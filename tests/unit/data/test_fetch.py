@@ -27,6 +27,7 @@ import tifffile
 
 from classroom.data import synthetic
 from classroom.data.fetching import archives, download, pcam, sources
+from classroom.data.readers.histopathologic import CLASSES
 from classroom.errors import ClassroomError, DataError
 from classroom.params import Dataset, Download, Synthetic
 
@@ -672,7 +673,7 @@ def test_pcam_becomes_a_dataset_of_patches_grouped_by_slide(server, tmp_path):
 
 
 def test_without_the_meta_file_every_patch_is_its_own_group(tmp_path):
-    pcam.convert(Patches(tmp_path / "made").files(meta=False), None, 0, "pcam", tmp_path / "out")
+    pcam.convert(Patches(tmp_path / "made").files(meta=False), CLASSES, None, 0, "pcam", tmp_path / "out")
     assert not (tmp_path / "out" / "source_index.csv").exists()
 
 
@@ -681,14 +682,14 @@ def test_a_subset_of_pcam_is_balanced_without_doubles_and_drawn_by_its_seed(tmp_
     patches = Patches(tmp_path / "made").files()
     ids = []
     for number, (subset, seed) in enumerate([(38, 0), (20, 0), (20, 0), (20, 1)]):
-        pcam.convert(patches, subset, seed, "pcam", tmp_path / str(number))
+        pcam.convert(patches, CLASSES, subset, seed, "pcam", tmp_path / str(number))
         table = pd.read_csv(tmp_path / str(number) / "train_labels.csv")
         assert table.label.value_counts().to_dict() == {0: subset // 2, 1: subset // 2}
         assert {path.stem for path in (tmp_path / str(number) / "train").iterdir()} == set(table.id)
         ids.append(set(table.id))
     assert ids[1] == ids[2] != ids[3]
     with pytest.raises(DataError, match=r"^datasets/pcam\.yaml: subset: 40 images .*20 of 'negative', .*are 19"):
-        pcam.convert(patches, 40, 0, "pcam", tmp_path / "too-many")
+        pcam.convert(patches, CLASSES, 40, 0, "pcam", tmp_path / "too-many")
 
 
 def test_only_the_patches_of_the_subset_are_read(tmp_path, monkeypatch):
@@ -696,14 +697,14 @@ def test_only_the_patches_of_the_subset_are_read(tmp_path, monkeypatch):
     patches = Patches(tmp_path / "made").files()
     read, original = [], pcam._read
     monkeypatch.setattr(pcam, "_read", lambda path, images, row: read.append(row) or original(path, images, row))
-    pcam.convert(patches, 6, 0, "pcam", tmp_path / "out")
+    pcam.convert(patches, CLASSES, 6, 0, "pcam", tmp_path / "out")
     assert 6 <= len(read) <= 8
     assert len(set(read)) == len(read)
 
 
 def test_several_splits_of_pcam_are_put_together(tmp_path):
     files = [*Patches(tmp_path / "a").files(), *Patches(tmp_path / "b", "valid", seed=1).files()]
-    pcam.convert(files, None, 0, "pcam", tmp_path / "out")
+    pcam.convert(files, CLASSES, None, 0, "pcam", tmp_path / "out")
     table = pd.read_csv(tmp_path / "out" / "source_index.csv")
     assert len(table) == 38 + 37  # the blank patch of the second split is that of the first
     assert table.wsi.nunique() == 8
@@ -747,7 +748,7 @@ PCAM_ERRORS = {
 def test_files_of_pcam_that_do_not_fit_are_named(tmp_path, case):
     give, said = PCAM_ERRORS[case]
     with pytest.raises(DataError, match=said) as caught:
-        pcam.convert(give(Patches(tmp_path / "made")), None, 0, "pcam", tmp_path / "out")
+        pcam.convert(give(Patches(tmp_path / "made")), CLASSES, None, 0, "pcam", tmp_path / "out")
     assert "\n" not in str(caught.value)
 
 
@@ -756,7 +757,7 @@ def test_another_dataset_in_a_file_of_pcam_is_named(tmp_path):
     with h5py.File(files[0], "w") as file:
         file["images"] = [1]
     with pytest.raises(DataError, match=r"_x\.h5: expected the dataset 'x' in it, found images"):
-        pcam.convert(files, None, 0, "pcam", tmp_path / "out")
+        pcam.convert(files, CLASSES, None, 0, "pcam", tmp_path / "out")
 
 
 # --- Kaggle, by a stand-in: no test reaches for the network ---

@@ -18,7 +18,6 @@ import tifffile
 
 from classroom.data.fetching.subset import draw
 from classroom.data.readers import read_rows
-from classroom.data.readers.histopathologic import CLASSES
 from classroom.errors import DataError
 
 PATCH = 96, 96, 3
@@ -34,7 +33,9 @@ class _Part:
     slides: pd.Series | None
 
 
-def convert(files: Sequence[Path], subset: int | None, seed: int, name: str, target: Path) -> None:
+def convert(
+    files: Sequence[Path], classes: Sequence[str], subset: int | None, seed: int, name: str, target: Path
+) -> None:
     """Writes train/<id>.tif, train_labels.csv and, if PCam's _meta.csv is among `files`, source_index.csv.
 
     Patches with the same pixels count once; an id is the SHA-1 of the pixels, as on Kaggle.
@@ -43,6 +44,8 @@ def convert(files: Sequence[Path], subset: int | None, seed: int, name: str, tar
     ----------
     files
         PCam's .h5 and _meta.csv files of one or more splits
+    classes
+        of labels 0 and 1
     subset
         number of patches, balanced over the classes; only these are read. None takes all.
     seed
@@ -82,7 +85,7 @@ def convert(files: Sequence[Path], subset: int | None, seed: int, name: str, tar
             for number in range(len(labels)):
                 keep(number)
         else:
-            draw([CLASSES[label] for label in labels], CLASSES, subset, seed, name, accept=keep)
+            draw([classes[label] for label in labels], classes, subset, seed, name, accept=keep)
     finally:
         for file in opened:
             file.close()

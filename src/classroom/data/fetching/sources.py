@@ -162,7 +162,7 @@ def _downloaded(name: str, dataset: Dataset, downloads: Path, stack: ExitStack) 
     files = [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file()]
     if dataset.reader == "histopathologic" and any(path.suffix == ".h5" for path in files):
         converted = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pcam-", dir=downloads)))
-        pcam.convert(files, dataset.subset, dataset.subset_seed, name, converted)
+        pcam.convert(files, classes_of(dataset), dataset.subset, dataset.subset_seed, name, converted)
         return [converted]
     return folders
 
