@@ -85,7 +85,7 @@ CHANGES = {
         Counter(method=1, evaluate_methods=1, comparison=1, cost=1, site=1),
     ),
     "a method's code": (
-        lambda p: p.edit("src/classroom/methods/emkd.py", "METHOD = E", "METHOD =  E"),
+        lambda p: p.edit("src/classroom/methods/emkd.py", "METHOD = {", "METHOD =  {"),
         Counter(method=1, evaluate_methods=1, comparison=1, cost=1, site=1),
     ),
     "message": (lambda p: p.edit("src/classroom/errors.py", "The one exception", "One exception"), Counter()),
