@@ -211,6 +211,18 @@ class Network(Section):
     )
     weights: str = Field(description="`hub` (ImageNet), `random`, or the path of a .safetensors file")
 
+    @field_validator("weights")
+    @classmethod
+    def _is_a_source(cls, weights: str) -> str:
+        if weights not in ("hub", "random") and "/" not in weights and not weights.endswith(".safetensors"):
+            raise ValueError(f"hub (ImageNet), random, or the path of a .safetensors file, not '{weights}'")
+        return weights
+
+    @property
+    def file(self) -> Path | None:
+        """The file that the weights come from, if they do."""
+        return None if self.weights in ("hub", "random") else Path(self.weights).expanduser()
+
 
 class StudentWeights(Section):
     """One student's L = alpha·task + beta·(from the teacher) + gamma·(from the peer)."""

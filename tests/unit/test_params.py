@@ -847,7 +847,7 @@ def test_the_committed_settings_are_accepted_and_their_networks_remembered(check
     monkeypatch.setattr(
         "classroom.core.networks.build.feature_channels", lambda *asked: pytest.fail(f"asked for {asked}")
     )
-    monkeypatch.setattr("classroom.training.make.make_on_meta", lambda *asked: pytest.fail(f"made {asked}"))
+    monkeypatch.setattr("classroom.training.make.try_on_meta", lambda *asked: pytest.fail(f"made {asked}"))
     put_settings(project, raw)
     assert check_all() == check(raw)
 
@@ -918,20 +918,20 @@ def test_a_network_that_is_changed_is_asked_for_again(known, project, raw):
         check_all()
 
 
-@pytest.mark.parametrize("name", ["networks.json", "methods.json"])
-def test_notes_that_are_damaged_or_of_other_versions_are_not_believed(known, project, raw, name):
+def test_notes_that_are_damaged_or_of_other_versions_are_not_believed(known, project, raw):
     """Another version of a library may lack what the last one had."""
     encoder = raw["study"][STUDY]["teacher"]["encoder"]
     raw = compared(raw, "comparison", "segmentation", "at")
-    raw["studies"].sort(key=lambda study: study != STUDY)  # asked for first
+    raw["studies"] = [STUDY]
     put_settings(project, json.loads(json.dumps(raw).replace(encoder, "resnet81")))
     for path in known.iterdir():
         path.write_text(path.read_text().replace(encoder, "resnet81"))
     check_all()  # the notes are believed, so nobody finds that there is no such encoder
-    facts = json.loads((known / name).read_text())
+    notes = known / "trained.json"
+    facts = json.loads(notes.read_text())
     of_other_versions = json.dumps({of: [["0"], fact] for of, (_, fact) in facts.items()})
     for content in (of_other_versions, "{", "[]", "{}", "null"):
-        (known / name).write_text(content)
+        notes.write_text(content)
         with pytest.raises(ParamsError, match="unknown encoder 'resnet81'"):
             check_all()
 
@@ -959,6 +959,69 @@ def test_a_teacher_whose_features_have_another_width_is_refused(known, project, 
     width = wrong or 4 * 128  # a bottleneck's
     message = rf"^studies/histopathologic-.*\.yaml: .*{width} and 128 channels\. Set teacher\.conv6_channels to 128\."
     with pytest.raises(ParamsError, match=message):
+        check_all()
+
+
+def test_all_that_cannot_be_trained_is_said_at_once(known, project, raw):
+    """Of several studies and methods, each with its key and what helps."""
+    with_value(raw, "study/lgg-resnet18/methods/skd/options/tap", "encoder.nothing")
+    with_value(raw, "study/lgg-resnet18/methods/emkd/options/high", "layer9")
+    with_value(raw, "study/histopathologic-resnet18/teacher/conv6_channels", 129)
+    with_value(raw, "study/ham10000-classification/teacher/encoder", "resnet81")
+    with_value(raw, "study/ham10000-classification/student/encoder", "resnett18")
+    put_settings(project, raw)
+    with pytest.raises(ParamsError) as caught:
+        check_all()
+    for said in (
+        "studies/lgg-resnet18.yaml: methods.skd: ",
+        "studies/lgg-resnet18.yaml: methods.emkd: ",
+        "studies/histopathologic-resnet18.yaml: teacher and student share",
+        "studies/ham10000-classification.yaml: teacher.encoder: unknown encoder 'resnet81'",
+        "studies/ham10000-classification.yaml: student.encoder: unknown encoder 'resnett18'",
+    ):
+        assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("study", "changes", "message"),
+    [
+        (STUDY, {"teacher/weights": "hub", "teacher/encoder": "tu-test_vit"}, r"teacher: [^;]*test_vit[^;]*$"),
+        ("ham10000-classification", {"student/encoder": "vit_tiny_patch16_224"}, r"student\.encoder: .*vit_tiny"),
+        (
+            STUDY,
+            {"student/weights": "hub", "student/encoder": "tu-cspresnet50d"},
+            r"no ImageNet weights of encoder 'tu-cspresnet50d'",
+        ),
+        (
+            STUDY,
+            {"student/weights": "downloads/none.safetensors"},
+            r"student\.weights: there is no file downloads/none",
+        ),
+    ],
+)
+def test_networks_that_cannot_be_trained_are_named_with_what_helps(known, project, raw, study, changes, message):
+    for key, value in changes.items():
+        with_value(raw, f"study/{study}/{key}", value)
+        if key.endswith("encoder"):  # others take other options
+            with_value(raw, f"study/{study}/{key}_options", {})
+    put_settings(project, raw)
+    with pytest.raises(ParamsError, match=rf"studies/{study}\.yaml: .*{message}"):
+        check_all()
+
+
+@pytest.mark.parametrize("function", ["prediction_loss", "feature_loss"])
+@pytest.mark.parametrize("joint", [["ml-v1", "ml-v2"], ["kd_ml-v3"], ["ml-v1", "kd_on-v2"]])
+def test_a_batch_passes_through_the_losses_of_every_kind_of_variant(project, raw, monkeypatch, function, joint):
+    """Whatever variants are asked for, and though only those are tried that have more than others."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("sizes do not fit")
+
+    monkeypatch.setattr(f"classroom.methods.learning_styles.method.{function}", fail)
+    raw |= {"studies": [STUDY], "ours": joint[0], "variants": {"joint": joint, "offline": []}}
+    raw["grid"]["studies"] = []
+    put_settings(project, compared(raw, "comparison", "segmentation", "at"))
+    with pytest.raises(ParamsError, match=r"cannot be trained on \d+ images of \d+×\d+ pixels \(sizes do not fit\)"):
         check_all()
 
 

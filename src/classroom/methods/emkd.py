@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from classroom.methods.shared.published import Positive, Segmentation
-from classroom.methods.shared.tensors import attention, cosine, interpolated, lost_lesions, mean_square, resized
+from classroom.methods.shared.tensors import attention, cosine, interpolated, lost_lesions, resized
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,14 +52,15 @@ def _affinity_distance(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor
     The authors divide by the number of images in the batch.
     """
     both = mask.flatten(1).any(dim=1) & (1 - mask).flatten(1).any(dim=1)
-    if not both.any():
-        return student.sum() * 0
-    return mean_square(_contrast(student[both], mask[both]), _contrast(teacher[both], mask[both]))
+    squared = (_contrast(student, mask) - _contrast(teacher, mask)).square()
+    return (squared * both).sum() / both.sum().clamp(min=1)
 
 
 def _contrast(feature: Tensor, mask: Tensor) -> Tensor:
-    """(B,): the cosine between the mean features of lesion and background."""
-    lesion, background = ((feature * region).sum(dim=(2, 3)) / region.sum(dim=(2, 3)) for region in (mask, 1 - mask))
+    """(B,): the cosine between the mean features of lesion and background; 0 if there is no such region."""
+    lesion, background = (
+        (feature * region).sum(dim=(2, 3)) / region.sum(dim=(2, 3)).clamp(min=1) for region in (mask, 1 - mask)
+    )
     return cosine(lesion, background)
 
 

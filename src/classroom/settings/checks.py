@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,13 @@ from classroom.data.readers import check_options, classes_of
 from classroom.errors import ParamsError, TrainingError, suggestion
 from classroom.files import content_hash
 from classroom.methods import registry
-from classroom.params import MAX_MISTAKES, TASKS, Dataset, Network, Params, Tuned, load, select, warn_of_sum
+from classroom.methods.learning_styles.exchange import EXCHANGE
+from classroom.params import BASELINES, MAX_MISTAKES, TASKS, Dataset, Network, Params, Study, load, select, warn_of_sum
 from classroom.state import Cache
 
 
 def check_all(path: Path = Path("params.yaml")) -> Params:
-    """Validates all settings, and that the networks can be built, and trained by the published methods.
+    """Validates all settings, and that every method asked for can train its networks.
 
     Raises ParamsError. Warns of students' weights that do not sum to 1, and of searches in an unknown study.
     """
@@ -40,8 +40,7 @@ def check_all(path: Path = Path("params.yaml")) -> Params:
     for name, dataset in params.dataset.items():
         check_options(name, dataset)
     _check_classes(params)
-    _check_networks(params)
-    _check_methods(params)
+    _check_training(params)
     for study in params.studies:
         for variant in params.trained_variants:
             warn_of_sum(params.study[study].weights[variant], f"study.{study}.weights.{variant}", path)
@@ -123,64 +122,95 @@ def _check_classes(params: Params) -> None:
             )
 
 
-def _check_networks(params: Params) -> None:
-    """Asks the libraries about each new network; known ones are remembered, as asking takes seconds."""
-    versions = [version("timm"), version("segmentation-models-pytorch")]
-    remembered = Cache("networks")
+def _check_training(params: Params) -> None:
+    """Builds the networks of every study and passes a batch through all its methods, on torch's meta device.
+
+    What could be trained is remembered, as asking takes seconds. Raises ParamsError with all that cannot, before
+    anything is trained: a method's job comes after the teacher's, hours later at the paper's scale.
+    """
+    remembered = Cache("trained")
+    versions = [version(library) for library in ("timm", "segmentation-models-pytorch", "torch")]
+    raw = params.model_dump(mode="json", by_alias=True)
+    mistakes = []
     for name in params.studies:
-        study = params.study[name]
-        channels = {}
-        for role in ("teacher", "student"):
-            network: Network = getattr(study, role)
-            key = json.dumps(
-                [study.task, study.image_size, network.model_dump(mode="json", exclude={"weights"})], sort_keys=True
-            )
-            if (known := remembered.get(key, versions)) is None:
-                from classroom.core.networks.build import feature_channels
+        networks = _mistakes_in_networks(params.study[name], Path("runs", name).exists(), remembered, versions)
+        wrong = [f"studies/{name}.yaml: {mistake}" for mistake in networks]
+        if not wrong:
+            wrong = _untrainable(params, raw, name, remembered, versions)
+        mistakes += wrong
+    remembered.save()
+    if mistakes:
+        raise ParamsError("; ".join(mistakes))
+
+
+def _mistakes_in_networks(study: Study, trained: bool, remembered: Cache, versions: list[str]) -> Iterator[str]:
+    """`trained`: whether the study has runs, whose networks do not need the weights that they started from."""
+    channels = {}
+    for role in ("teacher", "student"):
+        network: Network = getattr(study, role)
+        if network.file and not network.file.exists() and not trained:
+            yield f"{role}.weights: there is no file {network.weights}. Expected a .safetensors file of the encoder."
+        key = json.dumps([study.task, study.image_size, network.model_dump(mode="json")], sort_keys=True)
+        if (known := remembered.get(key, versions)) is None:
+            from classroom.core.networks.build import feature_channels
+            from classroom.core.networks.weights import check_hub
+
+            try:
+                known = feature_channels(network, study.task, study.image_size)
+                check_hub(network, study.task)
+            except ParamsError as error:
+                yield f"{role}.encoder: {error}"
+                continue
+            remembered.put(key, versions, known)
+        channels[role] = known
+    if len(set(channels.values())) > 1:
+        yield (
+            f"teacher and student share feature maps, which have {channels['teacher']} and {channels['student']} "
+            f"channels. Set teacher.conv6_channels to {channels['student']}."
+        )
+
+
+def _untrainable(params: Params, raw: dict[str, Any], study: str, remembered: Cache, versions: list[str]) -> list[str]:
+    """What is wrong with the methods of a study that cannot be trained; with its networks alone, if they cannot."""
+    about, task = raw["study"][study], params.study[study].task
+    networks = {role: about[role] | {"weights": None} for role in ("teacher", "student")}
+    classes = max(len(classes_of(params.dataset[about["dataset"]])), 2)
+    published = [
+        *(getattr(params.comparison, task) if study in params.compared_studies(task) else ()),
+        *(getattr(params.tune, task).methods if study in params.tuned_studies(task) else ()),
+    ]
+
+    def mistakes_in(*methods: str) -> Iterator[str]:
+        for method in methods:
+            of = about["methods"][method]["options"] if method in published else {}
+            code = content_hash(registry.FOLDER / f"{method}.py") if method in published else ""
+            batch, epochs = params.training.batch_size, params.training.epochs
+            facts = [task, method, code, about["image_size"], classes, networks, of, batch, epochs]
+            key = json.dumps(facts, sort_keys=True)
+            if not remembered.get(key, versions):
+                from classroom.training.make import try_on_meta
 
                 try:
-                    known = feature_channels(network, study.task, study.image_size)
-                except ParamsError as error:
-                    raise ParamsError(f"studies/{name}.yaml: {role}.encoder: {error}") from None
-                remembered.put(key, versions, known)
-            channels[role] = known
-        if channels["teacher"] != channels["student"]:
-            raise ParamsError(
-                f"studies/{name}.yaml: teacher and student share feature maps, which have {channels['teacher']} and "
-                f"{channels['student']} channels. Set teacher.conv6_channels to {channels['student']}."
-            )
-    remembered.save()
-
-
-def _check_methods(params: Params) -> None:
-    """Makes each published method without its tensors; those that could be made are remembered.
-
-    A misspelt tap is said here, not after hours of training the teacher.
-    """
-    versions = [version("timm"), version("segmentation-models-pytorch"), version("torch")]
-    remembered = Cache("methods")
-    raw = params.model_dump(mode="json", by_alias=True)
-    for task in TASKS:
-        tuned: Tuned = getattr(params.tune, task)
-        for studies, methods in (
-            (params.compared_studies(task), getattr(params.comparison, task)),
-            (params.tuned_studies(task), tuned.methods),
-        ):
-            for study, method in itertools.product(studies, methods):
-                about = raw["study"][study]
-                networks = {role: about[role] | {"weights": None} for role in ("teacher", "student")}
-                training = [params.training.batch_size, params.training.epochs]
-                code = content_hash(registry.FOLDER / f"{method}.py")
-                options = about["methods"][method]["options"]
-                facts = [task, method, code, about["image_size"], networks, options, training]
-                key = json.dumps(facts, sort_keys=True)
-                if not remembered.get(key, versions):
-                    from classroom.training.make import make_on_meta
-
-                    classes = max(len(classes_of(params.dataset[about["dataset"]])), 2)
-                    try:
-                        make_on_meta(method, study, raw, task, classes, about["image_size"])
-                    except (ParamsError, TrainingError) as error:
-                        raise ParamsError(f"studies/{study}.yaml: methods.{method}: {error}") from None
+                    try_on_meta(method, study, raw, task, classes, about["image_size"], batch)
+                except (ParamsError, TrainingError) as error:
+                    where = f"methods.{method}" if method in published else method
+                    yield f"studies/{study}.yaml: {where}: {error}"
+                else:
                     remembered.put(key, versions, True)
-    remembered.save()
+
+    alone = list(mistakes_in(*BASELINES))
+    return alone or list(mistakes_in(*_telling(params.trained_variants), *dict.fromkeys(published)))
+
+
+def _telling(variants: Sequence[str]) -> Iterator[str]:
+    """Of `variants` so many that each network and distance of the others is in one of them: KD + ML V3 has them all."""
+    parts = {
+        name: {("teacher", EXCHANGE[name].teacher != "none")}
+        | {part for of in EXCHANGE[name][2:] for part in of._asdict().items() if part[1]}
+        for name in variants
+    }
+    seen: set[object] = set()
+    for name in sorted(variants, key=lambda name: -len(parts[name])):
+        if not parts[name] <= seen:
+            seen |= parts[name]
+            yield name

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from classroom.core.method import Method, network_seed
+from classroom.core.method import Method, network_seed, total
 from classroom.core.networks.build import Network as BuiltNetwork
 from classroom.core.networks.build import build, seeded
 from classroom.core.networks.weights import not_finite
@@ -104,6 +104,36 @@ def make_on_meta(name: str, study: str, raw: dict[str, Any], task: str, classes:
         method = make(name, study, raw, 0, None, task, classes, image_size)
     method.begin_epoch(0, select(raw, "training.epochs", int))
     return method
+
+
+def try_on_meta(
+    name: str, study: str, raw: dict[str, Any], task: str, classes: int, image_size: int, batch: int
+) -> None:
+    """Takes the losses of one batch and their gradients on the meta device, where nothing is computed.
+
+    Parameters
+    ----------
+    name, study, raw, task, classes, image_size
+        as in `make`
+    batch
+        images in the batch
+
+    Raises
+    ------
+    ParamsError
+        A setting is invalid, or what the networks give does not fit what the losses take.
+    """
+    method = make_on_meta(name, study, raw, task, classes, image_size).train()
+    images = torch.zeros(batch, 3, image_size, image_size, device="meta")
+    targets = torch.zeros_like(images[:, :1]) if task == "segmentation" else torch.zeros_like(images[:, 0, 0, 0]).long()
+    try:
+        total(term.weight * term.value for term in method.losses(images, targets)).backward()
+    except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:  # of torch and the encoders
+        reason = " ".join(str(error).split())
+        raise ParamsError(
+            f"cannot be trained on {batch} images of {image_size}×{image_size} pixels ({reason}). Change image_size, "
+            "training.batch_size or the encoders."
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from classroom.core.networks.classifier import timm_encoder
-from classroom.errors import TrainingError
+from classroom.errors import ParamsError, TrainingError
 from classroom.params import Network
 
 
@@ -35,12 +35,10 @@ def load_encoder(encoder: nn.Module, settings: Network, task: str) -> None:
         The hub cannot be reached; or the file is missing, damaged, of another network, or holds values that are not
         finite.
     """
-    if settings.weights == "random":
-        return
     if settings.weights == "hub":
         encoder.load_state_dict(_from_hub(settings, task))
+    if (path := settings.file) is None:
         return
-    path = Path(settings.weights).expanduser()
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -49,6 +47,23 @@ def load_encoder(encoder: nn.Module, settings: Network, task: str) -> None:
             f"encoder '{settings.encoder}'; set weights to that file, to 'hub' or to 'random'."
         ) from None
     _load(encoder, state, path, settings.encoder)
+
+
+def check_hub(settings: Network, task: str) -> None:
+    """Raises ParamsError if `settings` ask for ImageNet weights of the hub, and the encoder has none there."""
+    if settings.weights != "hub":
+        return
+    if task == "segmentation" and not settings.encoder.startswith("tu-"):
+        import segmentation_models_pytorch as smp
+
+        there = "imagenet" in (smp.encoders.encoders[settings.encoder]["pretrained_settings"] or {})
+    else:
+        there = timm.is_model_pretrained(settings.encoder.removeprefix("tu-"))
+    if not there:
+        raise ParamsError(
+            f"there are no ImageNet weights of encoder '{settings.encoder}'. Set weights to a .safetensors file or to "
+            "'random', or choose another encoder."
+        )
 
 
 def not_finite(state: Mapping[str, Any]) -> list[str]:

@@ -98,7 +98,9 @@ class Comparison(Method):
     def losses(self, images: torch.Tensor, targets: torch.Tensor) -> list[Term]:
         teacher = self._teach(images)
         student = _as_float32(self.networks["S1"](images))
-        with torch.autocast(images.device.type, enabled=False):  # Gram matrices and fourth powers overflow in bfloat16
+        with torch.autocast(
+            "cpu" if images.is_meta else images.device.type, enabled=False
+        ):  # Gram matrices and fourth powers overflow in bfloat16
             terms = []
             if self.options.uses_labels:
                 terms.append(Term("S1", "task", 1.0, task_loss(student.logits, targets, self.task_settings)))
