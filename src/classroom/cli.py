@@ -5,6 +5,7 @@ Imports are lazy, so that `classroom --help` does not wait for torch.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import sys
@@ -695,7 +696,7 @@ def main() -> None:
     log.configure()
     warnings.showwarning = lambda message, *rest: print(f"Warning: {message}", file=sys.stderr)
     try:
-        command = " ".join(["classroom", *sys.argv[1:4]])
+        command = " ".join(["classroom", *itertools.takewhile(lambda word: word[:1] != "-", sys.argv[1:4])])
         with orderly_interrupts("Run the same command again."), log.heartbeat(command):
             app(standalone_mode=True)
     except ClassroomError as error:

@@ -9,7 +9,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,7 @@ def new_study(wanted: Wanted, params: Path = Path("params.yaml")) -> list[str]:
         check_options(wanted.name, dataset)
         found = look(wanted.name, dataset)
         task = _task(wanted, found)
+        found, without = _usable(found, task, dataset)
         if not hasattr(reader(dataset.reader), "CLASSES") and (labels := _labels(found)):
             content["classes"] = _flow(labels)
         content["full_size"] = len(found.samples)
@@ -111,7 +112,7 @@ def new_study(wanted: Wanted, params: Path = Path("params.yaml")) -> list[str]:
     add_study(wanted.name, content, study, wanted.keep, params)
     in_force = ", ".join(load(params)["studies"])
     return [
-        *_described(wanted, dataset, found, pixels, task),
+        *_described(wanted, dataset, found, pixels, task, without),
         _split_line(split, found),
         f"networks: those of studies/{like}.yaml, scale {raw['scale']}: teacher {study['teacher']['encoder']}, "
         f"student {study['student']['encoder']}, {study['image_size']} pixels",
@@ -196,6 +197,15 @@ def _task(wanted: Wanted, found: Found) -> str:
     if not possible:
         raise ParamsError(f"{wanted.table or wanted.images}: no image has a mask or a label. Expected some with one.")
     return "classification" if labels == len(found.samples) and masks < labels else possible[0]
+
+
+def _usable(found: Found, task: str, dataset: Dataset) -> tuple[Found, int]:
+    """The images that the task can use, as `classroom prepare` does, and the number of others."""
+    if task == "segmentation":
+        samples = [one for one in found.samples if one.mask or dataset.missing_masks == "empty"]
+    else:
+        samples = [one for one in found.samples if one.label is not None]
+    return replace(found, samples=samples), len(found.samples) - len(samples)
 
 
 def _labels(found: Found) -> list[str]:
@@ -303,14 +313,17 @@ def _try(wanted: Wanted, dataset: CommentedMap, study: CommentedMap, params: Pat
             raise ParamsError(f"{wanted.name}: {str(error).replace(f'{folder}/', '')}") from None
 
 
-def _described(wanted: Wanted, dataset: Dataset, found: Found, pixels: Pixels, task: str) -> list[str]:
-    """What was found, a line for each kind of fact."""
+def _described(wanted: Wanted, dataset: Dataset, found: Found, pixels: Pixels, task: str, without: int) -> list[str]:
+    """What was found, a line for each kind of fact; `without`: images that lack what the task needs."""
     samples = found.samples
     masks = sum(sample.mask is not None for sample in samples)
     where = wanted.table or wanted.images
     lines = [
         f"found: {_counted(len(samples), 'image')}" + (f", {masks} with a mask," if masks else "") + f" in {where}"
     ]
+    if without:
+        lacking = "mask" if task == "segmentation" else "label"
+        lines.append(f"left out: {_counted(without, 'image')} without a {lacking}, which {task} needs")
     sizes = [f"{width}×{height} ({count})" for (width, height), count in pixels.sizes.most_common()]
     lines.append(f"sizes: {listed(sizes, 3)}")
     converted = conversions({what: dict(kinds) for what, kinds in pixels.converted.items() if kinds})

@@ -84,6 +84,13 @@ def test_masks_may_lie_among_or_below_the_images(images: str, masks: str, tmp_pa
     assert pairs(find("folders", tmp_path, images=images, masks=masks or ".")) == {image: mask}
 
 
+def test_a_file_between_images_and_masks_in_one_folder_is_named_once(tmp_path: Path) -> None:
+    draw(tmp_path, "a.png")
+    draw(tmp_path, "a_mask.png", mask=True)
+    (tmp_path / "notes.txt").write_text("")
+    assert said("folders", tmp_path, masks=".").count("notes.txt") == 1
+
+
 def test_one_name_in_two_folders_is_paired_by_its_folder(tmp_path: Path) -> None:
     draw(tmp_path, "images/p1/1.png", "images/p2/1.png")
     draw(tmp_path, "masks/p1/1.png", "masks/p2/1.png", mask=True)

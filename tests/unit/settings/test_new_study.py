@@ -163,6 +163,19 @@ def test_a_download_in_a_known_layout_is_the_same_path(settings: Path, tmp_path:
     assert "22 patients" in said
 
 
+def test_images_that_the_task_cannot_use_are_counted_and_not_split(settings: Path, tmp_path: Path) -> None:
+    """HAM10000 has masks of some images only: splits and numbers are of these."""
+    GENERATORS["ham10000"](tmp_path / "skin", Synthetic(groups=30, images_per_group=1, size=32, seed=0))
+    for mask in sorted((tmp_path / "skin").rglob("*_segmentation.png"))[:7]:
+        mask.unlink()
+    of, said = made(
+        settings, name="mine", images=tmp_path / "skin", reader="ham10000", task="segmentation", percent=(60, 20, 20)
+    )
+    assert "found: 23 images, 23 with a mask" in said
+    assert "left out: 7 images without a mask, which segmentation needs" in said
+    assert of.dataset["mine"].full_size == len(splits(settings, "mine")) == 23
+
+
 def test_images_without_a_mask_may_be_background(settings: Path, tmp_path: Path) -> None:
     draw_pairs(tmp_path)
     for number in range(4):

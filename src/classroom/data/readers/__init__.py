@@ -132,7 +132,10 @@ class Problems:
         `where`: the folder or table that holds the offenders.
         """
         if self.found:
-            raise DataError(f"{where}: " + " ".join(f"{problem}: {listed(of)}." for problem, of in self.found.items()))
+            raise DataError(
+                f"{where}: "
+                + " ".join(f"{problem}: {listed(dict.fromkeys(of))}." for problem, of in self.found.items())
+            )
 
 
 def is_ignored(place: str, ignore: Sequence[str]) -> bool:
