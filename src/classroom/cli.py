@@ -155,8 +155,8 @@ def train(
         def finish(request: Request, facts: TrainingFacts) -> None:
             job = jobs[request.method]
             job.facts = facts
-            job.finish()
-            finished.append(request.checkpoint_folder)
+            if job.finish():  # else the checkpoint saves training again; `reconcile` removes it
+                finished.append(request.checkpoint_folder)
             epochs = ", ".join(f"{name} {epoch}" for name, epoch in facts["best_epoch"].items())
             noted = "" if job.stage else "; not a stage of dvc.yaml, so it is not recorded and no report shows it"
             typer.echo(f"{request.target}: best epochs {epochs}, {facts['seconds']} s{noted}")

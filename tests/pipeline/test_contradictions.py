@@ -153,6 +153,7 @@ def test_a_job_is_recorded_as_made_from_what_it_read(
     for path in forgotten:
         shutil.rmtree(path)
     monkeypatch.setattr(locks, "UNDER_DVC", under_dvc)
+    monkeypatch.setattr(locks, "is_dvc", lambda process: True)
     run(TRAIN)
     if under_dvc:
         subprocess.run(["dvc", "commit", "--force", "--quiet", "train"], check=True)
@@ -176,6 +177,7 @@ def test_what_contradicts_its_manifest_is_not_recorded(caplog: pytest.LogCapture
 
 def test_what_changes_while_a_job_runs_is_not_recorded_by_dvc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "UNDER_DVC", True)
+    monkeypatch.setattr(locks, "is_dvc", lambda process: True)
     said = rf"^settings or files that `{EVALUATE}` depends on have changed while"
     with pytest.raises(ClassroomError, match=said), manifest.job(EVALUATE, {}):
         Path("run/metrics").write_text("of a training that ends now")

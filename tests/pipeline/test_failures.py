@@ -8,6 +8,7 @@ import signal
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 
 from support.jobs import ONE_WEIGHT
@@ -65,6 +66,49 @@ def test_a_killed_engine_loses_nothing_finished(engine: str, pristine: Project, 
     assert project.planned(result) == Counter()
     if engine == "snakemake":  # DVC deletes what it has not recorded before it runs a stage
         assert log.stat().st_mtime_ns == trained, "the finished teacher was trained again"
+
+
+@pytest.mark.parametrize("ends", ["before the next start", "while the next one waits", "while DVC is busy"])
+def test_a_training_that_outlives_its_dvc_is_not_done_twice(ends: str, finished: Project) -> None:
+    """DVC deletes what it has not recorded, so the training records itself; or keeps its checkpoint if it cannot."""
+    stage, of = f"baseline@{STUDY}-student-0", f"{STUDY}/student/seed-0"
+    checkpoint = finished.root / f"checkpoints/runs/{of}/newest.pt"
+    finished.edit("params.yaml", "epochs: 1", "epochs: 40")
+    killed = start(finished, "dvc", "repro", stage)
+    wait_for(checkpoint.exists)
+    (training,) = trainings(finished)
+    training.suspend()
+    killed.kill()
+    killed.wait()
+    if ends == "before the next start":
+        training.resume()
+        psutil.wait_procs([training])
+        assert "the DVC that started this job was killed: its result is recorded" in printed(finished)
+        assert finished.repro(stage) == []
+    elif ends == "while the next one waits":
+        running = start(finished, "dvc", "repro", stage)
+        waiting = f"waiting for `classroom train {STUDY} student --seed 0` (PID {training.pid} on "
+        wait_for(lambda: waiting in printed(finished))
+        training.resume()
+        assert running.wait(timeout=120) == 0
+        assert printed(finished).count(f"{of}: best epochs") == 1
+    else:
+        busy = start(finished, "dvc", "repro", f"train@{STUDY}-ml-v3-0")
+        wait_for(lambda: len(trainings(finished)) == 2)
+        (other,) = set(trainings(finished)) - {training}
+        other.suspend()
+        training.resume()
+        psutil.wait_procs([training])
+        other.resume()
+        assert busy.wait(timeout=120) == 0
+        assert "resumed from" in finished.run("dvc", "repro", stage)
+    assert not checkpoint.exists()
+    assert finished.repro(stage) == []
+
+
+def printed(project: Project) -> str:
+    """What commands that were started have printed."""
+    return (project.root / "printed").read_text()
 
 
 def test_a_table_is_not_rendered_from_results_of_another_run(finished: Project) -> None:

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
 
 from classroom.errors import ClassroomError
@@ -121,6 +122,14 @@ def running_jobs() -> dict[str, Holder]:
         elif named:
             found[note.stem] = named
     return found
+
+
+def is_dvc(process: psutil.Process) -> bool:
+    """Whether the process is a DVC that is running."""
+    try:
+        return process.is_running() and any(Path(part).name == "dvc" for part in process.cmdline())
+    except psutil.Error:
+        return False
 
 
 def wait_for_jobs() -> None:

@@ -17,11 +17,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from classroom.engines import graph, lockfile, locks
 from classroom.engines.graph import Stage
 from classroom.engines.locks import one_process
 from classroom.errors import ClassroomError, suggestion
-from classroom.files import clamp_future_mtimes, content_hash, files_in, remove_leftovers, touch, write_json
+from classroom.files import clamp_future_mtimes, content_hash, files_in, remove, remove_leftovers, touch, write_json
 from classroom.git import code_version
 from classroom.params import dotted, leaves, load, select
 from classroom.state import Hashes
@@ -55,6 +57,7 @@ class Job:
         self.params = {key: select(raw, key, Any) for key in stage.params} if stage else raw
         self.dependencies = dependencies
         self.inputs = inputs
+        self.above = psutil.Process().parents() if locks.UNDER_DVC else []
         self.started = time.monotonic()
 
     @property
@@ -63,13 +66,14 @@ class Job:
         decisive = [self.command, self.params, self.dependencies]
         return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()
 
-    def finish(self) -> None:
+    def finish(self) -> bool:
         """Writes the manifest: what the job was made from, and what it made.
 
-        Raises ClassroomError if it cannot be written, or would make DVC record the job falsely.
+        Returns False if another DVC may delete the outputs: the one that started the job was killed, and nobody has
+        recorded them. Raises ClassroomError if it cannot be written, or DVC would record the job falsely.
         """
         if self.stage is None:
-            return
+            return True
         write_json(
             self.stage.manifest,
             {
@@ -87,12 +91,30 @@ class Job:
             },
         )
         clamp_future_mtimes(self.inputs)  # if the clock was set back meanwhile
-        if locks.UNDER_DVC and not matches(self.stage, load(Path("params.yaml")), Hashes()):
+        if not locks.UNDER_DVC:
+            return True
+        if not any(map(locks.is_dvc, self.above)):
+            return _record_in_place_of_dvc()
+        if not matches(self.stage, load(Path("params.yaml")), Hashes()):
             raise ClassroomError(
                 f"settings or files that `{self.command}` depends on have changed while it ran, and DVC would record "
                 "its result as made from the new ones. Run `dvc repro` again; or undo the change and run `classroom "
                 "reconcile`, which records the result."
             )
+        return True
+
+
+def _record_in_place_of_dvc() -> bool:
+    """Records finished jobs, as another DVC would delete their outputs; whether it could."""
+    from classroom.engines.reconcile import Session, reconcile
+
+    try:
+        with Session("classroom reconcile"):
+            reconcile()
+        log.info("the DVC that started this job was killed: its result is recorded")
+        return True
+    except ClassroomError:  # another engine is running
+        return False
 
 
 @contextmanager
@@ -143,6 +165,7 @@ def begun(command: str, raw: dict[str, Any], only_planned: bool = True) -> Itera
     with one_process(stage.name, command) as waited:
         if waited and matches(stage, raw):
             log.info("the other process finished it: nothing to run")
+            remove_checkpoints(stage)
             yield None
             return
         for out in stage.outputs:
@@ -150,6 +173,12 @@ def begun(command: str, raw: dict[str, Any], only_planned: bool = True) -> Itera
         inputs = [Path(path) for path in graph.inputs_of(stage, graph.outputs_below(stages))]
         clamp_future_mtimes(inputs)
         yield Job(stage, command, raw, verify_inputs(stage, stages), inputs)
+
+
+def remove_checkpoints(stage: Stage) -> None:
+    """Removes what a training that is done would resume from."""
+    for out in stage.outputs:
+        remove(Path("checkpoints", out))
 
 
 def verify_inputs(stage: Stage, stages: Mapping[str, Stage]) -> dict[str, str]:

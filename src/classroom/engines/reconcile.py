@@ -19,7 +19,7 @@ from pathlib import Path
 from classroom.engines import graph, lockfile, locks, repair, store
 from classroom.engines.freshness import Verdict
 from classroom.engines.graph import Stage
-from classroom.engines.manifest import matches
+from classroom.engines.manifest import matches, remove_checkpoints
 from classroom.files import clamp_future_mtimes, make_room, mtime_of
 from classroom.params import FOLDERS, load
 from classroom.state import OBSOLETE, Hashes
@@ -111,6 +111,8 @@ def reconcile() -> set[str]:
     _remove_entries(verdict.contradicted)
     if committed := _commit([stages[name] for name in changed], hashes):
         log.info("committed to dvc.lock: %d finished jobs", len(committed))
+        for name in set(committed) - locks.running_jobs().keys():
+            remove_checkpoints(stages[name])
         changed = Verdict(hashes).changed(stages)
     stale, verdict = graph.downstream(stages, changed), Verdict(hashes)
     restored = _restore(stages, stale - locks.running_jobs().keys(), verdict)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from pathlib import Path
 from typing import Any
 
 import psutil
 
-from classroom.engines import lockfile, store
+from classroom.engines import lockfile, locks, store
 from classroom.engines.lockfile import LOCK
 from classroom.files import write_text
 from classroom.state import BACKUP
@@ -92,6 +91,6 @@ def _fail_killed_experiments() -> None:
 def _is_alive(entry: dict[str, Any]) -> bool:
     """Whether the process that made an entry is a running DVC. A Snakemake's is not: the caller holds its lock."""
     try:
-        return any(Path(part).name == "dvc" for part in psutil.Process(entry["pid"]).cmdline())
+        return locks.is_dvc(psutil.Process(entry["pid"]))
     except psutil.Error:
         return False
