@@ -44,6 +44,7 @@ localrules:
 
 onstart:
     check_profile()
+    check_writable()
     check_queue()
 
 

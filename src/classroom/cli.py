@@ -19,6 +19,7 @@ import typer
 
 from classroom import log
 from classroom.errors import ClassroomError
+from classroom.files import advice
 from classroom.interrupts import orderly_interrupts
 
 if TYPE_CHECKING:
@@ -711,6 +712,6 @@ def main() -> None:
         )
         sys.exit(1)
     except OSError as error:  # a full disk, a missing permission, a folder where a file belongs
-        said = ClassroomError(f"{error.filename or 'a file'}: {error.strerror or error}. Fix that and run again.")
+        said = ClassroomError(f"{error.filename or 'a file'}: {error.strerror or error}. {advice(error)}")
         print(f"Error: {said}", file=sys.stderr)
         sys.exit(1)

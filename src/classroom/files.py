@@ -24,6 +24,21 @@ DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Error numbers of a full disk, an exceeded quota, and a file at its maximum size."""
 
 
+def advice(error: OSError) -> str:
+    """What a user can do about a file that cannot be read or written, as a sentence."""
+    if error.errno in DISK_FULL:
+        return "Free space and run again."
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "Give yourself access, for instance by `chmod u+rwX`, and run again."
+    if error.errno == errno.EROFS:
+        return "Its file system is mounted read-only: mount it for writing, or work elsewhere."
+    if error.errno == errno.ENAMETOOLONG:
+        return "Choose a shorter name."
+    if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+        return "Move what is in the way and run again."
+    return "Fix that and run again."
+
+
 @contextmanager
 def written_whole(*targets: Path) -> Iterator[list[Path]]:
     """Yields a temporary path per target; on success all are renamed to their targets, on error none is.
@@ -40,9 +55,7 @@ def written_whole(*targets: Path) -> Iterator[list[Path]]:
             temporary.append(Path(name))
     except OSError as error:
         _remove(temporary)
-        raise ClassroomError(
-            f"{target.parent}: cannot be written ({error.strerror}). Fix the folder's permissions or free space."
-        ) from None
+        raise ClassroomError(f"{target.parent}: cannot be written ({error.strerror}). {advice(error)}") from None
     try:
         yield temporary
         for path in temporary:
@@ -55,7 +68,7 @@ def written_whole(*targets: Path) -> Iterator[list[Path]]:
         if error.errno is None:
             raise
         raise ClassroomError(
-            f"{targets[0].parent}: cannot be written ({error.strerror}). Nothing was changed; free space and run again."
+            f"{targets[0].parent}: cannot be written ({error.strerror}). Nothing was changed. {advice(error)}"
         ) from error
     finally:
         _remove(temporary)
@@ -70,9 +83,7 @@ def folder_written_whole(target: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"))
     except OSError as error:
-        raise ClassroomError(
-            f"{target}: cannot be written ({error.strerror}). Fix the folder's permissions or free space."
-        ) from None
+        raise ClassroomError(f"{target}: cannot be written ({error.strerror}). {advice(error)}") from None
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
@@ -89,9 +100,15 @@ def folder_written_whole(target: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno is None:
             raise
-        raise ClassroomError(f"{target}: cannot be written ({error.strerror}). Free space and run again.") from error
+        raise ClassroomError(f"{target}: cannot be written ({error.strerror}). {advice(error)}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def not_writable(paths: Iterable[Path]) -> list[Path]:
+    """What is in the way of writing `paths`: their nearest parents that are there, but are no folders open to us."""
+    nearest = {next(parent for parent in path.parents if parent.exists()) for path in paths}
+    return sorted(parent for parent in nearest if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)))
 
 
 def remove_leftovers(target: Path) -> None:

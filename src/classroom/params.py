@@ -8,6 +8,7 @@ exactly the stages that read it.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import reprlib
@@ -16,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, TypeGuard, TypeVar, get_args, get_origin
 
+import yaml
 from pydantic import (
     ConfigDict,
     Field,
@@ -60,7 +62,12 @@ Factor = Annotated[
 ]
 """Kept as written, 10 or 10.0: both engines name a folder after it."""
 
-NAME = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
+MAX_NAME = 100
+"""Letters of a name, which becomes part of longer names of files."""
+NAME_RULE = (
+    f"a name is lower-case letters, digits, '-' and '_', {MAX_NAME} at most, and nothing that YAML takes for a number, "
+    "a date or a truth value"
+)
 
 FOLDERS = {"studies": "study", "datasets": "dataset"}
 """By folder, the block of the settings that holds its files by name."""
@@ -501,6 +508,27 @@ class Common(Section):
     training: Training
 
 
+@functools.cache
+def is_name(text: object) -> bool:
+    """Whether this may name a study, a dataset or a report (NAME_RULE): folders and both engines' lists do, too.
+
+    PyYAML and ruamel.yaml, which DVC reads with, differ in what is a number: for one of them, 1e3 is 1000.
+    """
+    return (
+        isinstance(text, str)
+        and len(text) <= MAX_NAME
+        and re.fullmatch(r"[a-z0-9]+(?:[-_][a-z0-9]+)*", text) is not None
+        and _is_text(text)
+    )
+
+
+def _is_text(text: str) -> bool:
+    try:
+        return all(isinstance(load(text), str) for load in (yaml.safe_load, YAML(typ="safe").load))
+    except ValueError:  # as a date, it has no such month
+        return False
+
+
 class Params(Common):
     """params.yaml, and what the files of the studies in force and of their datasets say."""
 
@@ -531,8 +559,8 @@ class Params(Common):
     def _names_refer(self) -> Params:
         for kind, names in (("datasets", self.dataset), ("studies", self.study)):
             for name in names:
-                if not NAME.fullmatch(name):
-                    raise ValueError(f"{kind}/{name}.yaml: a name is lower-case letters, digits, '-' and '_'")
+                if not is_name(name):
+                    raise ValueError(f"{kind}/{name}.yaml: {NAME_RULE}")
         for key in ("seeds", "studies"):
             values = getattr(self, key)
             if len(set(values)) != len(values):
@@ -553,10 +581,8 @@ class Params(Common):
             if of.resplit:
                 where["resplit.report"] = of.resplit.report
             for key, name in where.items():
-                if not NAME.fullmatch(name):
-                    raise ValueError(
-                        f"studies/{study}.yaml: {key}: a name is lower-case letters, digits, '-' and '_', not '{name}'"
-                    )
+                if not is_name(name):
+                    raise ValueError(f"studies/{study}.yaml: {key}: {NAME_RULE}, not '{name}'")
                 kind = key.removeprefix("reports.")
                 owner = f"{kind} reports" if kind in SHARED_REPORTS else f"studies/{study}.yaml: {key}"
                 if owners.setdefault(name, owner) != owner:
@@ -858,10 +884,9 @@ def _fields_at(kind: Any, location: tuple[Any, ...]) -> list[str]:
     """The known keys at the location of an unknown one."""
     for part in location:
         kind = _section_in(kind)
-        if _is_section(kind):
-            kind = kind.model_fields[part].annotation
-        elif not isinstance(part, int):  # dict[str, X]; of a tuple[X, ...] `kind` is X already
-            kind = get_args(kind)[-1]
+        if isinstance(part, int):  # of a tuple[X, ...], `kind` is X already
+            continue
+        kind = kind.model_fields[part].annotation if _is_section(kind) else get_args(kind)[-1]  # or dict[str, X]
     kind = _section_in(kind)
     return list(kind.model_fields) if _is_section(kind) else []
 

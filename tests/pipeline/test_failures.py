@@ -36,6 +36,16 @@ def test_a_failed_training_never_hides_behind_an_old_result(finished: Project) -
     assert (finished.root / "reports/table4.md").read_bytes() != old
 
 
+def test_a_folder_that_cannot_be_written_is_said_before_any_job_starts(pristine: Project, tmp_path: Path) -> None:
+    """Snakemake says so at the first training, after the images were fetched and prepared. A file stands for a folder
+    without permission, which would not stop the superuser."""
+    project = pristine.copy(tmp_path / "project")
+    (project.root / "runs").write_text("in the way")
+    printed = project.snakemake(TABLE, expect=1)
+    assert "\nruns: no folder that can be written, and results belong there. Nothing was started. Give " in printed
+    assert not (project.root / "data/raw").exists()
+
+
 def test_a_training_killed_once_is_retried_from_its_checkpoint(finished: Project) -> None:
     finished.edit("params.yaml", "epochs: 1", "epochs: 80")
     running = start(finished, "snakemake", "--cores", "1", f"runs/{STUDY}/student/seed-0")

@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from classroom.errors import ClassroomError
-from classroom.files import content_hash, folder_written_whole, remove_leftovers, write_json, write_text, written_whole
+from classroom.files import (
+    content_hash,
+    folder_written_whole,
+    not_writable,
+    remove_leftovers,
+    write_json,
+    write_text,
+    written_whole,
+)
 
 
 def everything_in(folder: Path) -> list[str]:
@@ -262,3 +270,31 @@ def test_files_that_swap_their_contents_change_the_hash(tmp_path):
     for name, content in (("a", "2"), ("b", "1")):
         write_text(tmp_path / "second" / name, content)
     assert content_hash(tmp_path / "first") != content_hash(tmp_path / "second")
+
+
+def test_folders_that_cannot_be_written_are_found_before_anything_is(tmp_path, monkeypatch):
+    """Of folders that are still to be made, what counts is the nearest one above."""
+    (tmp_path / "locked/inner").mkdir(parents=True)
+    (tmp_path / "file").write_text("in the way")
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "locked" and access(path, mode))
+    places = ("locked/new/run/x", "locked/y", "locked/inner/z", "file/run/x", "new/run/x")
+    assert not_writable(tmp_path / place for place in places) == [tmp_path / "file", tmp_path / "locked"]
+
+
+@pytest.mark.parametrize(
+    ("number", "advised"),
+    [(errno.ENOSPC, "Free space"), (errno.EACCES, "chmod"), (errno.EROFS, "read-only"), (errno.EEXIST, "in the way"),
+     (errno.EIO, "Fix that")],
+)  # fmt: skip
+def test_the_advice_fits_what_happened(tmp_path, number, advised):
+    """A full disk was blamed for a missing permission, and for a name that is too long."""
+    with pytest.raises(ClassroomError, match=rf"cannot be written \(.*\)\..*{advised}"), written_whole(tmp_path / "a"):
+        raise OSError(number, os.strerror(number))
+
+
+def test_a_name_that_is_too_long_is_called_so(tmp_path):
+    for write in (write_text, lambda path, _: folder_written_whole(path).__enter__()):
+        with pytest.raises(ClassroomError, match=r"cannot be written \(File name too long\)\. Choose a shorter name\."):
+            write(tmp_path / ("n" * 245), "")
+    assert everything_in(tmp_path) == []

@@ -194,6 +194,16 @@ def test_a_misspelt_key_is_named_with_the_likely_one(raw, path, message):
         check(with_value(raw, path, 1))
 
 
+def test_a_misspelt_key_in_an_entry_of_a_list_is_named_with_the_likely_one(raw):
+    """It was a traceback: KeyError: 0."""
+    raw["dataset"]["histopathologic"]["download"][1]["checksumm"] = "md5:0"
+    with pytest.raises(
+        ParamsError,
+        match=r"^datasets/histopathologic\.yaml: unknown key 'download\.1\.checksumm'\. Did you mean 'checksum'\?",
+    ):
+        params.check(raw)
+
+
 @pytest.mark.parametrize("path", ["training", "training/threads", "study/lgg-resnet18/split/by", "dataset/lgg/reader"])
 def test_a_missing_key_is_named(raw, path):
     inner, last = place(raw, path)
@@ -581,7 +591,7 @@ def test_a_report_whose_name_could_not_be_a_file_is_refused(raw, kind):
 @pytest.mark.parametrize(("folder", "block"), FOLDERS.items())
 def test_a_name_that_could_not_be_a_folder_everywhere_is_refused(raw, folder, block):
     """Names of studies and datasets become folders and parts of dotted keys."""
-    for name in ("LGG", "lgg study", "-lgg", "lgg.x", ""):
+    for name in ("LGG", "lgg study", "-lgg", "lgg.x", "", "n" * 101, "1e3", "1_000", "007", "no", "null", "2001-13-01"):
         raw[block][name] = raw[block][{"study": STUDY, "dataset": "lgg"}[block]]
         if block == "study":
             raw["studies"] = [name]

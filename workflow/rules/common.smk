@@ -16,7 +16,8 @@ import yaml
 
 from classroom import places
 from classroom.engines.reconcile import NESTED, Session, dry_run
-from classroom.errors import ClassroomError
+from classroom.errors import ClassroomError, listed
+from classroom.files import not_writable
 from classroom.interrupts import orderly_interrupts
 from classroom.log import configure, heartbeat
 from classroom.methods import registry as methods
@@ -61,6 +62,15 @@ def check_queue() -> None:
             f"{len(jobs)} SLURM jobs of an earlier Snakemake are still queued or running for this folder: "
             f"{' '.join(jobs)}. Start again when they have ended (squeue --me): what they finish is kept. Or end them "
             f"now: `scancel {' '.join(jobs)}`; trainings then resume from their checkpoints."
+        )
+
+
+def check_writable() -> None:
+    """Snakemake itself would say so at the first job that needs the folder, perhaps after hours."""
+    if folders := not_writable(Path(path) for job in workflow.dag.needrun_jobs() for path in (*job.output, *job.log)):
+        raise WorkflowError(
+            f"{listed(folders)}: no folder that can be written, and results belong there. Nothing was started. Give "
+            "yourself access (`ls -ld` shows whose it is, `chmod u+rwx` opens your own), or move what is in the way."
         )
 
 

@@ -75,6 +75,19 @@ def check_inside(outputs: Iterable[str]) -> None:
             )
 
 
+def check_repository() -> None:
+    """Raises ClassroomError if git's or DVC's folder is missing here and in all folders above."""
+    here = Path.cwd()
+    for name, advice in (
+        (".git", "Work in a clone, as `git clone` makes it: archives of a project have no .git."),
+        (".dvc", "Restore it: `git checkout -- .dvc`."),
+    ):
+        if not any((folder / name).exists() for folder in (here, *here.parents)):
+            raise ClassroomError(
+                f"{here}: no {name} here or above, and DVC, which records the results, needs it. {advice}"
+            )
+
+
 def cache_folder() -> Path:
     """Where DVC's cache keeps files by their MD5. Raises ClassroomError if dvc.yaml cannot be resolved."""
     return Path(_resolved(_key())["cache"])
@@ -188,11 +201,10 @@ def _resolve() -> dict[str, Any]:
             cache = Path(repo.cache.local.path)
             return {"stages": stages, "cache": str(cache.relative_to(root) if cache.is_relative_to(root) else cache)}
     except (DvcException, SCMError) as error:
+        check_repository()
         hint = "Fix it, or restore it with `git checkout dvc.yaml`."
         if "plan.yaml" in str(error):
             hint = "Run `classroom check`, which writes workflow/plan.yaml."
-        if isinstance(error, SCMError):
-            hint = "DVC needs a git repository: run `git init` here."
         raise ClassroomError(
             f"dvc.yaml cannot be resolved: {' '.join(str(error).split()).rstrip('.')}. {hint}"
         ) from None

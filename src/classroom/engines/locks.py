@@ -21,7 +21,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from classroom.errors import ClassroomError
-from classroom.files import write_json
+from classroom.files import advice, write_json
 from classroom.state import LOCKS
 
 log = logging.getLogger(__name__)
@@ -159,5 +159,5 @@ def _try(path: Path) -> FileLock | None:
     except Timeout:
         return None
     except OSError as error:
-        raise ClassroomError(f"{path.parent}: cannot be written ({error.strerror}). Fix the folder's rights.") from None
+        raise ClassroomError(f"{path.parent}: cannot be written ({error.strerror}). {advice(error)}") from None
     return lock

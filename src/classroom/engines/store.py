@@ -272,6 +272,7 @@ def _project(fault: str) -> Iterator[Repo]:
         blockers = re.findall(r"\(PID (\d+)\): (.+)", str(error))
         if by := dict.fromkeys(f"`{command}` (PID {pid})" for pid, command in blockers):
             raise LockedError(_running(by)) from None
+        graph.check_repository()
         reason = " ".join(str(error).split()).rstrip(".")
         raise ClassroomError(f"DVC {fault}: {reason}.{f' {lockfile.REMEDY}' if 'dvc.lock' in reason else ''}") from None
 

@@ -22,7 +22,7 @@ from classroom.data.prepare import LESION
 from classroom.data.readers import Found, check_options, reader
 from classroom.data.split import assign
 from classroom.errors import ClassroomError, ParamsError, listed, suggestion
-from classroom.params import FOLDERS, NAME, Dataset, Network, Split, load, select
+from classroom.params import FOLDERS, NAME_RULE, Dataset, Network, Split, is_name, load, select
 from classroom.settings.checks import check_all
 from classroom.settings.overlays import add_study
 
@@ -135,8 +135,8 @@ def _options_named() -> Iterator[None]:
 
 
 def _check_name(name: str, raw: Mapping[str, Any]) -> None:
-    if not NAME.fullmatch(name):
-        raise ParamsError(f"'{name}' is no name for a study. Expected lower-case letters, digits, '-' and '_'.")
+    if not is_name(name):
+        raise ParamsError(f"'{name}' is no name for a study: {NAME_RULE}.")
     if taken := [f"{folder}/{name}.yaml" for folder, block in FOLDERS.items() if name in raw[block]]:
         raise ParamsError(f"{' and '.join(taken)}: there already. Choose another name, or remove what is there first.")
 

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from classroom.errors import ParamsError, suggestion
 from classroom.files import write_text
-from classroom.params import FOLDERS, NAME, load, read, refuse_older_layout
+from classroom.params import FOLDERS, NAME_RULE, is_name, load, read, refuse_older_layout
 from classroom.settings.checks import check
 from classroom.settings.plan import plan
 
@@ -181,8 +181,8 @@ class _Files:
 
     def _merge_file(self, folder: str, name: str, values: Any) -> None:
         path, documents = self.root / folder / f"{name}.yaml", self.documents[folder]
-        if not isinstance(name, str) or not NAME.fullmatch(name):
-            raise ParamsError(f"{folder}: a name is lower-case letters, digits, '-' and '_', not {name!r}")
+        if not is_name(name):
+            raise ParamsError(f"{folder}: {NAME_RULE}, not {name!r}")
         if not isinstance(values, Mapping):
             raise ParamsError(f"{folder}.{name}: should be a mapping, not {values!r}")
         if isinstance(unreadable := self.settings[FOLDERS[folder]].get(name), ParamsError):

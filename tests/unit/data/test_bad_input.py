@@ -591,7 +591,7 @@ COMMANDS = {
     "output cannot be written": (
         "fetch lgg",
         file_for("data"),
-        r"data/raw/lgg: cannot be written \(.*\)\. Fix the folder's permissions or free space\.",
+        r"data/raw/lgg: cannot be written \(.*\)\. Move what is in the way and run again\.",
     ),
     "file where the output belongs": (
         "fetch lgg",

@@ -264,6 +264,14 @@ SETTINGS = {
         edited("dvc.yaml", "${plan.studies}", "${plan.studdies}"), PREPARE,
         r"dvc\.yaml cannot be resolved: .*Could not find 'plan\.studdies'.*",
     ),
+    "graph: no git": (
+        lambda root: (gone(".classroom/cache")(root), gone(".git")(root)), "reconcile",
+        r"/.*/project: no \.git here or above, and DVC, .* needs it\. Work in a clone, as `git clone` makes it: .*",
+    ),
+    "graph: no DVC": (
+        gone(".dvc"), "reconcile",
+        r"/.*/project: no \.dvc here or above, .*Restore it: `git checkout -- \.dvc`\.",
+    ),
     "graph: none": (gone("dvc.yaml"), "reconcile", r"dvc\.yaml: no such file\. Run this in the project's root\."),
     "graph: remembered outputs that climb out": (
         remembered(f"data/splits/{STUDY}.parquet", "../victim"), "reconcile",

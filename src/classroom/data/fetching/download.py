@@ -24,7 +24,7 @@ from rich.progress import DownloadColumn, TransferSpeedColumn
 
 from classroom import progress
 from classroom.errors import DataError
-from classroom.files import DISK_FULL
+from classroom.files import DISK_FULL, advice
 
 ATTEMPTS = 5
 """In a row without a single new byte; then the download fails."""
@@ -91,7 +91,7 @@ def download(url: str, checksum: str, folder: Path, log: Log = progress.log) -> 
     except OSError as error:
         if error.errno in DISK_FULL:
             raise _disk_full(folder, transfer.missing) from None
-        raise DataError(f"{folder}: cannot be written ({error.strerror or _reason(error)}). Fix the folder.") from None
+        raise DataError(f"{folder}: cannot be written ({error.strerror or _reason(error)}). {advice(error)}") from None
 
 
 def file_name(url: str) -> str:
