@@ -104,7 +104,7 @@ def new_study(wanted: Wanted, params: Path = Path("params.yaml")) -> list[str]:
         if task == "classification":
             _check_labels(wanted, found)
         like, of = _like(wanted, task, raw)
-        study = _study(wanted, task, of)
+        study = _study(wanted, task, of, shown=raw["ours"] in (*raw["variants"]["joint"], *raw["variants"]["offline"]))
         _try(wanted, content, study, params)  # networks are refused before minutes of reading
         pixels = check_pixels(wanted.name, dataset, found.samples)
         split = _split(wanted, found, pixels, task)
@@ -260,8 +260,11 @@ def _like(wanted: Wanted, task: str, raw: Mapping[str, Any]) -> tuple[str, Mappi
     return name, studies[name]
 
 
-def _study(wanted: Wanted, task: str, like: Mapping[str, Any]) -> CommentedMap:
-    """The content of the study's file, split by image until the images are known."""
+def _study(wanted: Wanted, task: str, like: Mapping[str, Any], shown: bool) -> CommentedMap:
+    """The content of the study's file, split by image until the images are known.
+
+    `shown`: the variant whose masks samples show is trained.
+    """
     size = wanted.size or like["image_size"]
     networks = {role: dict(like[role]) for role in ("teacher", "student")}
     for role, encoder in (("teacher", wanted.teacher), ("student", wanted.student)):
@@ -274,7 +277,7 @@ def _study(wanted: Wanted, task: str, like: Mapping[str, Any]) -> CommentedMap:
         "variants": name,
         **{kind: f"{kind}-{name}" for kind in ("baselines", "fidelity", "architecture")},
     }
-    if task == "segmentation":
+    if task == "segmentation" and shown:
         reports["samples"] = True
     study = CommentedMap(
         dataset=name,

@@ -11,7 +11,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from classroom.errors import ParamsError, suggestion
-from classroom.files import write_text
+from classroom.files import written_whole
 from classroom.params import FOLDERS, NAME_RULE, is_name, load, read, refuse_older_layout
 from classroom.settings.checks import check
 from classroom.settings.plan import plan
@@ -204,9 +204,10 @@ class _Files:
             plan(check(self._settings(texts), self.params))  # two reports of one name are found by the plan alone
         except ParamsError as error:
             raise error if source == self.params else ParamsError(f"{source}: {error}") from None
-        for path in sorted(texts, key=lambda path: path == self.params):  # last: its studies need files
-            path.parent.mkdir(exist_ok=True)
-            write_text(path, texts[path])
+        paths = sorted(texts, key=lambda path: path == self.params)  # last: its studies need files
+        with written_whole(*paths) as temporary:
+            for path, file in zip(paths, temporary, strict=True):
+                file.write_text(texts[path], encoding="utf-8")
         return [
             key if path == self.params else f"{path.relative_to(self.root)}: {key}"
             for path, keys in self.changed.items()

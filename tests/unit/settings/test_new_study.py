@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -270,6 +271,31 @@ def test_a_name_that_is_taken_and_options_that_do_not_fit_are_refused(settings: 
         text = refused(settings, **options)
         assert said in text, (options, text)
         assert "/tmp/" not in text.replace(str(tmp_path), ""), "the folder in which settings are tried is named"
+
+
+def test_a_full_disk_leaves_no_file_of_the_study(
+    settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dataset without its study would make the second attempt fail on a name that is taken."""
+    draw_classes(tmp_path / "polyps")
+    calls = iter(range(10))
+
+    def fsync(handle: int) -> None:
+        if next(calls) == 1:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert "No space left on device" in refused(settings, name="polyps", images=tmp_path / "polyps")
+    monkeypatch.undo()
+
+
+def test_samples_are_not_asked_of_a_variant_that_is_not_trained(settings: Path, tmp_path: Path, tiny: Any) -> None:
+    for study in tiny["study"].values():
+        study["reports"] = {key: study["reports"][key] for key in ("variants", "baselines", "fidelity", "architecture")}
+    put_settings(settings.parent, tiny | {"variants": {"joint": ["ml-v3"], "offline": []}})
+    draw_pairs(tmp_path)
+    of, _ = made(settings, name="liver", images=tmp_path / "images", masks=tmp_path / "masks")
+    assert not of.study["liver"].reports.samples
 
 
 def test_percentages_are_three(settings: Path) -> None:

@@ -154,15 +154,15 @@ def test_an_overlay_that_is_not_there_is_named(settings: Path) -> None:
 
 def test_a_study_is_in_force_only_once_its_file_is_written(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed in between, the settings are valid."""
-    written = []
+    written, replace = [], Path.replace
 
-    def killed(path: Path, text: str) -> None:
-        if path == settings:
+    def killed(path: Path, target: Path) -> Path:
+        if target == settings:
             raise KeyboardInterrupt
-        written.append(path.name)
-        path.write_text(text)
+        written.append(target.name)
+        return replace(path, target)
 
-    monkeypatch.setattr(overlays, "write_text", killed)
+    monkeypatch.setattr(Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         overlays.apply_overlay(STAND_INS, settings)
     assert sorted(written) == ["idc-resnet18.yaml", "idc.yaml", "isic2017-segmentation.yaml", "isic2017.yaml"]
