@@ -145,7 +145,7 @@ def write(prepared: Path, split: Split, target: Path) -> dict[str, int]:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: cannot be read ({reason}). Run `classroom prepare` for this study again.") from None
     if split.by == "given":
-        _check_given(index)
+        check_given(index)
     else:
         index["split"] = assign(index, split)
     table = index[["id", "group", "label", "split"]].copy()
@@ -155,7 +155,7 @@ def write(prepared: Path, split: Split, target: Path) -> dict[str, int]:
     return {name: int((index.split == name).sum()) for name in SPLIT_NAMES}
 
 
-def _check_given(index: pd.DataFrame) -> None:
+def check_given(index: pd.DataFrame) -> None:
     """Raises DataError for splits that nothing can be trained on."""
     if lacking := sorted(set(index.label) - set(index.label[index.split == "train"])):
         raise DataError(f"split: no training image of {listed(lacking)}. Put some of them into 'train' in the table.")

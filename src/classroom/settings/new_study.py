@@ -20,8 +20,8 @@ from classroom.artifacts import SPLIT_NAMES, conversions
 from classroom.data.fetching.sources import Pixels, check_pixels, look
 from classroom.data.prepare import LESION
 from classroom.data.readers import Found, check_options, reader
-from classroom.data.split import assign
-from classroom.errors import ClassroomError, ParamsError, listed, suggestion
+from classroom.data.split import assign, check_given
+from classroom.errors import ClassroomError, DataError, ParamsError, listed, suggestion
 from classroom.params import FOLDERS, NAME_RULE, Dataset, Network, Split, is_name, load, select
 from classroom.settings.checks import check_all
 from classroom.settings.overlays import add_study
@@ -107,7 +107,7 @@ def new_study(wanted: Wanted, params: Path = Path("params.yaml")) -> list[str]:
         study = _study(wanted, task, of, shown=raw["ours"] in (*raw["variants"]["joint"], *raw["variants"]["offline"]))
         _try(wanted, content, study, params)  # networks are refused before minutes of reading
         pixels = check_pixels(wanted.name, dataset, found.samples)
-        split = _split(wanted, found, pixels, task)
+        split = _split(wanted, found, pixels, task, raw["training"]["batch_size"])
     study["split"] = _flow(split.model_dump(mode="json"))
     add_study(wanted.name, content, study, wanted.keep, params)
     in_force = ", ".join(load(params)["studies"])
@@ -229,18 +229,30 @@ def _check_labels(wanted: Wanted, found: Found) -> None:
         )
 
 
-def _split(wanted: Wanted, found: Found, pixels: Pixels, task: str) -> Split:
-    """How the images are split; raises DataError if they cannot be."""
-    if any(sample.split for sample in found.samples):
-        count = Counter(sample.split for sample in found.samples)
-        shares = [max(1, round(100 * count[name] / len(found.samples))) for name in SPLIT_NAMES[1:]]
-        return Split(percent=(100 - sum(shares), shares[0], shares[1]), by="given", seed=0)
-    split = Split(percent=wanted.percent, by="image" if found.group == "image" else "group", seed=0)
+def _split(wanted: Wanted, found: Found, pixels: Pixels, task: str, batch: int) -> Split:
+    """How the images are split.
+
+    Raises DataError if they cannot be, or training gets fewer than a `batch` of them.
+    """
     labels = [sample.label for sample in found.samples]
     if task == "segmentation":
         labels = [LESION[not lesion] for lesion in pixels.has_foreground]
     index = pd.DataFrame({"id": "", "group": [sample.group for sample in found.samples], "label": labels})
-    assign(index, split)
+    if any(sample.split for sample in found.samples):
+        index["split"] = [sample.split for sample in found.samples]
+        check_given(index)
+        share = 100 * index.split.value_counts(normalize=True)  # what `percent` says then matters to nobody
+        val = min(98, max(1, round(share["val"])))
+        test = min(99 - val, max(1, round(share["test"])))
+        split = Split(percent=(100 - val - test, val, test), by="given", seed=0)
+    else:
+        split = Split(percent=wanted.percent, by="image" if found.group == "image" else "group", seed=0)
+        index["split"] = assign(index, split)
+    if (training := int((index.split == "train").sum())) < batch:
+        raise DataError(
+            f"only {training} images are for training, fewer than one batch: params.yaml has training.batch_size "
+            f"{batch}. Lower it, or use more images."
+        )
     return split
 
 

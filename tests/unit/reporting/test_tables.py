@@ -276,6 +276,15 @@ def headed(scale: str, data: dict[str, Any], folder: Path) -> tuple[str, str, pd
     )  # fmt: skip
 
 
+def test_a_split_that_the_dataset_gives_is_said_to_be_given(tmp_path: Path) -> None:
+    """Its percentages and seed decide nothing, and no patient is in two of its splits."""
+    split = {"percent": [75, 10, 15], "by": "given", "seed": 0}
+    text, *_ = headed("small", LGG | {"split": split}, tmp_path)
+    assert "\n- split: as the dataset gives it (no patient is in two splits): 2946 training, 393 validation" in text
+    text, *_ = headed("small", LGG | {"split": split, "group": "image"}, tmp_path)
+    assert "\n- split: as the dataset gives it: 2946 training, 393 validation" in text
+
+
 def test_synthetic_images_get_a_disclaimer_at_every_scale(tmp_path: Path) -> None:
     """A demo must not pass for a reproduction, in whichever file it is found."""
     for scale in ("demo", "small", "paper"):

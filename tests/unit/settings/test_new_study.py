@@ -242,14 +242,31 @@ def test_masks_of_several_values_need_the_foreground(settings: Path, tmp_path: P
 def test_one_class_and_too_few_patients_are_named(settings: Path, tmp_path: Path) -> None:
     draw_classes(tmp_path / "one", ("polyp",))
     assert "all 24 images are of one class, polyp" in refused(settings, name="one", images=tmp_path / "one")
-    draw_pairs(tmp_path, patients=6)
+    draw_pairs(tmp_path, patients=8)
     few = {"name": "few", "images": tmp_path / "images", "masks": tmp_path / "masks", "group": r"^P\d+"}
     text = refused(settings, **few)
-    assert "only 6 groups" in text
-    assert "P00, P01, P02, P03, P04, P05" in text
+    assert "only 8 groups" in text
+    assert "P00, P01, P02, P03, P04, P05, P06, P07" in text
     assert "[60, 20, 20] needs 5" in text
     assert text.endswith("As options: --group REGEX, --split 60:20:20.")
     assert made(settings, **few, percent=(60, 20, 20))[0].studies == ("few",)
+
+
+def test_splits_that_nothing_can_be_trained_on_are_refused(settings: Path, tmp_path: Path) -> None:
+    """Before the first training finds out."""
+    draw_classes(tmp_path, ("a", "b"), images=10)
+    rows = [
+        {"image": f"{label}/{label}{n}.png", "label": label, "split": "train" if n > 5 else ["val", "test"][n % 2]}
+        for label in "ab"
+        for n in range(10)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "few.csv", index=False)
+    assert made(settings, name="few", table=tmp_path / "few.csv")[0].study["few"].split.percent == (40, 30, 30)
+    pd.DataFrame(rows).query("label != 'b' or split != 'train'").to_csv(tmp_path / "none.csv", index=False)
+    assert "no training image of b" in refused(settings, name="none", table=tmp_path / "none.csv")
+    pd.DataFrame(rows[:-1]).to_csv(tmp_path / "seven.csv", index=False)
+    text = refused(settings, name="seven", table=tmp_path / "seven.csv")
+    assert "only 7 images are for training, fewer than one batch: params.yaml has training.batch_size 8" in text
 
 
 def test_a_name_that_is_taken_and_options_that_do_not_fit_are_refused(settings: Path, tmp_path: Path) -> None:

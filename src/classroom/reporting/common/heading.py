@@ -88,13 +88,12 @@ def data_lines(result: Result) -> list[str]:
     size, group = data["image_size"], data["group"]
     labels = ", ".join(f"{name} {n}" for name, n in sorted(data["labels"].items(), key=lambda item: -item[1]))
     tested = next(iter(result["seeds"].values()))["test_images"]["group"]
-    split = data["split"]
     facts = [
         f"- data: {data['dataset']} ({data['task']}), {SOURCES[data['source']]}: "
         f"{_of_groups(data['images'], data['groups'], group)}"
         + (f"; {labels}" if labels else "")
         + f"; {size}×{size} pixels",
-        f"- split: {':'.join(map(str, split['percent']))} {split_by(data)}, seed {split['seed']}: "
+        f"- split: {split_of(data)}: "
         f"{data['train']} training, {data['val']} validation, "
         f"**{_of_groups(data['test'], len(set(tested)), group, 'test ')}**",
     ]
@@ -132,14 +131,17 @@ def _has_lesions(result: Result) -> bool:
     return not all_masks_empty(counts)
 
 
-def split_by(data: Data) -> str:
-    """The unit of the split, as text."""
-    group = data["group"]
+def split_of(data: Data) -> str:
+    """How the images were split: percentages, unit and seed, unless the dataset says it."""
+    group, split = data["group"], data["split"]
+    by = {
+        "group": f"by {group} (no {group} is in two splits)",
+        "image": f"by image, as in the paper (images of one {group} fall into different splits)",
+        "given": f"as the dataset gives it (no {group} is in two splits)",
+    }[split["by"]]
     if group == "image":
-        return "by image"
-    if data["split"]["by"] == "group":
-        return f"by {group} (no {group} is in two splits)"
-    return f"by image, as in the paper (images of one {group} fall into different splits)"
+        by = "as the dataset gives it" if split["by"] == "given" else "by image"
+    return by if split["by"] == "given" else f"{':'.join(map(str, split['percent']))} {by}, seed {split['seed']}"
 
 
 def networks(results: Sequence[Result]) -> str:
