@@ -199,16 +199,27 @@ def content_hash(path: Path, hash_of_file: Callable[[Path], str] | None = None) 
 
 
 def mtime_of(path: Path) -> int:
-    """In nanoseconds since the epoch. Snakemake keeps a folder's time in a file inside it."""
+    """In nanoseconds since the epoch, as Snakemake sees an output. It keeps a folder's time in a file inside it.
+
+    Of a symbolic link it is the link's own: what it leads to is in DVC's cache, where other outputs and trees share it.
+    """
     stamp = path / ".snakemake_timestamp"
-    return (stamp if stamp.exists() else path).stat().st_mtime_ns
+    return (stamp if stamp.exists() else path).lstat().st_mtime_ns
+
+
+def mtime_as_input(path: Path) -> int:
+    """As Snakemake sees an input: of a symbolic link, the newer of its own time and that of what it leads to."""
+    return max(mtime_of(path), path.stat().st_mtime_ns) if path.is_symlink() else mtime_of(path)
 
 
 def set_mtime(path: Path, moment: int) -> None:
-    """Sets what `mtime_of` returns."""
+    """Sets what `mtime_of` returns. A hard link into DVC's cache is replaced by a copy, as it shares its time."""
+    if path.is_file() and path.lstat().st_nlink > 1:
+        with written_whole(path) as (own,):
+            shutil.copyfile(path, own)
     for target in (path / ".snakemake_timestamp", path):
         if target.exists():
-            os.utime(target, ns=(moment, moment))
+            os.utime(target, ns=(moment, moment), follow_symlinks=False)
 
 
 def clamp_future_mtimes(paths: Iterable[Path]) -> None:
@@ -218,7 +229,8 @@ def clamp_future_mtimes(paths: Iterable[Path]) -> None:
     """
     now = time.time_ns()
     for path in paths:
-        if path.exists() and mtime_of(path) > now:
+        if path.exists() and mtime_as_input(path) > now:
+            os.utime(path)  # also what a link leads to
             set_mtime(path, now)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -182,6 +183,28 @@ def test_switching_scale_back_and_forth_trains_once(finished: Project) -> None:
         result.setdefault(scale, (finished.root / target).read_bytes())
         assert (finished.root / target).read_bytes() == result[scale]
     assert result["small"] != result["demo"]
+
+
+@pytest.mark.parametrize("kind", ["copy", "hardlink", "symlink", "reflink"])
+def test_no_type_of_dvcs_cache_makes_anything_stale(kind: str, finished: Project) -> None:
+    """Links share their time with the cache and so with other trees; this one is left alone."""
+    clone = ["cp", "--reflink=always", "params.yaml", "cloned"]
+    if kind == "reflink" and subprocess.run(clone, cwd=finished.root, capture_output=True, check=False).returncode:
+        pytest.skip("this file system has no reflinks")
+    finished.run("dvc", "config", "cache.type", kind)
+    finished.run("dvc", "checkout", "--quiet", "--relink")
+    cache = {path: path.stat().st_mtime_ns for path in (finished.root / ".dvc/cache/files").rglob("*/*/*")}
+    link = finished.root / f"data/splits/{STUDY}.parquet"
+    assert (link.is_symlink(), link.stat().st_nlink > 1) == (kind == "symlink", kind == "hardlink")
+    assert finished.planned() == Counter()
+    finished.weigh("ml-v3", 0.3)
+    target = f"results/variants/{STUDY}/ml-v3.json"
+    finished.snakemake(target)
+    assert finished.planned(target) == Counter()
+    finished.weigh("ml-v3", 0.2)
+    assert finished.planned() == Counter(), "restored"
+    assert finished.status() == "Data and pipelines are up to date."
+    assert {path: path.stat().st_mtime_ns for path in cache} == cache
 
 
 def test_studies_edited_by_hand_reach_dvc_too(finished: Project) -> None:

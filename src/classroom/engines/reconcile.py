@@ -20,7 +20,7 @@ from classroom.engines import graph, lockfile, locks, repair, store
 from classroom.engines.freshness import Verdict
 from classroom.engines.graph import Stage
 from classroom.engines.manifest import matches, remove_checkpoints
-from classroom.files import clamp_future_mtimes, make_room, mtime_of
+from classroom.files import clamp_future_mtimes, make_room, mtime_as_input, mtime_of
 from classroom.params import FOLDERS, load
 from classroom.state import OBSOLETE, Hashes
 
@@ -174,8 +174,10 @@ def _sync_mtimes(stages: Mapping[str, Stage], stale: set[str], hashes: Hashes) -
     paths = {path for stage in stages.values() for path in (*stage.outputs, *graph.inputs_of(stage, below))}
     clamp_future_mtimes(map(Path, paths))
     times = {path: mtime_of(Path(path)) for path in paths if Path(path).exists()}
+    targets = {path: mtime_as_input(Path(path)) for path in times if Path(path).is_symlink()}
     for stage in graph.in_order(stages):
-        newest = max((times[path] for path in graph.inputs_of(stage, below) if path in times), default=STALE)
+        inputs = times.keys() & set(graph.inputs_of(stage, below))
+        newest = max((max(times[path], targets.get(path, 0)) for path in inputs), default=STALE)
         for out in times.keys() & set(stage.outputs):
             if stage.name in stale and times[out] > STALE:
                 times[out] = STALE
