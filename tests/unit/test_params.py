@@ -1046,3 +1046,19 @@ def test_the_folder_of_a_dataset_is_asked_for_until_it_is_fetched(project, raw):
     (project / "downloads" / "lgg").rmdir()
     (project / "data" / "raw" / "lgg").mkdir(parents=True)
     check_source("lgg", dataset)
+
+
+def test_a_segmentation_of_images_that_have_no_masks_is_refused(known, project, raw):
+    """It was said by `prepare`, after the images were fetched. All such studies are named, and what would help."""
+    for name in ("lgg-resnet18", "ham10000-segmentation"):
+        raw["study"][name]["dataset"] = "histopathologic"
+    folders = raw["dataset"]["lgg"]
+    folders |= {"reader": "folders", "source": "directory", "directory": "x"}
+    put_settings(project, raw)
+    with pytest.raises(ParamsError) as caught:
+        check_all()
+    said = str(caught.value)
+    for name, dataset in [("lgg-resnet18", "histopathologic"), ("ham10000-segmentation", "histopathologic"),
+                          ("lgg-mobilenet", "lgg")]:  # fmt: skip
+        assert f"studies/{name}.yaml: task: segmentation needs a dataset with masks, and '{dataset}'" in said
+    assert "set task to classification" in said

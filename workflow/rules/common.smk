@@ -104,6 +104,8 @@ try:
             for warning in caught:
                 messages.warning("%s", warning.message)
             write_plan(params)
+            # Snakemake knows its targets only once it has read all rules.
+            registry.check_targets(argument for argument in sys.argv[1:] if "/" in argument)
             # Otherwise jobs would compile it, and code folders would be newer than outputs.
             compileall.compile_dir("src/classroom", quiet=2)
             command = " ".join(["snakemake", *sys.argv[1:]])

@@ -14,13 +14,14 @@ from typing import Any
 from classroom.engines import graph, manifest
 from classroom.engines.graph import Stage, producers, upstream
 from classroom.engines.manifest import Record
-from classroom.errors import ClassroomError, DataError, suggestion
+from classroom.errors import ClassroomError, DataError
 from classroom.evaluation.evaluate import evaluate_predictions
 from classroom.params import leaves, load, select
 from classroom.provenance.reproduction import reproduction
 from classroom.reporting.common import provenance
 from classroom.reporting.common.numbers import find, numbers
 from classroom.reporting.common.pages import read_page
+from classroom.reporting.registry import unknown
 from classroom.state import Hashes
 
 VALUE = ("value", "paper", "difference")
@@ -63,7 +64,7 @@ def stage_of_report(stages: Mapping[str, Stage], report: str) -> Stage:
     """
     made = {Path(out).stem: stage for stage in stages.values() for out in stage.outputs if out.startswith("reports/")}
     if (name := Path(report).stem) not in made:
-        raise ClassroomError(f"unknown report '{name}'.{suggestion(name, made)}")
+        raise unknown(name, made)
     return made[name]
 
 

@@ -8,15 +8,15 @@ and the function that draws them; its caption is workflow/report/KIND.rst. The r
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
 from classroom.errors import ClassroomError, ParamsError, suggestion
-from classroom.params import Params, Variants, select
+from classroom.params import Params, Variants, check, load, select
 
 if TYPE_CHECKING:
     from classroom.reporting.common.pages import Page
@@ -125,8 +125,44 @@ def find(name: str, plan: Path = Path("workflow/plan.yaml")) -> tuple[str, Item]
     except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
         raise ClassroomError(f"{plan}: cannot be read ({error}). Run `classroom check`, which writes it.") from None
     if (name := Path(name).stem) not in known:
-        raise ClassroomError(f"unknown report '{name}'.{suggestion(name, known)}")
+        raise unknown(name, known)
     return known[name]
+
+
+def unknown(name: str, known: Iterable[str]) -> ClassroomError:
+    """The error for a report that is not made: of a study that is not in force, or misspelt."""
+    if study := study_not_in_force(name):
+        return ClassroomError(f"'{name}' is a report of {study}, which is not in force. {_use(study)}")
+    return ClassroomError(f"unknown report '{name}'.{suggestion(name, known)}")
+
+
+def check_targets(targets: Iterable[str]) -> None:
+    """Raises ClassroomError if files to be made are of studies that are not in force."""
+    raw = load()
+    others = raw["study"].keys() - set(raw["studies"])
+    for target in targets:
+        path = PurePosixPath(target)
+        study = next((part for part in path.parts if part in others), "")
+        if not study and path.parts[:1] == ("reports",) and path.suffix:
+            study = study_not_in_force(path.stem)
+        if study:
+            raise ClassroomError(f"{target}: is of {study}, which is not in force. {_use(study)}")
+
+
+def study_not_in_force(report: str) -> str:
+    """The study whose file asks for a report, if it is not in force while one that is does not ask for it; else ''."""
+    raw = load()
+    for study in (*raw["studies"], *raw["study"]):
+        try:
+            if any(report in names for names in asked_for(check(raw | {"studies": [study]})).values()):
+                return "" if study in raw["studies"] else study
+        except ParamsError:
+            continue  # a file that is not in use may be broken
+    return ""
+
+
+def _use(study: str) -> str:
+    return f"Add it: `classroom use {' '.join([*load()['studies'], study])}`."
 
 
 def of_studies(params: Params, name: Callable[[str], str | None]) -> dict[str, dict[str, str]]:

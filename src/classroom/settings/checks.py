@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from classroom import params as settings
-from classroom.data.readers import check_options, classes_of
+from classroom.data.readers import check_options, classes_of, has_masks
 from classroom.errors import ParamsError, TrainingError, suggestion
 from classroom.files import content_hash
 from classroom.methods import registry
@@ -39,7 +39,7 @@ def check_all(path: Path = Path("params.yaml")) -> Params:
                 )
     for name, dataset in params.dataset.items():
         check_options(name, dataset)
-    _check_classes(params)
+    _check_ground_truth(params)
     _check_training(params)
     for study in params.studies:
         for variant in params.trained_variants:
@@ -111,15 +111,25 @@ def check_source(name: str, dataset: Dataset) -> None:
         )
 
 
-def _check_classes(params: Params) -> None:
-    """Raises ParamsError for classification of a dataset without classes."""
+def _check_ground_truth(params: Params) -> None:
+    """Raises ParamsError for classification of datasets without classes, and segmentation of some without masks."""
+    mistakes = []
     for name, study in params.study.items():
-        if study.task == "classification" and len(classes := classes_of(params.dataset[study.dataset])) < 2:
-            raise ParamsError(
+        dataset = params.dataset[study.dataset]
+        if study.task == "classification" and len(classes := classes_of(dataset)) < 2:
+            mistakes.append(
                 f"studies/{name}.yaml: task: classification needs a dataset with two classes or more, and "
                 f"'{study.dataset}' has {len(classes)}. Name them under classes in datasets/{study.dataset}.yaml, or "
                 "set task to segmentation."
             )
+        if study.task == "segmentation" and not has_masks(dataset):
+            mistakes.append(
+                f"studies/{name}.yaml: task: segmentation needs a dataset with masks, and '{study.dataset}' (reader "
+                f"{dataset.reader}) has none. Name their folder under masks in a dataset with the reader folders, use "
+                "another dataset, or set task to classification."
+            )
+    if mistakes:
+        raise ParamsError(" ".join(mistakes))
 
 
 def _check_training(params: Params) -> None:

@@ -347,11 +347,11 @@ ARTEFACTS = {
         made_anew(f"train {STUDY} at --seed 0 --point 0.1", f"tune/{STUDY}/at/0.1/seed-0/metrics.json"),
     ),
     "code: none": (gone("src"), TRAIN, r"src/classroom/.*: no such file .*Is this the project's root\?"),
-    "in the way: of reports": (file_for("reports"), TABLE, r"reports: cannot be written .*Fix .*"),
-    "in the way: of results": (file_for("results"), EVALUATE, r"results/.*: cannot be written .*Fix .*"),
-    "in the way: of runs": (file_for(RUN), TRAIN, rf"{RUN}: cannot be written .*Fix .*"),
-    "in the way: of checkpoints": (file_for("checkpoints"), TRAIN, r"checkpoints/.*: cannot be written .*Fix .*"),
-    "in the way: of the engines' notes": (file_for(".classroom"), TRAIN, r"\.classroom.*: cannot be written .*Fix .*"),
+    "in the way: of reports": (file_for("reports"), TABLE, r"reports: cannot be written .*Move .*"),
+    "in the way: of results": (file_for("results"), EVALUATE, r"results/.*: cannot be written .*Move .*"),
+    "in the way: of runs": (file_for(RUN), TRAIN, rf"{RUN}: cannot be written .*Move .*"),
+    "in the way: of checkpoints": (file_for("checkpoints"), TRAIN, r"checkpoints/.*: cannot be written .*Move .*"),
+    "in the way: of the engines' notes": (file_for(".classroom"), TRAIN, r"\.classroom.*: cannot be written .*Move .*"),
 }  # fmt: skip
 
 ANOTHER_MACHINE = {
@@ -446,7 +446,13 @@ COMMAND_LINES = {
         f"evaluate {STUDY} kd_on-v3", NO_JOB.format(f"evaluate {STUDY} kd_on-v3", f"Did you mean '.* {STUDY} .*-v.'.*"),
     ),
     "job: unknown report": ("report table33", r"unknown report 'table33'\. Did you mean 'table.'\?"),
-    "job: a report of another study": ("report table3", r"unknown report 'table3'\. Did you mean '.*'\?"),
+    "job: a report of a study that is not in force": (
+        "report table9", r"'table9' is a report of lgg-mobilenet, which is not in force\. Add it: "
+        rf"`classroom use {STUDY} lgg-mobilenet`\.",
+    ),
+    "explain: a report of a study that is not in force": (
+        "explain reports/table9.csv", r"'table9' is a report of lgg-mobilenet, which is not in force\. Add it: .*",
+    ),
 }  # fmt: skip
 
 
@@ -632,6 +638,6 @@ def test_a_place_that_cannot_be_written_is_named(project: Path, place: str) -> N
         pytest.skip("only a superuser who may mount can make a folder read-only for all: this test is not one here")
     try:
         subprocess.run(["mount", "-o", "remount,ro,bind", str(project / place)], check=True)
-        refused(project, command, rf"{place}.*: cannot be written \(Read-only file system\)\. Fix .*")
+        refused(project, command, rf"{place}.*: cannot be written \(Read-only file system\)\. Its file system .*")
     finally:
         subprocess.run(["umount", str(project / place)], check=True)

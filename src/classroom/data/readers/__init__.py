@@ -3,6 +3,7 @@
 A reader has `find(folders, settings)`, which returns everything that belongs to the dataset from file names and tables,
 without reading pixels. It has CLASSES, the classes in canonical order, or takes them from `classes` of the dataset's
 file: they are known without any data. OPTIONS names the settings of the dataset's file that only some readers use.
+MASKS is False if no image has a mask.
 """
 
 from __future__ import annotations
@@ -72,6 +73,12 @@ def reader(name: str) -> ModuleType:
 def classes_of(dataset: Dataset) -> tuple[str, ...]:
     """The classes of a dataset; none for images with masks alone."""
     return getattr(reader(dataset.reader), "CLASSES", dataset.classes)
+
+
+def has_masks(dataset: Dataset) -> bool:
+    """Whether images of a dataset may have masks, by its settings alone; a table tells only when it is read."""
+    module = reader(dataset.reader)
+    return bool(dataset.masks) if "masks" in getattr(module, "OPTIONS", ()) else getattr(module, "MASKS", True)
 
 
 def check_options(name: str, dataset: Dataset) -> None:

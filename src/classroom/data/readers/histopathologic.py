@@ -28,6 +28,7 @@ from classroom.errors import DataError
 from classroom.params import Dataset
 
 CLASSES: tuple[str, ...] = ("negative", "positive")
+MASKS = False
 EXPECTED = (
     "train_labels.csv (id, label) next to train/<id>.tif, as in the Kaggle competition "
     "'histopathologic-cancer-detection'"
