@@ -529,6 +529,7 @@ def new_study(
     _stash_reports("classroom new-study")
     from classroom.forecast import forecast as estimate
 
+    progress.log("measuring steps of training for the forecast; the study is written, so Ctrl-C leaves it as it is …")
     typer.echo(estimate([name], device))
     typer.echo(f"next: snakemake --cores all reports/{name}.md")
 
