@@ -200,6 +200,10 @@ class Split(Section):
         return percent
 
 
+LOADING = {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
+"""Options of timm's that load weights."""
+
+
 class Network(Section):
     """A network: an encoder by name, its decoder or extra block, and where its weights come from."""
 
@@ -217,6 +221,14 @@ class Network(Section):
         "brings a teacher to its students' width; null for none",
     )
     weights: str = Field(description="`hub` (ImageNet), `random`, or the path of a .safetensors file")
+
+    @field_validator("encoder_options")
+    @classmethod
+    def _load_nothing(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """timm's checkpoints are pickles, which only timm keeps from running code."""
+        if loading := LOADING & options.keys():
+            raise ValueError(f"{', '.join(sorted(loading))}: weights are loaded by the key weights alone")
+        return options
 
     @field_validator("weights")
     @classmethod

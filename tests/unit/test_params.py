@@ -430,6 +430,14 @@ def test_a_network_of_the_other_task_is_refused(raw, role, path, value, message)
         check(with_value(raw, f"study/{path.format(role)}", value))
 
 
+def test_no_option_of_an_encoder_loads_weights(raw):
+    """timm's checkpoints are pickles, and the project may be someone else's: only `weights` loads, safetensors alone."""
+    options = {"checkpoint_path": "evil.pth", "pretrained_cfg": {"file": "evil.pth"}, "channels": [8, 16, 32, 64]}
+    with_value(raw, f"study/{STUDY}/teacher/encoder_options", options)
+    with pytest.raises(ParamsError, match=rf"^{OF_STUDY}teacher\.encoder_options: checkpoint_path, pretrained_cfg: w"):
+        params.check(raw)
+
+
 def test_only_classes_can_be_balanced(raw):
     assert check(with_value(raw, "study/histopathologic-resnet18/balance", "mean"))
     with pytest.raises(ParamsError, match=rf"{OF_STUDY}balance is of classes, so a segmentation .* 'none'"):

@@ -21,12 +21,13 @@ import pytest
 from classroom.engines import graph
 from support import finished
 from support.finished import Done, classroom
-from support.studies import STUDY
+from support.studies import ROOT, STUDY
 
 Spoil = Callable[[Path], Any]
 PWNED = "pwned"
 """The file that hostile input would leave in the project, could it run a command."""
 CALL = f"!!python/object/apply:os.system ['touch {PWNED}']"
+PICKLE = f"cposix\nsystem\n(S'touch {PWNED}'\ntR."
 PREPARED, RUN = f"data/prepared/{STUDY}", f"runs/{STUDY}/ml-v3/seed-0"
 OF_STUDY = f"studies/{STUDY}.yaml"
 TEACHER = f"runs/{STUDY}/teacher/seed-0/weights.safetensors"
@@ -93,6 +94,11 @@ def remembered(before: str, after: str) -> Spoil:
     """What the engines remember of the graph, under the right digest, names `after` in place of `before`."""
     replace = edited(".classroom/cache/graph.json", json.dumps(before), json.dumps(after))
     return lambda root: (replace(root), graph._resolved.cache_clear())  # as in a new process
+
+
+def with_pickle(pattern: str) -> Spoil:
+    """Every file that fits holds a pickle that runs a command."""
+    return lambda root: [put(str(path.relative_to(root)), PICKLE)(root) for path in sorted(root.glob(pattern))] or 1 / 0
 
 
 def elsewhere(path: str) -> Spoil:
@@ -544,9 +550,7 @@ def test_a_broken_file_of_a_study_that_is_not_in_force_disturbs_nobody(project: 
 # What else hostile or damaged input must not do -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "content", [f"cposix\nsystem\n(S'touch {PWNED}'\ntR.", "PK\x03\x04"], ids=["a hostile pickle", "a damaged archive"]
-)
+@pytest.mark.parametrize("content", [PICKLE, "PK\x03\x04"], ids=["a hostile pickle", "a damaged archive"])
 def test_a_checkpoint_that_is_not_ours_is_said_and_not_used(project: Path, content: str) -> None:
     """The user need not repair it: the training starts again, and ends as if the file had never been."""
     before = (project / RUN / "weights.safetensors").read_bytes()
@@ -568,6 +572,58 @@ def test_a_checkpoint_that_torch_would_unpickle_is_not_unpickled(project: Path) 
     done = classroom(f"classroom {TRAIN}", project)
     assert "ignored (UnpicklingError)" in done.error
     assert not (project / PWNED).exists()
+
+
+HOSTILE: dict[str, list[tuple[Spoil, str]]] = {
+    # by the files in SECURITY.md: code put into them, and a command that reads it
+    "params.yaml": [(put("params.yaml", CALL), "check")],
+    "studies/*.yaml, datasets/*.yaml": [
+        (put(OF_STUDY, CALL), "check"), (put("datasets/lgg.yaml", CALL), "check"),
+        (put(OF_STUDY, "teacher: {encoder_options: {checkpoint_path: evil.pth}}"), "check"),
+    ],
+    "scales/*.yaml, overlays": [
+        (put("scales/small.yaml", CALL), "scale small"), (put("o.yaml", CALL), "overlay o.yaml"),
+    ],
+    "workflow/plan.yaml": [(put("workflow/plan.yaml", CALL), TABLE)],
+    "dvc.lock": [(put("dvc.lock", CALL), "reconcile")],
+    ".classroom/": [(put(".classroom/cache/hashes.json", PICKLE), "reconcile")],
+    "workflow/report/*.rst": [(put(
+        "workflow/report/curves.rst", f"{{{{ cycler.__init__.__globals__.os.system('touch {PWNED}') }}}}"
+    ), "report index")],
+    "data/raw/ and the folders it comes from: images, masks, tables": [
+        (with_pickle("data/raw/lgg/**/*_1.tif"), PREPARE), (with_pickle("data/raw/lgg/about.json"), PREPARE),
+    ],
+    "data/prepared/, data/splits/": [
+        (array(f"{PREPARED}/images.npy", lambda _: np.array([Evil()], dtype=object), pickled=True), TRAIN),
+        (with_pickle(f"{PREPARED}/index.parquet"), SPLIT), (with_pickle("data/splits/*.parquet"), TRAIN),
+    ],
+    "checkpoints/": [(put(CHECKPOINT, PICKLE), TRAIN)],
+    "runs/, compared/, grid/, tune/": [
+        (with_pickle(f"{RUN}/weights.safetensors"), f"export {STUDY} ml-v3"), (with_pickle(TEACHER), OFFLINE),
+        (with_pickle(f"{RUN}/predictions.parquet"), EVALUATE), (with_pickle(f"{RUN}/metrics.json"), EVALUATE),
+    ],
+    "results/, reports/": [(with_pickle(VARIANT), TABLE), (with_pickle("reports/pages/table4.json"), "report index")],
+    "exports/: model.onnx": [(put("exports/model.onnx", PICKLE), "predict exports docs")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("files", HOSTILE)
+def test_files_that_never_run_code_do_not(project: Path, finished_project: Path, files: str) -> None:
+    """Nobody vouches for them any more, so that they are read and not only found to be changed."""
+    for spoil, command in HOSTILE[files]:
+        spoil(project)
+        gone(".classroom/manifests")(project)
+        done = classroom(f"classroom {command}", project)
+        assert done.code == 1 or "ignored" in done.error or command == "reconcile", command
+        assert not (project / PWNED).exists(), command
+        finished.restore(finished_project, project)
+        graph._resolved.cache_clear()
+
+
+def test_the_files_that_security_md_calls_harmless_are_those_that_are_tried() -> None:
+    page = (ROOT / "SECURITY.md").read_text(encoding="utf-8").split("## Files that never run code")[1]
+    rows = [row.split("|")[1].replace("`", "").strip() for row in page.splitlines() if row.startswith("| `")]
+    assert rows == list(HOSTILE)
 
 
 def test_nothing_behind_a_link_is_moved(project: Path) -> None:
