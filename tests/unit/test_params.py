@@ -431,7 +431,7 @@ def test_a_network_of_the_other_task_is_refused(raw, role, path, value, message)
 
 
 def test_no_option_of_an_encoder_loads_weights(raw):
-    """timm's checkpoints are pickles, and the project may be someone else's: only `weights` loads, safetensors alone."""
+    """timm's checkpoints are pickles; the project may be someone else's. Only `weights` loads, as safetensors."""
     options = {"checkpoint_path": "evil.pth", "pretrained_cfg": {"file": "evil.pth"}, "channels": [8, 16, 32, 64]}
     with_value(raw, f"study/{STUDY}/teacher/encoder_options", options)
     with pytest.raises(ParamsError, match=rf"^{OF_STUDY}teacher\.encoder_options: checkpoint_path, pretrained_cfg: w"):
