@@ -3,7 +3,9 @@
 # Annotations are evaluated here, for `__required_keys__` to leave out what is NotRequired.
 from typing import Any, Literal, NotRequired, TypedDict
 
-NetworkName = Literal["T", "S1", "S2", "ensemble"]
+NetworkName = Literal["T", "S1", "S2", "ensemble", "ensemble_mean"]
+MEAN_ENSEMBLE = "ensemble_mean"
+"""The mean of both students' probabilities; `ensemble` is the paper's maximum."""
 SPLIT_NAMES = ("train", "val", "test")
 Scores = dict[str, dict[str, float]]
 """By network and metric, as fractions."""
@@ -133,6 +135,7 @@ class PerImageCounts(TypedDict):
     S1: NotRequired[dict[str, list[int]]]
     S2: NotRequired[dict[str, list[int]]]
     ensemble: NotRequired[dict[str, list[int]]]
+    ensemble_mean: NotRequired[dict[str, list[int]]]
 
 
 class MethodFacts(TypedDict):
@@ -189,6 +192,10 @@ class SeedResult(TypedDict):
     last_epoch_test: Scores
     last_epoch_terms: dict[str, float]
     test_images: PerImageCounts
+    hd95: NotRequired[dict[str, list[float | None]]]
+    """Of segmentation by network, for every test image: `evaluation.boundary.hd95`."""
+    auroc: NotRequired[dict[str, float | None]]
+    """Of classification by network: `evaluation.evaluate.auroc`."""
 
 
 class Result(MethodFacts):

@@ -28,6 +28,7 @@ STAGES = [
     "baselines@table2", "comparison@table10", "exchange@table1", "exchange@table5", "cost@cost", "deploy@deploy",
     f"grid_search@grid-{STUDY}", f"method_search@tune-{STUDY}", f"cka_table@cka-{STUDY}", "cka_figure@figure6",
     f"curves@curves-{STUDY}", f"agreement@agreement-{STUDY}", f"samples@samples-{STUDY}", "pictures@figure9", "site",
+    "medical@table4-per-patient",
 ]  # fmt: skip
 
 CLASSES_STAGES = [
@@ -35,7 +36,7 @@ CLASSES_STAGES = [
     f"grid_offline@{CLASSES_STUDY}-kd_off-v1-0.2-0.3-0.5-0", f"evaluate@{CLASSES_STUDY}-ml-v3", "variants@table14",
     f"architecture@architecture-{CLASSES_STUDY}", "resplit@table14-splits",
     f"method_classification@{CLASSES_STUDY}-simkd-0", f"tune_classification@{CLASSES_STUDY}-sp-0.1-0",
-    f"curves@curves-{CLASSES_STUDY}",
+    f"curves@curves-{CLASSES_STUDY}", "medical@table14-classes",
 ]  # fmt: skip
 
 # Settings, types and messages, not results: see the head of dvc.yaml.

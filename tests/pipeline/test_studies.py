@@ -37,7 +37,7 @@ def test_a_fresh_clone_after_pull_has_nothing_to_do(finished_studies: Project, t
 def test_a_weight_of_one_study_touches_no_other(finished_studies: Project, tmp_path: Path) -> None:
     project = finished_studies.copy(tmp_path / "project")
     project.change("study.histopathologic-mobilenet.weights.ml-v3.S1.alpha", 0.3)
-    due = Counter(train=1, evaluate=1, variants=1, fidelity=1, curves=1, agreement=1, cost=1, site=1)
+    due = Counter(train=1, evaluate=1, variants=1, medical=1, fidelity=1, curves=1, agreement=1, cost=1, site=1)
     assert project.planned("all") == due
 
 

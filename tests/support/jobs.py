@@ -16,6 +16,7 @@ ONE_VARIANT = Counter(
     train=1,
     evaluate=1,
     variants=1,
+    medical=1,
     fidelity=1,
     cost=1,
     evaluate_methods=1,
@@ -33,7 +34,7 @@ ONE_VARIANT = Counter(
     site=1,
 )
 TRAININGS = Counter(baseline=2, train=2, train_offline=1, grid=1, method=1, tune_method=1)
-COMPARED = Counter(variants=1, fidelity=1)
+COMPARED = Counter(variants=1, medical=1, fidelity=1)
 TABLES = COMPARED + Counter(baselines=1, grid_search=1, method_search=1, comparison=1)
 DEPLOYED = Counter(export=3, measure=1, deploy=1)  # of the first seed
 AFTER_TRAININGS = (

@@ -5,16 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from classroom.artifacts import MethodCosts, Metrics, PerImageCounts, Result, Scores, SeedResult
+from classroom.artifacts import MEAN_ENSEMBLE, MethodCosts, Metrics, PerImageCounts, Result, Scores, SeedResult
 from classroom.core import predictions
-from classroom.core.ensemble import with_ensemble
+from classroom.core.ensemble import STUDENTS, with_ensemble
 from classroom.core.metrics import all_masks_empty, per_image_counts, predict_labels, score
 from classroom.errors import DataError
+from classroom.evaluation.boundary import hd95
 from classroom.evaluation.costs import costs
 from classroom.files import content_hash, read_metrics
 from classroom.progress import track
@@ -23,10 +24,10 @@ from classroom.progress import track
 def evaluate(folders: dict[int, Path]) -> Result:
     """Evaluates one method; `folders`: by seed, the folder of its run.
 
-    Per seed: the test metrics of every network and of the students' ensemble, from the saved predictions alone;
+    Per seed: the test metrics of every network and of the students' ensembles, from the saved predictions alone;
     fidelity (the teacher's predictions as the ground truth) where the run has a teacher; the metrics of the last epoch;
-    the counts of every image. Raises DataError if a run is missing or damaged, contradicts its own metrics.json, or was
-    trained on other data than the other seeds' runs.
+    the counts of every image, and its HD95 or the AUROC. Raises DataError if a run is missing or damaged, contradicts
+    its own metrics.json, or was trained on other data than the other seeds' runs.
     """
     runs = {seed: read_metrics(folder) for seed, folder in folders.items()}
     first_seed, first = next(iter(runs.items()))
@@ -78,17 +79,54 @@ class Evaluation(NamedTuple):
     """By network and metric."""
     fidelity: Scores
     """The same with the teacher's predictions as the ground truth; empty without a teacher."""
+    more: dict[str, Any]
+    """By network, `hd95` of every test image, or `auroc`."""
 
 
 def evaluate_predictions(path: Path) -> Evaluation:
     """Evaluates the predictions in the file `path`. Raises DataError if it is missing or damaged."""
     ids, stacks = predictions.read(path)
     ground_truth = predict_labels(stacks.pop(predictions.GROUND_TRUTH))
-    predicted = {name: predict_labels(stack) for name, stack in with_ensemble(stacks).items()}
+    stacks = with_both_ensembles(stacks)
+    predicted = {name: predict_labels(stack) for name, stack in stacks.items()}
     per_image = {name: per_image_counts(labels, ground_truth) for name, labels in predicted.items()}
     students = [name for name in predicted if name != "T"] if "T" in predicted else []
     fidelity = {name: score(per_image_counts(predicted[name], predicted["T"])) for name in students}
-    return Evaluation(ids, per_image, {name: score(of) for name, of in per_image.items()}, fidelity)
+    more: dict[str, Any]
+    if ground_truth.ndim == 3:
+        pairs = {name: zip(masks, ground_truth, strict=True) for name, masks in predicted.items()}
+        more = {"hd95": {name: [hd95(*pair) for pair in of] for name, of in pairs.items()}}
+    else:
+        more = {"auroc": {name: auroc(stack, ground_truth) for name, stack in stacks.items()}}
+    return Evaluation(ids, per_image, {name: score(of) for name, of in per_image.items()}, fidelity, more)
+
+
+def with_both_ensembles(probabilities: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """`with_ensemble`, the paper's maximum, and after it the mean of both students' probabilities, if there are two.
+
+    Of masks ⌊256·p⌋ is known, so a pixel whose mean is one half or up to 1/256 more may be left out.
+    """
+    found = with_ensemble(probabilities)
+    if "ensemble" in found:
+        first, second = (probabilities[student] for student in STUDENTS)
+        if first.dtype == np.uint8:
+            found[MEAN_ENSEMBLE] = ((first.astype(np.uint16) + second) // 2).astype(np.uint8)
+        else:
+            found[MEAN_ENSEMBLE] = (first + second) / 2
+    return found
+
+
+def auroc(probabilities: np.ndarray, true: np.ndarray) -> float | None:
+    """Each class against all others, the mean over the classes for which there are test images of both kinds.
+
+    None if there is no such class.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    of_class = [true == number for number in range(probabilities.shape[1])]
+    both = [(is_it, probabilities[:, at]) for at, is_it in enumerate(of_class) if is_it.any() and not is_it.all()]
+    found = [roc_auc_score(*pair) for pair in both]
+    return float(np.mean(found)) if found else None
 
 
 def _check_weights(path: Path) -> None:
@@ -108,10 +146,10 @@ def _check_weights(path: Path) -> None:
 def _seed(run: Metrics, folder: Path) -> SeedResult:
     path = folder / "predictions.parquet"
     _check_weights(folder / "weights.safetensors")
-    ids, per_image, tested, fidelity = evaluate_predictions(path)
+    ids, per_image, tested, fidelity, more = evaluate_predictions(path)
     if ids != run["test_images"]["id"]:
         raise DataError(f"{path}: is not of the same run as metrics.json next to it. Train this run again.")
-    if tested != run["best"]["test"]:
+    if {name: of for name, of in tested.items() if name != MEAN_ENSEMBLE} != run["best"]["test"]:
         raise DataError(f"{path}: does not give the metrics in metrics.json next to it. Train this run again.")
     if all_masks_empty(next(iter(per_image.values()))):
         warnings.warn(
@@ -129,4 +167,5 @@ def _seed(run: Metrics, folder: Path) -> SeedResult:
         "last_epoch_test": run["last"]["test"],
         "last_epoch_terms": run["terms"],
         "test_images": cast(PerImageCounts, {"id": ids, "group": run["test_images"]["group"], **counts}),
+        **more,  # type: ignore[typeddict-item]
     }

@@ -11,7 +11,7 @@ from classroom.reporting.common import heading, paper
 from classroom.reporting.common.cells import UNCERTAIN, cells, layout
 from classroom.reporting.common.pages import Page, results_page
 from classroom.reporting.common.results import check_alike, read_variants
-from classroom.reporting.common.tables import labelled, shown_metrics, variant_label
+from classroom.reporting.common.tables import ENSEMBLES, labelled, shown_metrics, variant_label
 from classroom.reporting.registry import Report, Request, of_studies
 
 
@@ -30,6 +30,7 @@ def fidelity_table(name: str, scale: str, seeds: Sequence[int], results: list[Re
     table = cells(taught, seeds, "fidelity", printed)
     facts = [
         heading.networks(taught or results),
+        ENSEMBLES,
         f"- each cell: {' and '.join(LABELS[metric] for metric in metrics)} in percent with the teacher's predictions "
         "as the ground truth, mean ± sample standard deviation over seeds, best strategy of the row in bold"
         + ("; below it the paper's mean and ours minus the paper's." if len(printed) else "."),

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from classroom.reporting.common.pages import Page
 
 KINDS = (
-    "variants", "fidelity", "architecture", "baselines", "comparison", "resplit", "exchange", "cost", "deploy",
-    "grid_search", "method_search", "cka_table", "cka_figure", "curves", "agreement", "samples", "pictures",
+    "variants", "medical", "fidelity", "architecture", "baselines", "comparison", "resplit", "exchange", "cost",
+    "deploy", "grid_search", "method_search", "cka_table", "cka_figure", "curves", "agreement", "samples", "pictures",
 )  # fmt: skip
 """In the order of lists. Without the site, which shows all of them."""
 

@@ -88,7 +88,7 @@ def _joined(pair: Sequence[list[Result]], seeds: Sequence[int], metric: str, tab
     table["difference"] = table.second_mean - table.first_mean
     if len(printed := paper.variants(table_name)):
         table = table.merge(printed[[*KEYS, "mean"]].rename(columns={"mean": "paper"}), how="left", on=KEYS)
-    order = {"technique": TECHNIQUES, "strategy": STRATEGIES, "network": NETWORKS}
+    order = {"technique": TECHNIQUES, "strategy": STRATEGIES, "network": list(NETWORKS)}
     return table.sort_values(list(order), key=lambda column: column.map(order[column.name].index), ignore_index=True)
 
 

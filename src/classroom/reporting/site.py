@@ -25,7 +25,7 @@ from classroom.reporting.common.pages import read_page
 from classroom.reporting.common.provenance import costs_of_runs
 
 SECTIONS = {
-    "Twelve variants": ("variants", "resplit"),
+    "Twelve variants": ("variants", "medical", "resplit"),
     "Networks alone": ("baselines",),
     "Published methods": ("comparison",),
     "Fidelity": ("fidelity", "agreement"),

@@ -20,6 +20,7 @@ from classroom.reporting.common.provenance import source
 from classroom.reporting.common.results import check_alike, read_results, read_variants
 from classroom.reporting.common.tables import (
     BASELINE_LABELS,
+    ENSEMBLES,
     Cell,
     Part,
     labelled,
@@ -55,6 +56,7 @@ def variants_table(name: str, scale: str, seeds: Sequence[int], results: list[Re
     early = ", unless early stopping ended one of them sooner" if stops else ""
     facts = [
         heading.networks(results),
+        ENSEMBLES,
         f"- each cell: {_names(metrics)} in percent, mean ± sample standard deviation over seeds, best strategy of "
         "the row in bold" + ("; below it the paper's mean and ours minus the paper's." if len(printed) else "."),
         "- T learns from its task alone in every technique and starts from the same seed, so its rows agree "

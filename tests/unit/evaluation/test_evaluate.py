@@ -17,7 +17,7 @@ from classroom.core.ensemble import with_ensemble
 from classroom.core.metrics import per_image_counts, predict_labels, score
 from classroom.errors import DataError
 from classroom.evaluation.costs import costs
-from classroom.evaluation.evaluate import evaluate
+from classroom.evaluation.evaluate import auroc, evaluate, with_both_ensembles
 from classroom.evaluation.grid import read_points
 from classroom.params import Grid
 from support.fabricated import metrics_of
@@ -27,7 +27,7 @@ GROUPS = ["patient_1", "patient_2"]
 # Two images of 2 x 2 pixels; of the second nothing is lesion.
 TRUTH = [[[1, 1], [0, 0]], [[0, 0], [0, 0]]]
 FIRST = [[[0.9, 0.2], [0.1, 0.1]], [[0.0, 0.1], [0.2, 0.5]]]  # one found, one missed, one too many at just one half
-SECOND = [[[0.49, 0.8], [0.3, 0.1]], [[0.2, 0.2], [0.2, 0.2]]]  # the other found
+SECOND = [[[0.49, 0.81], [0.3, 0.1]], [[0.2, 0.2], [0.2, 0.2]]]  # the other found
 TEACHER = [[[1.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]]  # perfect
 
 BY_HAND = {
@@ -35,6 +35,7 @@ BY_HAND = {
     "S1": {"iou": 1 / 3, "f_score": 2 / 4},
     "S2": {"iou": 1 / 2, "f_score": 2 / 3},
     "ensemble": {"iou": 2 / 3, "f_score": 4 / 5},
+    "ensemble_mean": {"iou": 1.0, "f_score": 1.0},
 }
 
 
@@ -50,11 +51,14 @@ CLASSES_BY_HAND = {  # accuracy; then precision and recall of classes 0, 1, 2, b
     "S2": {"accuracy": 2 / 4, "precision": (0 + 2 / 3 + 0) / 3, "recall": (0 + 1 + 0) / 3},
     # the maximum of each class: 0.6 wins of 0.55, 0.8, 0.9 of 0.5, 0.9 (wrong) of 0.4
     "ensemble": {"accuracy": 3 / 4, "precision": (1 / 2 + 1 + 0) / 3, "recall": (1 + 1 + 0) / 3},
+    # the sums: 0.95 wins of 0.6 (wrong), 1.5, 1.2, 1.2 of 0.4 (wrong)
+    "ensemble_mean": {"accuracy": 2 / 4, "precision": (0 + 2 / 3 + 0) / 3, "recall": (0 + 1 + 0) / 3},
 }
 CLASSES_FIDELITY = {  # the teacher says 0, 1, 2, 2
     "S1": {"accuracy": 3 / 4, "precision": (1 / 2 + 1 + 1) / 3, "recall": (1 + 1 + 1 / 2) / 3},
     "S2": {"accuracy": 1 / 4, "precision": (0 + 1 / 3 + 0) / 3, "recall": (0 + 1 + 0) / 3},
     "ensemble": {"accuracy": 2 / 4, "precision": (1 / 2 + 1 / 2 + 0) / 3, "recall": (1 + 1 + 0) / 3},
+    "ensemble_mean": {"accuracy": 1 / 4, "precision": (0 + 1 / 3 + 0) / 3, "recall": (0 + 1 + 0) / 3},
 }
 
 
@@ -142,7 +146,7 @@ def test_masks_that_are_all_empty_are_said(
 def test_counts_of_every_image_are_kept(runs: dict[int, Path]) -> None:
     """Per-image and lesion-only averages can be had later without predicting again.
 
-    The ensemble is the union, not the mean probability: 0.9 and 0.49 with 0.2 and 0.8 are both lesion.
+    The ensemble is the union, not the mean probability: 0.9 and 0.49 with 0.2 and 0.81 are both lesion.
     """
     images = evaluate(runs)["seeds"]["0"]["test_images"]
     assert (images["id"], images["group"]) == (IDS, GROUPS)
@@ -202,13 +206,13 @@ def test_fidelity_takes_the_runs_own_teacher_for_the_truth(
     """Tables 11 and 12: whether the students say what the teacher says, right or wrong."""
     result = evaluate(runs_of_classes)["seeds"]["0"]["fidelity"]
     assert result == near(CLASSES_FIDELITY)
-    predicted = {"S1": [0, 1, 0, 2], "S2": [1, 1, 1, 0], "ensemble": [0, 1, 1, 0]}
+    predicted = {"S1": [0, 1, 0, 2], "S2": [1, 1, 1, 0], "ensemble": [0, 1, 1, 0], "ensemble_mean": [1, 1, 1, 0]}
     for name, said in predicted.items():
         theirs = precision_recall_fscore_support([0, 1, 2, 2], said, average="macro", zero_division=0)
         assert (result[name]["precision"], result[name]["recall"]) == pytest.approx(theirs[:2])
     # This teacher is perfect, so fidelity is what the ground truth gives.
     masks = evaluate(runs)["seeds"]["0"]
-    assert masks["fidelity"] == {name: masks["test"][name] for name in ("S1", "S2", "ensemble")}
+    assert masks["fidelity"] == {name: masks["test"][name] for name in ("S1", "S2", "ensemble", "ensemble_mean")}
 
 
 def test_fidelity_of_masks_is_not_their_truth(tmp_path: Path) -> None:
@@ -418,3 +422,44 @@ def test_evaluation_changes_nothing_on_disk_and_can_be_written_as_json(runs: dic
     first = evaluate(runs)
     assert {path: path.read_bytes() for folder in runs.values() for path in folder.iterdir()} == before
     assert json.loads(json.dumps(first)) == first == evaluate(runs)
+
+
+def test_the_mean_of_both_students_is_an_ensemble_of_its_own(runs: dict[int, Path], tmp_path: Path) -> None:
+    """By hand, the means of FIRST and SECOND reach one half in 0.9 with 0.49 and in 0.2 with 0.81 only."""
+    seed = evaluate(runs)["seeds"]["0"]
+    assert list(seed["test"]) == ["T", "S1", "S2", "ensemble", "ensemble_mean"]
+    assert seed["test_images"]["ensemble_mean"] == {"tp": [2, 0], "fp": [0, 0], "fn": [0, 0], "tn": [2, 4]}
+    assert seed["test"]["ensemble_mean"] == seed["fidelity"]["ensemble_mean"] == {"iou": 1.0, "f_score": 1.0}
+    leave_run(tmp_path / "classes", 0, {"S1": FIRST_SAYS, "S2": SECOND_SAYS}, of_classes=True)
+    images = evaluate({0: tmp_path / "classes"})["seeds"]["0"]["test_images"]
+    assert images["ensemble_mean"]["predicted"] == [1, 1, 1, 0]  # the sums are 0.6, 0.95; …; 0.6, 1.2; 1.2, 0.4
+
+
+def test_the_mean_of_stored_masks_is_that_of_the_probabilities() -> None:
+    """But for pixels within a 256th of one half."""
+    p = np.random.default_rng(0).random((2, 100, 20, 20), dtype=np.float32)
+    stacks = dict(zip(("S1", "S2"), map(predictions.quantise, p), strict=True))
+    marked, mean = predict_labels(with_both_ensembles(stacks)["ensemble_mean"]), p.mean(axis=0)
+    certain = (mean < 1 / 2) | (mean >= 1 / 2 + 1 / 256)
+    assert (marked == (mean >= 1 / 2))[certain].all()
+    assert certain.mean() > 0.99
+
+
+def test_hd95_is_kept_of_every_image_and_auroc_of_every_network(runs: dict[int, Path], tmp_path: Path) -> None:
+    assert evaluate(runs)["seeds"]["0"]["hd95"] == {
+        "T": [0, None],  # of the second image nothing is lesion, and nothing predicted
+        "S1": [pytest.approx(0.95), pytest.approx(8**0.5)],
+        "S2": [pytest.approx(0.95), None],
+        "ensemble": [0, pytest.approx(8**0.5)],
+        "ensemble_mean": [0, None],
+    }
+    leave_run(tmp_path / "classes", 0, {"S1": FIRST_SAYS, "S2": SECOND_SAYS}, of_classes=True)
+    found = evaluate({0: tmp_path / "classes"})["seeds"]["0"]["auroc"]
+    # class 0: 0.6 against 0.1, 0.5, 0.3; class 1: 0.8, 0.3 against 0.4, 0.3; class 2: 0.4 against 0, 0.1, 0.2
+    assert found["S1"] == pytest.approx((3 / 3 + 2.5 / 4 + 3 / 3) / 3)
+
+
+def test_auroc_leaves_out_classes_that_are_not_there() -> None:
+    says = np.array([[0.9, 0.1, 0.0], [0.2, 0.7, 0.1]])
+    assert auroc(says, np.array([0, 1])) == 1
+    assert auroc(says, np.array([1, 1])) is None

@@ -39,7 +39,8 @@ def cells(results: Sequence[Result], seeds: Sequence[int], kind: Kind, printed: 
         for network in result["seeds"][str(seeds[0])][kind]:
             keys = {"technique": variant.technique, "strategy": variant.strategy, "network": network}
             of_test = measured(result, network, seeds, kind)
-            last = measured(result, network, seeds, "last_epoch_test") if kind == "test" else [{}] * len(of_test)
+            known = kind == "test" and network in result["seeds"][str(seeds[0])]["last_epoch_test"]
+            last = measured(result, network, seeds, "last_epoch_test") if known else [{}] * len(of_test)
             for record, ended in zip(of_test, last, strict=True):
                 ended = {f"last_epoch_{key}": ended[key] for key in ("mean", "sd") if key in ended}
                 records.append(keys | record | ended | {"seeds": len(seeds)})
@@ -75,10 +76,9 @@ def layout(results: Sequence[Result], kind: Kind, table: pd.DataFrame, metrics: 
     rows = []
     for technique in TECHNIQUES:
         name = f"**{TECHNIQUE_LABELS[technique]}**"
-        for network in NETWORKS:
+        for network, label in NETWORKS.items():
             found = [by_key.get((technique, strategy, network, metric)) for strategy, metric in columns]
             if any(found):
-                label = network if network != "ensemble" else "**Ensemble**"
                 rows.append([name, label, *(cell or "–" for cell in found)])
     return Part(header, rows, grouped=True)
 

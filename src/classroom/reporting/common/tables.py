@@ -10,14 +10,18 @@ from typing import Any, NamedTuple
 import pandas as pd
 from tabulate import tabulate
 
-from classroom.artifacts import Data, Result
+from classroom.artifacts import MEAN_ENSEMBLE, Data, Result
 from classroom.core.metrics import METRICS
 from classroom.reporting.common.provenance import Kind, Source
 
 TECHNIQUE_LABELS = {"ml": "ML", "kd_off": "KD (off)", "kd_on": "KD (on)", "kd_ml": "KD + ML"}
 BASELINE_LABELS = {"teacher": "teacher alone", "student": "student alone"}
 GREEK = {"alpha": "α", "beta": "β", "gamma": "γ"}
-NETWORKS = ("T", "S1", "S2", "ensemble")
+NETWORKS = {"T": "T", "S1": "S1", "S2": "S2", "ensemble": "**Ensemble**", MEAN_ENSEMBLE: "**Ensemble (mean)**"}
+ENSEMBLES = (
+    "- ensemble: the maximum of both students' probabilities, as in the paper (of masks their union); ensemble (mean): "
+    "the mean of both"
+)
 TEX = str.maketrans(
     {
         "\\": r"\textbackslash{}", "$": r"\$", "_": r"\_", "&": r"\&", "%": r"\%", "#": r"\#", "{": r"\{", "}": r"\}",
