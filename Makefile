@@ -82,6 +82,7 @@ format: .venv/ready
 # A stamp, so that set-up is skipped when the lock has not changed and repeated when it broke half-way.
 .venv/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ". Run: make PYTHON=python3.12")'
+	@echo "Setting up .venv, once: the packages of requirements.lock, which takes some minutes."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .

@@ -141,7 +141,7 @@ def train(
                 jobs[method] = job
         if not jobs:
             return
-        from classroom.progress import Show
+        from classroom.progress import CHECKPOINTS, Show
         from classroom.training.run import Request
         from classroom.training.run import train as run
 
@@ -151,7 +151,7 @@ def train(
             if weights:
                 search = "tune" if methods_registry.is_published(method) else "grid"
                 target = Path(search, study, method, "-".join(point.split(",")), f"seed-{seed}")
-            requests.append(Request(method, target, Path("checkpoints", target), jobs[method].identity, weights))
+            requests.append(Request(method, target, CHECKPOINTS / target, jobs[method].identity, weights))
 
         def finish(request: Request, facts: TrainingFacts) -> None:
             job = jobs[request.method]
@@ -289,6 +289,21 @@ def forecast(
 
     _check_plan()
     typer.echo(run(reports, device))
+
+
+@app.command()
+def status(
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every few seconds, until Ctrl-C.")] = False,
+) -> None:
+    """Show the trainings under way, here or on a cluster, their loss, validation and time left, and what is left."""
+    from classroom.status import status as run
+    from classroom.status import watch as run_again
+
+    _check_plan()
+    if watch:
+        run_again()
+    else:
+        typer.echo(run())
 
 
 @app.command()

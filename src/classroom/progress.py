@@ -1,16 +1,18 @@
-"""Progress of a long job: a bar on a terminal, lines in a log."""
+"""Progress of a long job: a bar on a terminal, lines in a log, and for `classroom status` a file of each training."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from typing import Protocol, TypeVar
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Protocol, TypedDict, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichBar
 
+from classroom.files import write_json
 from classroom.log import doing, write_line
 
 T = TypeVar("T")
@@ -53,6 +55,39 @@ def track(items: Sequence[T], title: str) -> Iterator[T]:
         for item in items:
             yield item
             bar.advance(task)
+
+
+CHECKPOINTS = Path("checkpoints")
+"""What unfinished trainings resume from, a folder each."""
+STATE = "progress.json"
+"""In such a folder: how far the training is."""
+RECORDED_EVERY = 5.0
+"""Seconds."""
+
+
+class State(TypedDict):
+    """How far a training is."""
+
+    epoch: int
+    """Finished epochs."""
+    epochs: int
+    step: int
+    """Finished steps of the next one."""
+    steps: int
+    """Of every epoch."""
+    loss: float
+    """The mean of this epoch's steps, weighted, of all networks together."""
+    validation: dict[str, float]
+    """After the last finished epoch: IoU or accuracy by trained network."""
+    seconds_per_epoch: float | None
+    written: float
+    """Seconds since 1970."""
+
+
+def record(folder: Path, state: State) -> None:
+    """Writes the state of the training with this folder of checkpoints; a full disk is left to the checkpoints."""
+    with suppress(OSError):
+        write_json(folder / STATE, state)
 
 
 class Step(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -17,6 +18,8 @@ from classroom.methods import registry
 from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.params import BASELINES, MAX_MISTAKES, TASKS, Dataset, Network, Params, Study, load, select, warn_of_sum
 from classroom.state import Cache
+
+log = logging.getLogger(__name__)
 
 
 def check_all(path: Path = Path("params.yaml")) -> Params:
@@ -82,9 +85,12 @@ def _mistakes_in_methods(params: Params, raw: Mapping[str, Any], path: Path) -> 
             (f"tune.{task}.methods", tuned.methods, params.tuned_studies(task)),
         ):
             for name in studies:
-                if missing := [f"'{of}'" for of in methods if of in known and of not in params.study[name].methods]:
+                if missing := [of for of in methods if of in known and of not in params.study[name].methods]:
                     file = path.parent / "studies" / f"{name}.yaml"
-                    yield f"{file}: methods lacks {', '.join(missing)}, which {key} lists"
+                    entries = ", ".join(
+                        f"{of}: {{options: {{}}, weights: {_flow(known[of].weights)}}}" for of in missing
+                    )
+                    yield f"{file}: methods lacks what {key} lists. Add there: {entries}"
             for method in methods:
                 if method not in known:
                     elsewhere = " It is one of the other task." if registry.is_published(method) else ""
@@ -99,6 +105,11 @@ def _mistakes_in_methods(params: Params, raw: Mapping[str, Any], path: Path) -> 
                         f"which compares the images of a batch. Set it to {known[method].min_batch} or more, or leave "
                         f"{method} out."
                     )
+
+
+def _flow(weights: Mapping[str, float]) -> str:
+    """As YAML in one line."""
+    return "{" + ", ".join(f"{term}: {value}" for term, value in weights.items()) + "}"
 
 
 def check_source(name: str, dataset: Dataset) -> None:
@@ -140,6 +151,8 @@ def _check_training(params: Params) -> None:
     """
     remembered = Cache("trained")
     versions = [version(library) for library in ("timm", "segmentation-models-pytorch", "torch")]
+    if not remembered.facts:
+        log.info("Trying whether every method can train its networks, once; this takes some seconds.")
     raw = params.model_dump(mode="json", by_alias=True)
     mistakes = []
     for name in params.studies:

@@ -27,6 +27,7 @@ from classroom.devices import claim_device, free_memory
 from classroom.errors import TrainingError
 from classroom.files import written_whole
 from classroom.params import Augmentation, Training, select
+from classroom.progress import RECORDED_EVERY, State, record
 from classroom.training.checkpoint import Checkpoints, DivergedError, Position, Progress, positions
 from classroom.training.loop import (
     DrawingError,
@@ -367,12 +368,13 @@ def peak_memory_mb(device: torch.device) -> dict[str, int]:
 
 
 class Clock:
-    """Passes progress on and times the steps of this session, without the first one."""
+    """Passes progress on, records it, and times the steps of this session, without the first one."""
 
     def __init__(self, show: Show, epochs: int) -> None:
         self.show, self.epochs = show, epochs
         self.began: tuple[float, float] | None = None
         self.seconds_per_epoch: float | None = None
+        self.recorded = -RECORDED_EVERY
 
     def __call__(self, runs: Sequence[Run], steps: int) -> None:
         progress = runs[0].progress
@@ -381,10 +383,31 @@ class Clock:
             self.began = (now, done)
         elif done > self.began[1]:
             self.seconds_per_epoch = round((now - self.began[0]) / (done - self.began[1]), 3)
+        if now - self.recorded >= RECORDED_EVERY:
+            self.recorded = now
+            for run in runs:
+                record(run.checkpoints.folder, self._state(run, steps))
         if len(runs) > 1:
             losses = {run.name: sum(run.progress.weighted.values()) for run in runs}
             progress = Progress(progress.epoch, progress.step, weighted=losses)
         self.show(progress, steps, self.epochs)
+
+    def _state(self, run: Run, steps: int) -> State:
+        progress = run.progress
+        last = progress.history[-1] if progress.history else {}
+        return {
+            "epoch": progress.epoch,
+            "epochs": self.epochs,
+            "step": progress.step,
+            "steps": steps,
+            "loss": sum(progress.weighted.values()) / progress.step,
+            "validation": {
+                name: next(value for key, value in last.items() if key.startswith(f"val/{name}/"))
+                for name in (run.method.trained if last else ())
+            },
+            "seconds_per_epoch": self.seconds_per_epoch,
+            "written": time.time(),
+        }
 
 
 def _sample(split: SplitData) -> torch.Tensor:
