@@ -100,7 +100,7 @@ def feature_loss(feature: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     if feature.shape != target.shape:
         raise TrainingError(
             f"the feature maps to compare have shapes {tuple(feature.shape[1:])} and {tuple(target.shape[1:])}. Set "
-            "study.*.teacher.conv6_channels (classification) or decoder_channels (segmentation) so that they agree."
+            "the study's teacher.conv6_channels (classification) or decoder_channels (segmentation) so that they agree."
         )
     return F.mse_loss(feature.float(), target.float())
 

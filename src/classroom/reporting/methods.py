@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from classroom.data.readers import classes_of
+from classroom.errors import ParamsError, TrainingError
 from classroom.methods import registry
 from classroom.methods.learning_styles.exchange import EXCHANGE, Received
 from classroom.methods.shared.published import Published, in_words
@@ -62,11 +63,15 @@ def _published(params: Params, raw: dict[str, Any], kind: type[Published], name:
                   f"own settings: {', '.join(differs)}"),
     ]  # fmt: skip
     if study:
-        lines[-1] += f"; {_extra_parameters(params, raw, study, name):,} extra parameters in training ({study})"
+        lines[-1] += f"; {_extra_parameters(params, raw, study, name)} ({study})"
     return "\n".join(lines)
 
 
-def _extra_parameters(params: Params, raw: dict[str, Any], study: str, name: str) -> int:
+def _extra_parameters(params: Params, raw: dict[str, Any], study: str, name: str) -> str:
     settings = params.study[study]
     classes = max(len(classes_of(params.dataset[settings.dataset])), 2)
-    return make_on_meta(name, study, raw, settings.task, classes, settings.image_size).extra_parameters
+    try:
+        method = make_on_meta(name, study, raw, settings.task, classes, settings.image_size)
+    except (ParamsError, TrainingError) as error:
+        return f"cannot be trained: {error}"
+    return f"{method.extra_parameters:,} extra parameters in training"

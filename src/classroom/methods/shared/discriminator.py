@@ -28,7 +28,7 @@ class Discriminator(nn.Module):
         if image_size < MIN_SIZE:
             raise TrainingError(
                 f"the discriminator needs maps of {MIN_SIZE}×{MIN_SIZE} pixels or more, not {image_size}×"
-                f"{image_size}. Raise study.*.image_size, or set methods.segmentation.*.adversarial to false."
+                f"{image_size}. Raise the study's image_size, or set the method's adversarial to false."
             )
         layers: list[nn.Module] = [nn.BatchNorm2d(channels)]
         for number, width in enumerate(WIDTHS):
