@@ -508,7 +508,7 @@ FILE = rf"^studies/{STUDY}\.yaml: "
         ("tune/segmentation", {"studies": [STUDY], "methods": ["vid"]}, r"tune\.segmentation\.meth.*'vid'.*other task"),
         ("tune/segmentation", {"studies": [CLASSES_STUDY], "methods": ["at"]}, r"'ham.*' is a study of classification"),
         ("tune/segmentation", {"studies": [STUDY] * 2, "methods": ["at"]}, r"studies: expected each value once"),
-        (OF_STUDY, {}, rf"{FILE}methods lacks 'at', .*'skd', which comparison\.segmentation lists"),
+        (OF_STUDY, {}, rf"{FILE}methods lacks what comparison\.segmentation lists\. Add there: at: .*skd: "),
         (f"{OF_STUDY}/at/weights", {"attention": 1.0}, rf"{FILE}methods\.at\.weights: expected weights of attention, "),
         (f"{OF_STUDY}/at/weights/attention", -1.0, rf"{FILE}methods\.at\.weights\.attention: .*greater than or equal"),
         (f"{OF_STUDY}/simkd", {"options": {}, "weights": {}}, rf"{FILE}methods: 'simkd' is no method of segmentation"),
