@@ -137,6 +137,10 @@ def _options_named() -> Iterator[None]:
 def _check_name(name: str, raw: Mapping[str, Any]) -> None:
     if not is_name(name):
         raise ParamsError(f"'{name}' is no name for a study: {NAME_RULE}.")
+    if re.fullmatch(r"(table|figure)\d+", name):
+        raise ParamsError(
+            f"'{name}' names a report of the paper, whose values would stand next to yours. Choose another."
+        )
     if taken := [f"{folder}/{name}.yaml" for folder, block in FOLDERS.items() if name in raw[block]]:
         raise ParamsError(f"{' and '.join(taken)}: there already. Choose another name, or remove what is there first.")
 

@@ -275,6 +275,8 @@ def test_a_name_that_is_taken_and_options_that_do_not_fit_are_refused(settings: 
     for options, said in (
         (polyps | {"name": "lgg"}, "datasets/lgg.yaml: there already"),
         (polyps | {"name": "../x"}, "is no name for a study"),
+        (polyps | {"name": "table4"}, "names a report of the paper"),
+        (polyps | {"name": "cost"}, "'cost' is taken"),
         ({"name": "x"}, "expected --images DIR or --table FILE"),
         (polyps | {"images": tmp_path / "gone"}, "gone: no such folder"),
         (polyps | {"task": "segmentation"}, "needs masks"),
