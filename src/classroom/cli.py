@@ -121,6 +121,7 @@ def train(
     from classroom.engines.manifest import begun
     from classroom.methods import registry as methods_registry
     from classroom.params import load
+    from classroom.state import CHECKPOINTS
 
     for method in methods:
         methods_registry.check(method)

@@ -502,6 +502,16 @@ class Tune(Section):
         return factors
 
 
+class Together(Section):
+    """Runs of one study and seed that Snakemake trains in one process: in less time, and with the same bits. It decides
+    no result, so a change makes nothing stale."""
+
+    enabled: bool = Field(default=True, description="false: every run is a job of its own")
+    max_networks: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="the most networks in one process, each counted once; null for any number"
+    )
+
+
 class Common(Section):
     """params.yaml: what is common to all studies."""
 
@@ -518,6 +528,8 @@ class Common(Section):
     losses: Losses
     augmentation: Augmentation
     training: Training
+    # Optional: a file without it keeps its results.
+    together: Together = Together()
 
 
 @functools.cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import re
 import shutil
@@ -24,8 +25,9 @@ from PIL import Image, ImageOps
 from ruamel.yaml import YAML
 
 from classroom.methods import registry
-from classroom.params import FOLDERS, check, load
+from classroom.params import BASELINES, FOLDERS, check, load
 from classroom.settings.plan import write_plan
+from classroom.training.equality import waits_for_teacher
 from support.studies import ROOT, STUDY
 
 VARIANTS = {"joint": ["ml-v3", "kd_ml-v3"], "offline": ["kd_off-v1"]}
@@ -60,9 +62,18 @@ class Project:
         return self.run("snakemake", "--cores", "2", *arguments, expect=expect)
 
     def planned(self, target: str = "all") -> Counter[str]:
-        """Jobs by rule that Snakemake would run for `target`."""
-        printed = self.snakemake("-n", "--quiet=rules", "--", target)
-        return Counter({rule: count for rule, count in _jobs(printed).items() if rule not in ("all", "total")})
+        """Jobs by rule that Snakemake would run for `target`; runs that train together count as single ones."""
+        printed = self.snakemake("-n", "--", target)
+        jobs = Counter({rule: count for rule, count in _jobs(printed).items() if rule not in ("all", "total")})
+        for method in itertools.chain(*self.groups(printed)):
+            offline = "train_offline" if waits_for_teacher(method) else "train"
+            jobs["baseline" if method in BASELINES else offline] += 1
+        return jobs
+
+    def groups(self, printed: str) -> list[list[str]]:
+        """The methods of each group of runs that train together, in the output of a dry run."""
+        outputs = re.findall(r"^rule together_\d+:\n(?:    .*\n)*?    output: (.*)$", printed, re.MULTILINE)
+        return [[out.split("/")[2] for out in of_group.split(", ")] for of_group in outputs]
 
     def repro(self, *arguments: str) -> list[str]:
         """The stages that `dvc repro` ran."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from classroom import places
+from classroom.engines import graph, together
 from classroom.engines.reconcile import NESTED, Session, dry_run
 from classroom.errors import ClassroomError, listed
 from classroom.files import not_writable
@@ -22,11 +23,13 @@ from classroom.interrupts import orderly_interrupts
 from classroom.log import configure, heartbeat
 from classroom.methods import registry as methods
 from classroom.methods.learning_styles.exchange import EXCHANGE
-from classroom.params import BASELINES
+from classroom.params import BASELINES, load
 from classroom.reporting import registry
 from classroom.settings.checks import check_all, check_source
 from classroom.settings.plan import plan, write_plan
 from classroom.slurm import jobs_of as slurm_jobs_of
+from classroom.training.equality import waits_for_teacher
+from snakemake.cli import parse_args
 from snakemake.exceptions import WorkflowError
 
 # Jobs and cluster nodes read this file too; only the main process checks settings and reconciles, once.
@@ -74,6 +77,25 @@ def check_writable() -> None:
         )
 
 
+def trained_together(stale: set[str]) -> list[together.Group]:
+    """The groups of stale runs, needed for the targets, that train in one process each."""
+    given = parse_args(sys.argv[1:])[1]
+    if given.forceall or given.forcerun or given.until or given.omit_from or given.allowed_rules or given.batch:
+        return []  # options for single jobs
+    stages = graph.load()
+    due = [stage for stage in together.needed_for(given.targets, stages) if stage.name in stale]
+    settings = workflow.resource_settings
+    gpu = settings.resources.get("gpu")
+    slots = together.slots(
+        settings.cores,
+        params.training.threads,
+        gpu and gpu.value,
+        None if given.executor in (None, "local", "dryrun") else settings.nodes,
+    )
+    groups = together.choose(together.runs_in(due), load(Path("params.yaml")), slots).groups
+    return [group for group in groups if len(group.methods) > 1]
+
+
 # `classroom` is found next to the Python that runs Snakemake, in an activated environment or not. SLURM sends SIGTERM to
 # every process of a job; the trap keeps the shell alive, so that a training has time to write its checkpoint.
 shell.prefix(f"export PATH={Path(sys.executable).parent}:$PATH; trap : TERM; ")
@@ -111,10 +133,13 @@ try:
             command = " ".join(["snakemake", *sys.argv[1:]])
             with heartbeat("Looking for what is up to date"):
                 if any(re.fullmatch("--dry-?run|-[a-zA-Z]*n[a-zA-Z]*", argument) for argument in sys.argv):
-                    dry_run(command)
+                    GROUPS = trained_together(dry_run(command))
                 else:
                     session = until_exit.enter_context(Session(command))
-                    session.start()
+                    GROUPS = trained_together(session.start())
+                    together.record(GROUPS)
+        else:
+            GROUPS = together.recorded()
 except ClassroomError as error:
     messages.error("%s", error)
     sys.exit(1)
@@ -129,6 +154,11 @@ def code(stage: str) -> list[str]:
     """The source code that a stage depends on, as dvc.yaml lists it."""
     definition = STAGES[stage].get("do", STAGES[stage])
     return [path for path in definition["deps"] if path.startswith("src/")]
+
+
+def training_stage(method: str) -> str:
+    """The stage of dvc.yaml that trains a baseline or variant."""
+    return "baseline" if method in BASELINES else "train_offline" if waits_for_teacher(method) else "train"
 
 
 def report_code(kind: str, item: dict[str, str]) -> list[str]:

@@ -54,6 +54,35 @@ rule train_offline:
         "classroom train {wildcards.study} {wildcards.offline} --seed {wildcards.seed} > {log} 2>&1"
 
 
+# Several runs of a study and seed in one process, where that is done sooner. A rule without wildcards goes before those
+# above. A profile's resources are those of the rule `train`.
+for number, group in enumerate(GROUPS, 1):
+    set_resources = workflow.resource_settings.overwrite_resources
+    if "train" in set_resources:
+        set_resources[f"together_{number}"] = set_resources["train"]
+
+    rule:
+        name:
+            f"together_{number}"
+        input:
+            [f"runs/{group.study}/teacher/seed-{group.seed}"] if waits_for_teacher(group.methods[0]) else [],
+            f"data/prepared/{group.study}",
+            f"data/splits/{group.study}.parquet",
+            sorted({path for method in group.methods for path in code(training_stage(method))}),
+        output:
+            [directory(f"runs/{group.study}/{method}/seed-{group.seed}") for method in group.methods],
+        log:
+            f"logs/train/{group.study}/together/seed-{group.seed}-{number}.log",
+        priority: int("teacher" in group.methods)
+        threads: params.training.threads
+        resources:
+            gpu=1,
+        params:  # Snakemake formats commands later, when the loop is over
+            f"{group.study} {' '.join(group.methods)} --seed {group.seed}",
+        shell:
+            "classroom train {params} 2> {log}"
+
+
 rule grid:
     """Train a variant with the weights of one point of the grid search."""
     input:

@@ -22,7 +22,7 @@ from classroom.engines.graph import Stage
 from classroom.engines.manifest import matches, remove_checkpoints
 from classroom.files import clamp_future_mtimes, make_room, mtime_as_input, mtime_of
 from classroom.params import FOLDERS, load
-from classroom.state import OBSOLETE, Hashes
+from classroom.state import CHECKPOINTS, OBSOLETE, Hashes
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +59,17 @@ class Session:
         self.claim.close()
         locks.release(self.lock)
 
-    def start(self) -> None:
-        """Waits for jobs of a killed workflow, reconciles, locks DVC out. Raises LockedError if DVC is running."""
+    def start(self) -> set[str]:
+        """Waits for jobs of a killed workflow, reconciles, locks DVC out; returns the names of the stale stages.
+
+        Raises LockedError if DVC is running.
+        """
         repair.fix()
         store.refuse_running_dvc()  # whose jobs would otherwise be waited for
         locks.wait_for_jobs()
-        reconcile()
+        stale = reconcile()
         self.claim.enter_context(store.claimed(self.command))
+        return stale
 
     def stop(self) -> None:
         """Commits the jobs that finished."""
@@ -84,13 +88,14 @@ class Session:
             _snakemake("--unlock")
 
 
-def dry_run(command: str) -> None:
-    """Reconciles before a dry run, unless another workflow is running."""
+def dry_run(command: str) -> set[str]:
+    """Reconciles before a dry run and returns the names of the stale stages: none if another workflow is running."""
     try:
         with Session(command):
-            reconcile()
+            return reconcile()
     except locks.LockedError as error:
         log.info("Note: %s Jobs that it has finished may still be listed here.", error)
+        return set()
 
 
 def reconcile() -> set[str]:
@@ -143,6 +148,9 @@ def _commit(changed: list[Stage], hashes: Hashes) -> list[str]:
         return []
     raw = load(Path("params.yaml"))
     done = [stage for stage in changed if matches(stage, raw, hashes)]
+    for stage in done:
+        if stage.is_training:  # left by a group in which another run failed, and by a kill
+            shutil.rmtree(CHECKPOINTS / stage.outputs[0], ignore_errors=True)
     return store.commit(done) if done else []
 
 
