@@ -71,6 +71,22 @@ def test_a_training_killed_once_is_retried_from_its_checkpoint(finished: Project
     assert not checkpoint.exists()
 
 
+def test_a_run_that_diverges_in_a_group_leaves_the_others_finished_and_recorded(
+    pristine: Project, tmp_path: Path
+) -> None:
+    project = pristine.copy(tmp_path / "project")
+    method, sound = "src/classroom/methods/learning_styles/method.py", "return terms"
+    spoilt = "return [t._replace(value=t.value * float('nan' if self.variant.name == 'ml-v3' else 1)) for t in terms]"
+    project.edit(method, sound, spoilt)
+    names = ["teacher", "kd_ml-v3", "ml-v3", "student"]
+    targets = [f"runs/{STUDY}/{name}/seed-0" for name in names]
+    printed = project.run("snakemake", "--cores", "1", *targets, expect=1)
+    assert "ml-v3/seed-0: the loss S1/task" in printed
+    assert project.groups(project.snakemake("-n", *targets)) == [], "one is left"
+    assert sum((project.planned(target) for target in targets), Counter()) == Counter(train=1)
+    assert not list((project.root / "checkpoints/runs" / STUDY / "kd_ml-v3").rglob("*.pt"))
+
+
 @pytest.mark.parametrize("engine", ["snakemake", "dvc"])
 def test_a_killed_engine_loses_nothing_finished(engine: str, pristine: Project, tmp_path: Path) -> None:
     """T11: after kill -9 of everything, a second start does what is missing, and both engines agree."""

@@ -49,6 +49,8 @@ def test_a_table_is_made_and_neither_engine_does_it_again(table: Project) -> Non
             assert shown == pytest.approx(100 * metrics["iou"], abs=1e-5)
     assert table.planned(TABLE) == Counter()
     assert table.repro(STAGE) == []
+    manifest = json.loads((table.root / f"runs/{STUDY}/kd_ml-v3/seed-0/manifest.json").read_text())
+    assert "teacher" in manifest["together"], "on two cores they train in one process"
 
 
 def test_a_clone_pulls_and_reruns_exactly_what_one_weight_changes(table: Project, tmp_path: Path) -> None:
