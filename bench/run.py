@@ -19,7 +19,7 @@ from typing import Any
 from tabulate import tabulate
 
 HERE = Path(__file__).parent
-POINTS = ("step", "throughput", "cka", "startup", "engines", "memory", "threads")
+POINTS = ("step", "together", "throughput", "cka", "startup", "engines", "memory", "threads")
 
 
 def main(names: list[str]) -> int:

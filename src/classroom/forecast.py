@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from classroom.artifacts import SPLIT_NAMES
 from classroom.data.readers import classes_of, reader
-from classroom.engines import graph
+from classroom.engines import graph, together
 from classroom.engines.graph import Stage, upstream
 from classroom.engines.manifest import matches
 from classroom.params import BASELINES, Dataset, Params, load
@@ -59,10 +59,15 @@ def forecast(reports: Sequence[str], device: str) -> str:
     if done:
         lines.append(f"{len(done)} of {len(runs)} trainings are done already and not counted below")
     left = [run for run in runs if run.stage.name not in done]
-    rows, hours, weights = _trainings(params, raw, left, device)
+    grouped = together.runs_in(run.stage for run in left)
+    rows, hours, weights, costs = _trainings(params, raw, left, {run.study for run in grouped}, device)
     if rows:
         header = ["study", "", "trainings", "s a step", "min a training", "hours"]
         lines.append(tabulate(rows, header, tablefmt="simple", floatfmt=("", "", "", ".3f", ".1f", ".2f")))
+    if len(grouped) > 1:
+        header = ["at a time", "hours, one by one", "hours, as Snakemake groups them", "jobs"]
+        table = tabulate(_grouped(grouped, raw, costs), header, tablefmt="simple", floatfmt=("", ".2f", ".2f", ""))
+        lines.append(f"baselines and variants, which may share a process (`together` in params.yaml):\n{table}")
     threads, most = params.training.threads, "at most " if params.training.early_stopping else ""
     data = sum(_prepared_bytes(params, study) for study in {run.study for run in runs})
     lines += [
@@ -89,14 +94,18 @@ def _run(stage: Stage) -> Run:
 
 
 def _trainings(
-    params: Params, raw: dict[str, Any], runs: list[Run], device: str
-) -> tuple[list[list[Any]], float, float]:
-    """A row per study and kind; total hours and bytes."""
+    params: Params, raw: dict[str, Any], runs: list[Run], grouped: set[str], device: str
+) -> tuple[list[list[Any]], float, float, dict[str, dict[str, float]]]:
+    """A row per study and kind; total hours and bytes; by `grouped` study, the hours of its teacher and its student."""
     from classroom.speed import measure
 
     rows, hours, size = [], 0.0, 0.0
-    for (study, kind), count in Counter((run.study, run.kind) for run in runs).items():
-        method = next(run.method for run in runs if (run.study, run.kind) == (study, kind))
+    costs: dict[str, dict[str, float]] = {study: {} for study in grouped}
+    methods = {(run.study, run.kind): run.method for run in runs}
+    methods |= {(study, kind): kind for study in sorted(grouped) for kind in BASELINES}
+    counts = Counter((run.study, run.kind) for run in runs)
+    for (study, kind), method in methods.items():
+        count = counts[study, kind]
         settings = params.study[study]
         classes = max(len(classes_of(params.dataset[settings.dataset])), 2)
         speed = measure(method, study, raw, classes, device)
@@ -104,13 +113,30 @@ def _trainings(
         batch, epochs = params.training.batch_size, params.training.epochs
         seconds = epochs * (train // batch * speed.training_step + val / batch * speed.prediction)
         seconds += START_UP + 2 * (val + test) / batch * speed.prediction
+        if study in grouped and kind in BASELINES:
+            costs[study][kind] = seconds / 3600
+        if not count:
+            continue
         pixels = settings.image_size**2 * 4 if settings.task == "segmentation" else classes * 16
         rows.append(
             [study, TECHNIQUE_LABELS.get(kind, kind), count, speed.training_step, seconds / 60, count * seconds / 3600]
         )
         hours += count * seconds / 3600
         size += count * (speed.weight_bytes + test * pixels)
-    return rows, hours, size
+    return rows, hours, size, costs
+
+
+def _grouped(
+    runs: list[together.Run], raw: dict[str, Any], costs: dict[str, dict[str, float]]
+) -> Iterator[tuple[int, float, float, int]]:
+    """By the number of trainings at a time: hours run by run, hours as planned, and jobs as planned."""
+    slots = 1
+    while True:
+        plan = together.choose(runs, raw, slots, costs)
+        yield slots, together.separate(runs, raw, slots, costs).duration, plan.duration, len(plan.groups)
+        if slots >= len(runs):
+            return
+        slots *= 2
 
 
 def split_sizes(params: Params, study: str) -> tuple[int, int, int]:

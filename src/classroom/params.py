@@ -511,6 +511,11 @@ class Together(Section):
         default=None, description="the most networks in one process, each counted once; null for any number"
     )
 
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Together:
+        """Of all settings, as `load` returns them; the default where they have none."""
+        return cls.model_validate(raw.get("together", {}))
+
 
 class Common(Section):
     """params.yaml: what is common to all studies."""

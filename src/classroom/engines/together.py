@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from classroom.engines import graph
 from classroom.engines.graph import Stage
 from classroom.files import write_json
-from classroom.params import BASELINES, VARIANTS, Together, select
+from classroom.params import BASELINES, VARIANTS, Together
 from classroom.state import STATE_DIR
 from classroom.training.equality import keys, lessons, waits_for_teacher
 
@@ -104,7 +104,7 @@ def choose(
     """
     planner = _Planner(raw, slots, costs or {})
     plans = [planner.separate(runs)]
-    if select(dict(raw), "together", Together).enabled:
+    if Together.of(raw).enabled:
         most = min(slots, max((len(of) for of in _by_study_and_seed(runs).values()), default=0))
         plans += [planner.in_parts(runs, *parts) for parts in itertools.product(range(1, most + 1), repeat=2)]
     fastest = min(plan.duration for plan in plans)
@@ -131,7 +131,7 @@ def recorded() -> list[Group]:
 class _Planner:
     def __init__(self, raw: Mapping[str, Any], slots: int, costs: Mapping[str, Mapping[str, float]]) -> None:
         self.raw, self.slots, self.costs = raw, slots, costs
-        self.limit = select(dict(raw), "together", Together).max_networks or math.inf
+        self.limit = Together.of(raw).max_networks or math.inf
         self.networks = functools.cache(self._networks)
         self.cost = functools.cache(self._cost)
         self.partition = functools.cache(self._partition)

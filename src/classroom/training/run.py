@@ -26,7 +26,7 @@ from classroom.core.networks.reproducible import make_deterministic
 from classroom.devices import claim_device, free_memory
 from classroom.errors import TrainingError
 from classroom.files import written_whole
-from classroom.params import Augmentation, Training, select
+from classroom.params import Augmentation, Together, Training, select
 from classroom.progress import RECORDED_EVERY, State, record
 from classroom.training.checkpoint import Checkpoints, DivergedError, Position, Progress, positions
 from classroom.training.loop import (
@@ -82,8 +82,8 @@ def train(
 
     Several runs train together: on the same batches, and a network that is the same in several of them
     (`equality.keys`) once. Each run's files have the same bits as if it were trained alone. Runs that resume at
-    different steps, that draw random numbers in their steps, or for which a GPU has too little memory, follow one after
-    the other.
+    different steps, that draw random numbers in their steps, beyond `max_networks`, or for which a GPU has too little
+    memory, follow one after the other.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def train(
         for folder in (request.target, request.checkpoint_folder):
             _check_writable(folder)
     trainer.open(prepared, splits, device)
-    waiting = by_position(requests)
+    waiting = [one for part in within_limit(study, requests, raw) for one in by_position(part)]
     while waiting:
         at, group = waiting.pop(0)
         try:
@@ -142,6 +142,24 @@ def train(
             f"{wrong} (NaN or infinite), so nothing{rest} is recorded: lower training.learning_rate or check the "
             "images, and run the same command again."
         )
+
+
+def within_limit(study: str, requests: Sequence[Request], raw: dict[str, Any]) -> list[list[Request]]:
+    """The runs in parts of no more than `max_networks` different networks, if a run alone has no more."""
+    if len(requests) < 2 or (limit := Together.of(raw).max_networks) is None:
+        return [list(requests)]
+    from classroom.training.equality import keys  # only of several runs, as it knows methods of other kinds
+
+    parts: list[list[Request]] = []
+    networks = set[str]()
+    for request in requests:
+        own = {*keys(request.method, study, raw, request.point).values()}
+        networks |= own
+        if not parts or len(networks) > limit:
+            parts.append([])
+            networks = own
+        parts[-1].append(request)
+    return parts
 
 
 def by_position(requests: Sequence[Request]) -> list[tuple[Position | None, list[Request]]]:
@@ -252,7 +270,7 @@ class _Trainer:
             size = sum(parameter.nbytes for network in distinct for parameter in network.parameters())
             self.show.log(
                 f"{len(runs)} runs together: {len(distinct)} networks learn instead of {trained}; their weights and "
-                f"Adam's averages take {3 * size / 1e6:.0f} MB, and the rest as much as one run alone"
+                f"the optimiser's averages take {3 * size / 1e6:.0f} MB, and the rest as much as one run alone"
             )
         return runs
 

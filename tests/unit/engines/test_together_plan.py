@@ -57,6 +57,11 @@ def test_where_it_would_not_pay_or_is_not_wanted_each_run_is_a_job(settings: dic
     assert all(len(group.methods) == 1 for group in together.choose(TABLE, limited(**settings), slots).groups)
 
 
+def test_settings_from_before_there_were_groups_do() -> None:
+    before = {key: value for key, value in RAW.items() if key != "together"}
+    assert together.choose(TABLE, before, 2) == together.choose(TABLE, RAW, 2)
+
+
 def test_a_plan_is_no_slower_than_any_other_division_into_groups_that_follow_each_other() -> None:
     """The shortest possible, found by trying all of them for the runs that wait for nobody."""
     runs = [Run(STUDY, 0, method) for method in ("kd_on-v1", "kd_on-v3", "kd_ml-v1", "ml-v1", "ml-v2", "student")]

@@ -228,6 +228,13 @@ def test_a_group_that_is_too_large_for_a_gpu_is_halved(
     same(tmp_path, kd_on, KD_ON)
 
 
+def test_a_limit_of_networks_splits_a_group(classes: Path, kd_on: Path, tmp_path: Path) -> None:
+    """The second and third variant have a student in common, so they are four networks; with the first, five."""
+    lines = train(settings() | {"together": {"max_networks": 4}}, classes, tmp_path, KD_ON).lines
+    assert [line.split(":")[0] for line in lines if "together" in line] == ["2 runs together"]
+    same(tmp_path, kd_on, KD_ON)
+
+
 def test_what_a_group_takes_is_divided_among_its_runs(classes: Path, tmp_path: Path) -> None:
     facts = train(settings(), classes, tmp_path, "teacher " + KD_ON).facts
     assert all(of["together"] == ["teacher", *KD_ON.split()] for of in facts.values())
