@@ -28,9 +28,6 @@ OBSOLETE = STATE_DIR / "obsolete"
 REPLACED = STATE_DIR / "replaced"
 """Contents that existed nowhere else when a restored output replaced them."""
 
-CHECKPOINTS = Path("checkpoints")
-"""By output, those of trainings under way; next to `.classroom`, as users look into it."""
-
 
 class Cache:
     """Facts that are slow to compute, remembered on disk, each with the key under which it holds.

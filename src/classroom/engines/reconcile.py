@@ -22,7 +22,7 @@ from classroom.engines.graph import Stage
 from classroom.engines.manifest import matches, remove_checkpoints
 from classroom.files import clamp_future_mtimes, make_room, mtime_as_input, mtime_of
 from classroom.params import FOLDERS, load
-from classroom.state import CHECKPOINTS, OBSOLETE, Hashes
+from classroom.state import OBSOLETE, Hashes
 
 log = logging.getLogger(__name__)
 
@@ -148,9 +148,6 @@ def _commit(changed: list[Stage], hashes: Hashes) -> list[str]:
         return []
     raw = load(Path("params.yaml"))
     done = [stage for stage in changed if matches(stage, raw, hashes)]
-    for stage in done:
-        if stage.is_training:  # left by a group in which another run failed, and by a kill
-            shutil.rmtree(CHECKPOINTS / stage.outputs[0], ignore_errors=True)
     return store.commit(done) if done else []
 
 
