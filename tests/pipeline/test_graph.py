@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from classroom.params import BASELINES
+from classroom.params import VARIANTS as ALL_VARIANTS
 from support.finished import classroom
 from support.jobs import jobs_of_dvc, jobs_of_snakemake
 from support.project import Project, checkout
@@ -71,6 +73,20 @@ def test_only_the_folders_that_a_target_needs_are_asked_for(tmp_path: Path) -> N
     printed = project.snakemake("-n", "--", "reports/table14.md", expect=1)
     assert "datasets/ham10000.yaml: directory: no such folder: data/downloads/ham10000" in printed
     assert "Traceback" not in printed
+
+
+def test_what_a_target_needs_is_trained_in_as_few_jobs_as_run_at_a_time(tmp_path: Path) -> None:
+    """In a job of a group each run once, with what a profile says of trainings; nothing that nobody asked for."""
+    project = checkout(tmp_path)
+    printed = project.snakemake("-n", "--set-resources", "train:mem_mb=77", "--", "reports/table4.md")
+    groups = project.groups(printed)
+    assert sorted(method for group in groups for method in group) == sorted([*BASELINES, *ALL_VARIANTS])
+    assert any({"teacher", "kd_on-v1", "kd_on-v2", "kd_on-v3"} <= {*group} for group in groups)
+    assert ["kd_off-v1", "kd_off-v3", "kd_off-v2"] in groups, "they wait for the teacher"
+    assert len(groups) == 3
+    assert printed.count("mem_mb=77") == 3
+    project.edit("params.yaml", "  enabled: true", "  enabled: false")
+    assert project.groups(project.snakemake("-n", "--", "reports/table4.md")) == []
 
 
 def test_a_profile_that_lacks_what_the_engines_rely_on_is_refused(pristine: Project) -> None:

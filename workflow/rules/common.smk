@@ -144,6 +144,11 @@ except ClassroomError as error:
     messages.error("%s", error)
     sys.exit(1)
 
+# What a profile sets for the rule `train` holds for groups too. Snakemake looks at it when it meets the first rule.
+set_resources = workflow.resource_settings.overwrite_resources
+if "train" in set_resources:
+    set_resources.update({f"together_{number}": set_resources["train"] for number, _ in enumerate(GROUPS, 1)})
+
 # The jobs, as dvc.yaml lists them.
 PLAN = plan(params)
 

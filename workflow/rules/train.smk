@@ -55,11 +55,8 @@ rule train_offline:
 
 
 # Several runs of a study and seed in one process, where that is done sooner. A rule without wildcards goes before those
-# above. A profile's resources are those of the rule `train`.
+# above.
 for number, group in enumerate(GROUPS, 1):
-    set_resources = workflow.resource_settings.overwrite_resources
-    if "train" in set_resources:
-        set_resources[f"together_{number}"] = set_resources["train"]
 
     rule:
         name:
