@@ -84,7 +84,7 @@ def test_what_a_target_needs_is_trained_in_as_few_jobs_as_run_at_a_time(tmp_path
     assert any({"teacher", "kd_on-v1", "kd_on-v2", "kd_on-v3"} <= {*group} for group in groups)
     assert ["kd_off-v1", "kd_off-v3", "kd_off-v2"] in groups, "they wait for the teacher"
     assert len(groups) == 3
-    assert printed.count("mem_mb=77") == 3
+    assert printed.count("gpu=1, mem_mb=77,") == 3
     project.edit("params.yaml", "  enabled: true", "  enabled: false")
     assert project.groups(project.snakemake("-n", "--", "reports/table4.md")) == []
 

@@ -157,6 +157,8 @@ class _Making:
         from classroom.training.equality import keys
 
         key = keys(self.name, self.study, self.raw, self.point)[name]
+        if select(self.raw, "training.compile", bool):
+            key += str(taps)  # what else a compiled network has to return may change its rounding
         if key in self.known:
             self.known[key].shared_by_runs = True
             self.known[key].tap(taps)

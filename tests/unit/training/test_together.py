@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from classroom import params
 from classroom.core.method import Term
+from classroom.core.networks.build import Network
 from classroom.errors import TrainingError
 from classroom.methods.learning_styles.method import LearningStyles
 from classroom.params import VARIANTS
@@ -226,6 +228,18 @@ def test_a_group_that_is_too_large_for_a_gpu_is_halved(
     lines = train(settings(), classes, tmp_path, KD_ON).lines
     assert any("3 runs need more memory than cpu has" in line for line in lines)
     same(tmp_path, kd_on, KD_ON)
+
+
+def test_compiled_networks_are_shared_too(classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch traced is run without a compiler's minutes."""
+    monkeypatch.setattr(Network, "compile", functools.partialmethod(Network.compile, backend="eager"))
+    raw, names = settings(), "kd_on-v2 kd_on-v3"
+    raw["training"] |= {"compile": True, "epochs": 1}
+    for name in names.split():
+        train(raw, classes, tmp_path / "alone" / name, name)
+    lines = train(raw, classes, tmp_path, names).lines
+    assert "4 networks learn instead of 6" in lines[0]
+    same(tmp_path, tmp_path / "alone", names)
 
 
 def test_a_limit_of_networks_splits_a_group(classes: Path, kd_on: Path, tmp_path: Path) -> None:
