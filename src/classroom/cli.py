@@ -151,7 +151,7 @@ def train(
             if weights:
                 search = "tune" if methods_registry.is_published(method) else "grid"
                 target = Path(search, study, method, "-".join(point.split(",")), f"seed-{seed}")
-            requests.append(Request(method, target, Path("checkpoints", target), jobs[method].identity, weights))
+            requests.append(Request(method, target, CHECKPOINTS / target, jobs[method].identity, weights))
 
         def finish(request: Request, facts: TrainingFacts) -> None:
             job = jobs[request.method]
