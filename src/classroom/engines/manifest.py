@@ -94,7 +94,7 @@ class Job:
         if not locks.UNDER_DVC:
             return True
         if not any(map(locks.is_dvc, self.above)):
-            return _record_in_place_of_dvc()
+            return _record_in_place_of_dvc(self.stage)
         if not matches(self.stage, load(Path("params.yaml")), Hashes()):
             raise ClassroomError(
                 f"settings or files that `{self.command}` depends on have changed while it ran, and DVC would record "
@@ -104,17 +104,17 @@ class Job:
         return True
 
 
-def _record_in_place_of_dvc() -> bool:
-    """Records finished jobs, as another DVC would delete their outputs; whether it could."""
-    from classroom.engines.reconcile import Session, reconcile
+def _record_in_place_of_dvc(stage: Stage) -> bool:
+    """Records a job that has just ended, as another DVC would delete its outputs; whether it could."""
+    from classroom.engines import store
 
     try:
-        with Session("classroom reconcile"):
-            reconcile()
-        log.info("the DVC that started this job was killed: its result is recorded")
-        return True
-    except ClassroomError:  # another engine is running
+        recorded = bool(store.commit([stage]))
+    except ClassroomError:  # such a DVC has just deleted them, and waits to do the job again
         return False
+    if recorded:
+        log.info("the DVC that started this job was killed: its result is recorded")
+    return recorded
 
 
 @contextmanager
