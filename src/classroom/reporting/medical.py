@@ -44,6 +44,21 @@ NAMES = {"segmentation": "per-patient", "classification": "classes"}
 """By task, the end of the report's name."""
 DRAWN = {"teacher": "T", "student": "S1"}
 """Of the baselines, the network that the picture shows; of variants the ensemble."""
+OF_MASKS = (
+    "- each cell: mean ± sample standard deviation and median over the test {group}s, each {group} with the mean of "
+    "its seeds counting the same. Dice and sensitivity are of all pixels of each {group} together. HD95 is the mean over "
+    "images: the larger of both directed 95th percentiles of the distances between the masks' boundaries, in pixels of "
+    "the prepared image, as the spacing of pixels is not known",
+    "- empty masks, as Metrics Reloaded (doi:10.1038/s41592-023-02151-z) has it: the best value if ground truth and "
+    "prediction are both empty, the worst if one of them is. These are Dice 100 and 0, HD95 0 and the diagonal of the "
+    "image. Of several images, only those with a true or predicted lesion count for HD95. Sensitivity is not defined "
+    "without a lesion, so {group}s without one are left out of it (`count` in the .csv)",
+)
+OF_CLASSES = (
+    "- each cell: mean ± sample standard deviation over seeds. Balanced accuracy is the mean over classes of the share "
+    "of a class that is predicted as such; AUROC is of each class against all others, the mean over classes. Classes "
+    "without a test image are left out",
+)
 
 
 class _Row(NamedTuple):
@@ -80,7 +95,7 @@ def medical_report(name: str, scale: str, seeds: Sequence[int], results: Sequenc
     figure = _boxes(rows, group) if of_masks else _confusions(rows, list(data["labels"]))
     about = f"per {group}" if of_masks else "by class"
     figure.suptitle(f"{study} {about}, scale {scale}{synthetic_mark(data['synthetic'])}", fontsize=9)
-    facts = _facts_of_masks(group, len(seeds)) if of_masks else _facts_of_classes()
+    facts = [fact.format(group=group) for fact in (OF_MASKS if of_masks else OF_CLASSES)]
     return results_page(
         name, f"{study} {about}", scale, seeds, results, variants(""), [*facts, ENSEMBLES],
         parts=[Part(header, grid, grouped=True)], drawing=Drawing(saved(figure), _alt(rows, group)), study=study,
@@ -135,7 +150,7 @@ def _summary(row: _Row, metric: str) -> tuple[dict[str, Any], Cell]:
     values = row.by_seed[metric]
     one_each = values.groupby(level=-1, sort=False).mean().dropna()
     mean, sd, median = one_each.mean(), one_each.std(ddof=1), one_each.median()
-    technique, strategy, *_ = _keys(row)
+    technique, strategy = _keys(row)
     record: dict[str, Any] = {
         "technique": technique, "strategy": strategy, "network": row.network, "metric": metric, "mean": mean, "sd": sd,
     }  # fmt: skip
@@ -167,7 +182,7 @@ def _drawn(rows: Sequence[_Row]) -> Iterator[tuple[str, _Row]]:
     for row in rows:
         method = row.result["method"]
         if row.network == DRAWN.get(method, "ensemble"):
-            yield BASELINE_LABELS.get(method) or variant_label(method), row
+            yield variant_label(method), row
 
 
 def _boxes(rows: Sequence[_Row], group: str) -> Figure:
@@ -186,7 +201,10 @@ def _boxes(rows: Sequence[_Row], group: str) -> Figure:
 
 def _confusions(rows: Sequence[_Row], labels: Sequence[str]) -> Figure:
     """A confusion matrix per method, each row in percent of its class, the mean over seeds."""
-    drawn = {label: _mean_shares(row) for label, row in _drawn(rows)}
+    drawn = {
+        label: 100 * _shares(row.result, row.network, list(row.by_seed.index)).mean(axis=0)
+        for label, row in _drawn(rows)
+    }
     across = min(len(drawn), 4)
     down = -(-len(drawn) // across)
     side = 0.9 + 0.2 * len(labels)
@@ -206,10 +224,6 @@ def _confusions(rows: Sequence[_Row], labels: Sequence[str]) -> Figure:
     return figure
 
 
-def _mean_shares(row: _Row) -> np.ndarray:
-    return 100 * _shares(row.result, row.network, list(row.by_seed.index)).mean(axis=0)
-
-
 def _alt(rows: Sequence[_Row], group: str) -> str:
     """The alternative text of the picture."""
     drawn = list(_drawn(rows))
@@ -217,28 +231,6 @@ def _alt(rows: Sequence[_Row], group: str) -> str:
     what = f"Boxes of the Dice of every test {group}" if metric == "dice" else "Confusion matrices"
     means = ", ".join(f"{label} {row.by_seed[metric].mean():.1f}" for label, row in drawn)
     return f"{what}, one for each method, of variants the ensemble. Mean {METRICS[metric]}: {means}."
-
-
-def _facts_of_masks(group: str, seeds: int) -> list[str]:
-    each = " (its mean over seeds)" if seeds > 1 else ""
-    return [
-        f"- each cell: mean ± sample standard deviation and median over the test {group}s, each {group}{each} counting "
-        f"the same. Dice and sensitivity are of all pixels of each {group} together. HD95 is the mean over images: the "
-        "larger of both directed 95th percentiles of the distances between the masks' boundaries, in pixels of the "
-        "prepared image, as the spacing of pixels is not known",
-        "- empty masks, as Metrics Reloaded (doi:10.1038/s41592-023-02151-z) has it: the best value if ground truth and"
-        " prediction are both empty, the worst if one of them is. These are Dice 100 and 0, HD95 0 and the diagonal of "
-        "the image. Of several images, only those with a true or predicted lesion count for HD95. Sensitivity is not "
-        f"defined without a lesion, so {group}s without one are left out of it (`count` in the .csv)",
-    ]
-
-
-def _facts_of_classes() -> list[str]:
-    return [
-        "- each cell: mean ± sample standard deviation over seeds. Balanced accuracy is the mean over classes of the "
-        "share of a class that is predicted as such; AUROC is of each class against all others, the mean over classes. "
-        "Classes without a test image are left out",
-    ]
 
 
 def draw(request: Request) -> Page:

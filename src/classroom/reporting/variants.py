@@ -136,9 +136,7 @@ def _difference(one: significance.PairedDifference, metric: str, of_method: dict
 
 
 def _method(name: str) -> str:
-    if name not in EXCHANGE:
-        return BASELINE_LABELS[name]
-    return f"{variant_label(name)} (ensemble)"
+    return f"{variant_label(name)} (ensemble)" if name in EXCHANGE else variant_label(name)
 
 
 def _with_comparisons(table: pd.DataFrame, compared: list[significance.PairedDifference], metric: str) -> pd.DataFrame:

@@ -94,7 +94,7 @@ def test_images_without_groups_are_called_images(figures: list[Figure]) -> None:
     data = LGG | {"group": "image", "split": {"percent": [75, 10, 15], "by": "image", "seed": 0}}
     results = of_masks([alone("teacher", [0.8], data=data), alone("student", [0.6], data=data)])
     page = medical_report("mine-per-patient", "small", [0], results)
-    assert "over the test images, each image counting the same" in "".join(page.facts)
+    assert "over the test images, each image with the mean of its seeds counting the same" in "".join(page.facts)
 
 
 def test_classes_have_balanced_accuracy_auroc_and_a_confusion_matrix(tmp_path: Path, figures: list[Figure]) -> None:

@@ -68,7 +68,9 @@ class Part(NamedTuple):
 
 
 def variant_label(variant: str) -> str:
-    """`KD + ML V3` of `kd_ml-v3`."""
+    """`KD + ML V3` of `kd_ml-v3`; a baseline's label as it is."""
+    if variant in BASELINE_LABELS:
+        return BASELINE_LABELS[variant]
     technique, strategy = variant.split("-")
     return f"{TECHNIQUE_LABELS[technique]} {strategy.upper()}"
 
