@@ -45,10 +45,10 @@ NAMES = {"segmentation": "per-patient", "classification": "classes"}
 DRAWN = {"teacher": "T", "student": "S1"}
 """Of the baselines, the network that the picture shows; of variants the ensemble."""
 OF_MASKS = (
-    "- each cell: mean ± sample standard deviation and median over the test {group}s, each {group} with the mean of "
-    "its seeds counting the same. Dice and sensitivity are of all pixels of each {group} together. HD95 is the mean over "
-    "images: the larger of both directed 95th percentiles of the distances between the masks' boundaries, in pixels of "
-    "the prepared image, as the spacing of pixels is not known",
+    "- each cell: mean ± sample standard deviation and median over the test {group}s, each {group} with the mean "
+    "of its seeds counting the same. Dice and sensitivity are of all pixels of each {group} together. HD95 is the"
+    " mean over images: the larger of both directed 95th percentiles of the distances between the masks' "
+    "boundaries, in pixels of the prepared image, as the spacing of pixels is not known",
     "- empty masks, as Metrics Reloaded (doi:10.1038/s41592-023-02151-z) has it: the best value if ground truth and "
     "prediction are both empty, the worst if one of them is. These are Dice 100 and 0, HD95 0 and the diagonal of the "
     "image. Of several images, only those with a true or predicted lesion count for HD95. Sensitivity is not defined "
