@@ -106,16 +106,17 @@ class Chaos:
         self, kills: int, reference: Path, report: Report, say: Callable[[str], None] = print, seconds: float = 3600
     ) -> Report:
         """Kills until the report counts so many, or the run is through, and lets it end. Fails if it does not."""
-        began, starts, kind = time.monotonic(), 0, "engine"
+        began, starts, records_itself = time.monotonic(), 0, True
         self.output.unlink(missing_ok=True)
         while True:
             starts += 1
-            if self.stage and kind != "engine":  # as docs/engines.md says; jobs that live on record themselves
+            if self.stage and not records_itself:  # as docs/engines.md says
                 self.project.run("classroom", "reconcile")
-            kind = ""
+            records_itself = False
             with self._started() as running:
                 while report.kills.total() < kills and self._wait(running):
                     kind = KINDS[report.kills.total() % len(KINDS)]
+                    records_itself = kind == "engine" and any(not self._is_done(job) for job in self._jobs())
                     if (moment := self._kill(kind, running)) is not None:
                         report.kills[kind, moment] += 1
                         say(f"{time.monotonic() - began:6.0f} s  {report.kills.total():3d}  {kind}: {moment}")
