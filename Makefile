@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: table4 all test test-all test-lowest fuzz coverage bench slurm format lock clean rulegraph
+.PHONY: table4 all test test-all test-lowest fuzz coverage bench gpu-check slurm format lock clean rulegraph
 
 table4: .venv/ready
 	snakemake --cores all reports/table4.md
@@ -67,6 +67,11 @@ slurm: .venv/ready
 # Speed next to the limits and other libraries: bench/results.md. Half an hour on two cores.
 bench: .venv/bench
 	PYTHONPATH=$(CURDIR):$(CURDIR)/.venv/bench python -m bench.run
+
+# What only a GPU can show, in at most eight minutes on one: tests, then bench/gpu.md.
+gpu-check: .venv/ready
+	python -m pytest -q tests/gpu
+	PYTHONPATH=$(CURDIR) timeout 360 python -m bench.gpu
 
 # Outside the environment, so that its lock knows nothing of what is only compared with.
 .venv/bench: .venv/ready
