@@ -78,3 +78,15 @@ def finished_studies(tmp_path_factory: pytest.TempPathFactory) -> Project:
         publish(project)
 
     return once(tmp_path_factory, "studies", make)
+
+
+@pytest.fixture(scope="session")
+def table(three_variants: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Table 4 made by Snakemake, committed and pushed. Not to be changed: copy it."""
+
+    def make(folder: Path) -> None:
+        project = three_variants.copy(folder / "project")
+        project.snakemake("reports/table4.md")
+        publish(project)
+
+    return once(tmp_path_factory, "smoke-table", make)

@@ -15,22 +15,10 @@ import pandas as pd
 import pytest
 
 from support.jobs import ONE_WEIGHT, jobs_of_dvc, jobs_of_snakemake
-from support.project import Project, checkout, once, publish, start, trainings, wait_for
+from support.project import Project, checkout, start, trainings, wait_for
 from support.studies import STUDY
 
 TABLE, STAGE = "reports/table4.md", "variants@table4"
-
-
-@pytest.fixture(scope="session")
-def table(three_variants: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Table 4 made by Snakemake, committed and pushed. Not to be changed: copy it."""
-
-    def make(folder: Path) -> None:
-        project = three_variants.copy(folder / "project")
-        project.snakemake(TABLE)
-        publish(project)
-
-    return once(tmp_path_factory, "smoke-table", make)
 
 
 def test_rules_and_stages_are_the_same_jobs(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def add_study(
 
 
 def resplit(study: str, params: Path = Path("params.yaml")) -> list[str]:
-    """Adds a copy of a study that splits by group instead of by image, or the other way round, and puts it in force.
+    """Adds a copy of a study that splits by group instead of by image, or the other way round, and puts both in force.
 
     The report that shows both is `<table>-splits`. Returns the keys that changed. Raises ParamsError for an unknown
     study, or one that has been resplit.
@@ -113,6 +113,7 @@ def resplit(study: str, params: Path = Path("params.yaml")) -> list[str]:
         kind: reports[kind] + RESPLIT for kind in ("variants", "baselines", "fidelity", "architecture")
     }
     content["resplit"] = {"of": study, "report": f"{reports['variants']}-splits"}
+    files.put_in_force(study)
     files.merge({"studies": {name: content}})
     return files.write(params)
 
@@ -193,8 +194,12 @@ class _Files:
         documents[name] = values
         self.new.add(path)
         self.changed[path] = list(values)
-        if folder == "studies" and name not in self.main["studies"]:
-            _set_items(self.main["studies"], [*self.main["studies"], name])
+        if folder == "studies":
+            self.put_in_force(name)
+
+    def put_in_force(self, study: str) -> None:
+        if study not in self.main["studies"]:
+            _set_items(self.main["studies"], [*self.main["studies"], study])
             self.changed.setdefault(self.params, []).append("studies")
 
     def write(self, source: Path) -> list[str]:

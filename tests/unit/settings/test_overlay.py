@@ -249,6 +249,13 @@ def test_a_resplit_study_is_the_same_but_for_its_split(settings: Path) -> None:
     assert {key.split(": ")[0] for key in changed} == {f"studies/{name}.yaml", "studies"}
 
 
+def test_a_study_that_is_not_in_force_is_put_there_with_its_resplit(settings: Path) -> None:
+    """Their report shows both: with the new one alone in force, nothing made it."""
+    overlays.use(("ham10000-segmentation",), settings)
+    overlays.resplit(STUDY, settings)
+    assert params.load(settings)["studies"] == ["ham10000-segmentation", STUDY, f"{STUDY}-resplit"]
+
+
 def test_resplit_studies_follow_their_studies_to_another_scale(settings: Path) -> None:
     """Or the side-by-side table would compare networks of two sizes, not two splits."""
     comments = {path: re.findall(r"#.*", text.decode()) for path, text in contents(settings).items()}
