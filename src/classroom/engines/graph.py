@@ -201,7 +201,8 @@ def _resolve() -> dict[str, Any]:
             cache = Path(repo.cache.local.path)
             return {"stages": stages, "cache": str(cache.relative_to(root) if cache.is_relative_to(root) else cache)}
     except (DvcException, SCMError) as error:
-        check_repository()
+        if "repository" in str(error):  # which git's or DVC's folder makes this one
+            check_repository()
         hint = "Fix it, or restore it with `git checkout dvc.yaml`."
         if "plan.yaml" in str(error):
             hint = "Run `classroom check`, which writes workflow/plan.yaml."
