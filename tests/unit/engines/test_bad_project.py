@@ -668,6 +668,22 @@ def test_the_engines_damaged_notes_are_made_anew(recorded_project: Path, tmp_pat
     assert (project / "dvc.lock").read_bytes() == (recorded_project / "dvc.lock").read_bytes()
 
 
+def test_code_of_a_dataset_or_a_method_is_an_input_of_what_uses_it_alone(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An edited list of classes fetched and trained everything again, an edited adversary most of it."""
+    monkeypatch.chdir(project)
+    stages = graph.load()
+
+    def users(path: str) -> set[str]:
+        below = {name: {path, *map(str, Path(path).parents)} & {*of.dependencies} for name, of in stages.items()}
+        return {name.split("@")[0] for name, of in below.items() if of}
+
+    assert users("src/classroom/data/readers/ham10000.py") == set(), "no study of it is in force"
+    assert users("src/classroom/data/readers/lgg.py") == {"fetch", "architecture"}
+    assert {name.split("_")[0] for name in users("src/classroom/methods/shared/adversary.py")} <= {"method", "tune"}
+
+
 def test_what_dvc_brought_back_is_as_good_as_what_a_job_made(recorded_project: Path, tmp_path: Path) -> None:
     """Manifests that are not outputs stay behind when DVC checks out another version: then dvc.lock is right."""
     project = finished.copy(recorded_project, tmp_path / "project")

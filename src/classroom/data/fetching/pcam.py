@@ -154,5 +154,5 @@ def _read(path: Path, images: h5py.Dataset, row: int) -> np.ndarray:
         return images[row]
     except OSError as error:
         raise DataError(
-            f"{path}: patch {row} is damaged ({' '.join(str(error).split())}). Download it again."
+            f"{path}: patch {row} cannot be read ({' '.join(str(error).split())}). Download it again."
         ) from None
