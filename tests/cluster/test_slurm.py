@@ -265,10 +265,11 @@ def made_by(project: Project) -> list[Path]:
 
 
 def without_measures(value: Any) -> Any:
-    """What a manifest or the costs say, but for seconds and memory, and what depends on their digits."""
+    """What a manifest or the costs say, but for seconds, memory, the runs that trained in the same process, and what
+    depends on their digits."""
     if isinstance(value, list):
         return [without_measures(one) for one in value]
     if not isinstance(value, dict):
         return value
-    measures = ("seconds", "seconds_per_epoch", "peak_memory_mb", "bytes", "content")
+    measures = ("seconds", "seconds_per_epoch", "peak_memory_mb", "together", "bytes", "content")
     return {key: without_measures(one) for key, one in value.items() if key not in measures}

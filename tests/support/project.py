@@ -121,7 +121,7 @@ class Project:
     def mirror_an_image(self) -> Path:
         """A folder with the same images but one, in the layout of the download."""
         folder = self.root.parent / "images"
-        shutil.copytree(self.root / "data/raw/lgg", folder)
+        shutil.copytree(self.root / "data/raw/lgg", folder, ignore=shutil.ignore_patterns("about.json", "samples.csv"))
         image = min(folder.rglob("*_1.tif"))
         ImageOps.mirror(Image.open(image)).save(image)
         return folder
