@@ -121,7 +121,7 @@ def start_queue(project: Project) -> None:
 def test_an_experiment_whose_worker_was_killed_is_not_running(finished: Project) -> None:
     """For DVC it would be for ever."""
     finished.change("training.epochs", 500)
-    finished.run("dvc", "exp", "run", "--queue", "--name", "tried", "-S", f"{WEIGHT}=0.2", STAGE)
+    finished.run("dvc", "exp", "run", "--queue", "--name", "tried", "-S", f"{WEIGHT}=0.2", f"train@{STUDY}-kd_ml-v3-0")
     start_queue(finished)
     checkpoint = f"tmp*/checkpoints/runs/{STUDY}/kd_ml-v3/seed-0/newest.pt"
     wait_for(lambda: any((finished.root / ".dvc/tmp/exps").glob(checkpoint)))
