@@ -47,7 +47,8 @@ def load(name: str) -> dict[str, type[Published]]:
     for task, kind in kinds.items():
         if not isinstance(kind, type) or not issubclass(kind, Published):
             raise TrainingError(f"{where}: METHOD: expected a subclass of Published for {task}, not {kind!r}.")
-        if missing := [fact for fact in ("label", "paper", "formula", "weights") if not hasattr(kind, fact)]:
+        facts = [fact for fact in ("label", "paper", "formula", "weights") if not hasattr(kind, fact)]
+        if missing := [*facts, *sorted(kind.__abstractmethods__)]:
             raise TrainingError(f"{where}: {kind.__name__} lacks {', '.join(missing)}.")
     return kinds
 

@@ -7,6 +7,7 @@ they need more.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -72,6 +73,7 @@ class Published(Section):
         """
         return {}
 
+    @abstractmethod
     def losses(self, model: Comparison, student: Output, teacher: Output, targets: Tensor) -> dict[str, Tensor]:
         """The unweighted terms by name.
 
@@ -83,7 +85,6 @@ class Published(Section):
             `logits`, and `features` by tap, in float32; the teacher's are detached
         targets : (B, 1, H, W) of {0, 1}, or classes (B,)
         """
-        raise NotImplementedError
 
     def terms_of(self, epoch: int, epochs: int) -> Sequence[str] | None:
         """The terms that are learnt in an epoch (from 0); None for all."""
