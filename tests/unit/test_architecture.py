@@ -55,6 +55,8 @@ STARTS = {
         ("typer.testing; typer.testing.CliRunner().invoke(classroom.cli.app, ['--help'])",
          "torch pandas numpy pydantic ruamel rich"),
         ("classroom.engines.manifest, classroom.engines.reconcile, classroom.params", "torch pandas numpy sklearn dvc"),
+        ("classroom.reporting.registry as registry; [registry.report(kind) for kind in registry.KINDS]",
+         "torch sklearn matplotlib dvc"),
         *((f"classroom.{module}", "torch") for module in (
             "engines.reconcile", "data.split", "data.prepare", "data.fetching.sources", "evaluation.evaluate",
             "evaluation.grid", "reporting.common.tables", "reporting.samples", "reporting.cka", "reporting.deploy",

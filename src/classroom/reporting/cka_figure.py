@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.patches import Rectangle
 
 from classroom import places
 from classroom.analysis.similarities import last_stages
@@ -22,7 +20,7 @@ from classroom.reporting.common.pages import Drawing, Page
 from classroom.reporting.common.tables import TECHNIQUE_LABELS
 from classroom.reporting.registry import Report, Request
 
-COLOURS = matplotlib.colormaps["viridis"].with_extremes(bad="0.75")
+COLOURS, NOT_A_NUMBER = "viridis", "0.75"
 """Perceptually uniform, also for the colour-blind and in greyscale; grey for what is not a number."""
 OUTLINE = "#D55E00"
 CELL, FONT = 0.105, 6.0
@@ -51,6 +49,9 @@ def cka_figure(name: str, scale: str, tables: Tables) -> Page:
     of both encoders' last layers, which the table averages, is outlined. A CKA that is not a number is grey, in one
     seed or in all; one below 0 is drawn as 0. Raises DataError as `first_of` does, or if no variant is left.
     """
+    import matplotlib  # slow
+    from matplotlib.patches import Rectangle
+
     grid = FIGURES[name]
     shown = {variant: of for variant, of in tables.items() if EXCHANGE[variant].technique in grid.techniques}
     first = first_of(shown, name).attrs
@@ -71,6 +72,7 @@ def cka_figure(name: str, scale: str, tables: Tables) -> Page:
     across = sum(len(layers[second]) for (_, second), _ in columns)
     width = max(CELL * across + 0.16 * len(columns) + 1.9, 5.0)
     height = (CELL * len(down) + 0.3) * len(techniques) + 0.9 + 0.16 * len(above)
+    colours = matplotlib.colormaps[COLOURS].with_extremes(bad=NOT_A_NUMBER)
     with matplotlib.rc_context({"svg.hashsalt": "classroom", "svg.fonttype": "none"}):
         figure, axes = panels((width, height), len(techniques), len(columns), dpi=200)
         figure.get_layout_engine().set(hspace=0.02, wspace=0.02)
@@ -79,7 +81,7 @@ def cka_figure(name: str, scale: str, tables: Tables) -> Page:
                 found = shown.get(f"{technique}-{strategy}")
                 names = [layers[network] for network in pair]
                 values = _mean(found, pair, names) if found else np.zeros([len(of) for of in names])
-                image = axis.imshow(values, cmap=COLOURS, vmin=0, vmax=1)
+                image = axis.imshow(values, cmap=colours, vmin=0, vmax=1)
                 without_ticks(axis)
                 axis.tick_params(length=1.5, pad=1.5)
                 axis.set_title(f"{'–'.join(pair)}, {strategy.upper()}", fontsize=FONT + 1)

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from classroom import places
 from classroom.artifacts import GridPoint
@@ -104,6 +102,9 @@ def _weights(variant: str, point: GridPoint) -> str:
 
 def _map(table: pd.DataFrame, title: str) -> bytes:
     """A row of panels per variant, a panel per teacher's share: S1's α down, S2's across; the best outlined."""
+    from matplotlib.figure import Figure  # slow
+    from matplotlib.patches import Rectangle
+
     variants, shares = list(dict.fromkeys(table.variant)), list(dict.fromkeys(table.teacher_share))
     first, second = list(dict.fromkeys(table.alpha_1)), list(dict.fromkeys(table.alpha_2))
     width, height = max(2.2, 0.6 * len(second) + 0.9), max(1.9, 0.55 * len(first) + 0.9)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from classroom import places
 from classroom.artifacts import Result
@@ -32,6 +31,9 @@ from classroom.reporting.common.tables import (
     variant_label,
 )
 from classroom.reporting.registry import TABLE, Report, Request
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 METRICS = {
     "dice": "Dice, %",

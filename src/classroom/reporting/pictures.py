@@ -5,10 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from classroom import places
 from classroom.core import predictions
@@ -33,6 +32,9 @@ from classroom.reporting.common.pages import Drawing, Page
 from classroom.reporting.common.tables import TECHNIQUE_LABELS, variant_label
 from classroom.reporting.common.tested_images import image_iou, rows_and_groups, worst_of_each_group
 from classroom.reporting.registry import Report, Request
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SMALLEST = 0.002
 """Smallest fraction of an image that a lesion must cover to be visible in print."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import io
 from collections.abc import Collection, Sequence
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from classroom.params import STRATEGIES, TECHNIQUES
 from classroom.reporting.common.tables import variant_label
+
+if TYPE_CHECKING:  # slow, and Snakemake's start reads what reports there are
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 GROUND_TRUTH_COLOUR, PREDICTION_COLOUR = "#0072B2", "#E69F00"
 """From Okabe and Ito's palette, which colour-blind readers can distinguish."""
@@ -21,6 +23,8 @@ METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date"
 
 def panels(size: tuple[float, float], down: int, across: int, dpi: int, **more: Any) -> tuple[Figure, np.ndarray]:
     """A figure of `size` inches with panels (down, across)."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=size, layout="constrained", dpi=dpi)
     return figure, figure.subplots(down, across, squeeze=False, **more)
 
