@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: table4 all test test-all test-lowest fuzz coverage bench gpu-check slurm format lock clean rulegraph
+.PHONY: table4 all test test-all test-lowest fuzz coverage bench gpu-check docs slurm format lock clean rulegraph
 
 table4: .venv/ready
 	snakemake --cores all reports/table4.md
@@ -77,6 +77,19 @@ gpu-check: .venv/ready
 .venv/bench: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $@ \
 		$$($(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['bench'])")
+	touch $@
+
+# The site, to site/index.html, with the reference pages that the code itself writes. A warning or a broken link ends it.
+docs: .venv/docs/ready
+	python docs/reference.py
+	PYTHONPATH=$(CURDIR)/docs:$(CURDIR)/.venv/docs python -m zensical build --clean --strict
+	python docs/check.py site
+
+# Outside the environment too, as only writers need it.
+.venv/docs/ready: .venv/ready pyproject.toml
+	rm -rf .venv/docs
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --target .venv/docs \
+		$$($(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'])")
 	touch $@
 
 format: .venv/ready

@@ -1,0 +1,40 @@
+"""Equations of the pages as MathML, made at build time, so that the site loads nothing to show them.
+
+GitHub shows the same source: `$…$` in text, and a block fenced as `math`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from xml.etree.ElementTree import Element, fromstring
+
+from latex2mathml.converter import convert
+from markdown.extensions import Extension
+from markdown.inlinepatterns import InlineProcessor
+
+if TYPE_CHECKING:
+    import re
+
+    from markdown import Markdown
+
+INLINE = r"\$(?=\S)([^$\n]+?)(?<=\S)\$"
+BEFORE_ESCAPES, AFTER_CODE = 185, 190
+
+
+class _Inline(InlineProcessor):
+    def handleMatch(self, m: re.Match[str], data: str) -> tuple[Element, int, int]:  # noqa: N802: Markdown's name
+        return fromstring(convert(m[1])), m.start(0), m.end(0)
+
+
+class _MathML(Extension):
+    def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802: Markdown's name
+        md.inlinePatterns.register(_Inline(INLINE, md), "mathml", BEFORE_ESCAPES)
+
+
+def block(source: str, *_: Any, **__: Any) -> str:
+    """For `pymdownx.superfences`: a block of LaTeX."""
+    return f'<div class="equation">{convert(source, display="block")}</div>'
+
+
+def makeExtension(**_: Any) -> _MathML:  # noqa: N802: Markdown's name
+    return _MathML()
