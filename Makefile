@@ -54,7 +54,7 @@ coverage: .venv/ready
 	coverage combine --quiet
 	coverage report
 
-# For a cluster: Snakemake's SLURM plugin, then see docs/clusters.md.
+# For a cluster: Snakemake's SLURM plugin, then see docs/getting-started/clusters.md.
 slurm: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[slurm]'
 

@@ -35,30 +35,32 @@ class Page(HTMLParser):
 
 
 def faults(site: Path) -> list[str]:
-    """What is wrong with the site in this folder, a line each."""
-    pages = {path.resolve(): Page(path) for path in sorted(site.rglob("*.html"))}
-    found = []
+    """What is wrong with the site in this folder, a line each; what recurs, with the first page and their number."""
+    site = site.resolve()
+    pages = {path: Page(path) for path in sorted(site.rglob("*.html"))}
+    found: dict[str, list[str]] = {}
     for path, page in pages.items():
         if path.name == "404.html":  # its addresses are from the server's root
             continue
-        name = path.relative_to(site.resolve())
+        name = str(path.relative_to(site))
         for address in sorted(page.links | page.loads):
             parts = urlsplit(address)
             if parts.scheme or parts.netloc:
                 if address in page.loads and parts.scheme != "data":
-                    found.append(f"{name} loads {address}")
+                    found.setdefault(f"{address} is loaded from the web", []).append(name)
                 continue
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             if target.is_dir():
                 target /= "index.html"
             if not target.exists():
-                found.append(f"{name} links to {address}, which does not exist")
+                missing = target.relative_to(site) if target.is_relative_to(site) else target
+                found.setdefault(f"{missing} is linked to, and does not exist", []).append(name)
             elif parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].anchors:
-                found.append(f"{name} links to {address}: there is no such anchor")
+                found.setdefault(f"{target.relative_to(site)} has no anchor #{parts.fragment}", []).append(name)
     for path in sorted(site.rglob("*.css")):
         for address in re.findall(r"(?:url\(|@import\s*)[\"']?(https?:[^\"')]+)", path.read_text(encoding="utf-8")):
-            found.append(f"{path.relative_to(site)} loads {address}")
-    return found
+            found.setdefault(f"{address} is loaded from the web", []).append(str(path.relative_to(site)))
+    return [f"{what} ({names[0]}; {len(names)} in all)" for what, names in found.items()]
 
 
 if __name__ == "__main__":

@@ -22,12 +22,12 @@ BEFORE_ESCAPES, AFTER_CODE = 185, 190
 
 
 class _Inline(InlineProcessor):
-    def handleMatch(self, m: re.Match[str], data: str) -> tuple[Element, int, int]:  # noqa: N802: Markdown's name
+    def handleMatch(self, m: re.Match[str], data: str) -> tuple[Element, int, int]:
         return fromstring(convert(m[1])), m.start(0), m.end(0)
 
 
 class _MathML(Extension):
-    def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802: Markdown's name
+    def extendMarkdown(self, md: Markdown) -> None:
         md.inlinePatterns.register(_Inline(INLINE, md), "mathml", BEFORE_ESCAPES)
 
 
@@ -36,5 +36,5 @@ def block(source: str, *_: Any, **__: Any) -> str:
     return f'<div class="equation">{convert(source, display="block")}</div>'
 
 
-def makeExtension(**_: Any) -> _MathML:  # noqa: N802: Markdown's name
+def makeExtension(**_: Any) -> _MathML:
     return _MathML()

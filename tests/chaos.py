@@ -110,7 +110,7 @@ class Chaos:
         self.output.unlink(missing_ok=True)
         while True:
             starts += 1
-            if self.stage and not records_itself:  # as docs/engines.md says
+            if self.stage and not records_itself:  # as docs/explanation/engines.md says
                 self.project.run("classroom", "reconcile")
             records_itself = False
             with self._started() as running:

@@ -680,7 +680,8 @@ def refuse_older_layout(raw: Mapping[str, Any], path: Path) -> None:
         if block in raw:
             raise ParamsError(
                 f"{path}: '{block}' is of an older layout. Move each {block} into a file of its own, "
-                f"{folder}/<name>.yaml; in an overlay, below '{folder}'. docs/new-study.md describes both."
+                f"{folder}/<name>.yaml; in an overlay, below '{folder}'. Both are described in "
+                "docs/getting-started/new-study.md."
             )
 
 

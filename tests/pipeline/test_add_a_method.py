@@ -13,7 +13,7 @@ from support.studies import ROOT, STUDY
 
 def test_the_page_on_adding_a_method_leads_to_a_row_of_the_table(finished: Project) -> None:
     """One file and two settings; nothing that was trained before is trained again."""
-    page = (ROOT / "docs/add-a-method.md").read_text()
+    page = (ROOT / "docs/how-to/add-a-method.md").read_text()
     blocks = dict(re.findall(r"^```(python|sh)\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
     listed, entry = (YAML(typ="safe").load(text) for text in re.findall(r"^```yaml\n(.*?)^```", page, re.M | re.S))
     file = re.search(r"`(src/classroom/methods/\w+\.py)`; its name", page)[1]

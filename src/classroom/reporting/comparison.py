@@ -54,9 +54,9 @@ def comparison_table(name: str, scale: str, seeds: Sequence[int], compared: Sequ
         "- each cell: the metric in percent on the test split, mean ± sample standard deviation over seeds"
         + ("; below it the paper's mean and ours minus the paper's" if len(printed) else "")
         + ". The best of each column in bold.",
-        "- settings: the paper prints none for these methods. `reference defaults` are those of docs/methods.md: "
-        "public code, the authors' or CIRKD's, with taps that suit these networks. `tuned` weights were chosen on "
-        "validation, anything else is named",
+        "- settings: the paper prints none for these methods. `reference defaults` are those of "
+        "docs/explanation/methods.md: public code, the authors' or CIRKD's, with taps that suit these networks. "
+        "`tuned` weights were chosen on validation, anything else is named",
         "- parameters in millions: extra in training (what learns in addition to the row's network: modules, a "
         "discriminator; for ours the teacher and the peer), and at inference; s an epoch: training with validation, "
         "median over seeds; jobs may have shared the machine",

@@ -41,7 +41,7 @@ def test_every_profile_has_what_the_engines_rely_on(profile: str) -> None:
 
 
 def test_the_documents_say_what_a_profile_of_one_s_own_must_have() -> None:
-    text = (ROOT / "docs/clusters.md").read_text()
+    text = (ROOT / "docs/getting-started/clusters.md").read_text()
     block = text.split("<!-- settings:begin -->")[1].split("<!-- settings:end -->")[0]
     assert YAML(typ="safe").load(block.strip().removeprefix("```yaml").removesuffix("```")) == relied_on()
 

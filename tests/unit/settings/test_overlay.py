@@ -39,7 +39,7 @@ def overlay(settings: Path, text: str) -> list[str]:
 
 
 def test_the_stand_in_studies_are_added_by_settings_alone(settings: Path) -> None:
-    """The promise of docs/new-study.md: a new study is a file and a line of params.yaml, and the rest stays."""
+    """docs/getting-started/new-study.md: a new study is a file and a line of params.yaml, and the rest stays."""
     before = contents(settings)
     changed = overlays.apply_overlay(STAND_INS, settings)
     added = params.check(params.load(settings))

@@ -1,4 +1,4 @@
-"""The paper's methods: all twelve variants, from the table in `distill.exchange` (Eqs. 4–7, 9, 10)."""
+"""The paper's methods: all twelve variants, from the table in `exchange`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ class LearningStyles(Method):
 
     Student k minimises α_k·task + β_k·(from the teacher) + γ_k·(from its peer); a trained teacher minimises its task
     loss. Received knowledge is detached: no gradient flows back to its source.
+
+    References
+    ----------
+    Eqs. 4–7, 9, 10
     """
 
     def __init__(self, variant: Variant, weights: VariantWeights, networks: dict[str, Network], losses: Losses) -> None:

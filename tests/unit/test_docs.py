@@ -1,0 +1,95 @@
+"""The pages of docs/ agree with the code, and with the site that shows them."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from support.studies import ROOT
+
+DOCS = ROOT / "docs"
+GENERATED = {f"reference/{name}.md" for name in ("params", "studies", "datasets", "commands", "reports", "methods")}
+
+
+def pages() -> set[str]:
+    """The committed ones, by path in docs/, without the reports to which the page of results leads."""
+    found = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")} - GENERATED
+    return {page for page in found if not page.startswith("results/") or page == "results/index.md"}
+
+
+def named(entry: Any) -> Iterator[str]:
+    """Every page of a part of the navigation."""
+    if isinstance(entry, str):
+        yield entry
+    else:
+        for part in entry.values() if isinstance(entry, dict) else entry:
+            yield from named(part)
+
+
+def test_the_navigation_leads_to_every_page() -> None:
+    """A page that is not in it is found by search alone; one that does not exist is an error only after building."""
+    listed = list(named(tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"]))
+    assert sorted(listed) == sorted(pages() | GENERATED)
+
+
+def resolve(path: str) -> tuple[object, object]:
+    """What a dotted path means, and the class or module that it is in."""
+    parts = path.split(".")
+    for count in range(len(parts) - 1, 0, -1):
+        try:
+            inside: Any = importlib.import_module(".".join(parts[:count]))
+        except ModuleNotFoundError:
+            continue
+        for name in parts[count:-1]:
+            inside = getattr(inside, name)
+        return getattr(inside, parts[-1]), inside
+    raise LookupError(path)
+
+
+def equations(text: str) -> set[int]:
+    """The numbers in `Eq. 8` and `Eqs. 4–7, 9, 10`."""
+    found = set[int]()
+    for of in re.findall(r"Eqs?\. ((?:\d+(?:–\d+)?(?:, | and )?)+)", text):
+        for first, last in re.findall(r"(\d+)(?:–(\d+))?", of):
+            found |= set(range(int(first), int(last or first) + 1))
+    return found
+
+
+def test_each_equation_of_the_paper_leads_to_a_function_that_names_it() -> None:
+    """A reader who looks for an equation finds it where the page says, after a function has moved too."""
+    page = (DOCS / "explanation/paper.md").read_text()
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| `(classroom\.[\w.]+)` \|$", page, re.MULTILINE)
+    told = set[int]()
+    for left, path in rows:
+        function, inside = resolve(path)
+        numbers, doc = equations(left), function.__doc__ or ""
+        if not isinstance(inside, ModuleType):
+            doc += inside.__doc__ or ""
+        assert numbers <= equations(doc), f"{path} does not name {left}"
+        told |= numbers
+    assert told == set(range(1, 16))
+
+
+def test_the_check_of_the_site_names_what_is_missing_and_what_is_loaded(tmp_path: Path) -> None:
+    """A dead link of the navigation, an anchor that was renamed, and a font from the web end `make docs`."""
+    spec = importlib.util.spec_from_file_location("check", DOCS / "check.py")
+    check = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(check)
+    (tmp_path / "style.css").write_text("@import 'https://fonts.example/a.css'; p { background: url(local.png) }")
+    (tmp_path / "b.html").write_text("<h1 id='there'>B</h1><link rel='canonical' href='https://a.example/b'>")
+    (tmp_path / "a.html").write_text(
+        "<a href='b.html#there'>1</a><a href='b.html#gone'>2</a><a href='c.html'>3</a><a href='https://a.example'>4</a>"
+        "<script src='https://cdn.example/x.js'></script><img src='data:,'><link rel='stylesheet' href='style.css'>"
+    )
+    assert check.faults(tmp_path) == [
+        "b.html has no anchor #gone (a.html; 1 in all)",
+        "c.html is linked to, and does not exist (a.html; 1 in all)",
+        "https://cdn.example/x.js is loaded from the web (a.html; 1 in all)",
+        "https://fonts.example/a.css is loaded from the web (style.css; 1 in all)",
+    ]
