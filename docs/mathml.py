@@ -6,7 +6,6 @@ GitHub shows the same source: `$…$` in text, and a block fenced as `math`.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from xml.etree.ElementTree import Element, fromstring
 
 from latex2mathml.converter import convert
 from markdown.extensions import Extension
@@ -18,17 +17,17 @@ if TYPE_CHECKING:
     from markdown import Markdown
 
 INLINE = r"\$(?=\S)([^$\n]+?)(?<=\S)\$"
-BEFORE_ESCAPES, AFTER_CODE = 185, 190
+AFTER_CODE_BEFORE_ESCAPES = 185
 
 
 class _Inline(InlineProcessor):
-    def handleMatch(self, m: re.Match[str], data: str) -> tuple[Element, int, int]:
-        return fromstring(convert(m[1])), m.start(0), m.end(0)
+    def handleMatch(self, m: re.Match[str], data: str) -> tuple[str, int, int]:
+        return self.md.htmlStash.store(convert(m[1])), m.start(0), m.end(0)
 
 
 class _MathML(Extension):
     def extendMarkdown(self, md: Markdown) -> None:
-        md.inlinePatterns.register(_Inline(INLINE, md), "mathml", BEFORE_ESCAPES)
+        md.inlinePatterns.register(_Inline(INLINE, md), "mathml", AFTER_CODE_BEFORE_ESCAPES)
 
 
 def block(source: str, *_: Any, **__: Any) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from support.studies import ROOT
@@ -74,6 +75,47 @@ def test_each_equation_of_the_paper_leads_to_a_function_that_names_it() -> None:
         assert numbers <= equations(doc), f"{path} does not name {left}"
         told |= numbers
     assert told == set(range(1, 16))
+
+
+def shown() -> list[ModuleType]:
+    """The modules of the API reference."""
+    names = [
+        name for path in DOCS.glob("reference/api/*.md") for name in re.findall("^::: (.+)$", path.read_text(), re.M)
+    ]
+    return [importlib.import_module(name) for name in names]
+
+
+def functions(inside: object, module: str) -> Iterator[FunctionType]:
+    """The public functions and methods that a module or class of `module` defines."""
+    for name, value in vars(inside).items():
+        of = getattr(value, "__func__", value)
+        if isinstance(of, FunctionType) and of.__code__.co_filename == importlib.import_module(module).__file__:
+            if name == "__init__" or not name.startswith("_"):
+                yield of
+        elif isinstance(value, type) and value.__module__ == module and not name.startswith("_"):
+            yield from functions(value, module)
+
+
+def test_the_api_reference_explains_the_parameters_of_every_function_with_more_than_two() -> None:
+    """`ruff` sees whether there is a docstring, and its form; not which parameters it leaves out."""
+    silent = []
+    for module in shown():
+        for of in functions(module, module.__name__):
+            parameters = [name for name in inspect.signature(of).parameters if name not in ("self", "cls")]
+            section = re.search(r"^ *Parameters\n *-+\n(.*?)(?=^ *[A-Z]\w+\n *-+\n|\Z)", of.__doc__ or "", re.M | re.S)
+            explained = set(re.findall(r"^ *(\w+(?:, \w+)*)(?: : .*)?$", section[1] if section else "", re.M))
+            missing = set(parameters) - {name for line in explained for name in line.split(", ")}
+            if len(parameters) > 2 and missing:
+                silent.append(f"{module.__name__}.{of.__qualname__}: {', '.join(sorted(missing))}")
+    assert silent == []
+
+
+def test_every_module_of_the_api_reference_is_one_whose_docstrings_are_checked() -> None:
+    ignored = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]["per-file-ignores"]
+    (pattern,) = [key for key, rules in ignored.items() if rules == ["D"]]
+    checked = re.search(r"\{(.+)\}", pattern)[1].split(",")
+    files = [Path(module.__file__).relative_to(ROOT / "src/classroom").with_suffix("") for module in shown()]
+    assert sorted(checked) == sorted(map(str, files))
 
 
 def test_the_check_of_the_site_names_what_is_missing_and_what_is_loaded(tmp_path: Path) -> None:

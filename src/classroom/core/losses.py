@@ -19,7 +19,9 @@ def task_loss(logits: torch.Tensor, targets: torch.Tensor, settings: TaskLoss) -
     Parameters
     ----------
     logits : (B, 1, H, W), or (B, classes)
-    targets : (B, 1, H, W) of {0, 1}, or class indices (B,)
+        before the sigmoid or softmax
+    targets : (B, 1, H, W) of {0, 1}, or (B,)
+        masks, or class indices
     settings
         `losses.task`
 
@@ -39,7 +41,9 @@ def focal_loss(logits: torch.Tensor, masks: torch.Tensor, settings: TaskLoss) ->
     Parameters
     ----------
     logits : (B, 1, H, W)
+        before the sigmoid
     masks : (B, 1, H, W) of {0, 1}
+        1 is foreground
     settings
         `focal_form`: `binary` is the mean over all pixels, as in Lin et al.; `printed` is the sum over the foreground.
 
@@ -75,7 +79,7 @@ def prediction_loss(logits: torch.Tensor, target: torch.Tensor, settings: Predic
     ----------
     logits : (B, 1, H, W), or (B, classes)
         the student's
-    target : as `logits`
+    target : (B, 1, H, W), or (B, classes)
         the teacher's or the peer's, detached
     settings
         `losses.prediction`

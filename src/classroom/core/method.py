@@ -31,8 +31,8 @@ class Networks(nn.ModuleDict):
     if TYPE_CHECKING:  # torch's types do not include the class of the modules
 
         def __getitem__(self, key: str) -> Network: ...
-        def items(self) -> ItemsView[str, Network]: ...
-        def values(self) -> ValuesView[Network]: ...
+        def items(self) -> ItemsView[str, Network]: ...  # noqa: D102
+        def values(self) -> ValuesView[Network]: ...  # noqa: D102
 
 
 class Method(nn.Module, ABC):

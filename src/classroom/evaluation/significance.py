@@ -40,6 +40,7 @@ class PairedDifference(NamedTuple):
 
     @property
     def verdict(self) -> str:
+        """In words: better, worse or not significant."""
         if self.adjusted_p >= LEVEL:
             return "not significant"
         return "better" if self.difference > 0 else "worse"

@@ -81,9 +81,9 @@ def fit(
     device: torch.device,
     report: Callable[[Sequence[Run], int], None],
 ) -> list[Run]:
-    """Trains runs of one study and seed, on the same batches, until one or more of them are over: at their last epoch,
-    or at the one at which `early_stopping` ends them.
+    """Trains runs of one study and seed, on the same batches, until one or more of them are over.
 
+    A run is over at its last epoch, or at the one at which `early_stopping` ends it.
     The order of samples and their augmentation depend on seed, epoch and step only. A network that several runs share
     learns once; each run still has the bits that it has when it is trained alone.
 
@@ -374,6 +374,7 @@ class Interruption:
             signal.signal(number, handler)
 
     def stop_if_requested(self) -> None:
+        """Ends the process, with the exit code of the signal, if one has arrived."""
         if self.requested:
             raise SystemExit(128 + self.requested)
 

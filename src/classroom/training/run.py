@@ -145,7 +145,17 @@ def train(
 
 
 def within_limit(study: str, requests: Sequence[Request], raw: dict[str, Any]) -> list[list[Request]]:
-    """The runs in parts of no more than `max_networks` different networks, if a run alone has no more."""
+    """The runs in parts of no more than `max_networks` different networks, if a run alone has no more.
+
+    Parameters
+    ----------
+    study
+        of the runs
+    requests
+        one for each run
+    raw
+        all settings
+    """
     if len(requests) < 2 or (limit := Together.of(raw).max_networks) is None:
         return [list(requests)]
     from classroom.training.equality import keys  # only of several runs, as it knows methods of other kinds
@@ -395,6 +405,7 @@ class Clock:
         self.recorded = -RECORDED_EVERY
 
     def __call__(self, runs: Sequence[Run], steps: int) -> None:
+        """Reports where `runs` are in an epoch of so many `steps`."""
         progress = runs[0].progress
         now, done = time.monotonic(), progress.epoch + progress.step / steps
         if self.began is None:

@@ -27,6 +27,8 @@ ONEDNN_BLOCK = 16
 
 
 class Output(NamedTuple):
+    """What a network makes of a batch."""
+
     logits: torch.Tensor
     """Segmentation: (B, 1, H, W), before the sigmoid; classification: (B, classes), before the softmax."""
     features: dict[str, torch.Tensor]
@@ -126,6 +128,7 @@ class Network(nn.Module):
 
     @property
     def parameter_count(self) -> int:
+        """The number of all parameters, trained or not."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def shapes(self, image_size: int) -> dict[str, tuple[int, int, int]]:

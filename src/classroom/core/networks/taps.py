@@ -16,6 +16,8 @@ CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 class Tap(NamedTuple):
+    """A place in a network whose output other networks are compared with."""
+
     module: nn.Module
     pick: Callable[[Any], torch.Tensor]
     """Extracts the feature map (B, C, H, W) from the module's output."""

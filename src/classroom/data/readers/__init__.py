@@ -130,6 +130,7 @@ class Problems:
         """By what is wrong and what to do, the files or rows."""
 
     def add(self, problem: str, *offenders: object) -> None:
+        """Adds files or rows with one problem, which says what is wrong and what to do; nothing without offenders."""
         if offenders:
             self.found.setdefault(problem, []).extend(offenders)
 
@@ -154,6 +155,17 @@ def usable(folder: Path, ignore: Sequence[str], problems: Problems, subfolder: s
     """By POSIX path in `folder`, the regular files of its `subfolder`, without those that `ignore` names.
 
     Others, such as pipes, links to nowhere and names that are not UTF-8, become `problems`.
+
+    Parameters
+    ----------
+    folder
+        that paths are relative to
+    ignore
+        patterns of paths or names to leave out
+    problems
+        of the dataset
+    subfolder
+        the part of `folder` to list; all of it by default
     """
     files = {}
     for path in walk([folder / subfolder]):
@@ -185,7 +197,17 @@ class Listing:
 
 
 def list_files(folders: Sequence[Path], ignore: Sequence[str], problems: Problems) -> Listing:
-    """All regular files in `folders`, apart from LEFTOVERS and those that `ignore` names."""
+    """All regular files in `folders`, apart from LEFTOVERS and those that `ignore` names.
+
+    Parameters
+    ----------
+    folders
+        of the download
+    ignore
+        patterns of paths or names to leave out
+    problems
+        of the download; gets what is no regular file
+    """
     files = {path: place for folder in folders for place, path in usable(folder, ignore, problems).items()}
     ignored = [
         path
@@ -227,9 +249,18 @@ def check_all_used(
 
 
 def by_name(paths: Iterable[Path], listing: Listing, problems: Problems, kind: str) -> dict[str, list[Path]]:
-    """By name without ending and mask suffix, an image or mask and the copies of it; `problems` gets those that differ.
+    """By name without ending and mask suffix, an image or mask and the copies of it.
 
-    `kind`: image or mask, for messages.
+    Parameters
+    ----------
+    paths
+        of the images or masks
+    listing
+        of the download's files
+    problems
+        of the download; gets files of one name with different content
+    kind
+        image or mask
     """
     named: dict[str, list[Path]] = {}
     for path in paths:
@@ -274,9 +305,18 @@ def names_without_ending(paths: Iterable[str]) -> dict[str, str]:
 
 
 def group_of(path: str, pattern: str, alone: str, problems: Problems) -> str:
-    """What `pattern` finds in an image's path without the ending; `alone` if there is no pattern.
+    """The group of an image, from its path without the ending.
 
-    `problems` gets the paths in which it finds nothing.
+    Parameters
+    ----------
+    path
+        of the image
+    pattern
+        a regular expression; its first group counts, if it has one
+    alone
+        the image's own group, used without a pattern
+    problems
+        of the dataset; gets paths in which the pattern finds nothing
     """
     if not pattern:
         return alone

@@ -31,5 +31,6 @@ class SingleNetwork(Method):
         self.settings = {"losses": {"task": settings.model_dump(mode="json")}}
 
     def losses(self, images: torch.Tensor, targets: torch.Tensor) -> list[Term]:
+        """The task loss of the network."""
         logits = self.networks[self.name](images).logits
         return [Term(self.name, "task", 1.0, task_loss(logits, targets, self.task))]

@@ -26,6 +26,7 @@ class Variant(NamedTuple):
 
     @property
     def name(self) -> str:
+        """As in settings and file names, such as `kd_ml-v3`."""
         return f"{self.technique}-{self.strategy}"
 
     @property

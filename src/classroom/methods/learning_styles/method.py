@@ -46,6 +46,7 @@ class LearningStyles(Method):
         self.settings = {"weights": weights.model_dump(mode="json"), "losses": losses.model_dump(mode="json")}
 
     def losses(self, images: torch.Tensor, targets: torch.Tensor) -> list[Term]:
+        """The terms of both students, and the task loss of a teacher that is trained."""
         outputs = {name: self._forward(name, images) for name in self.networks}
         terms = []
         if "T" in outputs and "T" not in self.frozen:

@@ -40,9 +40,27 @@ class Comparison(Method):
         image_size: int,
         batch_size: int,
     ) -> None:
-        """`weights`: of the terms; `image_size`: of the batches, in pixels.
+        """Adds the method's extra modules to the networks.
 
-        Raises TrainingError for taps whose sizes cannot be matched or a batch that is too small.
+        Parameters
+        ----------
+        networks
+            S1 and T
+        options
+            the method, with its settings
+        weights
+            of its terms, by name
+        task
+            settings of the task loss
+        image_size
+            in pixels
+        batch_size
+            in images
+
+        Raises
+        ------
+        TrainingError
+            The sizes at a tap cannot be matched, or the batch is too small.
         """
         super().__init__(networks)
         self.options, self.weights, self.task_settings = options, weights, task
@@ -78,16 +96,20 @@ class Comparison(Method):
         self._added = sum(parameter.numel() for parameter in added if parameter.requires_grad)
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Chooses the terms of this epoch."""
         self._terms = self.options.terms_of(epoch, epochs)
 
     def first_stage(self, epochs: int) -> int:
+        """Of `epochs`, how many at the start are without the task's term."""
         terms = (self.options.terms_of(epoch, epochs) for epoch in range(epochs))
         return next((epoch for epoch, names in enumerate(terms) if names is None or "task" in names), epochs)
 
     def after_step(self) -> None:
+        """Trains modules with an optimiser of their own, such as a discriminator."""
         self.options.after_step(self)
 
     def notes(self, targets: torch.Tensor) -> list[str]:
+        """The method's limitations on these training targets."""
         return self.options.notes(self, targets)
 
     @property
@@ -96,6 +118,7 @@ class Comparison(Method):
         return super().extra_parameters + self._added
 
     def losses(self, images: torch.Tensor, targets: torch.Tensor) -> list[Term]:
+        """The student's terms in this epoch: of its task, of convention B, of the method."""
         teacher = self._teach(images)
         student = _as_float32(self.networks["S1"](images))
         with torch.autocast(
@@ -112,7 +135,15 @@ class Comparison(Method):
         return [term for term in terms if self._terms is None or term.name in self._terms]
 
     def distances(self, student: Output, teacher: Output, targets: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The method's unweighted terms by name: `Published.losses`."""
+        """The method's unweighted terms by name: `Published.losses`.
+
+        Parameters
+        ----------
+        student, teacher
+            outputs for one batch, in float32
+        targets : (B, 1, H, W), or (B,)
+            masks or classes
+        """
         return self.options.losses(self, student, teacher, targets)
 
     @torch.no_grad()
