@@ -13,9 +13,10 @@ import warnings
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from classroom import log
 from classroom.errors import ClassroomError
@@ -25,27 +26,129 @@ from classroom.interrupts import orderly_interrupts
 if TYPE_CHECKING:
     from classroom.artifacts import TrainingFacts
 
+GROUPS = {
+    "Start here": ("check", "new-study", "forecast", "status"),
+    "Settings": ("scale", "use", "overlay", "resplit", "methods", "schema"),
+    "Results": ("explain", "verify"),
+    "Export": ("export", "predict"),
+    "What the engines run": (
+        "fetch", "prepare", "split", "train", "evaluate", "cka", "report", "measure", "reconcile",
+    ),
+}  # fmt: skip
+"""All commands, as `classroom --help` lists them."""
+
+
+class GroupedCommands(TyperGroup):
+    """Lists commands by group, each with its whole first sentence. Typer groups them only with rich, which is slow."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        width = max(map(len, self.commands))
+        for title, names in GROUPS.items():
+            with formatter.section(title):
+                rows = [(f"{name:{width}}", self.commands[name].get_short_help_str(limit=1000)) for name in names]
+                formatter.write_dl(rows)
+
+
 app = typer.Typer(
-    help="Knowledge distillation with one teacher and two students: the pipeline's commands. They run in the project's "
-    "root, read params.yaml, studies/ and datasets/, and are what the rules and DVC stages run.",
+    cls=GroupedCommands,
+    help="Knowledge distillation with one teacher and two students: the commands of the pipeline. Run them in the "
+    "project's root, where params.yaml, studies/ and datasets/ are. `classroom COMMAND --help` ends with an example.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-StudyName = Annotated[str, typer.Argument(help="A study: a file of studies/, e.g. lgg-resnet18.")]
+
+def command(example: str, name: str | None = None):  # noqa: ANN201 - typer's decorator
+    """Makes a function a command whose help ends with an example."""
+    return app.command(name, epilog=f"Example: {example}")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        from classroom.git import commit_of
+
+        commit = commit_of(Path(__file__))
+        typer.echo(f"classroom {version('classroom')}" + (f", commit {commit}" if commit else ""))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and the commit.")
+    ] = False,
+) -> None:
+    """What comes before a command's name."""
+
+
+def _names(folder: str) -> list[str]:
+    return sorted(path.stem for path in Path(folder).glob("*.yaml"))
+
+
+def _complete_study(incomplete: str) -> list[str]:
+    return [name for name in _names("studies") if name.startswith(incomplete)]
+
+
+def _complete_dataset(incomplete: str) -> list[str]:
+    return [name for name in _names("datasets") if name.startswith(incomplete)]
+
+
+def _complete_scale(incomplete: str) -> list[str]:
+    return [name for name in _names("scales") if name.startswith(incomplete)]
+
+
+def _complete_method(incomplete: str) -> list[str]:
+    from classroom.methods.registry import ALL
+
+    return [name for name in ALL if name.startswith(incomplete)]
+
+
+def _complete_evaluated(incomplete: str) -> list[str]:
+    from classroom.params import BASELINES, VARIANTS
+
+    return [name for name in (*BASELINES, *VARIANTS, "published") if name.startswith(incomplete)]
+
+
+def _complete_report(incomplete: str) -> list[str]:
+    from classroom.reporting.registry import planned
+
+    try:
+        names = [*planned(), "index"]
+    except ClassroomError:  # no plan here: the command itself says so
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+StudyName = Annotated[
+    str,
+    typer.Argument(
+        metavar="STUDY", autocompletion=_complete_study, help="A study: a file of studies/, e.g. lgg-resnet18."
+    ),
+]
 MethodName = Annotated[
-    str, typer.Argument(help="teacher, student, a variant such as kd_ml-v3, or a published method such as fitnet.")
+    str,
+    typer.Argument(
+        metavar="METHOD",
+        autocompletion=_complete_method,
+        help="teacher, student, a variant such as kd_ml-v3, or a published method such as fitnet.",
+    ),
 ]
 Seed = Annotated[
     int, typer.Option(min=0, max=999_999_999, help="Seed of the networks' random parts, the order and augmentation.")
 ]
 
 
-@app.command()
+@command("classroom fetch lgg")
 def fetch(
-    dataset: Annotated[str, typer.Argument(help="A dataset: a file of datasets/, e.g. lgg.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET", autocompletion=_complete_dataset, help="A dataset: a file of datasets/, e.g. lgg."
+        ),
+    ],
 ) -> None:
     """Bring a dataset to data/raw/DATASET and validate every file of it."""
     from classroom.artifacts import conversions
@@ -64,7 +167,7 @@ def fetch(
         typer.echo(f"masks: foreground {', '.join(map(str, about['foreground']))}, all other values are background")
 
 
-@app.command()
+@command("classroom prepare lgg-resnet18")
 def prepare(study: StudyName) -> None:
     """Resize a study's images once, into memory-mapped arrays and an index."""
     from classroom.data.prepare import prepare as run
@@ -78,7 +181,7 @@ def prepare(study: StudyName) -> None:
     typer.echo(f"data/prepared/{study}: {count} images at {size}×{size}")
 
 
-@app.command()
+@command("classroom split lgg-resnet18")
 def split(study: StudyName) -> None:
     """Split a study's images into training, validation and test."""
     from classroom.data.split import write
@@ -90,14 +193,16 @@ def split(study: StudyName) -> None:
     typer.echo(f"data/splits/{study}.parquet: " + ", ".join(f"{count} {name}" for name, count in sizes.items()))
 
 
-@app.command()
+@command("classroom train lgg-resnet18 kd_ml-v3 --seed 0")
 def train(
     study: StudyName,
     methods: Annotated[
         list[str],
         typer.Argument(
+            metavar="METHOD",
+            autocompletion=_complete_method,
             help="teacher, student, variants such as kd_ml-v3, published methods such as fitnet. Several are trained "
-            "together: what is the same network in several of them once, each run with the same bits as alone."
+            "together: what is the same network in several of them once, each run with the same bits as alone.",
         ),
     ],
     seed: Seed,
@@ -178,10 +283,17 @@ def train(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@app.command()
+@command("classroom evaluate lgg-resnet18 kd_ml-v3")
 def evaluate(
     study: StudyName,
-    method: Annotated[str, typer.Argument(help="teacher, student, a variant, or `published`: all published methods.")],
+    method: Annotated[
+        str,
+        typer.Argument(
+            metavar="METHOD",
+            autocompletion=_complete_evaluated,
+            help="teacher, student, a variant, or `published`: all published methods.",
+        ),
+    ],
 ) -> None:
     """Evaluate a method's runs over all seeds, with the students' ensemble, from their saved predictions."""
     from classroom.evaluation.costs import costs
@@ -239,9 +351,16 @@ def _evaluate_published(study: str) -> None:
     typer.echo(f"results/comparison/{place}: {', '.join(name for of in methods.values() for name in of)}")
 
 
-@app.command()
+@command("classroom report table4")
 def report(
-    name: Annotated[str, typer.Argument(help="A report by its name, e.g. table4, figure6, cost, or index: the site.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="REPORT",
+            autocompletion=_complete_report,
+            help="A report by its name, e.g. table4, figure6, cost, or index: the site.",
+        ),
+    ],
 ) -> None:
     """Make a table or figure from results: the files reports/NAME.*"""
     from classroom.reporting import registry
@@ -269,7 +388,7 @@ def _site() -> None:
     typer.echo(f"{target}: {count} reports, {target.stat().st_size / 1e6:.1f} MB; open it in a browser, or mail it")
 
 
-@app.command()
+@command("classroom methods")
 def methods() -> None:
     """List everything that trains: paper, formula, settings in force, extra parameters in training."""
     from classroom.reporting.methods import listing
@@ -277,9 +396,12 @@ def methods() -> None:
     typer.echo(listing(Path("params.yaml")), nl=False)
 
 
-@app.command()
+@command("classroom forecast table4")
 def forecast(
-    reports: Annotated[list[str], typer.Argument(help="Reports, e.g. table4; all by default.")] = (),
+    reports: Annotated[
+        list[str],
+        typer.Argument(metavar="REPORT", autocompletion=_complete_report, help="Reports, e.g. table4; all by default."),
+    ] = (),
     device: Annotated[
         str, typer.Option(envvar="CLASSROOM_DEVICE", help="Device on which the steps are measured.")
     ] = "auto",
@@ -291,7 +413,7 @@ def forecast(
     typer.echo(run(reports, device))
 
 
-@app.command()
+@command("classroom status --watch")
 def status(
     watch: Annotated[bool, typer.Option("--watch", help="Show it again every few seconds, until Ctrl-C.")] = False,
 ) -> None:
@@ -306,9 +428,14 @@ def status(
         typer.echo(run())
 
 
-@app.command()
+@command("classroom explain table4 --cell kd_ml/v3/ensemble/iou")
 def explain(
-    report: Annotated[str, typer.Argument(help="A report, e.g. reports/table4.md or table4.")],
+    report: Annotated[
+        str,
+        typer.Argument(
+            metavar="REPORT", autocompletion=_complete_report, help="A report, e.g. reports/table4.md or table4."
+        ),
+    ],
     cell: Annotated[
         str,
         typer.Option(
@@ -329,7 +456,7 @@ def explain(
     typer.echo(json.dumps(explained, indent=1, ensure_ascii=False) + "\n" if as_json else text(explained), nl=False)
 
 
-@app.command()
+@command("classroom cka lgg-resnet18 kd_ml-v3 --seed 0")
 def cka(study: StudyName, method: MethodName, seed: Seed) -> None:
     """Compare the layers of a run's teacher and students: results/cka/STUDY/METHOD/seed-N.parquet."""
     from classroom.files import read_metrics
@@ -352,7 +479,7 @@ def cka(study: StudyName, method: MethodName, seed: Seed) -> None:
     typer.echo(f"{target}: {len(table)} pairs of layers on {table.attrs['images']} images")
 
 
-@app.command()
+@command("classroom export lgg-resnet18 kd_ml-v3")
 def export(
     study: StudyName,
     method: MethodName,
@@ -394,10 +521,14 @@ def export(
     )
 
 
-@app.command()
+@command("classroom predict exports/lgg-resnet18/kd_ml-v3/seed-0/ensemble scans --out masks")
 def predict(
-    model: Annotated[Path, typer.Argument(help="A model.onnx that `classroom export` wrote, or its folder.")],
-    images: Annotated[list[Path], typer.Argument(help="Images (.tif, .png, .jpg, .bmp) and folders of them.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A model.onnx that `classroom export` wrote, or its folder.")
+    ],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGES", help="Images (.tif, .png, .jpg, .bmp) and folders of them.")
+    ],
     out: Annotated[Path, typer.Option(help="A folder that is empty or does not exist yet.")] = Path("predictions"),
     batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 8,
 ) -> None:
@@ -428,7 +559,7 @@ def predict(
     )
 
 
-@app.command()
+@command("classroom measure lgg-resnet18 kd_ml-v3 --seed 0")
 def measure(study: StudyName, method: MethodName, seed: Seed) -> None:
     """Measure a study's exported teacher, student and ensemble side by side: results/deploy/STUDY.json."""
     from classroom.files import write_json
@@ -443,17 +574,26 @@ def measure(study: StudyName, method: MethodName, seed: Seed) -> None:
     typer.echo(f"results/deploy/{study}.json: on {measured['cpu']}")
 
 
-@app.command()
-def scale(name: Annotated[str, typer.Argument(help="demo, small or paper: a file of scales/.")]) -> None:
+@command("classroom scale small")
+def scale(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="SCALE", autocompletion=_complete_scale, help="demo, small or paper: a file of scales/."
+        ),
+    ],
+) -> None:
     """Write a preset into params.yaml, studies/ and datasets/, keeping comments."""
     from classroom.settings.overlays import apply_scale
 
     _print_changes(f"scale {name}", apply_scale(name))
 
 
-@app.command()
+@command("classroom overlay examples/plus-kl.yaml")
 def overlay(
-    file: Annotated[Path, typer.Argument(help="A YAML file with settings, such as examples/stand-ins.yaml.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A YAML file with settings, such as examples/stand-ins.yaml.")
+    ],
 ) -> None:
     """Write a file of settings into params.yaml, studies/ and datasets/: a new study, the best weights of a search."""
     from classroom.settings.overlays import apply_overlay
@@ -461,8 +601,13 @@ def overlay(
     _print_changes(str(file), apply_overlay(file))
 
 
-@app.command()
-def use(studies: Annotated[list[str], typer.Argument(help="Studies: files of studies/.")]) -> None:
+@command("classroom use lgg-resnet18 ham10000-resnet18")
+def use(
+    studies: Annotated[
+        list[str],
+        typer.Argument(metavar="STUDY", autocompletion=_complete_study, help="Studies: files of studies/."),
+    ],
+) -> None:
     """Set the studies in force: both engines make only their reports."""
     from classroom.settings.overlays import use as run
 
@@ -478,10 +623,11 @@ def _stash_reports(command: str) -> None:
         dry_run(command)
 
 
-@app.command("new-study")
+@command("classroom new-study liver --images scans --masks outlines", name="new-study")
 def new_study(
     name: Annotated[
-        str, typer.Argument(help="Of the dataset and the study, e.g. liver: lower-case letters, digits, -.")
+        str,
+        typer.Argument(metavar="NAME", help="Of the dataset and the study, e.g. liver: lower-case letters, digits, -."),
     ],
     images: Annotated[
         Path | None, typer.Option(help="A folder of images; without --masks, in a folder for each class.")
@@ -516,7 +662,9 @@ def new_study(
     ignore: Annotated[
         list[str], typer.Option(help="Files that are no part of the dataset, e.g. '*.txt'; may be repeated.")
     ] = (),
-    like: Annotated[str, typer.Option(help="The study whose networks and weights are taken.")] = "",
+    like: Annotated[
+        str, typer.Option(autocompletion=_complete_study, help="The study whose networks and weights are taken.")
+    ] = "",
     teacher: Annotated[str, typer.Option(help="Another encoder for the teacher.")] = "",
     student: Annotated[str, typer.Option(help="Another encoder for the students.")] = "",
     size: Annotated[int | None, typer.Option(help="Height and width that the networks see, pixels.")] = None,
@@ -549,7 +697,7 @@ def new_study(
     typer.echo(f"next: snakemake --cores all reports/{name}.md")
 
 
-@app.command()
+@command("classroom resplit lgg-resnet18")
 def resplit(study: StudyName) -> None:
     """Add a copy of a study that is split by group instead of by image, or the other way round."""
     from classroom.settings.overlays import resplit as run
@@ -567,7 +715,7 @@ def _print_changes(what: str, changed: list[str]) -> None:
         typer.echo(f"  {key}")
 
 
-@app.command()
+@command("classroom check")
 def check(
     planned: Annotated[
         bool, typer.Option("--planned", help="Fail if workflow/plan.yaml was out of date; DVC's stage `plan` asks so.")
@@ -583,7 +731,7 @@ def check(
     typer.echo(f"settings valid: scale {params.scale}, studies {', '.join(params.studies)}")
 
 
-@app.command()
+@command("classroom reconcile")
 def reconcile() -> None:
     """Make Snakemake and DVC agree on what is up to date (Snakemake runs this itself at start and end)."""
     from classroom.engines.reconcile import Session
@@ -595,7 +743,7 @@ def reconcile() -> None:
     typer.echo(f"{len(stale)} jobs to run" if stale else "nothing to do")
 
 
-@app.command()
+@command("classroom verify")
 def verify(
     remote: Annotated[bool, typer.Option("--remote", help="Check DVC's remote instead: are all files there?")] = False,
 ) -> None:
@@ -620,10 +768,11 @@ class SettingsFile(StrEnum):
     dataset = "dataset"
 
 
-@app.command()
+@command("classroom schema study")
 def schema(
     kind: Annotated[
-        SettingsFile, typer.Argument(help="Schema of params.yaml, of the files of studies/, or of datasets/.")
+        SettingsFile,
+        typer.Argument(metavar="KIND", help="Schema of params.yaml, of the files of studies/, or of datasets/."),
     ] = SettingsFile.params,
 ) -> None:
     """Print the JSON schema of a settings file, for editors."""
@@ -711,11 +860,13 @@ def _limit_threads() -> None:
 def main() -> None:
     """Runs the command; what a user can fix is said in one paragraph, without a traceback."""
     log.configure()
+    if "_CLASSROOM_COMPLETE" in os.environ:  # else typer breaks descriptions into lines, which fish offers as words
+        os.environ["TERMINAL_WIDTH"] = "10000"
     warnings.showwarning = lambda message, *rest: print(f"Warning: {message}", file=sys.stderr)
     try:
         command = " ".join(["classroom", *itertools.takewhile(lambda word: word[:1] != "-", sys.argv[1:4])])
         with orderly_interrupts("Run the same command again."), log.heartbeat(command):
-            app(standalone_mode=True)
+            app(prog_name="classroom")
     except ClassroomError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)

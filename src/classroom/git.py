@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from importlib.metadata import version
+from pathlib import Path
 
 
 def git(*arguments: str) -> bytes | None:
@@ -20,8 +21,21 @@ def git(*arguments: str) -> bytes | None:
 
 def code_version() -> str:
     """The commit, with `-dirty` for uncommitted changes; the package's version outside a repository."""
-    commit = git("describe", "--always", "--abbrev=12")
-    changes = git("status", "--porcelain", "--untracked-files=no")
+    return _commit(Path()) or version("classroom")
+
+
+def commit_of(file: Path) -> str:
+    """The commit of the checkout that a file belongs to, as in `code_version`; empty if git does not track the file.
+
+    An environment is often inside of another repository, whose commit would say nothing of an installed package.
+    """
+    tracked = git("-C", str(file.parent), "ls-files", "--error-unmatch", file.name)
+    return _commit(file.parent) if tracked else ""
+
+
+def _commit(folder: Path) -> str:
+    commit = git("-C", str(folder), "describe", "--always", "--abbrev=12")
+    changes = git("-C", str(folder), "status", "--porcelain", "--untracked-files=no")
     if commit is None or changes is None:
-        return version("classroom")
+        return ""
     return commit.decode().strip() + ("-dirty" if changes.strip() else "")

@@ -117,13 +117,18 @@ def asked_for(params: Params) -> dict[str, dict[str, dict[str, str]]]:
     return reports
 
 
-def find(name: str, plan: Path = Path("workflow/plan.yaml")) -> tuple[str, Item]:
-    """The kind and the item of the report called `name`. Raises ClassroomError for an unknown one."""
+def planned(plan: Path = Path("workflow/plan.yaml")) -> dict[str, tuple[str, Item]]:
+    """The kind and the item of every report in the plan, by name. Raises ClassroomError if there is no plan."""
     try:
         reports = yaml.load(plan.read_text(encoding="utf-8"), yaml.CSafeLoader)["plan"]["reports"]
-        known = {report: (kind, item) for kind, of in reports.items() for report, item in of.items()}
+        return {report: (kind, item) for kind, of in reports.items() for report, item in of.items()}
     except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
         raise ClassroomError(f"{plan}: cannot be read ({error}). Run `classroom check`, which writes it.") from None
+
+
+def find(name: str) -> tuple[str, Item]:
+    """The kind and the item of the report called `name`. Raises ClassroomError for an unknown one."""
+    known = planned()
     if (name := Path(name).stem) not in known:
         raise unknown(name, known)
     return known[name]
