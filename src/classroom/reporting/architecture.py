@@ -135,4 +135,5 @@ REPORT = Report(
     draw=draw,
     category="Tables",
     shows="layers and sizes",
+    asked_by=("study.{study}.reports.architecture",),
 )  # fmt: skip

@@ -115,4 +115,5 @@ REPORT = Report(
     draw=draw,
     category="Tables",
     shows="networks alone",
+    asked_by=("study.{study}.reports.baselines",),
 )

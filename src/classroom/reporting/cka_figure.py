@@ -148,5 +148,6 @@ REPORT = Report(
     draw=draw,
     category="Figures",
     shows="similarity of layers",
+    asked_by=("study.{study}.reports.cka",),
     suffixes=(".png", ".svg"),
 )

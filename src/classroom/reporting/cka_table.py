@@ -83,5 +83,6 @@ REPORT = Report(
     draw=draw,
     category="Diagnostics",
     shows="similarity of last stages",
+    asked_by=("study.{study}.reports.cka",),
     suffixes=(".md", ".csv"),
 )

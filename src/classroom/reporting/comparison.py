@@ -208,4 +208,5 @@ REPORT = Report(
     draw=draw,
     category="Tables",
     shows="published methods next to ours",
+    asked_by=("study.{study}.reports.comparison",),
 )

@@ -143,4 +143,5 @@ REPORT = Report(
     draw=lambda request: deploy_table(request.scale, read_measured(Path("results/deploy"))),
     category="Tables",
     shows="what deploying costs",
+    asked_by=("study.{study}.reports.deploy",),
 )

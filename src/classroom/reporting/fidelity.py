@@ -83,4 +83,5 @@ REPORT = Report(
     draw=draw,
     category="Tables",
     shows="fidelity",
+    asked_by=("study.{study}.reports.fidelity",),
 )

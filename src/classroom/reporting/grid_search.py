@@ -151,5 +151,6 @@ REPORT = Report(
     draw=draw,
     category="Diagnostics",
     shows="search of weights",
+    asked_by=("grid.studies",),
     suffixes=(".md", ".csv", ".png", ".yaml"),
 )

@@ -254,5 +254,6 @@ REPORT = Report(
     draw=draw,
     category="Tables",
     shows="by patient, by class",
+    asked_by=("study.{study}.reports.variants",),
     suffixes=(*TABLE, ".png"),
 )  # fmt: skip

@@ -75,5 +75,6 @@ REPORT = Report(
     draw=draw,
     category="Diagnostics",
     shows="search of published methods' weights",
+    asked_by=("tune.classification", "tune.segmentation"),
     suffixes=(".md", ".csv", ".yaml"),
 )

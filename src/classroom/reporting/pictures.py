@@ -201,5 +201,6 @@ REPORT = Report(
     draw=draw,
     category="Figures",
     shows="hard test images",
+    asked_by=("study.{study}.reports.pictures",),
     suffixes=(".png",),
 )

@@ -85,6 +85,8 @@ class Report:
     """Its category in Snakemake's own report."""
     shows: str
     """Its content, in a few words."""
+    asked_by: tuple[str, ...] = ()
+    """Dotted keys of the settings that decide whether there is such a report, and its name; none: there always is."""
     suffixes: tuple[str, ...] = TABLE
     """Of its files reports/NAME…, the one that a reader opens first; every report also has reports/pages/NAME.json."""
 

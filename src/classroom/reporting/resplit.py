@@ -139,4 +139,5 @@ REPORT = Report(
     draw=draw,
     category="Tables",
     shows="two splits",
+    asked_by=("study.{study}.resplit",),
 )

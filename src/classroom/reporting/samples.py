@@ -91,5 +91,6 @@ REPORT = Report(
     draw=draw,
     category="Figures",
     shows="test images",
+    asked_by=("study.{study}.reports.samples",),
     suffixes=(".png",),
 )

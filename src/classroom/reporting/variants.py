@@ -171,5 +171,6 @@ REPORT = Report(
     draw=draw,
     category="Tables",
     shows="twelve variants",
+    asked_by=("study.{study}.reports.variants",),
     suffixes=(*TABLE, ".json"),
 )

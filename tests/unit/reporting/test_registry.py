@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from classroom.params import FOLDERS
+from classroom.params import FOLDERS, check, load
 from classroom.reporting import registry
 from support.studies import ROOT
 
@@ -41,3 +42,42 @@ def test_a_report_cannot_read_what_it_does_not_declare() -> None:
     assert request.scale == "demo"
     with pytest.raises(LookupError, match="own: its REPORT does not declare the setting 'seeds'"):
         _ = request.seeds
+
+
+def settings() -> dict[str, Any]:
+    """All studies in force, one of them split both ways."""
+    raw = copy.deepcopy(load(ROOT / "params.yaml"))
+    again = copy.deepcopy(raw["study"]["lgg-resnet18"])
+    kinds = ("variants", "baselines", "fidelity", "architecture")
+    again["reports"] = {kind: f"{again['reports'][kind]}-resplit" for kind in kinds}
+    again["resplit"] = {"of": "lgg-resnet18", "report": "splits"}
+    raw["study"]["lgg-resnet18-resplit"] = again
+    return raw | {"studies": list(raw["study"])}
+
+
+def without(raw: dict[str, Any], key: str) -> dict[str, Any]:
+    """The settings with nothing at this key; with another name, if the key must have one."""
+    parts = key.split(".")
+    if parts[0] == "study":
+        for study in raw["study"].values():
+            block = study["reports"] if parts[2] == "reports" else study
+            if parts[-1] in ("variants", "baselines", "fidelity", "architecture"):
+                block[parts[-1]] += "-other"
+            else:
+                block.pop(parts[-1], None)
+    elif key == "grid.studies":
+        raw["grid"]["studies"] = []
+    else:
+        raw["tune"][parts[1]]["studies"] = []
+    return raw
+
+
+ASKED_BY = {kind: set(registry.report(kind).asked_by) for kind in registry.KINDS}
+
+
+@pytest.mark.parametrize("key", sorted(set().union(*ASKED_BY.values())))
+def test_the_reports_that_a_setting_asks_for_are_those_that_the_reference_names(key: str) -> None:
+    before, after = (registry.asked_for(check(raw)) for raw in (settings(), without(settings(), key)))
+    assert {kind for kind in registry.KINDS if before[kind].keys() != after[kind].keys()} == {
+        kind for kind, keys in ASKED_BY.items() if key in keys
+    }

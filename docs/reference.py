@@ -1,0 +1,374 @@
+"""Writes docs/reference/: every setting, command, report and method, from the code that defines it.
+
+`make docs` runs it before the site is built. The pages are not in git, so they cannot contradict the code.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import typer
+
+from classroom.cli import GROUPS, app
+from classroom.data.readers import __path__ as readers_folder
+from classroom.methods import registry as methods
+from classroom.methods.learning_styles.exchange import EXCHANGE, Received
+from classroom.methods.shared.published import Published
+from classroom.params import BASELINES, TASKS, VARIANTS, Common, Dataset, Params, Study, check, load, readers
+from classroom.reporting import registry as reports
+from classroom.reporting.exchange import WORDS
+from classroom.section import Section
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "docs/reference"
+
+
+class Key(NamedTuple):
+    """One setting."""
+
+    name: str
+    """Dotted; upper-case parts stand for names that the user chooses, `[]` for the items of a list."""
+    kind: str
+    allowed: str
+    default: str
+    meaning: str
+    is_block: bool
+    """Whether it holds other keys."""
+
+
+def keys(section: type[Section]) -> list[Key]:
+    """Every key of a settings file, in the order of its type, from the schema that editors read, too."""
+    schema = section.model_json_schema()
+    return list(_keys(schema, schema.get("$defs", {}), ""))
+
+
+NAMES = {"weights": "VARIANT", "methods": "METHOD", "pictures": "REPORT"}
+"""By key of a mapping, what the names in it are."""
+
+
+def _keys(block: Mapping[str, Any], types: Mapping[str, Any], prefix: str) -> Iterator[Key]:
+    for name, written in block.get("properties", {}).items():
+        field = _resolved(written, types)
+        optional = name not in block.get("required", ())
+        default = _default(field.get("default")) if optional else "required"
+        of, path = _without_null(field, types), f"{prefix}{name}"
+        items = _resolved(of["items"], types) if "items" in of else {}
+        values = (
+            _resolved(of["additionalProperties"], types) if isinstance(of.get("additionalProperties"), dict) else {}
+        )
+        is_block = "properties" in of or "properties" in values
+        yield Key(path, _kind(field, types), _allowed(of, types), default, field.get("description", ""), is_block)
+        yield from _keys(of, types, f"{path}.")
+        yield from _keys(items, types, f"{path}[].")
+        if "properties" in values:
+            yield from _keys(values, types, f"{path}.{NAMES[name]}.")
+    if isinstance(more := block.get("additionalProperties"), dict) and "properties" in block:
+        yield Key(
+            f"{prefix}TERM", _kind(more, types), _allowed(more, types), "required",
+            "The weight of this term; every term of the method is named.", False,
+        )  # fmt: skip
+
+
+def _resolved(field: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str, Any]:
+    """A field with what its type says; a description of the field itself wins."""
+    if "$ref" in field:
+        return {**types[field["$ref"].rsplit("/", 1)[-1]], **field}
+    return dict(field)
+
+
+def _without_null(field: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str, Any]:
+    """The one type next to null in `X | None`; anything else as it is."""
+    options = [_resolved(option, types) for option in field.get("anyOf", ()) if option.get("type") != "null"]
+    return options[0] if len(options) == 1 else dict(field)
+
+
+def _kind(field: Mapping[str, Any], types: Mapping[str, Any]) -> str:
+    """The type in plain words."""
+    if "anyOf" in field:
+        return " or ".join(dict.fromkeys(_kind(_resolved(option, types), types) for option in field["anyOf"]))
+    if field.get("type") == "array":
+        if "prefixItems" in field:
+            each = _kind(_resolved(field["prefixItems"][0], types), types)
+            return f"list of {len(field['prefixItems'])} {_plural(each)}"
+        return f"list of {_plural(_kind(_resolved(field['items'], types), types))}"
+    if field.get("type") == "object":
+        return "block" if "properties" in field else "mapping"
+    plain = {"string": "text", "integer": "integer", "number": "number", "boolean": "true or false", "null": "null"}
+    return plain.get(field.get("type", ""), "any value")
+
+
+def _plural(kind: str) -> str:
+    return {"text": "texts", "any value": "values"}.get(kind, f"{kind}s")
+
+
+def _allowed(field: Mapping[str, Any], types: Mapping[str, Any]) -> str:
+    """Choices, bounds and pattern of a value, and of a list its length."""
+    said = []
+    if "enum" in field:
+        said.append(", ".join(f"`{choice}`" for choice in field["enum"]))
+    if "pattern" in field:
+        said.append(f"matches `{field['pattern']}`")
+    for bound, words in (
+        ("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"),
+    ):  # fmt: skip
+        if bound in field:
+            said.append(f"{words} {field[bound]:,}".replace(",", " "))
+    if "multipleOf" in field:
+        said.append(f"a multiple of {field['multipleOf']}")
+    low, high = field.get("minItems"), field.get("maxItems")
+    if field.get("type") == "array" and "prefixItems" not in field:
+        if low is not None and low == high:
+            said.append(f"exactly {low} items")
+        elif low:
+            said.append(f"at least {low} item{'s' if low > 1 else ''}")
+        elif high:
+            said.append(f"at most {high} items")
+    for part in ("items", "additionalProperties"):
+        if isinstance(inner := field.get(part), dict) and "properties" not in (of := _resolved(inner, types)):
+            said += [f"each {text}" for text in [_allowed(of, types)] if text]
+    if prefix := field.get("prefixItems"):
+        said += [f"each {text}" for text in [_allowed(_resolved(prefix[0], types), types)] if text]
+    for option in field.get("anyOf", ()):
+        said += [text for text in [_allowed(_resolved(option, types), types)] if text]
+    return "; ".join(said)
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, dict):  # of a block: its keys say theirs
+        return "" if value else "none"
+    if value == "" or value == []:
+        return "none" if value == [] else "empty"
+    return f"`{json.dumps(value, ensure_ascii=False)}`".replace('"', "")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+def _key_tables(section: type[Section]) -> str:
+    """A table of the keys at the top of the file, then one for each block."""
+    found = keys(section)
+    blocks: dict[str, list[Key]] = {"": []}
+    for key in found:
+        above = max((block for block in blocks if key.name.startswith(f"{block}.")), key=len, default="")
+        if key.is_block and "." not in key.name:
+            blocks[key.name] = []
+        blocks[above].append(key)
+    parts = []
+    for block, members in blocks.items():
+        about = next((key.meaning for key in found if key.name == block), "")
+        if block:
+            parts.append(f"## {block}\n\n{about}\n")
+        rows = [
+            [f"[`{key.name}`](#{key.name})" if key.name in blocks else f"`{key.name}`",
+             key.kind + (f": {key.allowed}" if key.allowed else ""), key.default, key.meaning]
+            for key in members if key.name != block
+        ]  # fmt: skip
+        parts.append(table(("key", "value", "default", "meaning"), rows))
+    return "\n".join(parts)
+
+
+HEAD = "<!-- written by docs/reference.py -->\n\n"
+
+DOTS = (
+    "A dotted key is a nested one: `training.epochs` is `epochs` in the block `training`. Parts in capitals stand for "
+    "names, and `[]` for each item of a list. Unknown keys are errors: `classroom check` names them all, and suggests "
+    "the nearest known key. The same text is in the schema that editors read.\n"
+)
+
+
+def params_page() -> str:
+    return (
+        f"{HEAD}# params.yaml\n\nWhat all studies share. After an edit, run `classroom check`; both engines then rerun "
+        f"only the jobs that read the changed key.\n\n{DOTS}\n{_key_tables(Common)}"
+    )
+
+
+def studies_page() -> str:
+    return (
+        f"{HEAD}# studies/STUDY.yaml\n\nOne file for each study: a dataset, a task, and a pair of teacher and student. "
+        "The studies in force are listed under `studies` in [params.yaml](params.md); `classroom use STUDY` sets the "
+        f"list.\n\n{DOTS}\n{_key_tables(Study)}\nThe options and terms of each published method are in "
+        "[Methods](methods.md).\n"
+    )
+
+
+def datasets_page() -> str:
+    rows = []
+    for name in readers():
+        text = (Path(readers_folder[0]) / f"{name}.py").read_text(encoding="utf-8")
+        rows.append([f"`{name}`", _docstring(text)])
+    return (
+        f"{HEAD}# datasets/DATASET.yaml\n\nOne file for each dataset: where its images come from, and how its "
+        f"folder is laid out. `classroom new-study` writes one for your own images.\n\n{DOTS}\n{_key_tables(Dataset)}\n"
+        f"## Readers\n\nThe values of `reader`.\n\n{table(('reader', 'layout'), rows)}"
+    )
+
+
+def _docstring(source: str) -> str:
+    """The first paragraph of a module's docstring."""
+    return _paragraph(ast.get_docstring(ast.parse(source)) or "")
+
+
+def _paragraph(text: str) -> str:
+    return " ".join(inspect.cleandoc(text).split("\n\n")[0].split())
+
+
+def commands_page() -> str:
+    group = typer.main.get_command(app)
+    context = group.make_context("classroom", [], resilient_parsing=True)
+    parts = [
+        f"{HEAD}# Commands\n\n{group.help}\n\n`classroom --version` prints the version and, in a git checkout, the "
+        "commit. `classroom --install-completion` sets up completion for your shell.\n"
+    ]
+    for title, names in GROUPS.items():
+        parts.append(f"## {title}\n")
+        for name in names:
+            command = group.commands[name]
+            within = command.make_context(name, [], parent=context, resilient_parsing=True)
+            usage = " ".join([f"classroom {name}", *command.collect_usage_pieces(within)])
+            parts.append(f"### {name}\n\n{command.help}\n\n```sh\n{usage}\n```\n")
+            records = [one.get_help_record(within) for one in command.params]
+            if rows := [[f"`{name}`", about] for name, about in filter(None, records)]:
+                parts.append(table(("argument or option", "meaning"), rows))
+            parts.append(f"Example:\n\n```sh\n{example(command)}\n```\n")
+    return "\n".join(parts)
+
+
+def example(command: Any) -> str:
+    """The example at the end of a command's help."""
+    return command.epilog.removeprefix("Example: ")
+
+
+def reports_page() -> str:
+    params = _everything_in_force()
+    names = reports.asked_for(params)
+    parts = [
+        f"{HEAD}# Reports\n\n`snakemake --cores all reports/NAME.md` makes a report and everything that it needs; "
+        "`classroom explain NAME` says where each of its numbers is from. The names below are those with every study "
+        "of `studies/` in force, and LGG's split both ways. `reports/index.html` shows all reports on one page.\n"
+    ]
+    for kind in reports.KINDS:
+        of = reports.report(kind)
+        about = _docstring((ROOT / f"src/classroom/reporting/{kind}.py").read_text(encoding="utf-8"))
+        parts.append(f"## {kind}\n\n{about}\n")
+        inputs = sorted({_pattern(path, params) for item in names[kind].values() for path in of.inputs(params, item)})
+        rows = [
+            ["names", ", ".join(f"`{name}`" for name in names[kind])],
+            ["asked for by", ", ".join(f"`{key}`" for key in of.asked_by) or "nothing; it is always made"],
+            ["files", ", ".join(f"`{path}`" for path in of.outputs("NAME")[:-1])],
+            ["made from", ", ".join(f"`{path}`" for path in inputs) or "settings and code alone"],
+            ["settings it reads", ", ".join(f"`{key}`" for key in of.settings) or "none"],
+        ]
+        parts.append(table(("", ""), rows))
+    return "\n".join(parts)
+
+
+def _everything_in_force() -> Params:
+    """The settings with all studies, and one study split both ways, which no file asks for."""
+    raw = load(ROOT / "params.yaml")
+    again = dict(raw["study"]["lgg-resnet18"])
+    table = again["reports"]["variants"]
+    again["reports"] = {
+        key: f"{again['reports'][key]}-resplit" for key in ("variants", "baselines", "fidelity", "architecture")
+    }
+    again["resplit"] = {"of": "lgg-resnet18", "report": f"{table}-splits"}
+    studies = sorted(raw["study"])
+    raw["study"]["lgg-resnet18-resplit"] = again
+    asked = check(raw | {"studies": [*studies, "lgg-resnet18-resplit"]}, ROOT / "params.yaml")
+    return asked
+
+
+def _pattern(path: str, params: Params) -> str:
+    """A path with the names of study, method and seed in capitals."""
+    stands_for = {
+        **dict.fromkeys(VARIANTS, "VARIANT"),
+        **dict.fromkeys(BASELINES, "BASELINE"),
+        **dict.fromkeys(methods.PUBLISHED, "METHOD"),
+        **dict.fromkeys(params.study, "STUDY"),
+        **dict.fromkeys((study.reports.baselines for study in params.study.values()), "REPORT"),
+        **dict.fromkeys((study.reports.comparison or "" for study in params.study.values()), "REPORT"),
+    }
+    parts = []
+    for part in Path(path).parts:
+        stem, suffix = Path(part).stem, Path(part).suffix
+        is_point = re.fullmatch(r"[\d.]+(-[\d.]+)*", part)
+        parts.append("POINT" if is_point else re.sub(r"^seed-\d+", "seed-N", stands_for.get(stem, stem)) + suffix)
+    return "/".join(parts)
+
+
+def methods_page() -> str:
+    parts = [f"{HEAD}# Methods\n\n`classroom methods` prints the same list with the settings in force.\n"]
+    parts.append(
+        "## Baselines\n\n`teacher` and `student`: one network, trained with the task loss alone: focal + Dice (Eq. 8) "
+        "or cross-entropy (Eq. 2).\n\n## The paper's variants\n\n`L = α·task + β·from the teacher + γ·from the peer`, "
+        "for each student. The weights are `weights.VARIANT` in [the study's file](studies.md).\n"
+    )
+    teacher = {"none": "none", "frozen": "pretrained, frozen", "trained": "trained with the students"}
+    parts.append(
+        table(
+            ("variant", "teacher", "S1 receives", "S2 receives"),
+            [[f"`{name}`", teacher[of.teacher], _received(of.S1), _received(of.S2)] for name, of in EXCHANGE.items()],
+        )
+    )
+    parts.append(
+        "## Published methods\n\n`L = task + Σ weight · term`. Weights and options are `methods.METHOD.weights` and "
+        "`methods.METHOD.options` in [the study's file](studies.md); a study may leave an option out, which then has "
+        "the default below.\n"
+    )
+    for name in methods.PUBLISHED:
+        kinds = methods.load(name)
+        first = next(iter(kinds.values()))
+        source = (ROOT / f"src/classroom/methods/{name}.py").read_text(encoding="utf-8")
+        parts.append(f"### {first.label}\n\n{_docstring(source)}\n\n{first.paper}. Name: `{name}`.\n")
+        for task in TASKS:
+            if task in kinds:
+                parts.append(_method_of(kinds[task], task))
+    return "\n".join(parts)
+
+
+def _method_of(kind: type[Published], task: str) -> str:
+    weights = ", ".join(f"`{term}` {value:g}" for term, value in kind.weights.items())
+    about = _paragraph(kind.__doc__) if kind.__doc__ and kind.__doc__ != Published.__doc__ else ""
+    rows = [
+        [f"`{key.name}`", key.kind + (f": {key.allowed}" if key.allowed else ""), key.default, key.meaning]
+        for key in keys(kind)
+        if not key.is_block
+    ]
+    return (
+        f"**{task.capitalize()}.** {about}\n\n`{kind.formula}`; reference weights: {weights}.\n\n"
+        + table(("option", "value", "default", "meaning"), rows)
+    )  # fmt: skip
+
+
+def _received(student: Received) -> str:
+    return ", ".join(
+        f"{WORDS[what]} from {giver}"
+        for giver, what in (("T", student.from_teacher), ("its peer", student.from_peer))
+        if what
+    )
+
+
+PAGES = {
+    "params": params_page, "datasets": datasets_page, "studies": studies_page, "commands": commands_page,
+    "reports": reports_page, "methods": methods_page,
+}  # fmt: skip
+
+
+def main() -> None:
+    """Writes every page of docs/reference."""
+    FOLDER.mkdir(exist_ok=True)
+    for name, page in PAGES.items():
+        (FOLDER / f"{name}.md").write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
