@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from support.documents import pages
 from support.project import Project
 from support.studies import ROOT, STUDY
 
@@ -78,7 +79,7 @@ def commands() -> dict[str, list[str]]:
         title, text = section.split("\n", 1)
         found[title] = list(filter(is_run, typed(text)))
     run = {line for lines in found.values() for line in lines}
-    for path in sorted((ROOT / "docs").rglob("*.md")):
+    for path in pages():
         lines = [line for line in typed(path.read_text(encoding="utf-8")) if is_run(line) and line not in run]
         found[path.relative_to(ROOT).as_posix()] = lines
         run |= set(lines)
@@ -119,11 +120,7 @@ def test_every_command_of_the_documents_runs(section: str, table: Project, tmp_p
 
 def test_the_documents_type_what_is_said_to_be_tried_elsewhere() -> None:
     """Or the list would hide commands that were renamed."""
-    lines = [
-        line
-        for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"))
-        for line in typed(path.read_text(encoding="utf-8"))
-    ]
+    lines = [line for path in (ROOT / "README.md", *pages()) for line in typed(path.read_text(encoding="utf-8"))]
     assert [start for start in ELSEWHERE if not any(line.startswith(start) for line in lines)] == []
     assert [part for part in HERE if not any(part in line for line in lines)] == []
     assert [name for name in NAMES_ONLY if name not in lines] == []

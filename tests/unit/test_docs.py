@@ -12,16 +12,8 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
+from support.documents import DOCS, GENERATED, pages
 from support.studies import ROOT
-
-DOCS = ROOT / "docs"
-GENERATED = {f"reference/{name}.md" for name in ("params", "studies", "datasets", "commands", "reports", "methods")}
-
-
-def pages() -> set[str]:
-    """The committed ones, by path in docs/, without the reports to which the page of results leads."""
-    found = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")} - GENERATED
-    return {page for page in found if not page.startswith("results/") or page == "results/index.md"}
 
 
 def named(entry: Any) -> Iterator[str]:
@@ -36,7 +28,9 @@ def named(entry: Any) -> Iterator[str]:
 def test_the_navigation_leads_to_every_page() -> None:
     """A page that is not in it is found by search alone; one that does not exist is an error only after building."""
     listed = list(named(tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"]))
-    assert sorted(listed) == sorted(pages() | GENERATED)
+    there = {path.relative_to(DOCS).as_posix() for path in pages()} | GENERATED
+    of_results = {page for page in there if page.startswith("results/")} - {"results/index.md"}  # which leads to them
+    assert sorted(listed) == sorted(there - of_results)
 
 
 def resolve(path: str) -> tuple[object, object]:

@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from classroom import params
 from classroom.cli import app
 from classroom.reporting import registry
+from support.documents import pages
 from support.studies import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -30,12 +31,12 @@ def test_the_list_of_reports_names_every_report_and_no_other() -> None:
 def test_every_command_that_the_documents_type_exists() -> None:
     """`classroom …` in README, CONTRIBUTING and docs, in code or in a block of commands."""
     known = {command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands}
-    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.yaml")):
+    for path in (*ROOT.glob("*.md"), *pages(), *(ROOT / "examples").glob("*.yaml")):
         for command in re.findall(r"(?:^|`)classroom ([a-z][a-z-]+)", path.read_text(), re.MULTILINE):
             assert command in known, f"{path.name}: classroom {command}"
 
 
 def test_every_file_that_the_documents_link_to_exists() -> None:
-    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")):
+    for path in (*ROOT.glob("*.md"), *pages()):
         for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
