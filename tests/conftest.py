@@ -95,12 +95,12 @@ def recorded_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def three_variants(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """One study with three variants, one epoch each, committed, nothing run yet. Not to be changed: copy it."""
+    from support import finished
     from support.project import checkout, once, only
 
     def make(folder: Path) -> None:
         project = checkout(folder / "project")
-        project.set(**only(shrink(project.settings()), STUDY))
-        project.commit("tiny")
+        finished.commit_tiny(project, only(shrink(project.settings()), STUDY))
 
     return once(tmp_path_factory, "three-variants", make)
 

@@ -93,7 +93,7 @@ def story(reference: Project, tmp_path_factory: pytest.TempPathFactory) -> Story
 
 def longer(project: Project) -> Project:
     """With enough epochs for a training to be caught in the middle."""
-    project.edit("params.yaml", "epochs: 1", "epochs: 8")
+    project.train_long()
     project.commit("longer")
     return project
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support.finished import run_all
+from support.finished import commit_tiny, run_all
 from support.project import Project, add_comparison, checkout, once, only, publish
 from support.studies import CLASSES_STUDY, STUDY, shrink
 
@@ -23,8 +23,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Project:
             "samples": True, "cka": ["figure6"], "deploy": True, "pictures": {"figure9": "kd_ml"},
         }  # fmt: skip
         add_comparison(settings, STUDY, "emkd", "at")
-        project.set(**settings)
-        project.commit("tiny")
+        commit_tiny(project, settings)
 
     return once(tmp_path_factory, "pristine", make)
 

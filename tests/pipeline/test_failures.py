@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from support.jobs import ONE_WEIGHT
-from support.project import Project, start, trainings, wait_for
+from support.project import LONG, Project, catch, start, trainings, wait_for
 from support.studies import STUDY
 
 TABLE, STAGE = "reports/table4.md", "variants@table4"
@@ -59,13 +59,13 @@ def test_a_target_of_a_study_that_is_not_in_force_says_how_to_add_it(pristine: P
 
 
 def test_a_training_killed_once_is_retried_from_its_checkpoint(finished: Project) -> None:
-    finished.edit("params.yaml", "epochs: 1", "epochs: 80")
+    finished.train_long()
     running = start(finished, "snakemake", "--cores", "1", f"runs/{STUDY}/student/seed-0")
     checkpoint = finished.root / "checkpoints/runs" / STUDY / "student" / "seed-0" / "newest.pt"
-    wait_for(checkpoint.exists)
-    assert re.search(rf"^runs/{STUDY}/student/seed-0 +running +\d+/80 +\d\.", finished.run("classroom", "status"), re.M)
-    for training in trainings(finished):
-        training.kill()
+    training = catch(finished)
+    shown = finished.run("classroom", "status")
+    assert re.search(rf"^runs/{STUDY}/student/seed-0 +running +\d+/{LONG} +\d\.", shown, re.MULTILINE)
+    training.kill()
     assert running.wait(timeout=120) == 0
     assert "resumed from" in (finished.root / f"logs/train/{STUDY}/student/seed-0.log").read_text()
     assert not checkpoint.exists()
@@ -112,11 +112,9 @@ def test_a_training_that_outlives_its_dvc_is_not_done_twice(ends: str, finished:
     """DVC deletes what it has not recorded, so the training records itself; while another DVC runs, too."""
     stage, of = f"baseline@{STUDY}-student-0", f"{STUDY}/student/seed-0"
     checkpoint = finished.root / f"checkpoints/runs/{of}/newest.pt"
-    finished.edit("params.yaml", "epochs: 1", "epochs: 40")
+    finished.train_long()
     killed = start(finished, "dvc", "repro", stage)
-    wait_for(checkpoint.exists)
-    (training,) = trainings(finished)
-    training.suspend()
+    training = catch(finished)
     killed.kill()
     killed.wait()
     if ends == "before the next start":

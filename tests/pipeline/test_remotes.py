@@ -128,10 +128,7 @@ def travel(remote: Remote, project: Project, folder: Path) -> None:
     project.commit("remote")
     project.run("dvc", "push", "--quiet", "--run-cache")
     assert ": 0 incomplete\n" in project.run("classroom", "verify", "--remote")
-    project.run("git", "clone", "--quiet", str(project.root), str(folder / "clone"))
-    clone = Project(folder / "clone")
-    remote.enter(clone)
-    clone.run("dvc", "pull", "--quiet", "--run-cache")
+    clone = project.clone(folder / "clone", enter=remote.enter)
     assert clone.planned() == Counter()
     assert clone.status() == "Data and pipelines are up to date."
     saved = [len(list((tree.root / ".dvc/cache/runs").rglob("*"))) for tree in (project, clone)]

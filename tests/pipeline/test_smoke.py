@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from support.jobs import ONE_WEIGHT, jobs_of_dvc, jobs_of_snakemake
-from support.project import Project, checkout, start, trainings, wait_for
+from support.project import Project, catch, checkout, start
 from support.studies import STUDY
 
 TABLE, STAGE = "reports/table4.md", "variants@table4"
@@ -57,15 +57,14 @@ def test_a_clone_pulls_and_reruns_exactly_what_one_weight_changes(table: Project
 def test_a_killed_training_resumes_from_its_checkpoint(table: Project, tmp_path: Path) -> None:
     """kill -9 of everything; the second start goes on where the first was, without --unlock, also after a look."""
     project = table.copy(tmp_path / "project")
-    project.edit("params.yaml", "epochs: 1", "epochs: 30")
+    project.train_long()
     run = f"runs/{STUDY}/student/seed-0"
     running = start(project, "snakemake", "--cores", "1", run)
-    checkpoint = project.root / "checkpoints" / run / "newest.pt"
-    wait_for(checkpoint.exists)
+    training = catch(project)
     os.killpg(running.pid, signal.SIGKILL)
-    for training in trainings(project):
-        training.kill()
+    training.kill()
     running.wait()
+    checkpoint = project.root / "checkpoints" / run / "newest.pt"
     assert checkpoint.exists(), "killed too late to tell"
     assert project.planned(run) == Counter(baseline=1)
     project.snakemake(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import io
 import itertools
@@ -30,6 +31,10 @@ from classroom.settings.plan import write_plan
 from classroom.training.equality import waits_for_teacher
 from support.studies import ROOT, STUDY
 
+TRAINABLE = ".classroom/cache/trained.json"
+"""Remembers which networks and methods can be trained."""
+LONG = 10
+"""Epochs in which a training can be caught in the middle."""
 VARIANTS = {"joint": ["ml-v3", "kd_ml-v3"], "offline": ["kd_off-v1"]}
 
 
@@ -87,11 +92,22 @@ class Project:
         shutil.copytree(self.root, target, symlinks=True)
         return Project(target)
 
-    def clone(self, target: Path, *stages: str) -> Project:
-        """A fresh clone after `dvc pull` from the remote, of everything or of what these stages need."""
+    def clone(
+        self, target: Path, *stages: str, enter: Callable[[Project], None] | None = None, remembered: bool = True
+    ) -> Project:
+        """A fresh clone after `dvc pull` from the remote, of everything or of what these stages need.
+
+        `enter`: what is to be done before one can pull. `remembered`: what can be trained is known as in this tree, as
+        trying it takes seconds.
+        """
         self.run("git", "clone", "--quiet", str(self.root), str(target))
         clone = Project(target)
+        if enter:
+            enter(clone)
         clone.run("dvc", "pull", "--quiet", "--run-cache", *(("--with-deps", *stages) if stages else ()))
+        if remembered:
+            (target / TRAINABLE).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.root / TRAINABLE, target / TRAINABLE)
         return clone
 
     def edit(self, path: str, old: str, new: str) -> None:
@@ -113,6 +129,9 @@ class Project:
     def weigh(self, variant: str, alpha: float) -> None:
         """Gives S1 of `variant` another alpha."""
         self.change(f"study.{STUDY}.weights.{variant}.S1.alpha", alpha)
+
+    def train_long(self) -> None:
+        self.edit("params.yaml", "epochs: 1", f"epochs: {LONG}")
 
     def set(self, **sections: object) -> None:
         """Replaces top-level sections of the settings."""
@@ -139,6 +158,14 @@ def trainings(project: Project) -> list[psutil.Process]:
             if process.cwd() == str(project.root) and {"train", "--seed"} <= set(process.cmdline()):
                 found.append(process)
     return found
+
+
+def catch(project: Project, method: str = "student") -> psutil.Process:
+    """Suspends the training of this baseline, the only one in the tree, as soon as it has written a checkpoint."""
+    wait_for((project.root / f"checkpoints/runs/{STUDY}/{method}/seed-0/newest.pt").exists)
+    (training,) = trainings(project)
+    training.suspend()
+    return training
 
 
 def start(project: Project, *command: str) -> subprocess.Popen:
@@ -188,6 +215,7 @@ def checkout(target: Path) -> Project:
         if (ROOT / name).is_file() and not name.startswith(("tests/", "reports/", "dvc.lock")):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, target / name)
+    compileall.compile_dir(target / "src/classroom", quiet=2)  # once, for all copies
     project = Project(target)
     project.run("git", "init", "--quiet", "--initial-branch=main")
     return project
