@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import html
 import inspect
 import json
 import re
@@ -20,7 +21,7 @@ from classroom.data.readers import __path__ as readers_folder
 from classroom.methods import registry as methods
 from classroom.methods.learning_styles.exchange import EXCHANGE, Received
 from classroom.methods.shared.published import Published
-from classroom.params import BASELINES, TASKS, VARIANTS, Common, Dataset, Params, Study, check, load, readers
+from classroom.params import BASELINES, FOLDERS, TASKS, VARIANTS, Common, Dataset, Params, Study, check, load, readers
 from classroom.reporting import registry as reports
 from classroom.reporting.exchange import WORDS
 from classroom.section import Section
@@ -89,68 +90,76 @@ def _without_null(field: Mapping[str, Any], types: Mapping[str, Any]) -> dict[st
 
 
 def _kind(field: Mapping[str, Any], types: Mapping[str, Any]) -> str:
-    """The type in plain words."""
+    """The type in plain words; of a choice, the choices."""
     if "anyOf" in field:
         return " or ".join(dict.fromkeys(_kind(_resolved(option, types), types) for option in field["anyOf"]))
+    if "enum" in field:
+        return ", ".join(f"`{choice}`" for choice in field["enum"])
     if field.get("type") == "array":
-        if "prefixItems" in field:
-            each = _kind(_resolved(field["prefixItems"][0], types), types)
-            return f"list of {len(field['prefixItems'])} {_plural(each)}"
-        return f"list of {_plural(_kind(_resolved(field['items'], types), types))}"
+        items = field["prefixItems"][0] if "prefixItems" in field else field["items"]
+        count = f"{len(field['prefixItems'])} " if "prefixItems" in field else ""
+        return f"list of {count}{_plural(_kind(_resolved(items, types), types))}"
     if field.get("type") == "object":
-        return "block" if "properties" in field else "mapping"
-    plain = {"string": "text", "integer": "integer", "number": "number", "boolean": "true or false", "null": "null"}
+        if "properties" in field or not isinstance(values := field.get("additionalProperties"), dict):
+            return "block"
+        each = _resolved(values, types)
+        return "a block for each name" if "properties" in each else f"for each name: {_kind(each, types)}"
+    plain = {"string": "text", "integer": "integer", "number": "number", "boolean": "`true`, `false`", "null": "`null`"}
     return plain.get(field.get("type", ""), "any value")
 
 
 def _plural(kind: str) -> str:
-    return {"text": "texts", "any value": "values"}.get(kind, f"{kind}s")
+    """Of a type; the choices of a list stay as they are."""
+    if "`" in kind:
+        return kind
+    return " or ".join("values" if one == "any value" else f"{one}s" for one in kind.split(" or "))
+
+
+BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
 def _allowed(field: Mapping[str, Any], types: Mapping[str, Any]) -> str:
-    """Choices, bounds and pattern of a value, and of a list its length."""
-    said = []
-    if "enum" in field:
-        said.append(", ".join(f"`{choice}`" for choice in field["enum"]))
-    if "pattern" in field:
-        said.append(f"matches `{field['pattern']}`")
-    for bound, words in (
-        ("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"),
-    ):  # fmt: skip
-        if bound in field:
-            said.append(f"{words} {field[bound]:,}".replace(",", " "))
+    """Bounds and pattern of a value, and of a list its length."""
+    said = [f"{sign} {field[bound]:,}".replace(",", "\u2009") for bound, sign in BOUNDS.items() if bound in field]
     if "multipleOf" in field:
         said.append(f"a multiple of {field['multipleOf']}")
+    if "pattern" in field:
+        said.append(f"matching `{field['pattern']}`")
     low, high = field.get("minItems"), field.get("maxItems")
-    if field.get("type") == "array" and "prefixItems" not in field:
-        if low is not None and low == high:
-            said.append(f"exactly {low} items")
-        elif low:
-            said.append(f"at least {low} item{'s' if low > 1 else ''}")
-        elif high:
-            said.append(f"at most {high} items")
-    for part in ("items", "additionalProperties"):
-        if isinstance(inner := field.get(part), dict) and "properties" not in (of := _resolved(inner, types)):
-            said += [f"each {text}" for text in [_allowed(of, types)] if text]
-    if prefix := field.get("prefixItems"):
-        said += [f"each {text}" for text in [_allowed(_resolved(prefix[0], types), types)] if text]
-    for option in field.get("anyOf", ()):
-        said += [text for text in [_allowed(_resolved(option, types), types)] if text]
-    return "; ".join(said)
+    if "prefixItems" not in field and (low or high):
+        said.append(f"{low} of them" if low == high else f"at least {low}" if low else f"at most {high}")
+    inner = [field.get("items"), field.get("additionalProperties"), *field.get("prefixItems", ())[:1]]
+    for part in [*filter(lambda one: isinstance(one, dict), inner), *field.get("anyOf", ())]:
+        of = _resolved(part, types)
+        if "properties" not in of and (within := _allowed(of, types)):
+            said.append(within)
+    return ", ".join(said)
 
 
 def _default(value: Any) -> str:
-    if isinstance(value, dict):  # of a block: its keys say theirs
-        return "" if value else "none"
-    if value == "" or value == []:
-        return "none" if value == [] else "empty"
+    """As YAML. Of a block that has keys of its own, their defaults are those."""
+    if isinstance(value, dict) and value:
+        return ""
+    return f"`{json.dumps(value, ensure_ascii=False)}`" if value == "" else _as_yaml(value)
+
+
+def _as_yaml(value: Any) -> str:
     return f"`{json.dumps(value, ensure_ascii=False)}`".replace('"', "")
+
+
+def text(words: str) -> str:
+    """Plain text with `code` as Markdown: nothing else in it is markup."""
+    parts = re.split(r"(`[^`]*`)", words)
+    return "".join(
+        part if part.startswith("`") else re.sub(r"([\\*_\[\]|])", r"\\\1", html.escape(part, quote=False))
+        for part in parts
+    )
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def _key_tables(section: type[Section]) -> str:
@@ -164,16 +173,17 @@ def _key_tables(section: type[Section]) -> str:
         blocks[above].append(key)
     parts = []
     for block, members in blocks.items():
-        about = next((key.meaning for key in found if key.name == block), "")
+        about = next((text(key.meaning) for key in found if key.name == block), "")
         if block:
             parts.append(f"## {block}\n\n{about}\n")
-        rows = [
-            [f"[`{key.name}`](#{key.name})" if key.name in blocks else f"`{key.name}`",
-             key.kind + (f": {key.allowed}" if key.allowed else ""), key.default, key.meaning]
-            for key in members if key.name != block
-        ]  # fmt: skip
+        rows = [_row(key, linked=key.name in blocks) for key in members if key.name != block]
         parts.append(table(("key", "value", "default", "meaning"), rows))
     return "\n".join(parts)
+
+
+def _row(key: Key, linked: bool = False) -> list[str]:
+    name = f"[`{key.name}`](#{key.name})" if linked else f"`{key.name}`"
+    return [name, ", ".join(filter(None, (key.kind, key.allowed))), key.default, text(key.meaning)]
 
 
 HEAD = "<!-- written by docs/reference.py -->\n\n"
@@ -215,19 +225,21 @@ def datasets_page() -> str:
 
 def _docstring(source: str) -> str:
     """The first paragraph of a module's docstring."""
-    return _paragraph(ast.get_docstring(ast.parse(source)) or "")
+    return _paragraph(ast.get_docstring(ast.parse(source)))
 
 
-def _paragraph(text: str) -> str:
-    return " ".join(inspect.cleandoc(text).split("\n\n")[0].split())
+def _paragraph(docstring: str | None) -> str:
+    """The first paragraph of a docstring as Markdown."""
+    return text(" ".join(inspect.cleandoc(docstring or "").split("\n\n")[0].split()))
 
 
 def commands_page() -> str:
     group = typer.main.get_command(app)
     context = group.make_context("classroom", [], resilient_parsing=True)
     parts = [
-        f"{HEAD}# Commands\n\n{group.help}\n\n`classroom --version` prints the version and, in a git checkout, the "
-        "commit. `classroom --install-completion` sets up completion for your shell.\n"
+        f"{HEAD}# Commands\n\n{text(group.help)}\n\n`classroom --version` prints the version and, in a "
+        "git checkout, the commit.\n\n`classroom --install-completion` sets up completion of commands, options, "
+        "studies, methods and reports in bash, zsh and fish; then open a new terminal.\n"
     ]
     for title, names in GROUPS.items():
         parts.append(f"## {title}\n")
@@ -235,9 +247,9 @@ def commands_page() -> str:
             command = group.commands[name]
             within = command.make_context(name, [], parent=context, resilient_parsing=True)
             usage = " ".join([f"classroom {name}", *command.collect_usage_pieces(within)])
-            parts.append(f"### {name}\n\n{command.help}\n\n```sh\n{usage}\n```\n")
+            parts.append(f"### {name}\n\n{text(command.help)}\n\n```sh\n{usage}\n```\n")
             records = [one.get_help_record(within) for one in command.params]
-            if rows := [[f"`{name}`", about] for name, about in filter(None, records)]:
+            if rows := [[f"`{name}`", text(about)] for name, about in filter(None, records)]:
                 parts.append(table(("argument or option", "meaning"), rows))
             parts.append(f"Example:\n\n```sh\n{example(command)}\n```\n")
     return "\n".join(parts)
@@ -263,13 +275,24 @@ def reports_page() -> str:
         inputs = sorted({_pattern(path, params) for item in names[kind].values() for path in of.inputs(params, item)})
         rows = [
             ["names", ", ".join(f"`{name}`" for name in names[kind])],
-            ["asked for by", ", ".join(f"`{key}`" for key in of.asked_by) or "nothing; it is always made"],
+            ["asked for by", ", ".join(map(_setting, of.asked_by)) or "nothing; it is always made"],
             ["files", ", ".join(f"`{path}`" for path in of.outputs("NAME")[:-1])],
             ["made from", ", ".join(f"`{path}`" for path in inputs) or "settings and code alone"],
-            ["settings it reads", ", ".join(f"`{key}`" for key in of.settings) or "none"],
+            ["settings it reads", ", ".join(map(_setting, of.settings)) or "none"],
         ]
         parts.append(table(("", ""), rows))
     return "\n".join(parts)
+
+
+def _setting(key: str) -> str:
+    """A dotted key of all settings as a file and the key in it."""
+    block, _, within = re.sub(r"\{(\w+)\}", lambda name: name[1].upper(), key).partition(".")
+    folders = {of: folder for folder, of in FOLDERS.items()}
+    if block not in folders:
+        return f"`{block}{within and '.'}{within}`"
+    name, _, within = within.partition(".")
+    file = f"`{folders[block]}/{name}.yaml`"
+    return f"`{within}` of {file}" if within else file
 
 
 def _everything_in_force() -> Params:
@@ -283,8 +306,7 @@ def _everything_in_force() -> Params:
     again["resplit"] = {"of": "lgg-resnet18", "report": f"{table}-splits"}
     studies = sorted(raw["study"])
     raw["study"]["lgg-resnet18-resplit"] = again
-    asked = check(raw | {"studies": [*studies, "lgg-resnet18-resplit"]}, ROOT / "params.yaml")
-    return asked
+    return check(raw | {"studies": [*studies, "lgg-resnet18-resplit"]}, ROOT / "params.yaml")
 
 
 def _pattern(path: str, params: Params) -> str:
@@ -328,7 +350,7 @@ def methods_page() -> str:
         kinds = methods.load(name)
         first = next(iter(kinds.values()))
         source = (ROOT / f"src/classroom/methods/{name}.py").read_text(encoding="utf-8")
-        parts.append(f"### {first.label}\n\n{_docstring(source)}\n\n{first.paper}. Name: `{name}`.\n")
+        parts.append(f"### {first.label}\n\n{_docstring(source)}\n\n{text(first.paper)}. Name: `{name}`.\n")
         for task in TASKS:
             if task in kinds:
                 parts.append(_method_of(kinds[task], task))
@@ -338,11 +360,7 @@ def methods_page() -> str:
 def _method_of(kind: type[Published], task: str) -> str:
     weights = ", ".join(f"`{term}` {value:g}" for term, value in kind.weights.items())
     about = _paragraph(kind.__doc__) if kind.__doc__ and kind.__doc__ != Published.__doc__ else ""
-    rows = [
-        [f"`{key.name}`", key.kind + (f": {key.allowed}" if key.allowed else ""), key.default, key.meaning]
-        for key in keys(kind)
-        if not key.is_block
-    ]
+    rows = [_row(key) for key in keys(kind) if not key.is_block]
     return (
         f"**{task.capitalize()}.** {about}\n\n`{kind.formula}`; reference weights: {weights}.\n\n"
         + table(("option", "value", "default", "meaning"), rows)

@@ -86,17 +86,20 @@ def readers() -> list[str]:
 class Synthetic(Section):
     """Synthetic images in the layout of a dataset; see `classroom.data.synthetic`."""
 
-    groups: int = Field(ge=1, description="how many synthetic patients, slides or lesions")
-    images_per_group: int = Field(ge=1, description="images of each (of lesions: at most)")
-    size: int = Field(ge=32, description="height and width of an image, pixels")
-    seed: Seed = Field(description="seed of everything that is drawn")
+    groups: int = Field(ge=1, description="Number of synthetic patients, slides or lesions.")
+    images_per_group: int = Field(ge=1, description="Images of each; of a lesion, the most.")
+    size: int = Field(ge=32, description="Height and width of an image, in pixels.")
+    seed: Seed = Field(description="Seed of everything that is drawn at random.")
 
 
 class Download(Section):
     """One file on the web."""
 
-    url: str
-    checksum: str = Field(pattern=r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$", description="md5:… or sha256:…")
+    url: str = Field(description="Address of the file.")
+    checksum: str = Field(
+        pattern=r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$",
+        description="Hash of the file; `classroom fetch` refuses another one.",
+    )
 
 
 MaskValue = (
@@ -107,49 +110,58 @@ MaskValue = (
 class Dataset(Section):
     """datasets/<dataset>.yaml: where a dataset comes from and in which layout its files are."""
 
-    reader: str = Field(description="the layout of the folder: a module of classroom.data.readers")
+    reader: str = Field(description="Layout of the folder: the name of a reader.")
     source: Literal["synthetic", "directory", "kaggle", "download"] = Field(
-        description="which of the four below is used"
+        description="Where the images come from. The key of the same name says the details."
     )
-    directory: str = Field("", description="source directory: the folder with the files, in the layout of `reader`")
-    kaggle: tuple[str, ...] = Field((), description="source kaggle: owner/name of datasets, or competitions/name")
-    download: tuple[Download, ...] = Field((), description="source download: files on the web, with checksums")
-    synthetic: Synthetic | None = Field(None, description="source synthetic: how many images are made, and how")
+    directory: str = Field("", description="For `source: directory`: the folder with the files.")
+    kaggle: tuple[str, ...] = Field(
+        (), description="For `source: kaggle`: `owner/name` of each dataset, or `competitions/name`."
+    )
+    download: tuple[Download, ...] = Field((), description="For `source: download`: the files on the web.")
+    synthetic: Synthetic | None = Field(None, description="For `source: synthetic`: the images to generate.")
     foreground: tuple[MaskValue, ...] | None = Field(
         None,
-        description="mask values that are foreground, all others being background: numbers, ranges as '128-255', "
-        "colours as '#ff0000'. Needed where masks hold more than two values; null: the brighter of two",
+        description="Mask values that are foreground: numbers, ranges such as '128-255', colours such as '#ff0000'. "
+        "All others are background. Required if masks have more than two values; null takes the brighter of two.",
     )
     subset: Annotated[int, Field(ge=2)] | None = Field(
-        None, description="keep a random subset of so many images, as many of each class; null keeps all"
+        None, description="Number of images to keep, at random and equally many of each class; null keeps all."
     )
-    subset_seed: Seed = 0
-    full_size: int = Field(ge=1, description="images of the complete original, for `classroom forecast`")
+    subset_seed: Seed = Field(0, description="Seed of the random subset.")
+    full_size: int = Field(
+        ge=1, description="Number of images in the complete original; `classroom forecast` needs it."
+    )
     ignore: tuple[str, ...] = Field(
-        (), description="files that are no part of the dataset, by name or path in its folder; * stands for any text"
+        (), description="Files that are no part of the dataset, by name or path in its folder; `*` matches any text."
     )
-    images: str = Field("", description="reader folders: the subfolder with the images; empty for the folder itself")
-    masks: str = Field("", description="reader folders: the subfolder with the masks; empty for a folder per class")
+    images: str = Field(
+        "", description="For `reader: folders`: the subfolder with the images; empty for the folder itself."
+    )
+    masks: str = Field(
+        "",
+        description="For `reader: folders`: the subfolder with the masks; empty if there is a folder for each class.",
+    )
     table: str = Field(
         "",
-        description="reader table: a CSV or Parquet file in the folder, with the columns image; label or mask; and, if "
-        "wanted, group and split (train, val, test)",
+        description="For `reader: table`: a CSV or Parquet file in the folder. Columns: image; label, mask or both; "
+        "optionally group and split (train, val, test).",
     )
     classes: Annotated[tuple[str, ...], Field(max_length=256)] = Field(
-        (), description="readers folders and table: the classes, in order"
+        (), description="For the readers folders and table: the names of the classes, in order."
     )
     group: str = Field(
         "",
-        description="readers folders and table: a regular expression that finds the patient in an image's path; the "
-        "part in brackets, if there is one",
+        description="For the readers folders and table: a regular expression that finds the patient in an image's "
+        "path. If it has a group in brackets, that part is the patient.",
     )
     missing_masks: Literal["refuse", "empty"] = Field(
         "refuse",
-        description="readers folders and table: an image without a mask is refused, or is background everywhere",
+        description="For the readers folders and table: `refuse` an image without a mask, or take its mask as `empty`.",
     )
-    origin: str = Field("", description="where the images come from, for model cards")
-    licence: str = Field("", description="their licence, for model cards")
-    citation: str = Field("", description="what to cite, for model cards")
+    origin: str = Field("", description="Where the images come from; model cards print it.")
+    licence: str = Field("", description="Licence of the images; model cards print it.")
+    citation: str = Field("", description="What to cite; model cards print it.")
 
     @field_validator("reader")
     @classmethod
@@ -185,12 +197,12 @@ class Dataset(Section):
 class Split(Section):
     """Training, validation and test (75:10:15 in the paper)."""
 
-    percent: tuple[int, int, int] = Field(description="training, validation, test; sums to 100")
+    percent: tuple[int, int, int] = Field(description="Percentages of training, validation and test; they sum to 100.")
     by: Literal["image", "group", "given"] = Field(
-        description="what never crosses splits: an image, or a whole patient; `given`: as the dataset's table says, "
-        "whatever percent and seed are"
+        description="Unit that is never divided between splits: an `image`, or a `group`, which is all images of a "
+        "patient. `given` takes the splits of the dataset's table and ignores `percent` and `seed`."
     )
-    seed: Seed = Field(description="seed of the shuffle")
+    seed: Seed = Field(description="Seed of the random assignment.")
 
     @field_validator("percent")
     @classmethod
@@ -208,19 +220,21 @@ class Network(Section):
     """A network: an encoder by name, its decoder or extra block, and where its weights come from."""
 
     encoder: str = Field(
-        description="classification: any model of timm; segmentation: any encoder of segmentation-models-pytorch, "
-        "`tu-NAME` for timm's"
+        description="For classification any model of timm; for segmentation any encoder of "
+        "segmentation-models-pytorch, where `tu-NAME` is one of timm's."
     )
-    encoder_options: dict[str, Any] = Field(description="passed on to timm, e.g. thinner channels")
+    encoder_options: dict[str, Any] = Field(
+        description="Options passed to timm, such as narrower channels; {} for none."
+    )
     decoder_channels: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=5, max_length=5)] | None = (
-        Field(None, description="segmentation: widths of the U-Net's five decoder blocks")
+        Field(None, description="For segmentation: widths of the U-Net's five decoder blocks.")
     )
     conv6_channels: Annotated[int, Field(ge=1)] | None = Field(
         None,
-        description="classification: width of an extra 1×1 block after the last feature map (Table 6, Conv6), which "
-        "brings a teacher to its students' width; null for none",
+        description="For classification: width of an extra 1×1 block after the last feature map (Table 6, Conv6), "
+        "which gives a teacher the width of its students; null for none.",
     )
-    weights: str = Field(description="`hub` (ImageNet), `random`, or the path of a .safetensors file")
+    weights: str = Field(description="Initial weights: `hub` (ImageNet), `random`, or the path of a .safetensors file.")
 
     @field_validator("encoder_options")
     @classmethod
@@ -246,16 +260,16 @@ class Network(Section):
 class StudentWeights(Section):
     """One student's L = alpha·task + beta·(from the teacher) + gamma·(from the peer)."""
 
-    alpha: Fraction = 0.0
-    beta: Fraction = 0.0
-    gamma: Fraction = 0.0
+    alpha: Fraction = Field(0.0, description="Weight of the task loss.")
+    beta: Fraction = Field(0.0, description="Weight of what the student receives from the teacher.")
+    gamma: Fraction = Field(0.0, description="Weight of what the student receives from its peer.")
 
 
 class VariantWeights(Section):
     """The weights of both students in one variant (printed in brackets in the paper's tables)."""
 
-    S1: StudentWeights
-    S2: StudentWeights
+    S1: StudentWeights = Field(description="Weights of student S1; the paper's sum to 1.")
+    S2: StudentWeights = Field(description="Weights of student S2; the paper's sum to 1.")
 
 
 class MethodWeights(Section):
@@ -264,7 +278,7 @@ class MethodWeights(Section):
     model_config = ConfigDict(extra="allow", frozen=True)
     __pydantic_extra__: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
 
-    tuned: bool = Field(False, description="chosen on validation, by `tune`")
+    tuned: bool = Field(False, description="Whether a search chose these weights on validation; its overlay sets it.")
 
     @property
     def terms(self) -> dict[str, float]:
@@ -274,52 +288,72 @@ class MethodWeights(Section):
 class PublishedMethod(Section):
     """A published method in one study."""
 
-    options: dict[str, Any] = Field(description="its options; `classroom methods` lists the keys")
-    weights: MethodWeights = Field(description="the weight of every loss term: L = task + Σ weight · term")
+    options: dict[str, Any] = Field(
+        description="Options that differ from the defaults; {} for none. `classroom methods` lists the keys."
+    )
+    weights: MethodWeights = Field(description="Weight of every loss term: L = task + Σ weight · term.")
 
 
 class Resplit(Section):
     """The study that this one repeats with its images split another way, and the report that shows both."""
 
-    of: str = Field(description="the other study")
-    report: str = Field(description="name of the report")
+    of: str = Field(description="The study that is split the other way.")
+    report: str = Field(description="Name of the report that compares both.")
 
 
 class Reports(Section):
     """The names of a study's reports; `tableN` and `figureN` are those of the paper."""
 
-    variants: str = Field(description="the twelve variants")
-    baselines: str = Field(description="teacher and student alone; studies may share one")
-    fidelity: str = Field(description="students compared with their own teacher")
-    architecture: str = Field(description="layers, output shapes and parameters of both networks")
-    comparison: str | None = Field(None, description="published methods next to ours (Table 10); studies may share one")
+    variants: str = Field(description="Name of the table of the twelve variants.")
+    baselines: str = Field(description="Name of the table of teacher and student alone; studies may share one.")
+    fidelity: str = Field(description="Name of the table that compares students with their own teacher.")
+    architecture: str = Field(description="Name of the table of layers, output shapes and parameters.")
+    comparison: str | None = Field(
+        None, description="Name of the table of published methods next to ours (Table 10); studies may share one."
+    )
     cka: tuple[Literal["figure6", "figure10", "figure11"], ...] | None = Field(
         None,
-        description="similarity of layers for every variant and seed: reports/cka-STUDY.md, and of one study these "
-        "figures: figure6 (KD + ML), figure10 (KD, ML), figure11 (within students)",
+        description="Similarity of layers (CKA) for every variant and seed: reports/cka-STUDY.md, and these figures, "
+        "which only one study may have: figure6 (KD + ML), figure10 (KD, ML), figure11 (within students). null for "
+        "none.",
     )
-    samples: bool = Field(False, description="segmentation: test images with the masks of `ours`")
-    pictures: dict[str, PictureKind] = Field({}, description="segmentation: the hardest test images, by report")
-    deploy: bool = Field(False, description="what exported models cost, in reports/deploy.md")
+    samples: bool = Field(False, description="For segmentation: show test images with the masks of the variant `ours`.")
+    pictures: dict[str, PictureKind] = Field(
+        {},
+        description="For segmentation: figures of the hardest test images. By name, what each shows: both students of "
+        "`all_variants` (Figure 4), both students of the V3 variants, `diverse` (5), outlines of the V3 `ensembles` "
+        "(7), both students of `kd_ml` (9).",
+    )
+    deploy: bool = Field(
+        False, description="Export the models, measure what they cost, and add them to reports/deploy.md."
+    )
 
 
 class Study(Section):
     """studies/<study>.yaml: one dataset, one task and one teacher/student pair, one table of twelve variants."""
 
-    dataset: str
-    task: Task
-    image_size: int = Field(ge=32, multiple_of=32, description="height and width the networks see, pixels")
-    split: Split
-    balance: Literal["none", "mean"] = Field(
-        description="of training classes: `mean` draws as many images of each class as an average class has, by under- "
-        "and over-sampling, drawn again in every epoch"
+    dataset: str = Field(description="Name of the dataset: a file of datasets/.")
+    task: Task = Field(description="What the networks predict: a class or a mask.")
+    image_size: int = Field(
+        ge=32, multiple_of=32, description="Height and width to which images are resized, in pixels."
     )
-    reports: Reports
-    teacher: Network
-    student: Network
-    weights: dict[str, VariantWeights] = Field(description="of every variant that is trained")
-    methods: dict[str, PublishedMethod] = Field({}, description="published methods that can be compared here")
-    resplit: Resplit | None = None
+    split: Split = Field(
+        description="How images are divided into training, validation and test (75:10:15 in the paper)."
+    )
+    balance: Literal["none", "mean"] = Field(
+        description="Balance of training classes. `mean` draws, in every epoch, as many images of each class as an "
+        "average class has; `none` takes the images as they are."
+    )
+    reports: Reports = Field(description="Names of the study's reports; `tableN` and `figureN` are those of the paper.")
+    teacher: Network = Field(description="The teacher's architecture and initial weights.")
+    student: Network = Field(description="The architecture and initial weights of both students.")
+    weights: dict[str, VariantWeights] = Field(
+        description="Loss weights of each variant; every variant that is trained needs them."
+    )
+    methods: dict[str, PublishedMethod] = Field({}, description="Published methods that can be compared here.")
+    resplit: Resplit | None = Field(
+        None, description="Another study of the same images, split another way; `classroom resplit` writes it."
+    )
 
     @model_validator(mode="after")
     def _networks_fit_the_task(self) -> Study:
@@ -354,34 +388,42 @@ class Study(Section):
 class TaskLoss(Section):
     """Segmentation: focal + Dice, Eq. 8. (Classification: cross-entropy, Eq. 2, which has no settings.)"""
 
-    focal_gamma: float = Field(ge=0, allow_inf_nan=False, description="the focusing parameter, τ in Eq. 8")
+    focal_gamma: float = Field(ge=0, allow_inf_nan=False, description="Focusing parameter, τ in Eq. 8.")
     focal_form: Literal["binary", "printed"] = Field(
-        description="`binary`: mean over all pixels; `printed`: sum over the foreground pixels, Eq. 8 as printed"
+        description="`binary`: mean over all pixels. `printed`: sum over the foreground pixels, as Eq. 8 is printed."
     )
 
 
 class PredictionLoss(Section):
     """KL divergence of temperature-softened predictions, Eqs. 1, 3, 5."""
 
-    temperature: float = Field(gt=0, allow_inf_nan=False)
-    direction: Literal["student||target", "target||student"]
-    multiply_by_squared_temperature: bool = Field(description="Hinton's T² factor; the paper writes none")
+    temperature: float = Field(gt=0, allow_inf_nan=False, description="Divides the logits before the softmax.")
+    direction: Literal["student||target", "target||student"] = Field(
+        description="Order of the two distributions in the KL divergence."
+    )
+    multiply_by_squared_temperature: bool = Field(
+        description="Multiply the loss by T², as Hinton et al. do; the paper prints no such factor."
+    )
 
 
 class Losses(Section):
-    task: TaskLoss
-    prediction: PredictionLoss
+    """Settings of the losses; their weights are in the studies' files."""
+
+    task: TaskLoss = Field(description="Task loss of segmentation: focal + Dice, Eq. 8.")
+    prediction: PredictionLoss = Field(description="KL divergence of softened predictions, Eqs. 1, 3, 5.")
 
 
 class Augmentation(Section):
     """Random geometry of training images; masks follow with nearest-neighbour sampling."""
 
-    flip: Fraction = Field(description="probability of a horizontal flip, and of a vertical one")
-    transpose: Fraction = Field(description="probability of a quarter turn (with the flips: every transpose)")
-    affine: Fraction = Field(description="probability of rotation, shift and scale together")
-    rotation_degrees: float = Field(ge=0, le=180)
-    shift: Fraction = Field(description="largest shift as a fraction of the image's side")
-    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(description="smallest, largest")
+    flip: Fraction = Field(description="Probability of a horizontal flip, and of a vertical one.")
+    transpose: Fraction = Field(description="Probability of a quarter turn.")
+    affine: Fraction = Field(description="Probability of rotation, shift and scaling together.")
+    rotation_degrees: float = Field(ge=0, le=180, description="Largest rotation either way, in degrees.")
+    shift: Fraction = Field(description="Largest shift, as a fraction of the image's side.")
+    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
+        description="Smallest and largest scaling factor."
+    )
 
     @field_validator("scale")
     @classmethod
@@ -392,29 +434,40 @@ class Augmentation(Section):
 
 
 class Training(Section):
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=2)
-    learning_rate: float = Field(gt=0, allow_inf_nan=False, description="of the optimiser; the highest of a schedule")
-    precision: Literal["fp32", "bf16"]
-    threads: int = Field(ge=1, description="CPU threads per training; they change rounding, so they are a setting")
-    compile: bool = Field(description="networks by torch.compile; it changes rounding, so it is a setting")
+    """How every network is trained."""
+
+    epochs: int = Field(ge=1, description="Passes over the training images.")
+    batch_size: int = Field(ge=2, description="Images per step.")
+    learning_rate: float = Field(
+        gt=0, allow_inf_nan=False, description="Learning rate of the optimiser; with a schedule, its maximum."
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        description="Precision of the networks' passes; `bf16` is mixed precision by torch.autocast."
+    )
+    threads: int = Field(
+        ge=1, description="CPU threads of each training. Their number changes rounding, hence results."
+    )
+    compile: bool = Field(description="Compile networks with torch.compile. It changes rounding, hence results.")
     # Optional, with the paper's values: a file without them keeps its results.
-    optimiser: Literal["adam", "adamw", "sgd"] = Field("adam", description="of torch; sgd has a momentum of 0.9")
+    optimiser: Literal["adam", "adamw", "sgd"] = Field(
+        "adam", description="Optimiser of torch; `sgd` has a momentum of 0.9."
+    )
     weight_decay: float = Field(
         0.0,
         ge=0,
         allow_inf_nan=False,
-        description="of every weight: adam and sgd add it to the gradient, adamw does not",
+        description="Weight decay of all parameters; `adam` and `sgd` add it to the gradient, `adamw` does not.",
     )
     schedule: Literal["constant", "cosine"] = Field(
-        "constant", description="of the learning rate; cosine falls towards 0 at the end"
+        "constant", description="Learning rate over the epochs; `cosine` falls towards 0 at the end."
     )
-    warmup_epochs: int = Field(0, ge=0, description="in which the learning rate rises step by step; 0 for none")
+    warmup_epochs: int = Field(0, ge=0, description="Epochs in which the learning rate rises step by step; 0 for none.")
     clip_gradients: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
-        None, description="the largest norm of each network's gradient; null for none"
+        None, description="Largest norm of each network's gradient; null for no limit."
     )
     early_stopping: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="end after so many epochs in which no network got better on validation; null for never"
+        None,
+        description="Stop after this many epochs without improvement of any network on validation; null for never.",
     )
 
     @model_validator(mode="after")
@@ -427,8 +480,10 @@ class Training(Section):
 class Variants(Section):
     """Which of the twelve variants are trained."""
 
-    joint: tuple[str, ...] = Field(description="every network learns together")
-    offline: tuple[str, ...] = Field(description="they wait for the study's teacher baseline: kd_off")
+    joint: tuple[str, ...] = Field(description="Variants whose networks are trained together: all but kd_off.")
+    offline: tuple[str, ...] = Field(
+        description="Variants with a pretrained teacher, kd_off; they are trained after the study's teacher."
+    )
 
     @field_validator("joint", "offline")
     @classmethod
@@ -454,13 +509,14 @@ class Variants(Section):
 class Grid(Section):
     """Grid search of α, β, γ, chosen on validation: each student's α, and how the rest is shared out."""
 
-    studies: tuple[str, ...] = Field(description="where to search, of those in force; [] for no search")
-    joint: tuple[str, ...] = Field(description="variants to search, as in variants.joint")
-    offline: tuple[str, ...] = Field(description="as in variants.offline")
-    alpha_1: tuple[Inside, ...] = Field(min_length=1, description="values of S1's alpha")
-    alpha_2: tuple[Inside, ...] = Field(min_length=1, description="values of S2's alpha")
+    studies: tuple[str, ...] = Field(description="Studies in which to search, of those in force; [] for no search.")
+    joint: tuple[str, ...] = Field(description="Variants to search, as in variants.joint.")
+    offline: tuple[str, ...] = Field(description="Variants to search, as in variants.offline.")
+    alpha_1: tuple[Inside, ...] = Field(min_length=1, description="Values of S1's alpha.")
+    alpha_2: tuple[Inside, ...] = Field(min_length=1, description="Values of S2's alpha.")
     teacher_share: tuple[Inside, ...] = Field(
-        min_length=1, description="the part of 1 − alpha that goes to beta; the rest to gamma. Only kd_ml has both"
+        min_length=1,
+        description="Values of the part of 1 − alpha that goes to beta; the rest goes to gamma. Only kd_ml has both.",
     )
 
     @model_validator(mode="after")
@@ -476,23 +532,25 @@ class Grid(Section):
 class Comparison(Section):
     """Table 10: the published methods that are trained where a study's reports name a comparison."""
 
-    classification: tuple[str, ...]
-    segmentation: tuple[str, ...]
+    classification: tuple[str, ...] = Field(description="Published methods in studies of classification.")
+    segmentation: tuple[str, ...] = Field(description="Published methods in studies of segmentation.")
 
 
 class Tuned(Section):
     """Published methods whose weights are searched in some studies of one task."""
 
-    studies: tuple[str, ...] = Field(description="where, of those in force; [] for none")
-    methods: tuple[str, ...] = Field(description="which; [] for none")
+    studies: tuple[str, ...] = Field(description="Studies in which to search, of those in force; [] for none.")
+    methods: tuple[str, ...] = Field(description="Methods to search; [] for none.")
 
 
 class Tune(Section):
     """Search of the published methods' weights, chosen on validation: each factor multiplies the reference weights."""
 
-    factors: Annotated[tuple[Factor, ...], Field(min_length=1)]
-    classification: Tuned
-    segmentation: Tuned
+    factors: Annotated[tuple[Factor, ...], Field(min_length=1)] = Field(
+        description="Factors to try; each multiplies all reference weights of a method."
+    )
+    classification: Tuned = Field(description="Searches in studies of classification.")
+    segmentation: Tuned = Field(description="Searches in studies of segmentation.")
 
     @field_validator("factors")
     @classmethod
@@ -506,9 +564,13 @@ class Together(Section):
     """Runs of one study and seed that Snakemake trains in one process: in less time, and with the same bits. It decides
     no result, so a change makes nothing stale."""
 
-    enabled: bool = Field(default=True, description="false: every run is a job of its own")
+    enabled: bool = Field(
+        default=True,
+        description="Train runs of one study and seed in one process where that is faster. `false`: each run is a job "
+        "of its own.",
+    )
     max_networks: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="the most networks in one process, each counted once; null for any number"
+        default=None, description="Most networks in one process, each counted once; null for no limit."
     )
 
     @classmethod
@@ -520,21 +582,32 @@ class Together(Section):
 class Common(Section):
     """params.yaml: what is common to all studies."""
 
-    scale: Scale = Field(description="the preset these values came from; stated in every table")
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
-    studies: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
-        description="those in force, each with a file studies/<study>.yaml"
+    scale: Scale = Field(description="The preset that these values come from; every table states it.")
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = Field(
+        description="Seeds; every method is trained once with each."
     )
-    variants: Variants
-    ours: str = Field(description="the variant that is compared with published methods, exported, shown on samples")
-    comparison: Comparison
-    grid: Grid
-    tune: Tune
-    losses: Losses
-    augmentation: Augmentation
-    training: Training
+    studies: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        description="Studies in force, each with a file studies/STUDY.yaml; `classroom use` sets them."
+    )
+    variants: Variants = Field(description="Which of the twelve variants are trained.")
+    ours: str = Field(
+        description="Variant that is compared with published methods, exported, and shown on sample images."
+    )
+    comparison: Comparison = Field(
+        description="Published methods to train in studies whose reports name a comparison (Table 10)."
+    )
+    grid: Grid = Field(description="Grid search of α, β and γ, chosen on validation.")
+    tune: Tune = Field(description="Search of published methods' weights, chosen on validation.")
+    losses: Losses = Field(description="Settings of the losses; their weights are in the studies' files.")
+    augmentation: Augmentation = Field(
+        description="Random geometry of training images; masks follow with nearest-neighbour sampling."
+    )
+    training: Training = Field(description="How every network is trained.")
     # Optional: a file without it keeps its results.
-    together: Together = Together()
+    together: Together = Field(
+        Together(),
+        description="Training of several runs in one process. It changes no result, so an edit makes nothing stale.",
+    )
 
 
 @functools.cache

@@ -32,7 +32,7 @@ class AT(Published):
     formula = "Σ_l mean (A(f_S) − A(f_T))², A = mean_c |f|^p as a vector of length 1"
 
     taps: Taps
-    power: Positive = Field(2.0, description="of the activations")
+    power: Positive = Field(2.0, description="Power of the activations.")
 
     def losses(self, model: Comparison, student: Output, teacher: Output, targets: Tensor) -> dict[str, Tensor]:
         pairs = (same_size(student.features[tap], teacher.features[tap]) for tap in self.taps)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from classroom.methods.shared.published import SHARED_BLOCK, Positive, Published
+from classroom.methods.shared.published import SHARED_BLOCK, Positive, Published, Tap
 from classroom.methods.shared.tensors import block, same_size, two_channels
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ class CWD(Published):
     formula = "T²/(B·C) Σ_b Σ_c KL (φ(f_T) ‖ φ(f_S)), φ a softmax over positions at temperature T"
     weights = {"logits": 3.0, "feature": 50.0}
 
-    temperature: Positive = Field(4.0, description="of the distributions over positions")
-    tap: str = SHARED_BLOCK
+    temperature: Positive = Field(4.0, description="Temperature of the distributions over positions.")
+    tap: Tap = SHARED_BLOCK
 
     def extras(self, model: Comparison) -> dict[str, nn.Module]:
         from torch import nn

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from classroom.methods.shared.published import Positive, Published
+from classroom.methods.shared.published import Positive, Published, Taps
 from classroom.methods.shared.tensors import interpolated, mean_square, two_channels, unit
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ class DSD(Published):
     formula = "2/(L(L−1)) Σ_{m<n} mean (R_S − R_T)², R_mn = n(A_n − A_m) + mean (G_S − G_T)², G = P Pᵀ of categories"
     weights = {"pixel": 1000.0, "category": 10.0}
 
-    temperature: Positive = Field(4.0, description="of the distributions over positions")
-    taps: Annotated[tuple[str, ...], Field(min_length=2)] = tuple(f"decoder.blocks.{block}" for block in range(3))
-    category_size: int = Field(32, ge=1, description="logit maps are pooled to this size before they are compared")
+    temperature: Positive = Field(4.0, description="Temperature of the distributions over positions.")
+    taps: Annotated[Taps, Field(min_length=2)] = tuple(f"decoder.blocks.{block}" for block in range(3))
+    category_size: int = Field(32, ge=1, description="Size to which logit maps are pooled before they are compared.")
 
     def losses(self, model: Comparison, student: Output, teacher: Output, targets: Tensor) -> dict[str, Tensor]:
         size = max((teacher.features[tap].shape[2:] for tap in self.taps), key=lambda shape: shape.numel())

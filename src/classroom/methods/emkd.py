@@ -23,10 +23,10 @@ class EMKD(Segmentation):
     formula = "KL per pixel + Σ_p (I_S − I_T)², I = mean_c f⁴ of length 1 + (c_S − c_T)², c = cos of region means"
     weights = {"prediction": 0.1, "importance": 0.9, "affinity": 0.9}
 
-    temperature: Positive = Field(4.0, description="of its prediction loss")
-    low: str = Field("stem", description="the tap of low-level features")
-    high: str = Field("layer2", description="the tap of high-level features")
-    power: Positive = Field(4.0, description="of the activations")
+    temperature: Positive = Field(4.0, description="Temperature of the prediction loss.")
+    low: str = Field("stem", description="Layer of low-level features.")
+    high: str = Field("layer2", description="Layer of high-level features.")
+    power: Positive = Field(4.0, description="Power of the activations.")
 
     def tapped(self) -> Sequence[str]:
         return (self.low, self.high)

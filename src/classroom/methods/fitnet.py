@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from classroom.errors import TrainingError
-from classroom.methods.shared.published import SHARED_BLOCK, Classification, Published, Segmentation
+from classroom.methods.shared.published import SHARED_BLOCK, Classification, Published, Segmentation, Tap
 from classroom.methods.shared.tensors import mean_square, same_size
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class FitNet(Published):
     paper = "Romero et al., ICLR 2015, arXiv 1412.6550"
     formula = "mean (r(f_S) − f_T)²"
 
-    tap: str
+    tap: Tap
 
     def losses(self, model: Comparison, student: Output, teacher: Output, targets: Tensor) -> dict[str, Tensor]:
         own, other = same_size(model.regressor(student.features[self.tap]), teacher.features[self.tap])
@@ -35,9 +35,10 @@ class FitNetClassification(FitNet, Classification):
 
     weights = {"feature": 100.0}
 
-    tap: str = Field("layer2", description="the hint")
+    tap: Tap = "layer2"
     two_stage: bool = Field(
-        False, description="the hint alone in the first half of the epochs, everything else in the second, as in 2015"
+        False,
+        description="Learn the hint alone in the first half of the epochs and the rest in the second, as in the paper.",
     )
 
     def teacher_exit_layer(self) -> str | None:
@@ -59,7 +60,7 @@ class FitNetSegmentation(FitNet, Segmentation):
 
     weights = {"feature": 10.0, "prediction": 1.0}
 
-    tap: str = SHARED_BLOCK
+    tap: Tap = SHARED_BLOCK
 
     def extras(self, model: Comparison) -> dict[str, nn.Module]:
         from torch import nn

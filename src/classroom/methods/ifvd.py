@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from classroom.methods.shared.adversarial import Adversarial
-from classroom.methods.shared.published import SHARED_BLOCK
+from classroom.methods.shared.published import SHARED_BLOCK, Tap
 from classroom.methods.shared.tensors import cosine, lost_lesions, mean_square, resized, same_size
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class IFVD(Adversarial):
     formula = "mean (V_S − V_T)², V(p) = cos (f(p), mean of f over p's class) + KL per pixel − mean D(z_S)"
     weights = {"prediction": 1.0, "variation": 20.0, "adversarial": 0.001}
 
-    tap: str = SHARED_BLOCK
+    tap: Tap = SHARED_BLOCK
 
     def losses(self, model: Comparison, student: Output, teacher: Output, targets: Tensor) -> dict[str, Tensor]:
         own, other = same_size(student.features[self.tap], teacher.features[self.tap])

@@ -3,11 +3,11 @@ attention weights for each image."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from classroom.methods.shared.published import STAGES, Classification, Positive, Taps
+from classroom.methods.shared.published import STAGES, Classification, Convention, Positive, Taps
 from classroom.methods.shared.tensors import block, same_size, unit
 
 if TYPE_CHECKING:
@@ -27,12 +27,14 @@ class SemCKD(Classification):
     shown = ("convention", "mid_ratio")
     min_batch = 8  # the width of its attention's input; a quarter of it is the output's
 
-    convention: Literal["A", "B"] = "B"
+    convention: Convention = "B"
     taps: Taps = STAGES
     mid_ratio: Positive = Field(
-        0.25, description="width inside a regressor ÷ the teacher's; 2 as published, 854 M parameters with a ResNet50"
+        0.25,
+        description="Width inside a regressor, divided by the teacher's; 2 as published, which is 854 M parameters "
+        "with a ResNet50.",
     )
-    sharpness: Positive = Field(1.0, description="divides the similarity of query and key")
+    sharpness: Positive = Field(1.0, description="Divides the similarity of query and key.")
 
     def extras(self, model: Comparison) -> dict[str, nn.Module]:
         from torch import nn

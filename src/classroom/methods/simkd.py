@@ -29,7 +29,7 @@ class SimKD(Published):
     weights = {"feature": 1.0}
     uses_labels = False
 
-    reduction: Literal[2, 4, 8] = Field(2, description="the projector's bottleneck is so many times narrower")
+    reduction: Literal[2, 4, 8] = Field(2, description="Factor by which the projector's bottleneck is narrower.")
 
     @field_validator("reduction", mode="before")
     @classmethod

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from classroom.methods.shared.adversarial import Adversarial
-from classroom.methods.shared.published import SHARED_BLOCK
+from classroom.methods.shared.published import SHARED_BLOCK, Tap
 from classroom.methods.shared.tensors import mean_square, same_size, unit
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ class SKD(Adversarial):
     formula = "KL per pixel + mean (a_S − a_T)², a_ij = ⟨u_i, u_j⟩ of pooled pixels of length 1 − mean D(z_S)"
     weights = {"prediction": 1.0, "pair": 10.0, "adversarial": 0.001}
 
-    tap: str = SHARED_BLOCK
-    pool: int = Field(2, ge=1, description="kernel of the pooling before pixels are compared in pairs")
+    tap: Tap = SHARED_BLOCK
+    pool: int = Field(2, ge=1, description="Kernel of the pooling before pixels are compared in pairs.")
 
     def losses(self, model: Comparison, student: Output, teacher: Output, targets: Tensor) -> dict[str, Tensor]:
         own, other = same_size(student.features[self.tap], teacher.features[self.tap])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from classroom.methods.shared.published import Classification
+from classroom.methods.shared.published import Classification, Tap
 from classroom.methods.shared.tensors import mean_square, unit
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class SP(Classification):
     weights = {"similarity": 3000.0}
     min_batch = 2  # it compares the images of a batch
 
-    tap: str = "layer4"
+    tap: Tap = "layer4"
 
     def losses(self, model: Comparison, student: Output, teacher: Output, targets: Tensor) -> dict[str, Tensor]:
         own, other = (_similarity(of.features[self.tap]) for of in (student, teacher))

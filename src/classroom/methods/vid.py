@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from classroom.methods.shared.published import STAGES, Classification, Positive, Taps
 from classroom.methods.shared.tensors import same_size
@@ -26,8 +26,8 @@ class VID(Classification):
     weights = {"information": 1.0}
 
     taps: Taps = STAGES
-    initial_variance: Positive = 5.0
-    least_variance: Positive = 1e-5
+    initial_variance: Positive = Field(5.0, description="Variance of every channel at the start.")
+    least_variance: Positive = Field(1e-5, description="Lower bound of the variances.")
 
     @model_validator(mode="after")
     def _starts_above_least_variance(self) -> VID:

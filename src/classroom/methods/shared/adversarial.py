@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 class Adversary(Section):
     """The discriminator between the student's and the teacher's logit maps."""
 
-    form: Literal["wgan-gp", "hinge"] = "wgan-gp"
-    gradient_penalty: Weight = 10.0
-    weight: Positive = Field(default=0.1, description="of its own loss")
-    learning_rate: Positive = Field(default=4e-4, description="of its Adam, betas 0.9 and 0.99")
+    form: Literal["wgan-gp", "hinge"] = Field(default="wgan-gp", description="Loss of the discriminator.")
+    gradient_penalty: Weight = Field(default=10.0, description="Weight of the gradient penalty of `wgan-gp`.")
+    weight: Positive = Field(default=0.1, description="Weight of the discriminator's own loss.")
+    learning_rate: Positive = Field(
+        default=4e-4, description="Learning rate of the discriminator's Adam, which has betas 0.9 and 0.99."
+    )
 
 
 class Adversarial(Segmentation):
@@ -30,8 +32,8 @@ class Adversarial(Segmentation):
 
     shown: ClassVar[tuple[str, ...]] = ("adversarial",)
 
-    adversarial: bool = True
-    adversary: Adversary = Adversary()
+    adversarial: bool = Field(default=True, description="Train a discriminator; `false` leaves its term out.")
+    adversary: Adversary = Field(default=Adversary(), description="Settings of the discriminator.")
 
     def extras(self, model: Comparison) -> dict[str, nn.Module]:
         from classroom.methods.shared.adversary import Adversary

@@ -24,7 +24,15 @@ if TYPE_CHECKING:
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Taps = Annotated[tuple[str, ...], Field(min_length=1)]
+Tap = Annotated[str, Field(description="Layer whose feature map is compared: `stem`, `layer1`, …, or a module's path.")]
+Taps = Annotated[
+    tuple[str, ...],
+    Field(min_length=1, description="Layers whose feature maps are compared: `stem`, `layer1`, …, or modules' paths."),
+]
+Convention = Annotated[
+    Literal["A", "B"],
+    Field(description="`A`: the task loss and the method's own. `B`: also a prediction loss of weight 1."),
+]
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 LAST_MAP = "layer4"
@@ -117,16 +125,14 @@ class Classification(Published):
 
     shown: ClassVar[tuple[str, ...]] = ("convention",)
 
-    convention: Literal["A", "B"] = Field(
-        "A", description="A: the task's loss and the method's own; B: also a prediction loss of weight 1"
-    )
-    temperature: Positive = Field(4.0, description="of convention B's prediction loss")
+    convention: Convention = "A"
+    temperature: Positive = Field(4.0, description="Temperature of convention B's prediction loss.")
 
 
 class Segmentation(Published):
     """A method of segmentation with a prediction loss among its terms."""
 
-    temperature: Positive = Field(1.0, description="of its prediction loss")
+    temperature: Positive = Field(1.0, description="Temperature of the prediction loss.")
 
     def prediction(self, student: Output, teacher: Output) -> Tensor:
         """KL divergence per pixel at the method's temperature."""
