@@ -59,7 +59,7 @@ def equations(text: str) -> set[int]:
 def test_each_equation_of_the_paper_leads_to_a_function_that_names_it() -> None:
     """A reader who looks for an equation finds it where the page says, after a function has moved too."""
     page = (DOCS / "explanation/paper.md").read_text()
-    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| `(classroom\.[\w.]+)` \|$", page, re.MULTILINE)
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| \[`(classroom\.[\w.]+)`\]\([^)]*#\2\) \|$", page, re.MULTILINE)
     told = set[int]()
     for left, path in rows:
         function, inside = resolve(path)
