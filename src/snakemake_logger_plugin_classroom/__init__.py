@@ -5,6 +5,7 @@ Snakemake finds a logger plugin by the name of its package, so this one is outsi
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections import Counter, defaultdict
@@ -65,13 +66,16 @@ class LogHandler(LogHandlerBase):
         return self.format(record)
 
     def _plan(self, stats: dict[str, int]) -> str:
-        self.left = Counter({rule: count for rule, count in stats.items() if rule != "total"})
+        self.left = Counter()
+        for rule, count in stats.items():
+            if rule != "total":
+                self.left[_kind(rule)] += count
         self.total = self.left.total()
         return f"{self.total} jobs: " + ", ".join(f"{count} {rule}" for rule, count in self.left.items())
 
     def _start(self, job: dict[str, Any]) -> str:
         name = job["output"][0] if job["output"] else job["rule_name"]
-        self.running[job["jobid"]] = Job(job["rule_name"], name, time.monotonic())
+        self.running[job["jobid"]] = Job(_kind(job["rule_name"]), name, time.monotonic())
         return f"start  {name}"
 
     def _end(self, number: int) -> str:
@@ -84,12 +88,22 @@ class LogHandler(LogHandlerBase):
         return f"done   {job.name} in {_duration(seconds)}; {ended}{self._eta()}"
 
     def _eta(self) -> str:
-        """The time left, by the mean duration of each rule (of all jobs for a new one) and the jobs side by side."""
-        if not (left := +self.left):
+        """The time left, by the mean duration of each rule (of all jobs for a new one) and the jobs side by side.
+
+        Nothing before a job of what runs now, and of something that is left, has ended: fetching tells nothing of
+        training.
+        """
+        left = +self.left
+        if not self.seconds.keys() & left or any(job.rule not in self.seconds for job in self.running.values()):
             return ""
         mean = _mean([seconds for of_rule in self.seconds.values() for seconds in of_rule])
         total = sum(count * (_mean(self.seconds[rule]) if self.seconds[rule] else mean) for rule, count in left.items())
         return f", about {_duration(total / (len(self.running) + 1))} left"
+
+
+def _kind(rule: str) -> str:
+    """Runs that are trained together have a rule per group: together_1, together_2, …"""
+    return re.sub(r"^together_\d+$", "together", rule)
 
 
 def _mean(values: list[float]) -> float:

@@ -63,6 +63,18 @@ def test_a_line_for_each_job_with_the_time_left(terminal: Terminal) -> None:
     assert terminal.ends(11) == "done   reports/b.md in 0 s; 5 of 5 jobs\n"
 
 
+def test_no_time_is_left_by_the_durations_of_other_kinds_of_jobs(terminal: Terminal) -> None:
+    shown = terminal.shows(LogEvent.RUN_INFO, stats={"fetch": 1, "together_1": 1, "together_2": 1, "evaluate": 1})
+    assert shown == "4 jobs: 1 fetch, 2 together, 1 evaluate\n"
+    terminal.starts(1, "fetch", "data/raw/lgg")
+    terminal.now = 9
+    assert terminal.ends(1) == "done   data/raw/lgg in 9 s; 1 of 4 jobs\n"
+    terminal.starts(2, "together_1", "runs/a/seed-0")
+    terminal.now = 3609
+    # Of one training as long, and of one job as long as those before it were in the mean.
+    assert terminal.ends(2) == "done   runs/a/seed-0 in 1 h 0 min; 2 of 4 jobs, about 1 h 30 min left\n"
+
+
 def test_a_retried_job_counts_once(terminal: Terminal) -> None:
     terminal.shows(LogEvent.RUN_INFO, stats={"train": 1, "total": 1})
     for _attempt in range(2):
