@@ -76,10 +76,6 @@ def test_experiments_run_what_they_change(finished: Project) -> None:
     finished.weigh("kd_ml-v3", 0.4)
     assert finished.planned() == ONE_VARIANT
     assert obsolete.exists()
-    finished.run("git", "checkout", "--quiet", ".")
-    finished.run("dvc", "push", "--quiet", "--run-cache")
-    clone = finished.clone(finished.root.parent / "clone")
-    assert clone.planned() == Counter()
 
 
 def test_an_experiment_aside_runs_exactly_what_a_change_touches(finished: Project) -> None:
@@ -144,7 +140,7 @@ def test_a_queue_of_two_weights(finished: Project) -> None:
         while (printed := finished.run("dvc", "queue", "status")).count("Success") < 2:
             assert "Failed" not in printed, finished.run("dvc", "queue", "logs")
             assert time.monotonic() < deadline, printed
-            time.sleep(1)
+            time.sleep(4)  # asking takes DVC a second of the CPU
         finished.run("dvc", "queue", "stop", "--kill")
     finally:
         _, alive = psutil.wait_procs(workers(finished), timeout=30)

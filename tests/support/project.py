@@ -66,9 +66,9 @@ class Project:
     def snakemake(self, *arguments: str, expect: int = 0) -> str:
         return self.run("snakemake", "--cores", "2", *arguments, expect=expect)
 
-    def planned(self, target: str = "all") -> Counter[str]:
-        """Jobs by rule that Snakemake would run for `target`; runs that train together count as single ones."""
-        printed = self.snakemake("-n", "--", target)
+    def planned(self, *targets: str) -> Counter[str]:
+        """Jobs by rule that Snakemake would run for `targets`, else all; runs that train together count as single."""
+        printed = self.snakemake("-n", "--", *(targets or ["all"]))
         jobs = Counter({rule: count for rule, count in _jobs(printed).items() if rule not in ("all", "total")})
         for method in itertools.chain(*self.groups(printed)):
             offline = "train_offline" if waits_for_teacher(method) else "train"

@@ -61,7 +61,7 @@ ReturnToService=2
 SlurmdTimeout=10
 SlurmctldTimeout=30
 MinJobAge=300
-KillWait=10
+KillWait=2
 GresTypes=gpu
 {nodes}
 PartitionName=gpu Nodes=ALL Default=YES MaxTime=1-00:00:00 State=UP
