@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from classroom import params
 from classroom.cli import app
 from classroom.reporting import registry
-from support.documents import pages
+from support.documents import DOCS, GENERATED, pages
 from support.studies import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -37,6 +37,10 @@ def test_every_command_that_the_documents_type_exists() -> None:
 
 
 def test_every_file_that_the_documents_link_to_exists() -> None:
+    """In a fresh clone, too."""
+    generated = {DOCS / page for page in GENERATED}
     for path in (*ROOT.glob("*.md"), *pages()):
         for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
-            assert (path.parent / target).exists(), f"{path.name}: {target}"
+            found = (path.parent / target).resolve()
+            assert found.exists(), f"{path.name}: {target}"
+            assert found not in generated, f"{path.name}: {target} is there only after `make docs`"
