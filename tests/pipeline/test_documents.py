@@ -20,7 +20,6 @@ HERE = {
     "table3": "table4",
     "kd_off-v3": "kd_off-v1",
     "reports/liver.md": "-n --quiet=rules reports/liver.md",
-    "demo|small|paper": "demo",
 }
 ELSEWHERE = {
     "make": "sets up an environment",

@@ -3,29 +3,10 @@
 from __future__ import annotations
 
 import re
-from fnmatch import fnmatch
 
-from classroom import params
 from classroom.cli import app
-from classroom.reporting import registry
 from support.documents import DOCS, GENERATED, pages
 from support.studies import ROOT
-
-README = (ROOT / "README.md").read_text()
-
-
-def reports() -> list[str]:
-    """The names of everything that `snakemake reports/all` makes with the committed settings."""
-    by_kind = registry.asked_for(params.check(params.load(ROOT / "params.yaml")))
-    return ["index", *(name for of_kind in by_kind.values() for name in of_kind)]
-
-
-def test_the_list_of_reports_names_every_report_and_no_other() -> None:
-    """A user finds a table by what it shows, and no report is a secret."""
-    listed = README.split("<!-- reports:begin -->")[1].split("<!-- reports:end -->")[0]
-    patterns, made = [pattern.replace("…", "*") for pattern in re.findall(r"`([^`]+)`", listed)], reports()
-    assert [name for name in made if not any(fnmatch(name, pattern) for pattern in patterns)] == []
-    assert [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in made)] == []
 
 
 def test_every_command_that_the_documents_type_exists() -> None:
