@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
+import pandas as pd
+
 from classroom.cli import app
+from classroom.reporting.common.tables import TECHNIQUE_LABELS as TECHNIQUES
 from support.documents import DOCS, GENERATED, pages
 from support.studies import ROOT
 
@@ -25,3 +28,16 @@ def test_every_file_that_the_documents_link_to_exists() -> None:
             found = (path.parent / target).resolve()
             assert found.exists(), f"{path.name}: {target}"
             assert found not in generated, f"{path.name}: {target} is there only after `make docs`"
+
+
+def test_the_results_are_those_of_the_table_that_came_out() -> None:
+    """In README and on the page of results."""
+    table = pd.read_csv(DOCS / "results/lgg-64/table4.csv").set_index(["technique", "strategy", "network", "metric"])
+    for path in (ROOT / "README.md", DOCS / "results/index.md"):
+        rows = re.findall(r"^\| (ML|KD[^|]*?) \| (.+) \| (.+) \| (.+) \|$", path.read_text(), re.MULTILINE)
+        assert [name for name, *_ in rows] == list(TECHNIQUES.values())
+        for (technique, label), (_, *cells) in zip(TECHNIQUES.items(), rows, strict=True):
+            for strategy, cell in zip(("v1", "v2", "v3"), cells, strict=True):
+                number = table.loc[(technique, strategy, "ensemble", "iou")]
+                sd = "" if pd.isna(number.sd) else f" ± {number.sd:.2f}"
+                assert cell == f"{number['mean']:.2f}{sd}", f"{path.name}: {label} {strategy}"

@@ -23,7 +23,7 @@ from classroom.reporting.common.drawing import (
     without_ticks,
 )  # fmt: skip
 from classroom.reporting.common.pages import Drawing, Page
-from classroom.reporting.common.tested_images import image_iou, rows_and_groups, worst_of_each_group
+from classroom.reporting.common.tested_images import image_iou, median_of_each_group, rows_and_groups
 from classroom.reporting.registry import Report, Request, of_studies
 
 ROWS = 4
@@ -32,8 +32,9 @@ ROWS = 4
 def samples(run: Path, prepared: Path, scale: str) -> Page:
     """Test images of distinct groups (patients, lesions) with ground truth and every network's mask.
 
-    Of segmentation runs only. The rule of choice: of the test images with a lesion, each group's worst, those at
-    equal steps of the ensemble's IoU from the worst to the best, so that failures show as well as successes.
+    Of segmentation runs only. The rule of choice: of each group's test images with a lesion the one with the median
+    IoU of the ensemble; of these, those at equal steps from the worst group to the best, so that failures show as
+    well as successes.
     """
     ids, stacks = predictions.read(run / "predictions.parquet")
     about = read_metrics(run)
@@ -42,7 +43,7 @@ def samples(run: Path, prepared: Path, scale: str) -> Page:
     masks = {name: predict_labels(stack) for name, stack in with_ensemble(stacks).items()}
     last = list(masks)[-1]
     ious = {name: image_iou(stack, ground_truth) for name, stack in masks.items()}
-    candidates = worst_of_each_group(ious[last], ground_truth.any(axis=(1, 2)), groups)
+    candidates = median_of_each_group(ious[last], ground_truth.any(axis=(1, 2)), groups)
     if not candidates:
         raise DataError(f"{run}: no test image has a lesion, so there is nothing to show. Use more data.")
     chosen = [candidates[round(step)] for step in np.linspace(0, len(candidates) - 1, min(ROWS, len(candidates)))]
@@ -62,11 +63,13 @@ def samples(run: Path, prepared: Path, scale: str) -> Page:
     figure.suptitle(
         f"{about['method']} on {about['study']}, scale {scale}, seed {about['seed']}"
         f"{synthetic_mark(about['data']['synthetic'])}\n"
-        f"ground truth blue, prediction orange; worst to best test {about['data']['group']}", fontsize=9,
+        "ground truth blue, prediction orange; "
+        f"the median image of the worst to the best test {about['data']['group']}",
+        fontsize=9,
     )  # fmt: skip
     alt = (
-        f"{len(chosen)} test images, one below the other, from the worst to the best: the image with the true lesion "
-        f"outlined in blue, then the masks of {', '.join(masks)} outlined in orange. IoU of {last}: "
+        f"{len(chosen)} test images, one below the other, the median of the worst to the best group: the image with "
+        f"the true lesion outlined in blue, then the masks of {', '.join(masks)} outlined in orange. IoU of {last}: "
         f"{', '.join(f'{100 * ious[last][position]:.0f}' for position in chosen)} %."
     )
     disclaimer = heading.disclaimer(scale, [about["data"]], shows_paper=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,20 @@ def image_iou(mask: np.ndarray, ground_truth: np.ndarray) -> np.ndarray:
 
 def worst_of_each_group(ious: np.ndarray, eligible: np.ndarray, groups: np.ndarray) -> list[int]:
     """Positions of the eligible images with the lowest IoU of their group, the first of equals, from worst to best."""
-    order = [int(position) for position in np.argsort(ious, kind="stable") if eligible[position]]
-    worst = {groups[position]: position for position in reversed(order)}
-    return [position for position in order if worst[groups[position]] == position]
+    return _one_of_each_group(ious, eligible, groups, lambda count: 0)
+
+
+def median_of_each_group(ious: np.ndarray, eligible: np.ndarray, groups: np.ndarray) -> list[int]:
+    """Positions of the eligible images with the median IoU of their group (the lower of two), from worst to best."""
+    return _one_of_each_group(ious, eligible, groups, lambda count: (count - 1) // 2)
+
+
+def _one_of_each_group(
+    ious: np.ndarray, eligible: np.ndarray, groups: np.ndarray, rank: Callable[[int], int]
+) -> list[int]:
+    of_group: dict[str, list[int]] = {}
+    for position in np.argsort(ious, kind="stable"):
+        if eligible[position]:
+            of_group.setdefault(groups[position], []).append(int(position))
+    chosen = [positions[rank(len(positions))] for positions in of_group.values()]
+    return sorted(chosen, key=lambda position: (ious[position], position))
