@@ -601,7 +601,7 @@ def overlay(
     _print_changes(str(file), apply_overlay(file))
 
 
-@command("classroom use lgg-resnet18 ham10000-resnet18")
+@command("classroom use lgg-resnet18 ham10000-segmentation")
 def use(
     studies: Annotated[
         list[str],
