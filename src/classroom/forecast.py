@@ -14,7 +14,7 @@ from tabulate import tabulate
 from classroom.artifacts import SPLIT_NAMES
 from classroom.data.readers import classes_of, reader
 from classroom.engines import graph, together
-from classroom.engines.graph import Stage, upstream
+from classroom.engines.graph import Graph, Stage
 from classroom.engines.manifest import matches
 from classroom.params import BASELINES, Dataset, Params, load
 from classroom.provenance.explain import stage_of_report
@@ -80,12 +80,12 @@ def forecast(reports: Sequence[str], device: str) -> str:
     return "\n".join(lines)
 
 
-def _needed(stages: dict[str, Stage], reports: Sequence[str]) -> dict[str, Stage]:
+def _needed(stages: Graph, reports: Sequence[str]) -> dict[str, Stage]:
     """The stages of the reports and everything upstream."""
     names = [stage_of_report(stages, report).name for report in reports] or [
         stage.name for stage in stages.values() if any(out.startswith("reports/") for out in stage.outputs)
     ]
-    return {stage.name: stage for stage in upstream(stages, names)}
+    return {stage.name: stage for stage in stages.upstream(names)}
 
 
 def _run(stage: Stage) -> Run:

@@ -52,7 +52,7 @@ class Small:
 
     def run(self) -> list[str]:
         stale = reconcile()
-        ran = [stage.name for stage in graph.in_order(graph.load()) if stage.name in stale]
+        ran = [stage.name for stage in graph.load().in_order if stage.name in stale]
         for name in ran:
             contents = self.contents()[name]
             assert (name, str(contents)) not in self.made, "made a second time"

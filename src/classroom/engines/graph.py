@@ -6,7 +6,7 @@ import functools
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path, PurePosixPath
@@ -51,13 +51,67 @@ class Stage:
         return self.command.startswith("classroom train ")
 
 
-def load() -> dict[str, Stage]:
+class Graph(dict[str, Stage]):
+    """The stages by name, and how they depend on each other."""
+
+    @functools.cached_property
+    def below(self) -> dict[str, list[str]]:
+        """Every output by its own path and by that of each folder above it."""
+        below: dict[str, list[str]] = defaultdict(list)
+        for out in self.producer:
+            for path in (out, *map(str, PurePosixPath(out).parents)):
+                below[path].append(out)
+        return below
+
+    @functools.cached_property
+    def producer(self) -> dict[str, Stage]:
+        """By output, the stage that makes it."""
+        return {out: stage for stage in self.values() for out in stage.outputs}
+
+    @functools.cached_property
+    def depends_on(self) -> dict[str, list[str]]:
+        """By stage, the stages that make its dependencies."""
+        made = {name: (out for path in of.dependencies for out in self.outputs_at(path)) for name, of in self.items()}
+        return {name: list(dict.fromkeys(self.producer[out].name for out in of)) for name, of in made.items()}
+
+    @functools.cached_property
+    def in_order(self) -> list[Stage]:
+        """Every stage after those it depends on."""
+        return [self[name] for name in TopologicalSorter(self.depends_on).static_order()]
+
+    def outputs_at(self, path: str) -> list[str]:
+        """The outputs in the folder `path`, or the one that `path` lies in, such as a run's weights."""
+        around = (parent for parent in map(str, PurePosixPath(path).parents) if parent in self.producer)
+        return self.below.get(path) or [*around]
+
+    def inputs_of(self, stage: Stage) -> list[str]:
+        """A stage's dependencies, with other stages' outputs in place of what holds or is part of them."""
+        return [path for dependency in stage.dependencies for path in self.outputs_at(dependency) or [dependency]]
+
+    def downstream(self, changed: Iterable[str]) -> set[str]:
+        """`changed` and every stage that depends on one of them, directly or not."""
+        stale = set(changed) & self.keys()
+        for stage in self.in_order:
+            if not stale.isdisjoint(self.depends_on[stage.name]):
+                stale.add(stage.name)
+        return stale
+
+    def upstream(self, names: Iterable[str]) -> list[Stage]:
+        """The stages `names` and every one that they depend on, directly or not, in an order in which they can run."""
+        needed = set(names)
+        for stage in reversed(self.in_order):
+            if stage.name in needed:
+                needed.update(self.depends_on[stage.name])
+        return [stage for stage in self.in_order if stage.name in needed]
+
+
+def load() -> Graph:
     """All stages by name, remembered until `SOURCES` change.
 
     Raises ClassroomError if DVC cannot resolve dvc.yaml, or an output is not in the project: what is remembered may be
     somebody else's, and outputs are moved and removed.
     """
-    stages = {entry["name"]: Stage(**entry) for entry in _resolved(_key())["stages"]}
+    stages = Graph({entry["name"]: Stage(**entry) for entry in _resolved(_key())["stages"]})
     check_inside(path for stage in stages.values() for path in (*stage.outputs, stage.manifest.as_posix()))
     return stages
 
@@ -91,64 +145,6 @@ def check_repository() -> None:
 def cache_folder() -> Path:
     """Where DVC's cache keeps files by their MD5. Raises ClassroomError if dvc.yaml cannot be resolved."""
     return Path(_resolved(_key())["cache"])
-
-
-def downstream(stages: Mapping[str, Stage], changed: Iterable[str]) -> set[str]:
-    """`changed` and every stage that depends on one of them, directly or not."""
-    stale = set(changed) & stages.keys()
-    depends_on = producers(stages)
-    for stage in in_order(stages):
-        if not stale.isdisjoint(depends_on[stage.name]):
-            stale.add(stage.name)
-    return stale
-
-
-def upstream(stages: Mapping[str, Stage], names: Iterable[str]) -> list[Stage]:
-    """The stages `names` and every one that they depend on, directly or not, in an order in which they can run."""
-    needed = set(names)
-    depends_on = producers(stages)
-    order = in_order(stages)
-    for stage in reversed(order):
-        if stage.name in needed:
-            needed |= set(depends_on[stage.name])
-    return [stage for stage in order if stage.name in needed]
-
-
-def producers(stages: Mapping[str, Stage]) -> dict[str, list[str]]:
-    """By stage, the stages that produce its dependencies (`outputs_at`)."""
-    producer = {out: stage.name for stage in stages.values() for out in stage.outputs}
-    below = outputs_below(stages)
-    return {
-        stage.name: list(dict.fromkeys(producer[out] for dep in stage.dependencies for out in outputs_at(dep, below)))
-        for stage in stages.values()
-    }
-
-
-def outputs_below(stages: Mapping[str, Stage]) -> dict[str, list[str]]:
-    """Every output by its own path and by that of each folder above it."""
-    below: dict[str, list[str]] = defaultdict(list)
-    for stage in stages.values():
-        for out in stage.outputs:
-            parts = out.split("/")
-            for depth in range(1, len(parts) + 1):
-                below["/".join(parts[:depth])].append(out)
-    return below
-
-
-def outputs_at(path: str, below: Mapping[str, list[str]]) -> list[str]:
-    """The outputs in the folder `path`, or the one that `path` lies in, such as a run's weights; by `outputs_below`."""
-    around = (parent.as_posix() for parent in PurePosixPath(path).parents)
-    return below.get(path) or next((below[one] for one in around if below.get(one) == [one]), [])
-
-
-def inputs_of(stage: Stage, below: Mapping[str, list[str]]) -> list[str]:
-    """A stage's dependencies, with other stages' outputs in place of what holds or is part of them (`outputs_at`)."""
-    return [path for dependency in stage.dependencies for path in outputs_at(dependency, below) or [dependency]]
-
-
-def in_order(stages: Mapping[str, Stage]) -> list[Stage]:
-    """Every stage after those it depends on."""
-    return [stages[name] for name in TopologicalSorter(producers(stages)).static_order()]
 
 
 def _key() -> str:

@@ -154,7 +154,7 @@ def begun(command: str, raw: dict[str, Any], only_planned: bool = True) -> Itera
     command, raw, only_planned
         as in `job`
     """
-    stages = graph.load() if Path("dvc.yaml").exists() else {}
+    stages = graph.load() if Path("dvc.yaml").exists() else graph.Graph()
     stage = next((stage for stage in stages.values() if stage.command == command), None)
     if stages and stage is None and only_planned:
         alike = [known.command for known in stages.values() if known.command.split()[1] == command.split()[1]]
@@ -170,7 +170,7 @@ def begun(command: str, raw: dict[str, Any], only_planned: bool = True) -> Itera
             return
         for out in stage.outputs:
             remove_leftovers(Path(out))
-        inputs = [Path(path) for path in graph.inputs_of(stage, graph.outputs_below(stages))]
+        inputs = [Path(path) for path in stages.inputs_of(stage)]
         clamp_future_mtimes(inputs)
         yield Job(stage, command, raw, verify_inputs(stage, stages), inputs)
 
@@ -181,24 +181,22 @@ def remove_checkpoints(stage: Stage) -> None:
         remove(Path("checkpoints", out))
 
 
-def verify_inputs(stage: Stage, stages: Mapping[str, Stage]) -> dict[str, str]:
+def verify_inputs(stage: Stage, stages: graph.Graph) -> dict[str, str]:
     """Checks that all of a stage's dependencies exist and are as their jobs left them; returns their MD5s by path.
 
     Outputs without a record are for the command itself to check. What is damaged gets a new mtime, so that DVC, which
     trusts times and sizes, sees the damage too. Raises ClassroomError for a missing or damaged file or folder.
     """
-    producers = {out: one for one in stages.values() for out in one.outputs}
-    below = graph.outputs_below(stages)
-    made = dict.fromkeys(out for path in stage.dependencies for out in graph.outputs_at(path, below))
+    made = dict.fromkeys(out for path in stage.dependencies for out in stages.outputs_at(path))
     for path in (*stage.dependencies, *made):
         if not Path(path).exists():
-            by = graph.outputs_at(path, below)
-            hint = f"Run `{producers[by[0]].command}` first." if by else "Is this the project's root?"
+            by = stages.outputs_at(path)
+            hint = f"Run `{stages.producer[by[0]].command}` first." if by else "Is this the project's root?"
             raise ClassroomError(f"{path}: no such file or folder; `{stage.command}` needs it. {hint}")
     hashes = Hashes()
     digests = _hashes(stage.dependencies, hashes.read)
     for out in made:
-        producer = producers[out]
+        producer = stages.producer[out]
         if damaged := _damaged(producer, out, digests.get(out) or hashes.read(Path(out))):
             touch(Path(out))
             raise ClassroomError(
@@ -212,7 +210,7 @@ def verify_inputs(stage: Stage, stages: Mapping[str, Stage]) -> dict[str, str]:
             )
     recorded = record(_entry(stage) or {"cmd": ""})["dependencies"]
     for path in stage.dependencies if locks.UNDER_DVC else ():
-        if digests[path] != recorded.get(path) and not graph.outputs_at(path, below):
+        if digests[path] != recorded.get(path) and not stages.outputs_at(path):
             touch(Path(path))  # what DVC remembers of it may be of a file of the same size and mtime
     hashes.save()
     for file in hashes.unseen:

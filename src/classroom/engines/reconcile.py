@@ -18,7 +18,7 @@ from pathlib import Path
 
 from classroom.engines import graph, lockfile, locks, repair, store
 from classroom.engines.freshness import Verdict
-from classroom.engines.graph import Stage
+from classroom.engines.graph import Graph, Stage
 from classroom.engines.manifest import matches, remove_checkpoints
 from classroom.files import clamp_future_mtimes, make_room, mtime_as_input, mtime_of
 from classroom.params import FOLDERS, load
@@ -119,12 +119,12 @@ def reconcile() -> set[str]:
         for name in set(committed) - locks.running_jobs().keys():
             remove_checkpoints(stages[name])
         changed = Verdict(hashes).changed(stages)
-    stale, verdict = graph.downstream(stages, changed), Verdict(hashes)
+    stale, verdict = stages.downstream(changed), Verdict(hashes)
     restored = _restore(stages, stale - locks.running_jobs().keys(), verdict)
     _remove_entries(verdict.contradicted)
     if restored:
         log.info("restored from DVC's cache: %s", _some(restored))
-        stale = graph.downstream(stages, Verdict(hashes).changed(stages))
+        stale = stages.downstream(Verdict(hashes).changed(stages))
     repair.back_up_lock_file()
     _sync_mtimes(stages, stale, hashes)
     if not stale and ALL.parent.is_dir():
@@ -151,18 +151,17 @@ def _commit(changed: list[Stage], hashes: Hashes) -> list[str]:
     return store.commit(done) if done else []
 
 
-def _restore(stages: Mapping[str, Stage], due: set[str], verdict: Verdict) -> list[str]:
+def _restore(stages: Graph, due: set[str], verdict: Verdict) -> list[str]:
     """Restores those of the stages `due` whose outputs DVC's cache holds for today's inputs; returns their names.
 
     Upstream stages come first, as a stage's inputs are known only when these are fresh.
     """
     restored, missing = [], set()
-    depends_on = graph.producers(stages)
     with store.restoring() as check_out:
-        for stage in graph.in_order(stages):
+        for stage in stages.in_order:
             if stage.name not in due:
                 continue
-            if not missing.isdisjoint(depends_on[stage.name]):
+            if not missing.isdisjoint(stages.depends_on[stage.name]):
                 missing.add(stage.name)
             elif verdict.is_changed(stage):
                 if verdict.is_saved(stage) and check_out(stage.name):
@@ -173,15 +172,14 @@ def _restore(stages: Mapping[str, Stage], due: set[str], verdict: Verdict) -> li
     return restored
 
 
-def _sync_mtimes(stages: Mapping[str, Stage], stale: set[str], hashes: Hashes) -> None:
+def _sync_mtimes(stages: Graph, stale: set[str], hashes: Hashes) -> None:
     """Makes stale outputs older than everything, and fresh ones as new as their newest input."""
-    below = graph.outputs_below(stages)
-    paths = {path for stage in stages.values() for path in (*stage.outputs, *graph.inputs_of(stage, below))}
+    paths = {path for stage in stages.values() for path in (*stage.outputs, *stages.inputs_of(stage))}
     clamp_future_mtimes(map(Path, paths))
     times = {path: mtime_of(Path(path)) for path in paths if Path(path).exists()}
     targets = {path: mtime_as_input(Path(path)) for path in times if Path(path).is_symlink()}
-    for stage in graph.in_order(stages):
-        inputs = times.keys() & set(graph.inputs_of(stage, below))
+    for stage in stages.in_order:
+        inputs = times.keys() & set(stages.inputs_of(stage))
         newest = max((max(times[path], targets.get(path, 0)) for path in inputs), default=STALE)
         for out in times.keys() & set(stage.outputs):
             if stage.name in stale and times[out] > STALE:
@@ -193,27 +191,27 @@ def _sync_mtimes(stages: Mapping[str, Stage], stale: set[str], hashes: Hashes) -
             hashes.set_mtime(Path(out), times[out])
 
 
-def _clear_incomplete_markers(stages: Mapping[str, Stage], stale: set[str]) -> None:
+def _clear_incomplete_markers(stages: Graph, stale: set[str]) -> None:
     """Removes Snakemake's mark "incomplete" from fresh outputs: of jobs that ended after Snakemake was killed."""
     if any(Path(".snakemake/incomplete").glob("*")):
         fresh = [out for stage in stages.values() if stage.name not in stale for out in stage.outputs]
         _snakemake("--cleanup-metadata", *fresh)
 
 
-def _stash_obsolete_outputs(stages: Mapping[str, Stage]) -> None:
+def _stash_obsolete_outputs(stages: Graph) -> None:
     """Moves outputs of no current stage (a seed or variant that left the settings) away, and back when it returns.
 
     Some stages depend on a whole folder of runs. Files in it beyond today's runs would make DVC see a change that a
     fresh clone does not have.
     """
-    outputs = {out for stage in stages.values() for out in stage.outputs}
+    outputs = stages.producer.keys()
     if returned := [out for out in sorted(outputs) if (OBSOLETE / out).exists() and not Path(out).exists()]:
         for out in returned:
             _move(OBSOLETE / out, Path(out))
         log.info("moved back, as the settings ask for them again: %s", _some(returned))
     obsolete = []
     dependencies = {dep for stage in stages.values() for dep in stage.dependencies}
-    for folder in sorted((dependencies & graph.outputs_below(stages).keys()) - outputs):
+    for folder in sorted((dependencies & stages.below.keys()) - outputs):
         for path in sorted(Path(folder).rglob("*")):
             produced = not outputs.isdisjoint(place.as_posix() for place in (path, *path.parents))
             if path.is_file() and not produced and not path.name.startswith("."):

@@ -15,8 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from classroom.engines import graph
-from classroom.engines.graph import Stage
+from classroom.engines.graph import Graph, Stage
 from classroom.files import write_json
 from classroom.params import BASELINES, VARIANTS, Together
 from classroom.state import STATE_DIR
@@ -77,13 +76,12 @@ def runs_in(stages: Iterable[Stage]) -> list[Run]:
     return found
 
 
-def needed_for(targets: Sequence[str], stages: Mapping[str, Stage]) -> list[Stage]:
+def needed_for(targets: Sequence[str], stages: Graph) -> list[Stage]:
     """The stages that Snakemake's targets need: files, or its rule `all`. Other rules count for nothing."""
-    below = graph.outputs_below(stages)
-    outputs = {out for target in targets for out in below.get(os.path.normpath(target), ())}
+    outputs = {out for target in targets for out in stages.below.get(os.path.normpath(target), ())}
     if not targets or {"all", "reports/all"} & {*targets}:
-        outputs |= {*below.get("reports", ())}
-    return graph.upstream(stages, [stage.name for stage in stages.values() if outputs & {*stage.outputs}])
+        outputs |= {*stages.below.get("reports", ())}
+    return stages.upstream(stages.producer[out].name for out in outputs)
 
 
 def choose(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from classroom.engines import graph, manifest
-from classroom.engines.graph import Stage, producers, upstream
+from classroom.engines.graph import Graph, Stage
 from classroom.engines.manifest import Record
 from classroom.errors import ClassroomError, DataError
 from classroom.evaluation.evaluate import evaluate_predictions
@@ -69,7 +69,7 @@ def stage_of_report(stages: Mapping[str, Stage], report: str) -> Stage:
 
 
 def _explained(
-    number: Mapping[str, Any], page: Mapping[str, Any], file: str, stage: Stage, stages: dict[str, Stage]
+    number: Mapping[str, Any], page: Mapping[str, Any], file: str, stage: Stage, stages: Graph
 ) -> dict[str, Any]:
     costs = provenance.read_runs() | page["runs"]
     runs_of = [provenance.costs_of_runs(source, costs, page["name"]) for source in number["sources"]]
@@ -104,14 +104,12 @@ def _value(cell: Mapping[str, Any]) -> dict[str, Any]:
     return {"text": cell["text"].split("<br>")[0].replace("**", ""), **{key: cell[key] for key in VALUE}}
 
 
-def _training(run: str, stages: dict[str, Stage]) -> Stage | None:
+def _training(run: str, stages: Graph) -> Stage | None:
     """The job that leaves its outputs in the folder `run`; None if the settings of today have none."""
     return next((one for one in stages.values() if run in one.outputs), None)
 
 
-def _jobs(
-    trainings: Mapping[str, Stage | None], report: Stage, stages: dict[str, Stage]
-) -> tuple[list[Stage], list[Stage]]:
+def _jobs(trainings: Mapping[str, Stage | None], report: Stage, stages: Graph) -> tuple[list[Stage], list[Stage]]:
     """The jobs that make a number, from the trainings behind it; and all jobs that these need.
 
     The last ones read the trainings' runs, such as a table's `classroom evaluate`; one that reads other runs as well
@@ -119,14 +117,13 @@ def _jobs(
     """
     names = {one.name for one in trainings.values() if one}
     seeds = {Path(run).name.removeprefix("seed-") for run in trainings}
-    depends_on = producers(stages)
     readers = [
         one.name
-        for one in upstream(stages, [report.name])
-        if _seed(one) is None and not names.isdisjoint(depends_on[one.name])
+        for one in stages.upstream([report.name])
+        if _seed(one) is None and not names.isdisjoint(stages.depends_on[one.name])
     ] or [report.name]
-    needed = [one for one in upstream(stages, readers) if _seed(one) in (None, *seeds)]
-    own = {*readers, *(one.name for one in upstream(stages, names))} if names else {one.name for one in needed}
+    needed = [one for one in stages.upstream(readers) if _seed(one) in (None, *seeds)]
+    own = {*readers, *(one.name for one in stages.upstream(names))} if names else {one.name for one in needed}
     return [one for one in needed if one.name in own], needed
 
 

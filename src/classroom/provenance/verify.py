@@ -48,8 +48,8 @@ def verify() -> list[str]:
 
 def _changed_unseen(fresh: Sequence[Stage]) -> list[str]:
     """Files that fresh stages need and no stage makes, which changed while size and mtime stayed: seen from now on."""
-    hashes, below = Hashes(), graph.outputs_below({one.name: one for one in fresh})
-    for path in sorted({path for one in fresh for path in one.dependencies if not graph.outputs_at(path, below)}):
+    hashes, outputs_at = Hashes(), graph.load().outputs_at
+    for path in sorted({path for one in fresh for path in one.dependencies if not outputs_at(path)}):
         hashes.read(Path(path))
     hashes.save()
     for file in hashes.unseen:
@@ -62,13 +62,13 @@ def _falsely_recorded(fresh: Sequence[Stage]) -> list[str]:
 
     Manifests in runs, which cannot be of other outputs, are compared whenever the project is reconciled.
     """
-    verdict, below = Verdict(Hashes()), graph.outputs_below({one.name: one for one in fresh})
+    verdict, outputs_at = Verdict(Hashes()), graph.load().outputs_at
     found: list[str] = []
     for stage in fresh:
         if (made := manifest.read(stage)) is None:
             continue
         differing = manifest.differences(manifest.record(verdict.recorded[stage.name]), made)
-        inputs = {path: pair for path, pair in differing.items() if graph.outputs_at(path, below)}
+        inputs = {path: pair for path, pair in differing.items() if outputs_at(path)}
         made_here = all(Path(out).exists() and content_hash(Path(out)) == md5 for out, md5 in made["outputs"].items())
         if inputs and made_here:
             named = ", ".join(stage.outputs)
