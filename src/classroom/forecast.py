@@ -130,10 +130,10 @@ def _grouped(
     runs: list[together.Run], raw: dict[str, Any], costs: dict[str, dict[str, float]]
 ) -> Iterator[tuple[int, float, float, int]]:
     """By the number of trainings at a time: hours run by run, hours as planned, and jobs as planned."""
-    slots = 1
+    slots, one_by_one = 1, raw | {"together": {"enabled": False}}
     while True:
-        plan = together.choose(runs, raw, slots, costs)
-        yield slots, together.separate(runs, raw, slots, costs).duration, plan.duration, len(plan.groups)
+        alone, plan = (together.choose(runs, settings, slots, costs) for settings in (one_by_one, raw))
+        yield slots, alone.duration, plan.duration, len(plan.groups)
         if slots >= len(runs):
             return
         slots *= 2

@@ -101,19 +101,12 @@ def choose(
         by study those of a step of `teacher` and `student`; `COSTS` where there are none
     """
     planner = _Planner(raw, slots, costs or {})
-    plans = [planner.separate(runs)]
+    plans = [planner.plan([Group(run.study, run.seed, [run.method]) for run in runs])]
     if Together.of(raw).enabled:
         most = min(slots, max((len(of) for of in _by_study_and_seed(runs).values()), default=0))
         plans += [planner.in_parts(runs, *parts) for parts in itertools.product(range(1, most + 1), repeat=2)]
     fastest = min(plan.duration for plan in plans)
     return min((plan for plan in plans if plan.duration <= NEAR * fastest), key=lambda plan: plan.work)
-
-
-def separate(
-    runs: Sequence[Run], raw: Mapping[str, Any], slots: int, costs: Mapping[str, Mapping[str, float]] | None = None
-) -> Plan:
-    """As `choose`, each run by itself."""
-    return _Planner(raw, slots, costs or {}).separate(runs)
 
 
 def record(groups: Sequence[Group]) -> None:
@@ -134,9 +127,6 @@ class _Planner:
         self.cost = functools.cache(self._cost)
         self.partition = functools.cache(self._partition)
 
-    def separate(self, runs: Sequence[Run]) -> Plan:
-        return self._plan([Group(run.study, run.seed, [run.method]) for run in runs])
-
     def in_parts(self, runs: Sequence[Run], joint: int, waiting: int) -> Plan:
         """Of every study and seed so many groups, and so many of the runs that wait for its teacher."""
         groups = []
@@ -145,7 +135,7 @@ class _Planner:
             for parts, waits in ((joint, False), (waiting, True)):
                 of_kind = tuple(method for method in ordered if waits_for_teacher(method) == waits)
                 groups += [Group(study, seed, list(part)) for part in self.partition(study, of_kind, parts)[1]]
-        return self._plan(groups)
+        return self.plan(groups)
 
     def _networks(self, study: str, method: str) -> dict[str, float]:
         """By key, what a step of each network takes."""
@@ -173,7 +163,7 @@ class _Planner:
             best = min(best, ((max(longest, last), work + last), [*before, methods[end:]]), key=lambda one: one[0])
         return best if best[0][0] < math.inf else self.partition(study, methods, parts + 1)
 
-    def _plan(self, groups: list[Group]) -> Plan:
+    def plan(self, groups: list[Group]) -> Plan:
         """How long the groups take, each starting when a slot is free and the teacher that it waits for is finished."""
         free, taught, durations = [0.0] * self.slots, dict[tuple[str, int], float](), []
         order = sorted(groups, key=lambda group: (waits_for_teacher(group.methods[0]), "teacher" not in group.methods))

@@ -40,7 +40,7 @@ def test_every_run_is_in_one_group_of_its_study_and_seed(runs: list[Run], slots:
     for group in plan.groups:
         assert len({waits_for_teacher(method) for method in group.methods}) == 1, "its teacher is not finished"
         assert limit is None or len(group.methods) == 1 or len(networks(group)) <= limit
-    alone = together.separate(runs, RAW, slots)
+    alone = together.choose(runs, limited(enabled=False), slots)
     assert plan.duration <= together.NEAR * alone.duration
     assert plan.work <= alone.work
 
