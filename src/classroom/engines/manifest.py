@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -230,17 +231,29 @@ def matches(stage: Stage, raw: dict[str, Any], hash_of: Callable[[Path], str] = 
     """
     if not stage.outputs:
         return True  # the stage `plan`: whoever asks has checked it
-    if (manifest := read(stage)) is None:
-        return False
     try:
-        return (
-            manifest["command"] == stage.command
-            and manifest["params"] == json.loads(json.dumps({key: select(raw, key, Any) for key in stage.params}))
-            and manifest["dependencies"] == _hashes(stage.dependencies, hash_of)
-            and manifest["outputs"] == _hashes(_described_outputs(stage), hash_of)
-        )
-    except (OSError, ValueError, ClassroomError):
+        return (made := read(stage)) is not None and not changes(stage, made, raw, hash_of)
+    except OSError:  # a file has just gone
         return False
+
+
+def changes(
+    stage: Stage, made: Record, raw: dict[str, Any], hash_of: Callable[[Path], str]
+) -> dict[str, tuple[Any, Any]]:
+    """What is not as in a record of the stage: by setting, file or `command` the recorded and the current value.
+
+    None stands for what does not exist. Arguments are as in `matches`.
+    """
+    was = {"command": made["command"], **leaves(made["params"]), **made["dependencies"], **made["outputs"]}
+    now = {"command": stage.command}
+    for key in stage.params:
+        with suppress(ClassroomError):
+            now |= leaves({key: json.loads(json.dumps(select(raw, key, Any), default=str))})
+    for out in stage.outputs:  # dvc.lock has the hash of a folder, a manifest those of few files in it
+        by_file = any(path.startswith(f"{out}/") for path in made["outputs"])
+        now |= _hashes(_files_of(stage, out) if by_file else filter(os.path.exists, [out]), hash_of)
+    now |= _hashes(filter(os.path.exists, stage.dependencies), hash_of)
+    return {key: (was.get(key), now.get(key)) for key in was | now if was.get(key, ...) != now.get(key, ...)}
 
 
 def records(stage: Stage) -> Iterator[Record]:
@@ -301,9 +314,10 @@ def record(entry: Mapping[str, Any]) -> Record:
 def read(stage: Stage) -> Record | None:
     """The stage's manifest; None if there is none that can be read."""
     try:
-        manifest = json.loads(stage.manifest.read_text(encoding="utf-8"))
-        return manifest if {"command", "params", "dependencies", "outputs"} <= manifest.keys() else None
-    except (OSError, ValueError, AttributeError, RecursionError):
+        made = json.loads(stage.manifest.read_text(encoding="utf-8"))
+        whole = all(isinstance(made[name], dict) for name in ("params", "dependencies", "outputs"))
+        return made if whole and "command" in made else None
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
 
 
@@ -311,9 +325,14 @@ def _described_outputs(stage: Stage) -> list[str]:
     """All outputs but the manifest; of a folder with few files these, so that a damaged one can be named."""
     described = []
     for out in stage.outputs:
-        files = [file for file in files_in(Path(out)) if file != stage.manifest] if Path(out).is_dir() else []
-        described += [file.as_posix() for file in files] if 0 < len(files) <= FEW else [out]
+        files = _files_of(stage, out) if Path(out).is_dir() else []
+        described += files if 0 < len(files) <= FEW else [out]
     return described
+
+
+def _files_of(stage: Stage, out: str) -> list[str]:
+    """The files in an output, without the manifest."""
+    return [file.as_posix() for file in files_in(Path(out)) if file != stage.manifest]
 
 
 def _hashes(paths: Iterable[str], hash_of: Callable[[Path], str] = content_hash) -> dict[str, str]:

@@ -6,7 +6,6 @@ what the runs were made from. Nothing is changed, and neither runs nor data need
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from classroom.engines.graph import Graph, Stage
 from classroom.engines.manifest import Record
 from classroom.errors import ClassroomError, DataError
 from classroom.evaluation.evaluate import evaluate_predictions
-from classroom.params import leaves, load, select
+from classroom.params import load
 from classroom.provenance.reproduction import reproduction
 from classroom.reporting.common import provenance
 from classroom.reporting.common.numbers import find, numbers
@@ -160,7 +159,7 @@ def _reevaluated(run: str, source: Mapping[str, Any]) -> bool | None:
 def _record(stage: Stage, raw: dict[str, Any], hash_of: Hashes) -> Record | None:
     """What is on record of a job, and of two records the one that fits what is here."""
     found = list(manifest.records(stage))
-    fitting = (record for record in found if not _differences(stage, record, raw, hash_of))
+    fitting = (record for record in found if not manifest.changes(stage, record, raw, hash_of))
     return next(fitting, next(iter(found), None))
 
 
@@ -175,7 +174,7 @@ def _changes_since(
         if record := on_record[stage.name]:
             settings |= record["params"]
             files = {*stage.dependencies, *stage.outputs, *record["dependencies"], *record["outputs"]}
-            differences = _differences(stage, record, raw, hash_of)
+            differences = manifest.changes(stage, record, raw, hash_of)
             gone = {what for what, (_, now) in differences.items() if what in files and now is None}
             absent |= gone
             if others := {what: pair for what, pair in differences.items() if what not in gone}:
@@ -187,25 +186,3 @@ def _changes_since(
         "absent": sorted(absent),
         "not_on_record": [stage.name for stage in jobs if on_record[stage.name] is None],
     }
-
-
-def _differences(stage: Stage, record: Record, raw: dict[str, Any], hash_of: Hashes) -> dict[str, tuple[Any, Any]]:
-    """Compares a stage with a record of it: by setting or file, the recorded and the current value.
-
-    None means that it does not exist. Folders that the record does not mention are left out, as DVC's are.
-    """
-    was = {"command": record["command"], **leaves(record["params"]), **record["dependencies"], **record["outputs"]}
-    now = {"command": stage.command, **leaves({key: _setting(raw, key) for key in stage.params})}
-    inside = [path for path in record["outputs"] if any(path.startswith(f"{out}/") for out in stage.outputs)]
-    for path in (*stage.dependencies, *stage.outputs, *inside):
-        if Path(path) != stage.manifest and (path in was or not Path(path).is_dir()):
-            now[path] = hash_of(Path(path)) if Path(path).exists() else None
-    return {key: (was.get(key), now.get(key)) for key in was | now if was.get(key) != now.get(key)}
-
-
-def _setting(raw: dict[str, Any], key: str) -> Any:
-    """As a manifest stores it; None for a setting that does not exist."""
-    try:
-        return json.loads(json.dumps(select(raw, key, Any), default=str))
-    except ClassroomError:
-        return None
