@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, TypeGuard, TypeVar, get_args, get_or
 
 import yaml
 from pydantic import (
+    AfterValidator,
     ConfigDict,
     Field,
     TypeAdapter,
@@ -35,6 +36,7 @@ from classroom.errors import ParamsError, suggestion
 from classroom.section import Section
 
 T = TypeVar("T")
+Items = TypeVar("Items", bound=tuple[Any, ...])
 
 Technique = Literal["ml", "kd_off", "kd_on", "kd_ml"]
 Strategy = Literal["v1", "v2", "v3"]
@@ -61,6 +63,29 @@ Factor = Annotated[
     float, Field(gt=0, allow_inf_nan=False), WrapValidator(lambda value, check: (check(value), value)[1])
 ]
 """Kept as written, 10 or 10.0: both engines name a folder after it."""
+
+
+def _each_once(values: Items) -> Items:
+    if len(set(values)) != len(values):
+        raise ValueError(f"expected each value once, not {list(values)}")
+    return values
+
+
+def _of_kind(names: tuple[str, ...], offline: bool) -> tuple[str, ...]:
+    for name in names:
+        if name not in VARIANTS:
+            raise ValueError(f"unknown variant '{name}'.{suggestion(name, VARIANTS)}")
+        if name.startswith("kd_off-") and not offline:
+            raise ValueError(f"'{name}' needs the pre-trained teacher: move it from joint to offline")
+        if offline and not name.startswith("kd_off-"):
+            raise ValueError(f"'{name}' needs no pre-trained teacher: move it from offline to joint")
+    return _each_once(names)
+
+
+Names = Annotated[tuple[str, ...], AfterValidator(_each_once)]
+Joint = Annotated[tuple[str, ...], AfterValidator(functools.partial(_of_kind, offline=False))]
+Offline = Annotated[tuple[str, ...], AfterValidator(functools.partial(_of_kind, offline=True))]
+Points = Annotated[tuple[Inside, ...], Field(min_length=1), AfterValidator(_each_once)]
 
 MAX_NAME = 100
 """Letters of a name, which becomes part of longer names of files."""
@@ -480,84 +505,47 @@ class Training(Section):
 class Variants(Section):
     """Which of the twelve variants are trained."""
 
-    joint: tuple[str, ...] = Field(description="Variants whose networks are trained together: all but kd_off.")
-    offline: tuple[str, ...] = Field(
+    joint: Joint = Field(description="Variants whose networks are trained together: all but kd_off.")
+    offline: Offline = Field(
         description="Variants with a pretrained teacher, kd_off; they are trained after the study's teacher."
     )
-
-    @field_validator("joint", "offline")
-    @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            if name not in VARIANTS:
-                raise ValueError(f"unknown variant '{name}'.{suggestion(name, VARIANTS)}")
-        if len(set(names)) != len(names):
-            raise ValueError(f"a variant is listed twice in {list(names)}")
-        return names
-
-    @model_validator(mode="after")
-    def _in_the_right_list(self) -> Variants:
-        for name in self.joint:
-            if name.startswith("kd_off-"):
-                raise ValueError(f"'{name}' needs the pre-trained teacher: move it from joint to offline")
-        for name in self.offline:
-            if not name.startswith("kd_off-"):
-                raise ValueError(f"'{name}' needs no pre-trained teacher: move it from offline to joint")
-        return self
 
 
 class Grid(Section):
     """Grid search of α, β, γ, chosen on validation: each student's α, and how the rest is shared out."""
 
-    studies: tuple[str, ...] = Field(description="Studies in which to search, of those in force; [] for no search.")
-    joint: tuple[str, ...] = Field(description="Variants to search, as in variants.joint.")
-    offline: tuple[str, ...] = Field(description="Variants to search, as in variants.offline.")
-    alpha_1: tuple[Inside, ...] = Field(min_length=1, description="Values of S1's alpha.")
-    alpha_2: tuple[Inside, ...] = Field(min_length=1, description="Values of S2's alpha.")
-    teacher_share: tuple[Inside, ...] = Field(
-        min_length=1,
-        description="Values of the part of 1 − alpha that goes to beta; the rest goes to gamma. Only kd_ml has both.",
+    studies: Names = Field(description="Studies in which to search, of those in force; [] for no search.")
+    joint: Joint = Field(description="Variants to search, as in variants.joint.")
+    offline: Offline = Field(description="Variants to search, as in variants.offline.")
+    alpha_1: Points = Field(description="Values of S1's alpha.")
+    alpha_2: Points = Field(description="Values of S2's alpha.")
+    teacher_share: Points = Field(
+        description="Values of the part of 1 − alpha that goes to beta; the rest goes to gamma. Only kd_ml has both."
     )
-
-    @model_validator(mode="after")
-    def _variants_are_known(self) -> Grid:
-        Variants(joint=self.joint, offline=self.offline)
-        for key in ("studies", "alpha_1", "alpha_2", "teacher_share"):
-            values = getattr(self, key)
-            if len(set(values)) != len(values):
-                raise ValueError(f"{key}: expected each value once, not {list(values)}")
-        return self
 
 
 class Comparison(Section):
     """Table 10: the published methods that are trained where a study's reports name a comparison."""
 
-    classification: tuple[str, ...] = Field(description="Published methods in studies of classification.")
-    segmentation: tuple[str, ...] = Field(description="Published methods in studies of segmentation.")
+    classification: Names = Field(description="Published methods in studies of classification.")
+    segmentation: Names = Field(description="Published methods in studies of segmentation.")
 
 
 class Tuned(Section):
     """Published methods whose weights are searched in some studies of one task."""
 
-    studies: tuple[str, ...] = Field(description="Studies in which to search, of those in force; [] for none.")
-    methods: tuple[str, ...] = Field(description="Methods to search; [] for none.")
+    studies: Names = Field(description="Studies in which to search, of those in force; [] for none.")
+    methods: Names = Field(description="Methods to search; [] for none.")
 
 
 class Tune(Section):
     """Search of the published methods' weights, chosen on validation: each factor multiplies the reference weights."""
 
-    factors: Annotated[tuple[Factor, ...], Field(min_length=1)] = Field(
+    factors: Annotated[tuple[Factor, ...], Field(min_length=1), AfterValidator(_each_once)] = Field(
         description="Factors to try; each multiplies all reference weights of a method."
     )
     classification: Tuned = Field(description="Searches in studies of classification.")
     segmentation: Tuned = Field(description="Searches in studies of segmentation.")
-
-    @field_validator("factors")
-    @classmethod
-    def _once(cls, factors: tuple[float, ...]) -> tuple[float, ...]:
-        if len(set(factors)) != len(factors):
-            raise ValueError(f"expected each value once, not {list(factors)}")
-        return factors
 
 
 class Together(Section):
@@ -583,10 +571,10 @@ class Common(Section):
     """params.yaml: what is common to all studies."""
 
     scale: Scale = Field(description="The preset that these values come from; every table states it.")
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = Field(
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_each_once)] = Field(
         description="Seeds; every method is trained once with each."
     )
-    studies: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+    studies: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_each_once)] = Field(
         description="Studies in force, each with a file studies/STUDY.yaml; `classroom use` sets them."
     )
     variants: Variants = Field(description="Which of the twelve variants are trained.")
@@ -663,10 +651,6 @@ class Params(Common):
             for name in names:
                 if not is_name(name):
                     raise ValueError(f"{kind}/{name}.yaml: {NAME_RULE}")
-        for key in ("seeds", "studies"):
-            values = getattr(self, key)
-            if len(set(values)) != len(values):
-                raise ValueError(f"{key}: expected each value once, not {list(values)}")
         self._check_reports()
         self._check_weights()
         self._check_methods()
@@ -709,14 +693,6 @@ class Params(Common):
     def _check_methods(self) -> None:
         for task in TASKS:
             of_task: tuple[str, ...] = getattr(self.comparison, task)
-            tuned: Tuned = getattr(self.tune, task)
-            for key, values in (
-                (f"comparison.{task}", of_task),
-                (f"tune.{task}.methods", tuned.methods),
-                (f"tune.{task}.studies", tuned.studies),
-            ):
-                if len(set(values)) != len(values):
-                    raise ValueError(f"{key}: expected each value once, not {list(values)}")
             if (compared := self.compared_studies(task)) and not of_task:
                 raise ValueError(
                     f"comparison.{task}: no method is named, but studies/{compared[0]}.yaml has reports.comparison. "
