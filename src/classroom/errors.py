@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 
 class ClassroomError(Exception):
@@ -27,6 +28,35 @@ class TrainingError(ClassroomError):
 
 class ExportError(ClassroomError):
     """A model cannot be exported, or an exported one cannot be used."""
+
+
+DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RecursionError)
+"""What reading a file raises that is not there, not open to us, damaged, or not what it should be."""
+
+
+@contextmanager
+def reading(
+    path: object, remedy: str, *others: type[Exception], what: str = "", kind: type[ClassroomError] = DataError
+) -> Iterator[None]:
+    """Makes one error of all that reading a file raises, which ends with the `remedy`, a sentence.
+
+    Parameters
+    ----------
+    path, what
+        for the message: the file and, if not plain, what it is read `as …`
+    remedy
+        what to do
+    others
+        errors of a library in addition to DAMAGED
+    kind
+        the error to raise
+    """
+    failures: tuple[type[Exception], ...] = (*DAMAGED, *others)
+    try:
+        yield
+    except failures as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise kind(f"{path}: cannot be read{what and f' {what}'} ({reason}). {remedy}") from None
 
 
 def raise_for(problems: Sequence[str], advice: str = "") -> None:

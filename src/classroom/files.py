@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from classroom.artifacts import Metrics
-from classroom.errors import ClassroomError, DataError
+from classroom.errors import ClassroomError, DataError, reading
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Error numbers of a full disk, an exceeded quota, and a file at its maximum size."""
@@ -131,10 +131,8 @@ def read_json(path: Path, names: Iterable[str], remedy: str) -> dict[str, Any]:
 
     Raises DataError if it is missing or damaged, or lacks one; its message ends with the `remedy`, a sentence.
     """
-    try:
+    with reading(path, remedy):
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read ({' '.join(str(error).split())}). {remedy}") from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: cannot be read (expected names with values, as in {{…}}). {remedy}")
     if missing := set(names) - content.keys():

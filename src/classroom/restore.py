@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from classroom.artifacts import Metrics, NetworkFacts
 from classroom.core.networks.build import Network, build
 from classroom.core.networks.weights import not_finite
-from classroom.errors import TrainingError
+from classroom.errors import TrainingError, reading
 from classroom.files import read_metrics
 from classroom.params import Network as NetworkSettings
 
@@ -99,11 +99,9 @@ def _facts(run: Path, about: Metrics, name: str) -> NetworkFacts:
 def _weights(run: Path, name: str) -> dict[str, torch.Tensor]:
     """The tensors of one network only."""
     path, prefix = run / "weights.safetensors", f"{name}."
-    try:
-        with safe_open(path, "pt") as file:
-            state = {key.removeprefix(prefix): file.get_tensor(key) for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(f"{path}: cannot be read ({_one_line(error)}). Train this run again.") from None
+    again = "Train this run again."
+    with reading(path, again, SafetensorError, kind=TrainingError), safe_open(path, "pt") as file:
+        state = {key.removeprefix(prefix): file.get_tensor(key) for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118
     if wrong := not_finite(state):
         raise TrainingError(
             f"{path}: {name} diverged: {len(wrong)} of its tensors hold NaN or infinite values, '{wrong[0]}' first. "

@@ -8,7 +8,7 @@ from typing import Literal
 import pandas as pd
 
 from classroom.artifacts import RunFacts
-from classroom.errors import DataError
+from classroom.errors import DataError, reading
 from classroom.files import written_whole
 
 COLUMNS = ["first", "second", "first_layer", "second_layer", "cka"]
@@ -36,15 +36,12 @@ def write(path: Path, table: pd.DataFrame, about: RunFacts) -> None:
 
 def read(path: Path) -> pd.DataFrame:
     """Reads the table of `write`. Raises DataError if the file is missing, damaged or incomplete."""
-    try:
+    again = "Run `classroom cka` for it again."
+    with reading(path, again):
         table = pd.read_parquet(path)
         missing = [*{*COLUMNS} - {*table.columns}, *{*RUN_FACTS, "images", "layers", "last"} - table.attrs.keys()]
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path}: cannot be read ({' '.join(str(error).split())}). Run `classroom cka` for it again."
-        ) from None
     if missing:
-        raise DataError(f"{path}: lacks {', '.join(sorted(missing))}. Run `classroom cka` for it again.")
+        raise DataError(f"{path}: lacks {', '.join(sorted(missing))}. {again}")
     return table
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from classroom.artifacts import Cost
-from classroom.errors import DataError
+from classroom.errors import reading
 from classroom.files import content_hash
 
 
@@ -20,7 +20,7 @@ def costs(folders: dict[int, Path]) -> dict[str, Cost]:
 
 def _cost(folder: Path) -> Cost:
     path = folder / "manifest.json"
-    try:
+    with reading(path, "Train this run again.", what="as a run's manifest"):
         manifest = json.loads(path.read_text(encoding="utf-8"))
         float(manifest["seconds"]), float(manifest["peak_memory_mb"]["process"]), float(manifest["threads"])
         return {
@@ -38,5 +38,3 @@ def _cost(folder: Path) -> Cost:
             "content": content_hash(folder),
             "predictions": content_hash(folder / "predictions.parquet"),
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: cannot be read as a run's manifest ({error}). Train this run again.") from None

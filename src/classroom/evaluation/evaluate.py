@@ -14,7 +14,7 @@ from classroom.artifacts import MEAN_ENSEMBLE, MethodCosts, Metrics, PerImageCou
 from classroom.core import predictions
 from classroom.core.ensemble import STUDENTS, with_ensemble
 from classroom.core.metrics import all_masks_empty, per_image_counts, predict_labels, score
-from classroom.errors import DataError
+from classroom.errors import DataError, reading
 from classroom.evaluation.boundary import hd95
 from classroom.evaluation.costs import costs
 from classroom.files import content_hash, read_metrics
@@ -131,11 +131,8 @@ def auroc(probabilities: np.ndarray, true: np.ndarray) -> float | None:
 
 def _check_weights(path: Path) -> None:
     """Raises DataError if a weight is not finite: masks, stored as bytes, do not show that their network diverged."""
-    try:
-        with safe_open(path, "np") as file:
-            wrong = [key for key in file.keys() if not np.isfinite(file.get_tensor(key)).all()]  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{path}: cannot be read ({' '.join(str(error).split())}). Train this run again.") from None
+    with reading(path, "Train this run again.", SafetensorError), safe_open(path, "np") as file:
+        wrong = [key for key in file.keys() if not np.isfinite(file.get_tensor(key)).all()]  # noqa: SIM118
     if wrong:
         raise DataError(
             f"{path}: the network diverged: {len(wrong)} of its tensors hold NaN or infinite values, '{wrong[0]}' "

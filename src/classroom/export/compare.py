@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from classroom.core.ensemble import with_ensemble
 from classroom.errors import ExportError
 from classroom.export.graph import Exported
 from classroom.export.model import Model
+from classroom.files import read_json
 from classroom.progress import track
 
 TOLERANCE = 1e-4
@@ -115,8 +115,5 @@ def _beyond(found: np.ndarray, saved: np.ndarray) -> np.ndarray:
 
 
 def _allowed(run: Path) -> float:
-    path = run / "manifest.json"
-    try:
-        return TOLERANCE if json.loads(path.read_text(encoding="utf-8"))["device"] == "cpu" else OTHER_DEVICE
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ExportError(f"{path}: cannot be read as a run's manifest ({error}). Train this run again.") from None
+    manifest = read_json(run / "manifest.json", ["device"], "Train this run again.")
+    return TOLERANCE if manifest["device"] == "cpu" else OTHER_DEVICE

@@ -10,7 +10,7 @@ import pandas as pd
 from classroom import places
 from classroom.artifacts import Result
 from classroom.core.metrics import LABELS, METRICS
-from classroom.errors import DataError
+from classroom.errors import reading
 from classroom.methods.registry import run_folder
 from classroom.reporting.common import heading
 from classroom.reporting.common.drawing import label_panels, saved, synthetic_mark, variant_panels
@@ -32,13 +32,11 @@ def read_curves(runs: Mapping[str, Mapping[int, Path]], metric: str) -> pd.DataF
     frames = []
     for variant, seed, folder in ((variant, *of) for variant, folders in runs.items() for of in folders.items()):
         path = folder / "history.csv"
-        try:
+        with reading(path, "Train this run again."):
             history = pd.read_csv(path)
             columns = {name: f"val/{name}/{metric}" for name in NETWORKS if f"val/{name}/{metric}" in history}
             if not columns or "epoch" not in history:
                 raise ValueError(f"no epoch and val/…/{metric} in it")
-        except (OSError, ValueError, pd.errors.ParserError) as error:
-            raise DataError(f"{path}: cannot be read ({error}). Train this run again.") from None
         loss = history.filter(regex="^weighted/").sum(axis=1)
         for name, column in columns.items():
             facts = {"variant": variant, "seed": seed, "network": name, "epoch": history.epoch}

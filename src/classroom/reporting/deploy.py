@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from classroom.core.metrics import LABELS, METRICS
-from classroom.errors import DataError
+from classroom.errors import DataError, reading
 from classroom.files import content_hash
 from classroom.params import Params
 from classroom.reporting.common import heading
@@ -45,11 +45,9 @@ def read_measured(folder: Path) -> list[dict[str, Any]]:
     """
     measured = []
     for path in sorted(folder.glob("*.json")):
-        try:
+        with reading(path, "Run `classroom measure` for it again."):
             one = json.loads(path.read_text(encoding="utf-8"))
             models = [(Path(of["path"]), of["content"]) for of in one["networks"].values()]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path}: cannot be read ({error}). Run `classroom measure` for it again.") from None
         for model, content in models:
             if model.exists() and content_hash(model) != content:
                 raise DataError(f"{path}: was measured on another {model}. Run `classroom measure` for it again.")

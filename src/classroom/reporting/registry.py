@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
-from classroom.errors import ClassroomError, ParamsError, suggestion
+from classroom.errors import ClassroomError, ParamsError, reading, suggestion
 from classroom.params import Params, Variants, check, load, select
 
 if TYPE_CHECKING:
@@ -121,11 +121,9 @@ def asked_for(params: Params) -> dict[str, dict[str, dict[str, str]]]:
 
 def planned(plan: Path = Path("workflow/plan.yaml")) -> dict[str, tuple[str, Item]]:
     """The kind and the item of every report in the plan, by name. Raises ClassroomError if there is no plan."""
-    try:
+    with reading(plan, "Run `classroom check`, which writes it.", yaml.YAMLError, kind=ClassroomError):
         reports = yaml.load(plan.read_text(encoding="utf-8"), yaml.CSafeLoader)["plan"]["reports"]
         return {report: (kind, item) for kind, of in reports.items() for report, item in of.items()}
-    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
-        raise ClassroomError(f"{plan}: cannot be read ({error}). Run `classroom check`, which writes it.") from None
 
 
 def find(name: str) -> tuple[str, Item]:

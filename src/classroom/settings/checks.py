@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from classroom import params as settings
-from classroom.data.readers import check_options, classes_of, has_masks
+from classroom.data.readers import check_options, classes_of, folder_of, has_masks
 from classroom.errors import ParamsError, TrainingError, suggestion
 from classroom.files import content_hash
 from classroom.methods import registry
@@ -114,12 +114,8 @@ def _flow(weights: Mapping[str, float]) -> str:
 
 def check_source(name: str, dataset: Dataset) -> None:
     """Raises ParamsError if the folder of a dataset that is still to be fetched is not there."""
-    fetched = Path("data/raw", name).exists()
-    if dataset.source == "directory" and not fetched and not Path(dataset.directory).expanduser().is_dir():
-        raise ParamsError(
-            f"datasets/{name}.yaml: directory: no such folder: {dataset.directory}. Expected the folder of the "
-            "download, or set source to 'synthetic', 'kaggle' or 'download'."
-        )
+    if dataset.source == "directory" and not Path("data/raw", name).exists():
+        folder_of(name, dataset)
 
 
 def _check_ground_truth(params: Params) -> None:

@@ -18,7 +18,7 @@ import tifffile
 
 from classroom.data.fetching.subset import draw
 from classroom.data.readers import read_rows
-from classroom.errors import DataError
+from classroom.errors import DataError, reading
 
 PATCH = 96, 96, 3
 
@@ -136,12 +136,8 @@ def _parts(files: Sequence[Path]) -> list[_Part]:
 
 
 def _open(path: Path, key: str) -> h5py.File:
-    try:
+    with reading(path, "Download it again.", what="as HDF5"):
         file = h5py.File(path, "r", rdcc_nbytes=64 << 20)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read as HDF5 ({' '.join(str(error).split())}). Download it again."
-        ) from None
     if not isinstance(file.get(key), h5py.Dataset):
         found = ", ".join(file)
         file.close()
@@ -150,9 +146,5 @@ def _open(path: Path, key: str) -> h5py.File:
 
 
 def _read(path: Path, images: h5py.Dataset, row: int) -> np.ndarray:
-    try:
+    with reading(f"{path}: patch {row}", "Download it again."):
         return images[row]
-    except OSError as error:
-        raise DataError(
-            f"{path}: patch {row} cannot be read ({' '.join(str(error).split())}). Download it again."
-        ) from None

@@ -31,7 +31,7 @@ from classroom.data.pixels import (
     read_image,
     read_mask_values,
 )
-from classroom.data.readers import FORMULAS, File, Found, Sample, classes_of, reader
+from classroom.data.readers import FORMULAS, File, Found, Sample, classes_of, folder_of, reader
 from classroom.data.synthetic import GENERATORS
 from classroom.errors import DataError, listed, raise_for
 from classroom.files import DISK_FULL, folder_written_whole
@@ -79,7 +79,7 @@ def fetch(name: str, dataset: Dataset, target: Path, downloads: Path = DOWNLOADS
 
 def look(name: str, dataset: Dataset) -> Found:
     """The files that `fetch` would find in the user's folder; raises DataError as it does, but for unknown labels."""
-    return _found(name, dataset, [_directory(name, dataset)])
+    return _found(name, dataset, [folder_of(name, dataset)])
 
 
 def _found(name: str, dataset: Dataset, folders: Sequence[Path]) -> Found:
@@ -106,20 +106,10 @@ def _folders(name: str, dataset: Dataset, downloads: Path, stack: ExitStack) -> 
         GENERATORS[dataset.reader](folder, dataset.synthetic)
         return [folder]
     if dataset.source == "directory":
-        return [_directory(name, dataset)]
+        return [folder_of(name, dataset)]
     if dataset.source == "kaggle":
         return [_kaggle(name, handle) for handle in dataset.kaggle]
     return _downloaded(name, dataset, downloads, stack)
-
-
-def _directory(name: str, dataset: Dataset) -> Path:
-    folder = Path(dataset.directory).expanduser()
-    if not folder.is_dir():
-        raise DataError(
-            f"datasets/{name}.yaml: directory: no such folder: {folder}. Expected the folder of the "
-            "download, or set source to 'synthetic', 'kaggle' or 'download'."
-        )
-    return folder
 
 
 def _kaggle(name: str, handle: str) -> Path:

@@ -22,7 +22,7 @@ from types import ModuleType
 
 import pandas as pd
 
-from classroom.errors import DataError, ParamsError, listed
+from classroom.errors import DataError, ParamsError, listed, reading
 from classroom.params import Dataset
 
 OPTIONS = ("images", "masks", "table", "classes", "group", "missing_masks")
@@ -92,6 +92,16 @@ def check_options(name: str, dataset: Dataset) -> None:
         )
 
 
+def folder_of(name: str, dataset: Dataset) -> Path:
+    """The folder of a dataset with `source: directory`. Raises ParamsError if it is not there."""
+    if not (folder := Path(dataset.directory).expanduser()).is_dir():
+        raise ParamsError(
+            f"datasets/{name}.yaml: directory: no such folder: {folder}. Expected the folder of the download, or set "
+            "source to 'synthetic', 'kaggle' or 'download'."
+        )
+    return folder
+
+
 LEFTOVERS = re.compile(
     r"\..*|__macosx|__pycache__|thumbs\.db|ehthumbs.*\.db|desktop\.ini|icon\r|\$recycle\.bin|system volume information"
     r"|@eadir",
@@ -151,7 +161,9 @@ def is_ignored(place: str, ignore: Sequence[str]) -> bool:
     return any(fnmatchcase(text, pattern) for text in (place, PurePosixPath(place).name) for pattern in ignore)
 
 
-def usable(folder: Path, ignore: Sequence[str], problems: Problems, subfolder: str = "") -> dict[str, Path]:
+def usable(
+    folder: Path, ignore: Sequence[str], problems: Problems, subfolder: str = "", ignored: list[Path] | None = None
+) -> dict[str, Path]:
     """By POSIX path in `folder`, the regular files of its `subfolder`, without those that `ignore` names.
 
     Others, such as pipes, links to nowhere and names that are not UTF-8, become `problems`.
@@ -166,13 +178,16 @@ def usable(folder: Path, ignore: Sequence[str], problems: Problems, subfolder: s
         of the dataset
     subfolder
         the part of `folder` to list; all of it by default
+    ignored
+        gets the files that are left out
     """
     files = {}
     for path in walk([folder / subfolder]):
         place = path.relative_to(folder).as_posix()
         if is_ignored(place, ignore):
-            continue
-        if not path.is_file():
+            if ignored is not None:
+                ignored.append(path)
+        elif not path.is_file():
             problems.add(
                 "No regular file but a pipe, a device or a broken link; remove it, or name it under ignore", place
             )
@@ -208,14 +223,9 @@ def list_files(folders: Sequence[Path], ignore: Sequence[str], problems: Problem
     problems
         of the download; gets what is no regular file
     """
-    files = {path: place for folder in folders for place, path in usable(folder, ignore, problems).items()}
-    ignored = [
-        path
-        for folder in folders
-        for path in (walk([folder]) if ignore else ())
-        if is_ignored(path.relative_to(folder).as_posix(), ignore)
-    ]
-    return Listing(files, ignored)
+    ignored: list[Path] = []
+    of_each = [usable(folder, ignore, problems, ignored=ignored) for folder in folders]
+    return Listing({path: place for of in of_each for place, path in of.items()}, ignored)
 
 
 DOCUMENTS = r"(readme|licen[cs]e|copying|citation|attribution|notice|changelog)\b.*"
@@ -377,15 +387,10 @@ def read_rows(path: Path, sign: str = ",") -> pd.DataFrame:
     A row may end in a `sign` that separates nothing. Raises DataError if the file cannot be read, and naming all rows
     that have more or fewer values than the head.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=sign, skipinitialspace=True, strict=True)
-            rows = dict((reader.line_num, row) for row in reader if any(row))
-    except (OSError, UnicodeError, csv.Error) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(
-            f"{path}: cannot be read as a table ({reason}). Expected CSV in UTF-8, with a head of column names."
-        ) from None
+    remedy = "Expected CSV in UTF-8, with a head of column names."
+    with reading(path, remedy, csv.Error, what="as a table"), path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, delimiter=sign, skipinitialspace=True, strict=True)
+        rows = dict((reader.line_num, row) for row in reader if any(row))
     head = rows.pop(next(iter(rows)), []) if rows else []
     while head and not head[-1]:
         head.pop()

@@ -27,7 +27,7 @@ from classroom.data.readers import (
     read_rows,
     told_by,
 )
-from classroom.errors import DataError, listed
+from classroom.errors import DataError, listed, reading
 from classroom.params import Dataset
 
 OPTIONS = ("table", "classes", "group", "missing_masks")
@@ -98,11 +98,8 @@ def find(folders: Sequence[Path], settings: Dataset) -> Found:
 def _read(path: Path) -> pd.DataFrame:
     """The table as text, missing values as empty text; its index numbers the lines, or rows, of the file."""
     if path.suffix.lower() in (".parquet", ".pq"):
-        try:
+        with reading(path, "Save it again, or as CSV.", what="as Parquet"):
             table = pd.read_parquet(path)
-        except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
-            reason = " ".join(str(error).split())
-            raise DataError(f"{path}: cannot be read as Parquet ({reason}). Save it again, or as CSV.") from None
         table = table.astype(object).where(table.notna(), "").astype(str)
         table.index = pd.RangeIndex(1, len(table) + 1)
     else:

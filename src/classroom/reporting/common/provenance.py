@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from classroom.artifacts import Cost, Result, Searched, TableCosts
 from classroom.core.metrics import LABELS
-from classroom.errors import DataError
+from classroom.errors import DataError, reading
 from classroom.methods.registry import run_folder
 
 Kind = Literal["test", "fidelity"]
@@ -85,16 +85,12 @@ def read_costs(folder: Path = Path("results/costs")) -> list[TableCosts]:
     """
     costs: list[TableCosts] = []
     for path in sorted(folder.rglob("*.json")):
-        try:
+        remedy = "Run `classroom evaluate` for it again; of published methods, `classroom evaluate STUDY published`."
+        with reading(path, remedy, what="as costs of runs"):
             content = json.loads(path.read_text(encoding="utf-8"))
             methods = content["published"] + content["beside"] if "published" in content else [content]
             _ = [(one["study"], one["method"], run["run"]) for one in methods for run in one["seeds"].values()]
             costs += methods
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise DataError(
-                f"{path}: cannot be read as costs of runs ({type(error).__name__}: {error}). "
-                "Run `classroom evaluate` for it again; of published methods, `classroom evaluate STUDY published`."
-            ) from None
     return costs
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from classroom.artifacts import ComparedResults, Result
-from classroom.errors import DataError
+from classroom.errors import DataError, reading
 from classroom.files import content_hash, read_json
 
 PLACES = (("published", "compared"), ("beside", "runs"))
@@ -40,12 +40,10 @@ def read_comparison(path: Path, root: Path = Path()) -> ComparedResults:
     Raises DataError if a file is missing or damaged, or was made from other predictions than those in the runs.
     """
     again = f"Run `classroom evaluate {path.stem} published` again."
-    try:
+    with reading(path, again):
         results = json.loads(path.read_text(encoding="utf-8"))
         costs = json.loads((root / "results/costs" / path.relative_to(root / "results")).read_text(encoding="utf-8"))
         pairs = [(place, *pair) for group, place in PLACES for pair in zip(results[group], costs[group], strict=True)]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}). {again}") from None
     for place, result, cost in pairs:
         result["costs"] = cost["seeds"]
         _check_made_from(root / place, result, path, again)
