@@ -19,7 +19,7 @@ from PIL import Image
 from classroom.data.fetching import sources
 from classroom.data.prepare import prepare
 from classroom.data.synthetic import GENERATORS
-from classroom.errors import DataError
+from classroom.errors import DataError, ParamsError
 from classroom.params import Dataset, Synthetic
 from support.finished import classroom
 from support.studies import copy_settings
@@ -295,7 +295,7 @@ def test_a_missing_folder_is_named_with_its_key(tmp_path, kind):
         folder.write_text("an archive, perhaps")
     target = tmp_path / "data" / "lgg"
     message = rf"^datasets/lgg\.yaml: directory: no such folder: {re.escape(str(folder))}\. Expected the folder"
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(ParamsError, match=message):
         fetch(folder, target)
     assert list(target.parent.iterdir()) == []
 
