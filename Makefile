@@ -117,7 +117,7 @@ lock: .venv/ready
 clean:
 	rm -rf .venv .snakemake .classroom logs
 
-# The picture in README.md, without the arrows that others imply; needs Graphviz.
+# The picture in docs/explanation/engines.md, without the arrows that others imply; needs Graphviz.
 rulegraph: .venv/ready
 	snakemake --rulegraph dot 2>/dev/null | sed 's/snakemake_dag {/& rankdir=LR;/' | grep -v '"all"\|-> 0' \
 		| tred | dot -Tsvg -o docs/images/rulegraph.svg
