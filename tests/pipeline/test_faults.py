@@ -17,7 +17,7 @@ import pytest
 
 from chaos import Chaos, Report, different
 from classroom.files import content_hash
-from support.project import Project, start, trainings, wait_for
+from support.project import Project, catch, start, wait_for
 from support.studies import ROOT, STUDY
 
 PREPARED = f"data/prepared/{STUDY}/images.npy"
@@ -43,12 +43,10 @@ def test_killed_at_random_moments_it_ends_in_the_same_files(
 
 def test_jobs_of_a_killed_snakemake_are_waited_for(finished: Project) -> None:
     """They go on by themselves; the next start needs no --unlock, and does not train next to them."""
-    finished.edit("params.yaml", "epochs: 1", "epochs: 5")
+    finished.train_long()
     command = ("snakemake", "--cores", "1", f"runs/{STUDY}/student/seed-0")
     killed = start(finished, *command)
-    wait_for((finished.root / f"checkpoints/runs/{STUDY}/student/seed-0/newest.pt").exists)
-    (training,) = trainings(finished)
-    training.suspend()
+    training = catch(finished)
     killed.kill()
     killed.wait()
     running = start(finished, *command)
@@ -262,12 +260,13 @@ def test_a_clock_set_back_during_a_run_fails_no_job(pristine: Project, tmp_path:
 
 @pytest.fixture
 def busy(finished: Project) -> tuple[Project, subprocess.Popen]:
-    """Snakemake is training in the tree."""
-    finished.edit("params.yaml", "epochs: 1", "epochs: 400")
+    """Snakemake is training in the tree, and not done before it is killed."""
+    finished.train_long()
     running = start(finished, "snakemake", "--cores", "1", f"runs/{STUDY}/student/seed-0")
-    wait_for((finished.root / f"checkpoints/runs/{STUDY}/student/seed-0/newest.pt").exists)
+    training = catch(finished)
     yield finished, running
     os.killpg(running.pid, signal.SIGKILL)
+    training.kill()
     running.wait()
 
 
@@ -292,13 +291,14 @@ def test_whoever_comes_second_is_told_who_is_at_work(busy: tuple[Project, subpro
 
 
 def test_snakemake_does_not_start_beside_dvc(finished: Project) -> None:
-    finished.edit("params.yaml", "epochs: 1", "epochs: 400")
+    finished.train_long()
     running = start(finished, "dvc", "repro", f"baseline@{STUDY}-student-0")
-    wait_for((finished.root / f"checkpoints/runs/{STUDY}/student/seed-0/newest.pt").exists)
+    training = catch(finished)
     try:
         printed = finished.snakemake("reports/table4.md", expect=1)
     finally:
         os.killpg(running.pid, signal.SIGKILL)
+        training.kill()
         running.wait()
     assert re.search(rf"Error: `\S+dvc repro \S+` \(PID {running.pid}\) is running in this tree", printed), printed
     assert "Traceback" not in printed
@@ -306,14 +306,13 @@ def test_snakemake_does_not_start_beside_dvc(finished: Project) -> None:
 
 def test_a_job_that_another_process_does_is_waited_for(finished: Project) -> None:
     """`classroom train` twice at once: the second finds it done, and says so."""
-    finished.edit("params.yaml", "epochs: 1", "epochs: 5")
+    finished.train_long()
     command = ("classroom", "train", STUDY, "student", "--seed", "0")
     first = start(finished, *command)
-    wait_for((finished.root / f"checkpoints/runs/{STUDY}/student/seed-0/newest.pt").exists)
-    first.send_signal(signal.SIGSTOP)
+    training = catch(finished)
     second = start(finished, *command)
     wait_for(lambda: f"waiting for `{' '.join(command)}` (PID {first.pid} on" in printed(finished))
-    first.send_signal(signal.SIGCONT)
+    training.resume()
     assert [first.wait(timeout=120), second.wait(timeout=120)] == [0, 0]
     assert "the other process finished it: nothing to run" in printed(finished)
     assert printed(finished).count("best epochs") == 1
