@@ -50,7 +50,7 @@ def forecast(reports: Sequence[str], device: str) -> str:
     needed = _needed(stages, reports)
     counts = Counter(name.split("@")[0] for name in needed)
     lines = ["jobs: " + ", ".join(f"{count} {kind}" for kind, count in counts.items())]
-    runs = [_run(stage) for stage in needed.values() if stage.command.startswith("classroom train ")]
+    runs = [_run(stage) for stage in needed.values() if stage.is_training]
     for name in sorted({params.study[run.study].dataset for run in runs}):
         images, source = count_images(name, params.dataset[name])
         lines.append(f"images: {images:,} of {name} ({source})")
@@ -82,10 +82,8 @@ def forecast(reports: Sequence[str], device: str) -> str:
 
 def _needed(stages: Graph, reports: Sequence[str]) -> dict[str, Stage]:
     """The stages of the reports and everything upstream."""
-    names = [stage_of_report(stages, report).name for report in reports] or [
-        stage.name for stage in stages.values() if any(out.startswith("reports/") for out in stage.outputs)
-    ]
-    return {stage.name: stage for stage in stages.upstream(names)}
+    of = [stage_of_report(stages, report) for report in reports] or map(stages.producer.get, stages.below["reports"])
+    return {stage.name: stage for stage in stages.upstream(stage.name for stage in of if stage)}
 
 
 def _run(stage: Stage) -> Run:

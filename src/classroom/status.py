@@ -59,7 +59,7 @@ def status() -> str:
     raw, stages = load(Path("params.yaml")), graph.load()
     remembered = Hashes()
     left = {name for name, stage in stages.items() if not matches(stage, raw, remembered)}
-    trainings = {name for name, stage in stages.items() if stage.command.startswith("classroom train ")}
+    trainings = {name for name, stage in stages.items() if stage.is_training}
     begun = list(unfinished())
     rows = [_row(training) for training in begun]
     header = ["", "", "epoch", "loss", "validation, %", "s an epoch", "time left"]

@@ -12,7 +12,7 @@ from typing import Any
 
 from classroom.engines import lockfile, manifest
 from classroom.engines.graph import Stage, cache_folder
-from classroom.errors import ClassroomError
+from classroom.errors import ClassroomError, reading
 from classroom.state import Cache, Hashes
 
 MISSING = object()
@@ -152,12 +152,9 @@ class Verdict:
     def _settings_in(self, file: str) -> Any:
         """The content of a file of settings; None if there is no such file."""
         if file not in self.settings:
-            try:
-                self.settings[file] = lockfile.parse_yaml(Path(file).read_text(encoding="utf-8"))
-            except FileNotFoundError:
-                self.settings[file] = None
-            except (OSError, ValueError) as error:
-                raise ClassroomError(f"{file}: cannot be read as settings ({error}). Fix it there.") from None
+            with reading(file, "Fix it there.", what="as settings", kind=ClassroomError):
+                there = Path(file).exists()
+                self.settings[file] = lockfile.parse_yaml(Path(file).read_text(encoding="utf-8")) if there else None
         return self.settings[file]
 
 

@@ -56,12 +56,12 @@ def explain(report: str, cell: str = "") -> dict[str, Any]:
     }
 
 
-def stage_of_report(stages: Mapping[str, Stage], report: str) -> Stage:
+def stage_of_report(stages: Graph, report: str) -> Stage:
     """The stage that renders a report, which may be named by any of its files or without an ending.
 
     Raises ClassroomError for an unknown one.
     """
-    made = {Path(out).stem: stage for stage in stages.values() for out in stage.outputs if out.startswith("reports/")}
+    made = {Path(out).stem: stages.producer[out] for out in stages.below["reports"]}
     if (name := Path(report).stem) not in made:
         raise unknown(name, made)
     return made[name]
@@ -72,7 +72,7 @@ def _explained(
 ) -> dict[str, Any]:
     costs = provenance.read_runs() | page["runs"]
     runs_of = [provenance.costs_of_runs(source, costs, page["name"]) for source in number["sources"]]
-    trainings = {run: _training(run, stages) for runs in runs_of for run in runs}
+    trainings = {run: stages.producer.get(run) for runs in runs_of for run in runs}  # None: not asked for today
     jobs, needed = _jobs(trainings, stage, stages)
     raw, hash_of = load(Path("params.yaml")), Hashes()
     on_record = {one.name: _record(one, raw, hash_of) for one in needed}
@@ -101,11 +101,6 @@ def _explained(
 def _value(cell: Mapping[str, Any]) -> dict[str, Any]:
     """`text`: of our own value, as the report prints it."""
     return {"text": cell["text"].split("<br>")[0].replace("**", ""), **{key: cell[key] for key in VALUE}}
-
-
-def _training(run: str, stages: Graph) -> Stage | None:
-    """The job that leaves its outputs in the folder `run`; None if the settings of today have none."""
-    return next((one for one in stages.values() if run in one.outputs), None)
 
 
 def _jobs(trainings: Mapping[str, Stage | None], report: Stage, stages: Graph) -> tuple[list[Stage], list[Stage]]:
