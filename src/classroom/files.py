@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,38 +40,42 @@ def advice(error: OSError) -> str:
 
 
 @contextmanager
+def writing(place: Path, so_far: str = "") -> Iterator[None]:
+    """Raises ClassroomError if `place` cannot be written: why, what has happened `so_far`, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise ClassroomError(f"{place}: cannot be written ({error.strerror}). {so_far}{advice(error)}") from error
+
+
+@contextmanager
 def written_whole(*targets: Path) -> Iterator[list[Path]]:
     """Yields a temporary path per target; on success all are renamed to their targets, on error none is.
 
     Each temporary file is next to its target, so that the rename stays on one file system, and is flushed to disk
     before it. Raises ClassroomError if a target's folder cannot be written.
     """
-    temporary = []
+    temporary: list[Path] = []
     try:
         for target in targets:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-            os.close(handle)
-            temporary.append(Path(name))
-    except OSError as error:
-        _remove(temporary)
-        raise ClassroomError(f"{target.parent}: cannot be written ({error.strerror}). {advice(error)}") from None
-    try:
-        yield temporary
-        for path in temporary:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        for path, target in zip(temporary, targets, strict=True):
-            path.chmod(0o666 & ~_umask())
-            path.replace(target)
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise ClassroomError(
-            f"{targets[0].parent}: cannot be written ({error.strerror}). Nothing was changed. {advice(error)}"
-        ) from error
+            with writing(target.parent):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+                os.close(handle)
+                temporary.append(Path(name))
+        with writing(Path(*targets[:1]).parent, "Nothing was changed. "):  # there may be none
+            yield temporary
+            for path in temporary:
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+            for path, target in zip(temporary, targets, strict=True):
+                path.chmod(0o666 & ~_umask())
+                path.replace(target)
     finally:
-        _remove(temporary)
+        for path in temporary:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -79,12 +83,10 @@ def folder_written_whole(target: Path) -> Iterator[Path]:
     """Like `written_whole` for a folder; an existing `target` is replaced only on success."""
     if target.exists() and not target.is_dir():
         raise ClassroomError(f"{target}: is a file, expected a folder. Move it away and run again.")
-    try:
+    with writing(target), ExitStack() as stack:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"))
-    except OSError as error:
-        raise ClassroomError(f"{target}: cannot be written ({error.strerror}). {advice(error)}") from None
-    try:
+        stack.callback(shutil.rmtree, temporary, ignore_errors=True)
         yield temporary
         temporary.chmod(0o777 & ~_umask())
         before = temporary.with_suffix(".before.tmp")
@@ -97,12 +99,6 @@ def folder_written_whole(target: Path) -> Iterator[Path]:
                 before.replace(target)
             raise
         shutil.rmtree(before, ignore_errors=True)
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise ClassroomError(f"{target}: cannot be written ({error.strerror}). {advice(error)}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def not_writable(paths: Iterable[Path]) -> list[Path]:
@@ -243,8 +239,3 @@ def _umask() -> int:
     umask = os.umask(0)
     os.umask(umask)
     return umask
-
-
-def _remove(paths: list[Path]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)

@@ -706,15 +706,8 @@ class Params(Common):
 def load(path: Path = Path("params.yaml")) -> dict[str, Any]:
     """All settings: params.yaml at `path`, and the files of studies and datasets in the folders next to it.
 
-    Returns
-    -------
-    dict
-        What params.yaml says, `study` with every studies/<name>.yaml, `dataset` with every datasets/<name>.yaml.
-
-    Raises
-    ------
-    ParamsError
-        If there is no such file, or one is not a YAML mapping of plain values.
+    Returns what params.yaml says, `study` with every studies/<name>.yaml, `dataset` with every datasets/<name>.yaml.
+    Raises ParamsError if there is no such file, or one is not a YAML mapping of plain values.
     """
     raw = read(path)
     refuse_older_layout(raw, path)

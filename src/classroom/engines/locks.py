@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from classroom.errors import ClassroomError
-from classroom.files import advice, write_json
+from classroom.files import write_json, writing
 from classroom.state import LOCKS
 
 log = logging.getLogger(__name__)
@@ -152,12 +152,9 @@ def _note(path: Path) -> Path:
 
 
 def _try(path: Path) -> FileLock | None:
-    try:
+    lock = FileLock(path)
+    with writing(path.parent), suppress(Timeout):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
         lock.acquire(blocking=False)
-    except Timeout:
-        return None
-    except OSError as error:
-        raise ClassroomError(f"{path.parent}: cannot be written ({error.strerror}). {advice(error)}") from None
-    return lock
+        return lock
+    return None

@@ -78,15 +78,8 @@ def percentages(text: str) -> tuple[int, int, int]:
 def new_study(wanted: Wanted, params: Path = Path("params.yaml")) -> list[str]:
     """Writes datasets/NAME.yaml and studies/NAME.yaml and puts the study in force, after reading every image.
 
-    Returns
-    -------
-    list of str
-        What was found and what was written, a line each.
-
-    Raises
-    ------
-    ClassroomError
-        The images, or the settings that follow from them, cannot be used; no file was changed then.
+    Returns what was found and what was written, a line each. Raises ClassroomError if the images, or the settings that
+    follow from them, cannot be used; no file was changed then.
     """
     raw = load(params)
     _check_name(wanted.name, raw)

@@ -39,15 +39,8 @@ def apply_overlay(overlay: Path, params: Path = Path("params.yaml")) -> list[str
     mapping merges into the one in force, an empty one empties it, other values replace the old ones. A study without a
     file gets one and is put in force.
 
-    Returns
-    -------
-    list of str
-        The keys whose value changed, with the file where that is not params.yaml.
-
-    Raises
-    ------
-    ParamsError
-        If there is no such file or the result would not be valid; all files then stay as they were.
+    Returns the keys whose value changed, with the file where that is not params.yaml. Raises ParamsError if there is no
+    such file or the result would not be valid; all files then stay as they were.
     """
     return _apply(overlay, params, new_files=True)
 
