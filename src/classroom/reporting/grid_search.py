@@ -14,7 +14,7 @@ from classroom.core.ensemble import STUDENTS
 from classroom.evaluation.grid import read_points
 from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.params import Grid
-from classroom.reporting.common.drawing import saved, synthetic_mark
+from classroom.reporting.common.drawing import panels, saved, synthetic_mark
 from classroom.reporting.common.pages import Drawing, Page
 from classroom.reporting.common.provenance import searched
 from classroom.reporting.common.search import DISCLAIMER, search_page
@@ -102,18 +102,15 @@ def _weights(variant: str, point: GridPoint) -> str:
 
 def _map(table: pd.DataFrame, title: str) -> bytes:
     """A row of panels per variant, a panel per teacher's share: S1's α down, S2's across; the best outlined."""
-    from matplotlib.figure import Figure  # slow
-    from matplotlib.patches import Rectangle
+    from matplotlib.patches import Rectangle  # slow
 
     variants, shares = list(dict.fromkeys(table.variant)), list(dict.fromkeys(table.teacher_share))
     first, second = list(dict.fromkeys(table.alpha_1)), list(dict.fromkeys(table.alpha_2))
     width, height = max(2.2, 0.6 * len(second) + 0.9), max(1.9, 0.55 * len(first) + 0.9)
-    figure = Figure(
-        figsize=(max(3.4, width * len(shares) + 1.0), height * len(variants) + 0.8), layout="constrained", dpi=130
-    )
+    size = max(3.4, width * len(shares) + 1.0), height * len(variants) + 0.8
+    figure, rows = panels(size, len(variants), len(shares), dpi=130)
     figure.get_layout_engine().set(hspace=0.08, wspace=0.04)
-    panels = figure.subplots(len(variants), len(shares), squeeze=False)
-    for axes, variant in zip(panels, variants, strict=True):
+    for axes, variant in zip(rows, variants, strict=True):
         of = table[table.variant == variant]
         low, high = of["mean"].min(), of["mean"].max()
         for axis, share in zip(axes, shares, strict=True):

@@ -30,7 +30,7 @@ from classroom.reporting.common.drawing import (
 )  # fmt: skip
 from classroom.reporting.common.pages import Drawing, Page
 from classroom.reporting.common.tables import TECHNIQUE_LABELS, variant_label
-from classroom.reporting.common.tested_images import image_iou, rows_and_groups, worst_of_each_group
+from classroom.reporting.common.tested_images import image_iou, one_of_each_group, rows_and_groups
 from classroom.reporting.registry import Report, Request
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def hardest(runs: Mapping[str, Path], prepared: Path, count: int) -> list[Sample
     """
     ids, ground_truth, ious = _mean_ious(runs)
     rows, groups = rows_and_groups(prepared, ids)
-    chosen = worst_of_each_group(ious, ground_truth.mean(axis=(1, 2)) >= SMALLEST, groups)[:count]
+    chosen = one_of_each_group(ious, ground_truth.mean(axis=(1, 2)) >= SMALLEST, groups, share=0)[:count]
     if not chosen:
         raise DataError(f"{prepared}: no test image has a visible lesion, so there is nothing to show.")
     probabilities: list[dict[tuple[str, str], np.ndarray]] = [{} for _ in chosen]

@@ -23,7 +23,7 @@ from classroom.reporting.common.drawing import (
     without_ticks,
 )  # fmt: skip
 from classroom.reporting.common.pages import Drawing, Page
-from classroom.reporting.common.tested_images import image_iou, median_of_each_group, rows_and_groups
+from classroom.reporting.common.tested_images import image_iou, one_of_each_group, rows_and_groups
 from classroom.reporting.registry import Report, Request, of_studies
 
 ROWS = 4
@@ -43,7 +43,7 @@ def samples(run: Path, prepared: Path, scale: str) -> Page:
     masks = {name: predict_labels(stack) for name, stack in with_ensemble(stacks).items()}
     last = list(masks)[-1]
     ious = {name: image_iou(stack, ground_truth) for name, stack in masks.items()}
-    candidates = median_of_each_group(ious[last], ground_truth.any(axis=(1, 2)), groups)
+    candidates = one_of_each_group(ious[last], ground_truth.any(axis=(1, 2)), groups, share=0.5)
     if not candidates:
         raise DataError(f"{run}: no test image has a lesion, so there is nothing to show. Use more data.")
     chosen = [candidates[round(step)] for step in np.linspace(0, len(candidates) - 1, min(ROWS, len(candidates)))]

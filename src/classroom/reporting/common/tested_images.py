@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,22 +31,19 @@ def image_iou(mask: np.ndarray, ground_truth: np.ndarray) -> np.ndarray:
     return of["tp"] / np.maximum(of["tp"] + of["fp"] + of["fn"], 1)
 
 
-def worst_of_each_group(ious: np.ndarray, eligible: np.ndarray, groups: np.ndarray) -> list[int]:
-    """Positions of the eligible images with the lowest IoU of their group, the first of equals, from worst to best."""
-    return _one_of_each_group(ious, eligible, groups, lambda count: 0)
+def one_of_each_group(ious: np.ndarray, eligible: np.ndarray, groups: np.ndarray, share: float) -> list[int]:
+    """Positions of the eligible images, one of each group, from the lowest IoU to the highest; the first of equals.
 
-
-def median_of_each_group(ious: np.ndarray, eligible: np.ndarray, groups: np.ndarray) -> list[int]:
-    """Positions of the eligible images with the median IoU of their group (the lower of two), from worst to best."""
-    return _one_of_each_group(ious, eligible, groups, lambda count: (count - 1) // 2)
-
-
-def _one_of_each_group(
-    ious: np.ndarray, eligible: np.ndarray, groups: np.ndarray, rank: Callable[[int], int]
-) -> list[int]:
+    Parameters
+    ----------
+    ious, eligible, groups : (images,)
+        of every image its IoU, whether it may be chosen, and its group
+    share
+        how far from the worst image of a group to its best: 0 is the worst, 0.5 the median (the lower of two)
+    """
     of_group: dict[str, list[int]] = {}
     for position in np.argsort(ious, kind="stable"):
         if eligible[position]:
             of_group.setdefault(groups[position], []).append(int(position))
-    chosen = [positions[rank(len(positions))] for positions in of_group.values()]
+    chosen = [positions[int(share * (len(positions) - 1))] for positions in of_group.values()]
     return sorted(chosen, key=lambda position: (ious[position], position))
