@@ -64,11 +64,11 @@ class Cache:
             self.changed = False
 
 
-class Hashes:
+class Hashes(Cache):
     """`content_hash` with a memory: a file with the remembered size, mtime and inode is not read again."""
 
     def __init__(self) -> None:
-        self.cache = Cache("hashes")
+        super().__init__("hashes")
         self.unseen: list[Path] = []
         """Files that `read` found to have changed although size and mtime are as remembered."""
 
@@ -82,32 +82,29 @@ class Hashes:
         """
 
         def of_file(file: Path) -> str:
-            known, found = self.cache.get(str(file), _stamp(file)), content_hash(file)
+            known, found = self.get(str(file), _stamp(file)), content_hash(file)
             if known not in (None, found):
                 os.utime(file)
                 self.unseen.append(file)
             if known != found:
-                self.cache.put(str(file), _stamp(file), found)
+                self.put(str(file), _stamp(file), found)
             return found
 
         return content_hash(path, of_file)
 
     def set_mtime(self, path: Path, moment: int) -> None:
         """Sets a file's mtime without forgetting its hash."""
-        known = self.cache.get(str(path), _stamp(path))
+        known = self.get(str(path), _stamp(path))
         set_mtime(path, moment)
         if known:
-            self.cache.put(str(path), _stamp(path), known)
-
-    def save(self) -> None:
-        self.cache.save()
+            self.put(str(path), _stamp(path), known)
 
     def _of_file(self, path: Path) -> str:
         stamp = _stamp(path)
-        known = self.cache.get(str(path), stamp)
+        known = self.get(str(path), stamp)
         if known is None:
             known = content_hash(path)
-            self.cache.put(str(path), stamp, known)
+            self.put(str(path), stamp, known)
         return known
 
 

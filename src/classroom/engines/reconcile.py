@@ -20,6 +20,7 @@ from classroom.engines import graph, lockfile, locks, repair, store
 from classroom.engines.freshness import Verdict
 from classroom.engines.graph import Graph, Stage
 from classroom.engines.manifest import matches, remove_checkpoints
+from classroom.errors import listed
 from classroom.files import clamp_future_mtimes, make_room, mtime_as_input, mtime_of
 from classroom.params import FOLDERS, load
 from classroom.state import OBSOLETE, Hashes
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 
 STALE = 10**9
 """The mtime, in nanoseconds since the epoch, that makes Snakemake run an output's job again: one second."""
+
+FEW = 3
+"""Names that a line has."""
 
 ALL = Path("reports/all")
 """The output of Snakemake's rule `all`, which is no stage."""
@@ -123,7 +127,7 @@ def reconcile() -> set[str]:
     restored = _restore(stages, stale - locks.running_jobs().keys(), verdict)
     _remove_entries(verdict.contradicted)
     if restored:
-        log.info("restored from DVC's cache: %s", _some(restored))
+        log.info("restored from DVC's cache: %s", listed(restored, FEW))
         stale = stages.downstream(Verdict(hashes).changed(stages))
     repair.back_up_lock_file()
     _sync_mtimes(stages, stale, hashes)
@@ -137,7 +141,7 @@ def reconcile() -> set[str]:
 def _remove_entries(contradicted: Mapping[str, str]) -> None:
     """Removes entries of dvc.lock that the manifests among their outputs contradict, so that DVC sees it too."""
     if contradicted:
-        named = _some([f"{name} ({found})" for name, found in contradicted.items()])
+        named = listed([f"{name} ({found})" for name, found in contradicted.items()], FEW)
         log.info("removed from dvc.lock, as the manifest in the run says otherwise, so to be made again: %s", named)
         lockfile.remove(contradicted)
 
@@ -208,7 +212,7 @@ def _stash_obsolete_outputs(stages: Graph) -> None:
     if returned := [out for out in sorted(outputs) if (OBSOLETE / out).exists() and not Path(out).exists()]:
         for out in returned:
             _move(OBSOLETE / out, Path(out))
-        log.info("moved back, as the settings ask for them again: %s", _some(returned))
+        log.info("moved back, as the settings ask for them again: %s", listed(returned, FEW))
     obsolete = []
     dependencies = {dep for stage in stages.values() for dep in stage.dependencies}
     for folder in sorted((dependencies & stages.below.keys()) - outputs):
@@ -218,7 +222,7 @@ def _stash_obsolete_outputs(stages: Graph) -> None:
                 _move(path, OBSOLETE / path)
                 obsolete.append(path.as_posix())
     if obsolete:
-        log.info("moved to %s, as no current setting asks for them: %s", OBSOLETE, _some(obsolete))
+        log.info("moved to %s, as no current setting asks for them: %s", OBSOLETE, listed(obsolete, FEW))
 
 
 def _move(path: Path, target: Path) -> None:
@@ -237,7 +241,3 @@ def _snakemake(*arguments: str) -> None:
     if done.returncode and not any(text in done.stderr for text in ("metadata was not present", "cannot be locked")):
         reason = " ".join(done.stderr.split())[-600:]
         log.warning("`snakemake %s` failed, so finished jobs may run again: %s", arguments[0], reason)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
