@@ -29,6 +29,7 @@ from classroom.methods import registry
 from classroom.params import BASELINES, FOLDERS, check, load
 from classroom.settings.plan import write_plan
 from classroom.training.equality import waits_for_teacher
+from support import warm
 from support.studies import ROOT, STUDY
 
 TRAINABLE = ".classroom/cache/trained.json"
@@ -56,12 +57,16 @@ class Project:
 
     def run(self, *command: str, expect: int = 0, timeout: float = 1600) -> str:
         """Runs `command` in the tree and returns what it printed; fails unless it exits with `expect`."""
-        done = subprocess.run(
-            command, cwd=self.root, env=self.environment, text=True, timeout=timeout,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-        assert done.returncode == expect, f"{' '.join(command)}: exit {done.returncode}\n{done.stdout[-6000:]}"
-        return done.stdout
+        if command[0] in warm.COMMANDS:
+            code, printed = warm.run(command, self.root, self.environment)
+        else:
+            done = subprocess.run(
+                command, cwd=self.root, env=self.environment, text=True, timeout=timeout,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+            code, printed = done.returncode, done.stdout
+        assert code == expect, f"{' '.join(command)}: exit {code}\n{printed[-6000:]}"
+        return printed
 
     def snakemake(self, *arguments: str, expect: int = 0) -> str:
         return self.run("snakemake", "--cores", "2", *arguments, expect=expect)
