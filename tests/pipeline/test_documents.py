@@ -20,6 +20,7 @@ HERE = {
     "table3": "table4",
     "kd_off-v3": "kd_off-v1",
     "reports/liver.md": "-n --quiet=rules reports/liver.md",
+    "reports/table4-splits.md": "-n --quiet=rules reports/table4-splits.md",  # made for `finished_studies`
 }
 ELSEWHERE = {
     "make": "sets up an environment",
@@ -54,6 +55,7 @@ ELSEWHERE = {
     "dvc gc": "tests/pipeline/test_experiments.py",
     "dvc fetch --all-commits": "after that",
     "dvc exp run --queue": "tests/pipeline/test_experiments.py",
+    "dvc exp run --temp -S 'studies/lgg-resnet18.yaml:weights.kd_ml-v3.S1.alpha=": "tests/pipeline/test_experiments.py",
     "dvc queue": "tests/pipeline/test_experiments.py",
     "dvc exp apply": "tests/pipeline/test_experiments.py",
 }
