@@ -108,9 +108,9 @@ def test_ctrl_c_twice_still_cleans_up_and_prints_no_traceback(
     """People press it again when nothing seems to happen, which would interrupt the clean-up."""
 
     def press_twice() -> None:
+        monkeypatch.setattr(shutil, "rmtree", interrupted(shutil.rmtree))
         with orderly_interrupts("Run the same command again."), folder_written_whole(tmp_path / "images") as folder:
             (folder / "half").touch()
-            monkeypatch.setattr(shutil, "rmtree", interrupted(shutil.rmtree))
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(5)
 
