@@ -23,11 +23,11 @@ test: .venv/ready
 	snakefmt --check Snakefile workflow
 	$(PYTEST) $(SMOKE) tests/unit
 
-# And everything else: the pipeline with the real engines, the site in Chromium, a real Slurm. One process more than there
+# And everything else: the pipeline with the real engines, the site in Chromium, a real Slurm. Two processes more than there
 # are cores, as much of that is waiting, for Slurm most of all: it comes first.
 test-all: test
 	@if command -v slurmctld >/dev/null; then $(MAKE) --no-print-directory .venv/slurm; fi
-	$(PYTEST) --numprocesses $$(($$(python -c "import os; print(os.cpu_count())") + 1)) --ignore $(SMOKE) \
+	$(PYTEST) --numprocesses $$(($$(python -c "import os; print(os.cpu_count())") + 2)) --ignore $(SMOKE) \
 		tests/cluster tests/browser tests/pipeline
 
 # The unit tests with the oldest versions that pyproject.toml allows: Python 3.11 or 3.12, 8 GB of disk.
