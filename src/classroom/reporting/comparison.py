@@ -32,6 +32,8 @@ from classroom.reporting.registry import Item, Report, Request
 
 NEGLIGIBLE = 1e-3
 """A term below this fraction of the whole loss is reported as negligible."""
+OF_ITS_FILE = "defaults of its file"
+"""The settings of a method that the paper does not compare: only its own file says where they are from."""
 
 
 def comparison_table(name: str, scale: str, seeds: Sequence[int], compared: Sequence[ComparedResults]) -> Page:
@@ -54,9 +56,7 @@ def comparison_table(name: str, scale: str, seeds: Sequence[int], compared: Sequ
         "- each cell: the metric in percent on the test split, mean ± sample standard deviation over seeds"
         + ("; below it the paper's mean and ours minus the paper's" if len(printed) else "")
         + ". The best of each column in bold.",
-        "- settings: the paper prints none for these methods. `reference defaults` are those of "
-        "docs/explanation/methods.md: public code, the authors' or CIRKD's, with taps that suit these networks. "
-        "`tuned` weights were chosen on validation, anything else is named",
+        _settings_fact([result for of_study in compared for result in of_study["published"]]),
         "- parameters in millions: extra in training (what learns in addition to the row's network: modules, a "
         "discriminator; for ours the teacher and the peer), and at inference; s an epoch: training with validation, "
         "median over seeds; jobs may have shared the machine",
@@ -134,10 +134,26 @@ def _part(rows: Sequence[_Row], of_study: ComparedResults, printed: pd.DataFrame
 
 
 def _settings_label(result: ComparedResult) -> str:
-    """Where a method's settings are from, what differs from the reference, and the options that are always shown."""
+    """Where a method's settings are from, what differs from the defaults, and the options that are always shown."""
     facts = _facts(result)
-    origin = "tuned" if result["tuned"] else "own settings" if facts["differences"] else "reference defaults"
+    defaults = "reference defaults" if paper.compares(result["method"]) else OF_ITS_FILE
+    origin = "tuned" if result["tuned"] else "own settings" if facts["differences"] else defaults
     return "; ".join(dict.fromkeys([origin, *facts["differences"], *facts["shown"]]))
+
+
+def _settings_fact(published: Sequence[ComparedResult]) -> str:
+    """What the labels of settings mean, for the methods that are there."""
+    methods = dict.fromkeys(result["method"] for result in published)
+    own = [f"src/classroom/methods/{name}.py" for name in methods if not paper.compares(name)]
+    meanings = []
+    if len(own) < len(methods):
+        meanings.append(
+            "the paper prints none for its methods, whose `reference defaults` are those of "
+            "docs/explanation/methods.md: public code, the authors' or CIRKD's, with taps that suit these networks"
+        )
+    if own:
+        meanings.append(f"`{OF_ITS_FILE}` are those of {', '.join(own)}")
+    return "- settings: " + "; ".join([*meanings, "`tuned` weights were chosen on validation, anything else is named"])
 
 
 def _facts(result: ComparedResult) -> PublishedFacts:

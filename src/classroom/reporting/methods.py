@@ -11,6 +11,7 @@ from classroom.methods import registry
 from classroom.methods.learning_styles.exchange import EXCHANGE, Received
 from classroom.methods.shared.published import Published, in_words
 from classroom.params import TASKS, MethodWeights, Params, check, load, select
+from classroom.reporting.common import paper
 from classroom.reporting.common.tables import TECHNIQUE_LABELS
 from classroom.reporting.exchange import WORDS
 from classroom.training.make import make_on_meta
@@ -59,8 +60,8 @@ def _published(params: Params, raw: dict[str, Any], kind: type[Published], name:
         f"    {kind.formula}",
         "    weights " + ", ".join(f"{term} {value:g}" for term, value in weights.terms.items())
         + "; " + ", ".join(f"{key} {in_words(value)}" for key, value in options.items()),
-        "    " + ("tuned on validation" if weights.tuned else "reference defaults" if not differs else
-                  f"own settings: {', '.join(differs)}"),
+        "    " + ("tuned on validation" if weights.tuned else f"own settings: {', '.join(differs)}" if differs else
+                  "reference defaults" if paper.compares(name) else f"defaults of src/classroom/methods/{name}.py"),
     ]  # fmt: skip
     if study:
         lines[-1] += f"; {_extra_parameters(params, raw, study, name)} ({study})"

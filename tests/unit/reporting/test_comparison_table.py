@@ -141,6 +141,36 @@ def test_a_row_says_where_its_settings_are_from(masks: dict[str, Any], tmp_path:
     assert rows["DSD"][1] == "own settings; temperature 2; convention B"
 
 
+def test_the_weights_of_a_method_of_one_s_own_are_those_of_its_file(masks: dict[str, Any], tmp_path: Path) -> None:
+    """They were called those of docs/explanation/methods.md, the authors' or CIRKD's."""
+    fitnet, dsd = masks["published"]
+    dsd["method"] = "mine"
+    page, _ = rendered(tmp_path, masks)
+    rows = rows_of(tmp_path)
+    assert [rows[label][1] for label in ("FitNet", "DSD")] == ["reference defaults", "defaults of its file"]
+    head = next(line for line in page.splitlines() if line.startswith("- settings: "))
+    assert "`defaults of its file` are those of src/classroom/methods/mine.py; `tuned`" in head
+    assert "`reference defaults` are those of docs/explanation/methods.md" in head
+    masks["published"].remove(fitnet)
+    page, _ = rendered(tmp_path, masks)
+    assert "docs/explanation/methods.md" not in page
+    assert "reference" not in page
+
+
+def test_the_list_says_whose_the_weights_of_a_method_of_one_s_own_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = registry.load("at")["segmentation"]
+    monkeypatch.setattr(registry, "published", lambda task: {"mine": at} if task == "segmentation" else {})
+    raw = params.load(ROOT / "params.yaml") | {
+        "studies": ["ham10000-segmentation"],
+        "comparison": {task: [] for task in params.TASKS},
+    }
+    raw["grid"]["studies"] = []
+    text = listing(put_settings(tmp_path, raw))
+    assert text.splitlines()[-1] == "    defaults of src/classroom/methods/mine.py"
+
+
 def test_terms_that_do_nothing_and_lesions_that_vanish_are_told(masks: dict[str, Any], tmp_path: Path) -> None:
     fitnet, dsd = masks["published"]
     for of_seed in dsd["seeds"].values():

@@ -38,6 +38,11 @@ def means(printed: pd.DataFrame, dataset: str, task: str, name: str) -> dict[str
     return dict(zip(rows.metric, rows["mean"], strict=True))
 
 
+def compares(method: str) -> bool:
+    """Whether Table 10 has this published method; the weights of any other are its own file's, not a reference's."""
+    return method in set(networks_and_methods("table10").name)
+
+
 def architecture(name: str) -> pd.DataFrame:
     """Rows of Table 6 or 7: layer, output, teacher, student; empty for any other name."""
     return _table("architecture.csv", name)
