@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from classroom import params
 from classroom.errors import ParamsError
+from classroom.methods import registry
 from classroom.methods.grid.points import weights_at
 from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.params import (
@@ -1036,6 +1038,30 @@ def test_a_batch_passes_through_the_losses_of_every_kind_of_variant(project, raw
     raw["grid"]["studies"] = []
     put_settings(project, compared(raw, "comparison", "segmentation", "at"))
     with pytest.raises(ParamsError, match=r"cannot be trained on \d+ images of \d+×\d+ pixels \(sizes do not fit\)"):
+        check_all()
+
+
+@pytest.mark.parametrize(
+    ("term", "shape", "said"),
+    [
+        ("attentoin", (), r"returns the terms attentoin, and weights names attention, prediction: use the same names"),
+        ("attention", (), r"returns the terms attention, and weights names attention, prediction: use the same names"),
+        (
+            "attention",
+            (2, 3),
+            r"returns the term attention with shape \(2, 3\), not a scalar: return its mean or sum\.$",
+        ),
+    ],
+)
+def test_a_method_whose_losses_are_not_those_of_its_weights_is_named(project, raw, monkeypatch, term, shape, said):
+    """It was a traceback that ended in a KeyError and named neither the method nor its file."""
+    kind = registry.load("at")["segmentation"]
+    monkeypatch.setattr(kind, "losses", lambda *_: {term: torch.zeros(shape, device="meta")})
+    raw |= {"studies": [STUDY]}
+    raw["grid"]["studies"] = []
+    put_settings(project, compared(raw, "comparison", "segmentation", "at"))
+    where = rf"studies/{STUDY}\.yaml: methods\.at: {kind.__name__}\.losses in src/classroom/methods/at\.py "
+    with pytest.raises(ParamsError, match=f"^{where}.*{said}"):
         check_all()
 
 

@@ -131,6 +131,7 @@ class Comparison(Method):
                 value = softened_divergence(student.logits, teacher.logits, self.options.temperature)
                 terms.append(Term("S1", "prediction", CONVENTION_B, value))
             distances = self.distances(student, teacher, targets)
+            self._check_terms(distances)
         terms += [Term("S1", name, self.weights[name], value) for name, value in distances.items()]
         return [term for term in terms if self._terms is None or term.name in self._terms]
 
@@ -145,6 +146,24 @@ class Comparison(Method):
             masks or classes
         """
         return self.options.losses(self, student, teacher, targets)
+
+    def _check_terms(self, distances: dict[str, torch.Tensor]) -> None:
+        """Raises TrainingError if a method's file returns other terms than it has weights for, or no scalars."""
+        wrong = []
+        if set(distances) != set(self.weights):
+            wrong.append(
+                f"returns the terms {', '.join(distances) or 'none'}, and weights names "
+                f"{', '.join(self.weights) or 'none'}: use the same names in both"
+            )
+        wrong += [
+            f"returns the term {name} with shape {tuple(value.shape)}, not a scalar: return its mean or sum"
+            for name, value in distances.items()
+            if value.numel() != 1
+        ]
+        if wrong:
+            raise TrainingError(
+                f"{type(self.options).__name__}.losses in {_file(self.options)} {'; and '.join(wrong)}."
+            )
 
     @torch.no_grad()
     def _teach(self, images: torch.Tensor) -> Output:
@@ -164,6 +183,10 @@ class Comparison(Method):
     def channels(self, tap: str) -> tuple[int, int]:
         """The channels of student and teacher at a tap."""
         return self.student_shapes[tap][0], self.teacher_shapes[tap][0]
+
+
+def _file(options: Published) -> str:
+    return f"src/{type(options).__module__.replace('.', '/')}.py"
 
 
 def _as_float32(output: Output) -> Output:
