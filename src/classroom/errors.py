@@ -83,6 +83,11 @@ def listed(items: Iterable[object], most: int = 10) -> str:
     return ", ".join(texts[:most]) + more
 
 
+def counted(count: int, what: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{count} {what}{'s' if count != 1 else ''}"
+
+
 def suggestion(word: str, known: Iterable[str]) -> str:
     """` Did you mean …?` with the nearest known word, or else the known words."""
     known = list(known)

@@ -13,7 +13,7 @@ from classroom import places
 from classroom.core import predictions
 from classroom.core.ensemble import STUDENTS, with_ensemble
 from classroom.core.metrics import predict_labels
-from classroom.errors import DataError
+from classroom.errors import DataError, counted
 from classroom.files import read_metrics
 from classroom.methods.learning_styles.exchange import EXCHANGE, Variant
 from classroom.methods.registry import run_folder
@@ -84,10 +84,12 @@ def picture(name: str, kind: str, runs: Mapping[str, Path], prepared: Path, scal
     if kind == "ensembles":
         colours = "Prediction orange, ground truth blue"
     title = f"{paper.title(name)}: {what} on {about['study']}"
+    group = about["data"]["group"]
+    hard = "The test images" if group == "image" else f"Of every {group} the test image"
     above = (
         f"{title}, scale {scale}, seed {about['seed']}{synthetic_mark(about['data']['synthetic'])}"
-        f"\nOf every {about['data']['group']} the test image with the lowest mean IoU of {len(known)} ensembles,"
-        f" the hardest first. {colours}. Below: IoU, %."
+        f"\n{hard} with the lowest mean IoU of {counted(len(known), 'ensemble')}, the hardest "
+        f"first. {colours}. Below: IoU, %."
     )
     networks = ("ensemble",) if kind == "ensembles" else STUDENTS
     alt = (

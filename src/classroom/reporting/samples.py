@@ -47,6 +47,8 @@ def samples(run: Path, prepared: Path, scale: str) -> Page:
     if not candidates:
         raise DataError(f"{run}: no test image has a lesion, so there is nothing to show. Use more data.")
     chosen = [candidates[round(step)] for step in np.linspace(0, len(candidates) - 1, min(ROWS, len(candidates)))]
+    group = about["data"]["group"]
+    median = "" if group == "image" else f", of each {group} its median image"
     images = np.load(prepared / "images.npy", mmap_mode="r")
 
     figure, axes = panels((1.9 * (len(masks) + 1), 1.95 * len(chosen) + 0.9), len(chosen), len(masks) + 1, dpi=130)
@@ -63,12 +65,11 @@ def samples(run: Path, prepared: Path, scale: str) -> Page:
     figure.suptitle(
         f"{about['method']} on {about['study']}, scale {scale}, seed {about['seed']}"
         f"{synthetic_mark(about['data']['synthetic'])}\n"
-        "ground truth blue, prediction orange; "
-        f"the median image of the worst to the best test {about['data']['group']}",
+        f"ground truth blue, prediction orange; test {group}s from the worst to the best{median}",
         fontsize=9,
     )  # fmt: skip
     alt = (
-        f"{len(chosen)} test images, one below the other, the median of the worst to the best group: the image with "
+        f"{len(chosen)} test images, one below the other, {group}s from the worst to the best{median}: the image with "
         f"the true lesion outlined in blue, then the masks of {', '.join(masks)} outlined in orange. IoU of {last}: "
         f"{', '.join(f'{100 * ious[last][position]:.0f}' for position in chosen)} %."
     )

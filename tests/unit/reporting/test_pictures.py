@@ -16,6 +16,7 @@ from classroom.core import predictions
 from classroom.errors import DataError
 from classroom.params import VARIANTS
 from classroom.reporting import agreement, curves, pictures
+from classroom.reporting.common.drawing import PREDICTION_COLOUR, outline, saved, without_ticks
 from support import fabricated
 
 SIZE = 32
@@ -143,6 +144,37 @@ def test_nothing_to_see_is_said_instead_of_drawn(runs: dict[str, Path], tmp_path
         predictions.write(folder / "predictions.parquet", ids, [empty])
     with pytest.raises(DataError, match="no test image has a visible lesion"):
         pictures.hardest(runs, tmp_path / "prepared", 4)
+
+
+def test_the_outline_of_a_mask_of_the_whole_image_is_seen_on_all_four_sides() -> None:
+    """It had none, and looked like a prediction of nothing."""
+    for side in (16, 256):
+        figure = Figure(figsize=(2, 2), dpi=100)
+        axis = figure.subplots()
+        axis.imshow(np.zeros((side, side, 3), np.uint8))
+        without_ticks(axis)
+        limits = axis.get_xlim(), axis.get_ylim()
+        outline(axis, np.ones((side, side), bool), PREDICTION_COLOUR, 1.2)
+        assert (axis.get_xlim(), axis.get_ylim()) == limits
+        red, green, blue = np.asarray(Image.open(io.BytesIO(saved(figure))).convert("RGB"), int).transpose(2, 0, 1)
+        orange = (red > 180) & (green > 110) & (blue < 60)
+        assert (orange.sum(axis=0) > 100).sum() >= 2, "left and right"
+        assert (orange.sum(axis=1) > 100).sum() >= 2, "above and below"
+        assert orange.mean() < 0.1, "a line, no area"
+
+
+@pytest.mark.parametrize(
+    ("group", "said"), [("patient", "\nOf every patient the test image with"), ("image", "\nThe test images with")]
+)
+def test_a_picture_of_images_without_groups_does_not_speak_of_the_image_of_an_image(
+    figures: list[Figure], runs: dict[str, Path], tmp_path: Path, group: str, said: str
+) -> None:
+    for folder in runs.values():
+        about = json.loads((folder / "metrics.json").read_text())
+        about["data"]["group"] = group
+        (folder / "metrics.json").write_text(json.dumps(about))
+    pictures.picture("mine", "ensembles", runs, tmp_path / "prepared", "demo")
+    assert said in figures[-1].get_suptitle()
 
 
 # Curves and agreement

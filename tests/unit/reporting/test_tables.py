@@ -845,6 +845,24 @@ def test_the_picture_goes_from_the_worst_patient_to_the_best(tmp_path: Path, fig
     assert [panel.get_title() for panel in rows_of(drawn)[0]] == ["image, ground truth", "T", "S1", "S2", "ensemble"]
 
 
+@pytest.mark.parametrize(
+    ("group", "said"),
+    [
+        ("patient", "test patients from the worst to the best, of each patient its median image"),
+        ("image", "test images from the worst to the best"),
+    ],
+)
+def test_a_picture_says_which_images_it_shows(
+    tmp_path: Path, figure: Callable[[Path], Figure], group: str, said: str
+) -> None:
+    """It said `the median image of the worst to the best test image`."""
+    leave_pictured_run(tmp_path)
+    about = json.loads((tmp_path / "run/metrics.json").read_text())
+    about["data"]["group"] = group
+    (tmp_path / "run/metrics.json").write_text(json.dumps(about))
+    assert figure(tmp_path).get_suptitle().endswith(f"; {said}")
+
+
 def test_a_network_alone_has_one_column(tmp_path: Path, figure: Callable[[Path], Figure]) -> None:
     leave_pictured_run(tmp_path, networks=("T",))
     assert [panel.get_title() for panel in rows_of(figure(tmp_path))[0]] == ["image, ground truth", "T"]

@@ -84,8 +84,15 @@ def without_ticks(axis: Axes) -> None:
 
 
 def outline(axis: Axes, mask: np.ndarray, colour: str, width: float) -> None:
-    if mask.any() and not mask.all():
-        axis.contour(mask, levels=[0.5], colors=colour, linewidths=width)
+    """Draws a closed line around the mask (H, W) on its image, also along the image's border; none if it is empty.
+
+    Without the border, a mask of the whole image would look like an empty one.
+    """
+    if mask.any():
+        axis.autoscale(False)  # the panel ends where the image does
+        down, across = (np.arange(-1, side + 1) for side in mask.shape)
+        drawn = axis.contour(across, down, np.pad(mask, 1), levels=[0.5], colors=colour, linewidths=width, zorder=3)
+        drawn.set_clip_on(False)  # whole where it covers the panel's frame
 
 
 def synthetic_mark(synthetic: bool) -> str:
