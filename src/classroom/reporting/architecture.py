@@ -8,7 +8,7 @@ import pandas as pd
 
 from classroom.data.readers import classes_of
 from classroom.params import Dataset, Network
-from classroom.reporting.common import paper
+from classroom.reporting.common import heading, paper
 from classroom.reporting.common.pages import Page
 from classroom.reporting.common.tables import Part, number
 from classroom.reporting.registry import Report, Request
@@ -17,9 +17,16 @@ IMAGENET_CLASSES = 1000
 
 
 def architecture_table(
-    name: str, study: str, networks: Mapping[str, Network], task: str, image_size: int, classes: int, scale: str
+    name: str,
+    study: str,
+    dataset: str,
+    networks: Mapping[str, Network],
+    task: str,
+    image_size: int,
+    classes: int,
+    scale: str,
 ) -> Page:
-    """Layers, output shapes, parameters and compression of teacher and student, next to the paper's.
+    """Layers, output shapes, parameters and compression of teacher and student, next to the paper's of its datasets.
 
     The networks are built without their weights, so that nothing is downloaded and no memory taken. Raises ParamsError
     as `build` does.
@@ -29,12 +36,13 @@ def architecture_table(
     from classroom.core.networks.build import build
     from classroom.reporting.layers import layers
 
+    of_paper = dataset in heading.PAPER_DATASETS
     stages: dict[str, dict[str, str]] = {}
     counts = {}
     for role, settings in networks.items():
         with torch.device("meta"):
             network = build(settings.model_copy(update={"weights": "random"}), task, classes, seed=0)
-            counts[role] = _parameters(network, task)
+            counts[role] = _parameters(network, of_paper and task == "classification")
             for layer in layers(network, image_size):
                 shape = "×".join(map(str, layer.shape))
                 stages.setdefault(layer.stage, {}).update({f"{role}_output": shape, role: layer.blocks})
@@ -57,29 +65,27 @@ def architecture_table(
     ]
     names = {role: paper.network_name(of.encoder) for role, of in networks.items()}
     known = {role: paper.parameters(task, of) for role, of in names.items()}
-    of_paper = not pd.isna(list(known.values())).any()
+    of_paper = of_paper and not pd.isna(list(known.values())).any()
     disclaimer = ""
     if scale != "paper" and of_paper:
         disclaimer = f"**Networks and image size are those of scale '{scale}', not the paper's.**"
     below = ["The paper's columns are as printed, misprints included."] if len(printed) else []
-    sizes = _sizes(counts, names, known if of_paper else {}, task)
+    sizes = _sizes(counts, names, known if of_paper else {})
     parts = [Part(header, table.to_numpy().tolist(), below=below), sizes]
     table = table.assign(**{f"{role}_parameters": of["as trained"] for role, of in counts.items()})
     return Page(title, disclaimer, facts, parts, study=study, table=table)
 
 
-def _parameters(network, task: str) -> dict[str, int]:
-    """Parameters of the network as trained and, for classification, with ImageNet's classes, as the paper counts."""
+def _parameters(network, for_imagenet: bool) -> dict[str, int]:
+    """Parameters of the network as trained and, if asked, with ImageNet's classes, as the paper counts classifiers."""
     sizes = {"as trained": network.parameter_count}
-    if task == "classification":
+    if for_imagenet:
         encoder = sum(parameter.numel() for parameter in network.body.encoder.parameters())
         sizes["for ImageNet"] = encoder + (network.body.encoder.num_features + 1) * IMAGENET_CLASSES
     return sizes
 
 
-def _sizes(
-    counts: Mapping[str, Mapping[str, int]], names: Mapping[str, str], of_paper: Mapping[str, float], task: str
-) -> Part:
+def _sizes(counts: Mapping[str, Mapping[str, int]], names: Mapping[str, str], of_paper: Mapping[str, float]) -> Part:
     """Parameters of both networks, and what two students instead of the teacher save (Sec. 4.2).
 
     `of_paper`: its millions; empty where it has not both of these networks.
@@ -98,7 +104,7 @@ def _sizes(
         for row, text in zip(rows, [*(number(of, "g") for of in of_paper.values()), shares], strict=True):
             row.append(text)
         below = ["The paper's percentage is of the classification networks (Sec. 4.2); it prints none for U-Nets."]
-    if task == "classification":
+    if "for ImageNet" in header:
         below = [
             "For ImageNet: with 1000 classes and without Conv6, which comes nearest to the paper's 26, 11 and 4.8 "
             "million (25.6, 11.7 and 4.2). Its percentages follow from its millions."
@@ -115,7 +121,9 @@ def draw(request: Request) -> Page:
     networks = {role: request.setting(f"study.{{study}}.{role}", Network) for role in ("teacher", "student")}
     task, size = request.setting("study.{study}.task", str), request.setting("study.{study}.image_size", int)
     classes = len(classes_of(request.setting("dataset.{dataset}", Dataset)))
-    return architecture_table(request.name, request.study, networks, task, size, classes, request.scale)
+    return architecture_table(
+        request.name, request.study, request.item["dataset"], networks, task, size, classes, request.scale
+    )
 
 
 REPORT = Report(

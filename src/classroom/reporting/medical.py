@@ -96,7 +96,10 @@ def medical_report(name: str, scale: str, seeds: Sequence[int], results: Sequenc
     group = data["group"]
     figure = _boxes(rows, group) if of_masks else _confusions(rows, list(data["labels"]))
     about = f"per {group}" if of_masks else "by class"
-    figure.suptitle(f"{study} {about}, scale {scale}{synthetic_mark(data['synthetic'])}", fontsize=9)
+    title = f"{study} {about}, scale {scale}{synthetic_mark(data['synthetic'])}"
+    if any(row.result["method"] in EXCHANGE for row in rows):
+        title += "\nof each variant the ensemble of both students"
+    figure.suptitle(title, fontsize=9)
     facts = [fact.format(group=group) for fact in (OF_MASKS if of_masks else OF_CLASSES)]
     return results_page(
         name, f"{study} {about}", scale, seeds, results, variants(""), [*facts, ENSEMBLES],
@@ -232,7 +235,7 @@ def _alt(rows: Sequence[_Row], group: str) -> str:
     metric = drawn[0][1].by_seed.columns[0]
     what = f"Boxes of the Dice of every test {group}" if metric == "dice" else "Confusion matrices"
     means = ", ".join(f"{label} {row.by_seed[metric].mean():.1f}" for label, row in drawn)
-    return f"{what}, one for each method, of variants the ensemble. Mean {METRICS[metric]}: {means}."
+    return f"{what}, one for each method, of variants the ensemble of both students. Mean {METRICS[metric]}: {means}."
 
 
 def draw(request: Request) -> Page:

@@ -67,6 +67,7 @@ def site(pages: Path, runs: Mapping[str, Cost], captions: Path, scale: str, seed
         sections={title: [page for page in shown if page["kind"] in kinds] for title, kinds in SECTIONS.items()},
         overview=_part({"header": HEADLINE, "rows": headlines} | NOTHING_ELSE, known) if headlines else None,
         disclaimers=list(dict.fromkeys(page["disclaimer"] for page in read if page["headline"] and page["disclaimer"])),
+        shows_paper=any(part["shows_paper"] for page in shown for part in page["parts"]),
         scale=scale, seeds=seeds, count=len(read), provenance=known.data,
     )  # fmt: skip
     write_text(target, html)

@@ -85,6 +85,7 @@ def test_the_picture_has_a_box_for_each_method_and_a_dot_for_each_patient(
 ) -> None:
     (axis,) = figures[0].axes
     assert [label.get_text() for label in axis.get_xticklabels()] == ["teacher alone", "student alone", "KD + ML V3"]
+    assert figures[0].get_suptitle().endswith("\nof each variant the ensemble of both students")
     dots = [line for line in axis.get_lines() if line.get_marker() == "o"]
     assert [sorted(line.get_ydata()) for line in dots] == [pytest.approx([40, 50, 600 / 7])] * 3
     assert page_of(per_patient)["drawing"]["alt"].startswith("Boxes of the Dice of every test patient, one for each")

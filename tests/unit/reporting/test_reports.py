@@ -204,9 +204,9 @@ UNET = {"decoder_channels": (256, 128, 64, 32, 16)}
 
 def architecture(name: str, folder: Path, **changes: Any) -> Path:
     arguments = {
-        "study": "of-classes", "teacher": settings("resnet50.tv_in1k", conv6_channels=512),
-        "student": settings("resnet18.tv_in1k"), "task": "classification", "image_size": 224, "classes": 2,
-        "scale": "paper",
+        "study": "of-classes", "dataset": "histopathologic",
+        "teacher": settings("resnet50.tv_in1k", conv6_channels=512), "student": settings("resnet18.tv_in1k"),
+        "task": "classification", "image_size": 224, "classes": 2, "scale": "paper",
     } | changes  # fmt: skip
     networks = {role: arguments.pop(role) for role in ("teacher", "student")}
     return save("architecture", architecture_table(name, networks=networks, **arguments), folder / f"{name}.md")
@@ -320,6 +320,14 @@ def test_an_architecture_that_the_paper_does_not_have_gets_no_columns_of_it(tmp_
     assert "(not in the paper)" in text
     assert "**Networks and image size are those of scale 'demo', not the paper's.**" in text
     assert not [name for name in pd.read_csv(target.with_suffix(".csv")).columns if name.startswith("paper")]
+
+
+@pytest.mark.parametrize("made", [architecture, unets])
+def test_the_networks_of_one_s_own_images_have_nothing_of_the_paper(made: Any, tmp_path: Path) -> None:
+    """Its parameters were next to those of any study with a ResNet50, under a title that said `not in the paper`."""
+    target = made("own", tmp_path, dataset="skin", scale="demo")
+    assert markdown_tables(target)[1][0] == ["", "as trained"]
+    assert "paper" not in target.read_text().replace("(not in the paper)", "")
 
 
 def test_an_encoder_that_does_not_exist_is_named(tmp_path: Path) -> None:

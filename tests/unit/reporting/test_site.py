@@ -15,9 +15,10 @@ from classroom.errors import DataError
 from classroom.reporting import agreement, grid_search, registry
 from classroom.reporting.common.provenance import read_runs
 from classroom.reporting.site import SECTIONS, inline, number_in
+from classroom.reporting.variants import variants_table
 from support.fabricated import LGG
-from support.fabricated_site import SEEDS, STUDY, all_runs, make_reports, make_site, render
-from support.rendered import check_sources, one
+from support.fabricated_site import SEEDS, STUDY, all_runs, make_reports, make_site, render, results
+from support.rendered import check_sources, one, save
 from support.studies import ROOT
 
 
@@ -86,6 +87,17 @@ def test_it_stands_alone(made: Path, page: Page) -> None:
     assert "unsafe" not in policy
     assert "http" not in policy
     assert not re.search(r"@import|url\(", made.read_text())
+
+
+def test_the_paper_s_values_are_spoken_of_where_there_are_any(made: Path, tmp_path: Path) -> None:
+    """A page of one's own studies explained values of the paper that were not there."""
+    variants, baselines = results(data=LGG | {"dataset": "skin"})
+    save("variants", variants_table("skin", "small", SEEDS, variants, baselines[0]), tmp_path / "skin.md")
+    render(tmp_path, all_runs())
+    for path, shown in ((made, True), (tmp_path / "index.html", False)):
+        text = path.read_text()
+        assert ("below it, the paper’s value and ours minus the paper’s" in text) == shown
+        assert ("A reproduction of" in text) == shown
 
 
 def test_the_disclaimer_is_above_every_table_of_results(made: Path) -> None:
