@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from classroom import log
-from classroom.errors import ClassroomError
+from classroom.errors import ClassroomError, counted
 from classroom.files import advice
 from classroom.interrupts import orderly_interrupts
 
@@ -159,7 +159,7 @@ def fetch(
     with _job(f"classroom fetch {dataset}") as job:
         settings = select(job.raw, f"dataset.{dataset}", Dataset)
         count = sources.fetch(dataset, settings, Path("data/raw", dataset))
-    typer.echo(f"data/raw/{dataset}: {count} images, all valid ({settings.source})")
+    typer.echo(f"data/raw/{dataset}: {counted(count, 'image')}, all valid ({settings.source})")
     about = read_json(Path("data/raw", dataset, "about.json"), (), "")
     if about["converted"]:
         typer.echo(f"converted: {conversions(about['converted'])}")
@@ -178,7 +178,7 @@ def prepare(study: StudyName) -> None:
         task = select(job.raw, f"study.{study}.task", str)
         size = select(job.raw, f"study.{study}.image_size", int)
         count = run(task, size, Path("data/raw", name), Path("data/prepared", study))
-    typer.echo(f"data/prepared/{study}: {count} images at {size}×{size}")
+    typer.echo(f"data/prepared/{study}: {counted(count, 'image')} at {size}×{size}")
 
 
 @command("classroom split lgg-resnet18")
@@ -385,7 +385,9 @@ def _site() -> None:
         target = Path("reports/index.html")
         scale, seeds = select(job.raw, "scale", str), select(job.raw, "seeds", list[int])
         count = run(Path("reports/pages"), read_runs(), Path("workflow/report"), scale, seeds, target)
-    typer.echo(f"{target}: {count} reports, {target.stat().st_size / 1e6:.1f} MB; open it in a browser, or mail it")
+    typer.echo(
+        f"{target}: {counted(count, 'report')}, {target.stat().st_size / 1e6:.1f} MB; open it in a browser, or mail it"
+    )
 
 
 @command("classroom methods")
@@ -710,7 +712,7 @@ def _print_changes(what: str, changed: list[str]) -> None:
     from classroom.settings.plan import write_plan
 
     write_plan(check(load()))
-    typer.echo(f"{what}: {len(changed)} values changed")
+    typer.echo(f"{what}: {counted(len(changed), 'value')} changed")
     for key in changed:
         typer.echo(f"  {key}")
 
@@ -740,7 +742,7 @@ def reconcile() -> None:
     _check_plan()
     with Session("classroom reconcile"):
         stale = run()
-    typer.echo(f"{len(stale)} jobs to run" if stale else "nothing to do")
+    typer.echo(f"{counted(len(stale), 'job')} to run" if stale else "nothing to do")
 
 
 @command("classroom verify")

@@ -68,6 +68,15 @@ def test_a_stale_example_does_not_parse() -> None:
             parsed(line)
 
 
+def test_one_change_is_one_value(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`classroom use` and `overlay` printed `1 values changed`."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("classroom.settings.plan.write_plan", lambda params: None)
+    for changed, said in ((["studies"], "1 value changed"), (["scale", "seeds"], "2 values changed")):
+        cli._print_changes("studies skin", changed)
+        assert capsys.readouterr().out.splitlines()[0] == f"studies skin: {said}"
+
+
 def test_version_is_the_package_s_and_in_a_checkout_the_commit() -> None:
     from importlib.metadata import version
 

@@ -21,7 +21,7 @@ from classroom.data.fetching.sources import Pixels, check_pixels, look
 from classroom.data.prepare import LESION
 from classroom.data.readers import Found, check_options, reader
 from classroom.data.split import assign, check_given
-from classroom.errors import ClassroomError, DataError, ParamsError, listed, suggestion
+from classroom.errors import ClassroomError, DataError, ParamsError, counted, listed, suggestion
 from classroom.params import FOLDERS, NAME_RULE, Dataset, Network, Split, is_name, load, select
 from classroom.settings.checks import check_all
 from classroom.settings.overlays import add_study
@@ -247,8 +247,8 @@ def _split(wanted: Wanted, found: Found, pixels: Pixels, task: str, batch: int) 
         index["split"] = assign(index, split)
     if (training := int((index.split == "train").sum())) < batch:
         raise DataError(
-            f"only {training} images are for training, fewer than one batch: params.yaml has training.batch_size "
-            f"{batch}. Lower it, or use more images."
+            f"only {counted(training, 'image')} for training, fewer than one batch: params.yaml has "
+            f"training.batch_size {batch}. Lower it, or use more images."
         )
     return split
 
@@ -330,21 +330,23 @@ def _described(wanted: Wanted, dataset: Dataset, found: Found, pixels: Pixels, t
     samples = found.samples
     masks = sum(sample.mask is not None for sample in samples)
     where = wanted.table or wanted.images
-    lines = [
-        f"found: {_counted(len(samples), 'image')}" + (f", {masks} with a mask," if masks else "") + f" in {where}"
-    ]
+    lines = [f"found: {counted(len(samples), 'image')}" + (f", {masks} with a mask," if masks else "") + f" in {where}"]
     if without:
         lacking = "mask" if task == "segmentation" else "label"
-        lines.append(f"left out: {_counted(without, 'image')} without a {lacking}, which {task} needs")
+        lines.append(f"left out: {counted(without, 'image')} without a {lacking}, which {task} needs")
     sizes = [f"{width}×{height} ({count})" for (width, height), count in pixels.sizes.most_common()]
     lines.append(f"sizes: {listed(sizes, 3)}")
-    converted = conversions({what: dict(kinds) for what, kinds in pixels.converted.items() if kinds})
+    kinds_of = {what: dict(kinds) for what, kinds in pixels.converted.items()}
+    if squeezed := sum(count for (width, height), count in pixels.sizes.items() if width != height):
+        kinds_of["images"]["not square, squeezed to a square"] = squeezed
+    converted = conversions({what: kinds for what, kinds in kinds_of.items() if kinds})
     lines.append(f"converted: {converted}" if converted else "converted: nothing, all images are 8-bit RGB")
     if task == "segmentation":
         lesions = sum(pixels.has_foreground)
         foreground = ", ".join(map(str, pixels.foreground)) or "nothing"
         lines.append(
-            f"masks: foreground is {foreground}; {lesions} images have some, {len(samples) - lesions} none; "
+            f"masks: foreground is {foreground}; {counted(lesions, 'image')} {'has' if lesions == 1 else 'have'} some, "
+            f"{len(samples) - lesions} none; "
             f"{100 * pixels.foreground_share:.1f} % of all pixels"
         )
     else:
@@ -357,7 +359,7 @@ def _described(wanted: Wanted, dataset: Dataset, found: Found, pixels: Pixels, t
             "on, and the results look better than they are. Name the patients: --group REGEX, or a table's column group"
         )
     else:
-        lines.append(f"groups: {_counted(len(groups), found.group)}, such as {listed(sorted(groups), 3)}")
+        lines.append(f"groups: {counted(len(groups), found.group)}, such as {listed(sorted(groups), 3)}")
     return lines
 
 
@@ -367,10 +369,6 @@ def _split_line(split: Split, found: Found) -> str:
         return "split: as the table says: " + ", ".join(f"{count[name]} {name}" for name in SPLIT_NAMES)
     by = found.group if split.by == "group" else "image"
     return f"split: {':'.join(map(str, split.percent))} by {by}, stratified"
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'s' if count != 1 else ''}"
 
 
 def _flow(value: Any) -> Any:

@@ -127,6 +127,15 @@ def test_images_and_masks_become_a_segmentation_in_force(settings: Path, tmp_pat
     assert len(table) == 40
 
 
+def test_images_that_are_squeezed_to_a_square_are_counted(settings: Path, tmp_path: Path) -> None:
+    """`converted: nothing` was said of images of 600×400 pixels that are trained on at 64×64."""
+    draw_pairs(tmp_path / "liver")
+    Image.new("RGB", (20, 12), "white").save(tmp_path / "liver/images/P00_0.png")
+    Image.new("L", (20, 12)).save(tmp_path / "liver/masks/P00_0_mask.png")
+    _, said = made(settings, name="liver", images=tmp_path / "liver/images", masks=tmp_path / "liver/masks")
+    assert "1 × not square, squeezed to a square" in said
+
+
 def test_a_folder_for_each_class_becomes_a_classification_and_warns_of_unknown_patients(
     settings: Path, tmp_path: Path
 ) -> None:
@@ -266,7 +275,7 @@ def test_splits_that_nothing_can_be_trained_on_are_refused(settings: Path, tmp_p
     assert "no training image of b" in refused(settings, name="none", table=tmp_path / "none.csv")
     pd.DataFrame(rows[:-1]).to_csv(tmp_path / "seven.csv", index=False)
     text = refused(settings, name="seven", table=tmp_path / "seven.csv")
-    assert "only 7 images are for training, fewer than one batch: params.yaml has training.batch_size 8" in text
+    assert "only 7 images for training, fewer than one batch: params.yaml has training.batch_size 8" in text
 
 
 def test_a_name_that_is_taken_and_options_that_do_not_fit_are_refused(settings: Path, tmp_path: Path) -> None:
