@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: table4 all test test-all test-lowest fuzz coverage bench gpu-check docs slurm format lock clean rulegraph
+.PHONY: table4 all test test-all types unit test-lowest fuzz coverage bench gpu-check docs slurm format lock clean rulegraph
 
 table4: .venv/ready
 	snakemake --cores all reports/table4.md
@@ -12,27 +12,32 @@ table4: .venv/ready
 all: .venv/ready
 	snakemake --cores all
 
-PYTEST := python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+PYTEST := -m pytest --dist loadfile --no-loadscope-reorder --numprocesses
+WORKERS := $$(python -c "import os; print(min(os.cpu_count(), 4) + 1)")
 SMOKE := tests/pipeline/test_smoke.py
 
 # Linters, unit tests and a smoke test of the pipeline: five minutes on two fast cores.
 test: .venv/ready
 	ruff check .
 	ruff format --check .
-	mypy
 	snakefmt --check Snakefile workflow
-	$(PYTEST) $(SMOKE) tests/unit
+	@$(MAKE) --no-print-directory --jobs 2 types unit  # side by side, as mypy uses one core
+
+types: .venv/ready
+	mypy
+
+unit: .venv/ready
+	python $(PYTEST) $(WORKERS) $(SMOKE) tests/unit
 
 # And everything else: the pipeline with the real engines, the site in Chromium, a real Slurm. Two processes more than there
 # are cores, as much of that is waiting, for Slurm most of all: it comes first.
 test-all: test
 	@if command -v slurmctld >/dev/null; then $(MAKE) --no-print-directory .venv/slurm; fi
-	$(PYTEST) --numprocesses $$(($$(python -c "import os; print(os.cpu_count())") + 2)) --ignore $(SMOKE) \
-		tests/cluster tests/browser tests/pipeline
+	python $(PYTEST) $$(($(WORKERS) + 1)) --ignore $(SMOKE) tests/cluster tests/browser tests/pipeline
 
 # The unit tests with the oldest versions that pyproject.toml allows: Python 3.11 or 3.12, 8 GB of disk.
 test-lowest: .venv/lowest/ready
-	PATH="$(CURDIR)/.venv/lowest/bin:$$PATH" $(PYTEST) tests/unit
+	PATH="$(CURDIR)/.venv/lowest/bin:$$PATH" python $(PYTEST) $(WORKERS) tests/unit
 
 # An environment of its own. Without --no-config, uv would take the torch that is pinned for the lock.
 .venv/lowest/ready: pyproject.toml
@@ -47,12 +52,12 @@ EXAMPLES ?= 1000
 SEED ?= $(shell date +%s)
 fuzz: .venv/ready
 	@echo "To repeat this run: make fuzz SEED=$(SEED) EXAMPLES=$(EXAMPLES)"
-	EXAMPLES=$(EXAMPLES) $(PYTEST) -m hypothesis --hypothesis-profile fuzz --hypothesis-seed $(SEED) tests
+	EXAMPLES=$(EXAMPLES) python $(PYTEST) $(WORKERS) -m hypothesis --hypothesis-profile fuzz --hypothesis-seed $(SEED) tests
 
 # Lines and branches of src/classroom that the tests of `make test` run, in whichever process.
 coverage: .venv/ready
 	coverage erase
-	coverage run -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile $(SMOKE) tests/unit
+	coverage run $(PYTEST) $(WORKERS) $(SMOKE) tests/unit
 	coverage combine --quiet
 	coverage report
 
