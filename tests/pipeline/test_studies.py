@@ -19,8 +19,9 @@ def test_every_report_is_made_and_both_engines_are_done(finished_studies: Projec
     for name in ("table1", "table5", "table13", "table14", "table14-splits", "table10", "cost", f"grid-{CLASSES_STUDY}",
                  f"tune-{CLASSES_STUDY}"):  # fmt: skip
         assert f"{name}.md" in reports
-    for study in finished_studies.settings()["study"].values():
-        names = (study["reports"][kind] for kind in ("variants", "baselines", "fidelity", "architecture"))
+    settings = finished_studies.settings()
+    for study in settings["studies"]:
+        names = (settings["study"][study]["reports"][kind] for kind in ("variants", "baselines", "fidelity", "architecture"))
         assert {f"{name}.md" for name in names} <= reports
     assert "index.html" in reports
     assert finished_studies.status() == "Data and pipelines are up to date."
