@@ -128,6 +128,29 @@ def test_other_code_or_settings_never_get_a_saved_result(small: Small) -> None:
     assert reconcile() == {"square", "add"}
 
 
+def test_a_record_of_a_run_that_never_was_is_stale(small: Small, caplog: pytest.LogCaptureFixture) -> None:
+    """Put together by a merge of two branches, or by hand: the outputs are here, but were made from something else."""
+    small.edit(power=3)
+    lock = Path("dvc.lock").read_text()
+    Path("dvc.lock").write_text(lock.replace("power.of: 2", "power.of: 3"))
+    assert reconcile() == {"square", "add"}
+    assert caplog.messages == [
+        "removed from dvc.lock, as the outputs were made otherwise, so to be made again: square (power.of: 3, made "
+        "with 2)"
+    ]
+    assert small.run() == ["square", "add"]
+    assert small.is_right()
+
+
+def test_a_record_from_elsewhere_is_believed(small: Small) -> None:
+    """DVC's run-cache does not come with `dvc pull`, and knows nothing of `dvc commit` on another machine."""
+    small.edit(power=3)
+    lock = Path("dvc.lock").read_text()
+    shutil.rmtree(".dvc/cache/runs")
+    Path("dvc.lock").write_text(lock.replace("power.of: 2", "power.of: 3"))
+    assert reconcile() == set()
+
+
 def test_running_jobs_keep_their_files(small: Small) -> None:
     """Nothing is put in place of what a job is about to write: one by hand, or of a Snakemake that was killed."""
     Path("sum").write_text("being written")

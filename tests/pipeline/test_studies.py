@@ -21,8 +21,8 @@ def test_every_report_is_made_and_both_engines_are_done(finished_studies: Projec
         assert f"{name}.md" in reports
     settings = finished_studies.settings()
     for study in settings["studies"]:
-        names = (settings["study"][study]["reports"][kind] for kind in ("variants", "baselines", "fidelity", "architecture"))
-        assert {f"{name}.md" for name in names} <= reports
+        names = settings["study"][study]["reports"]
+        assert {f"{names[kind]}.md" for kind in ("variants", "baselines", "fidelity", "architecture")} <= reports
     assert "index.html" in reports
     assert finished_studies.status() == "Data and pipelines are up to date."
     assert finished_studies.planned("reports/all") == Counter()

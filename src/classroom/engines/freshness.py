@@ -8,11 +8,12 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from classroom.engines import lockfile, manifest
 from classroom.engines.graph import Stage, cache_folder
 from classroom.errors import ClassroomError, reading
+from classroom.files import mtime_of
 from classroom.state import Cache, Hashes
 
 MISSING = object()
@@ -33,17 +34,17 @@ class Verdict:
         self.settings: dict[str, Any] = {}
         self.known: dict[str, str | None] = {}
         """By path the hash of what was there, None for nothing; to be cleared when files are restored."""
-        self.runs: dict[str, list[tuple[list[str], Path | None]]] | None = None
-        """By digest of its inputs, the checksums of each run's outputs and where the run-cache has it; when needed."""
+        self.runs: dict[str, list[tuple[Run, Path]]] | None = None
+        """By command the runs that DVC's run-cache has, each with its file there; when needed."""
         self.contradicted: dict[str, str] = {}
-        """The stages found whose entry contradicts the manifest among its outputs, and in what."""
+        """The stages found whose outputs were made from other inputs than their entry says, and from what."""
 
     def changed(self, stages: Mapping[str, Stage]) -> list[str]:
         """The stages that `dvc status` names, which are not those downstream of them."""
         return [name for name, stage in stages.items() if self.is_changed(stage)]
 
     def is_changed(self, stage: Stage) -> bool:
-        """Whether `dvc status` names the stage, or would without an entry that its outputs' manifest contradicts."""
+        """Whether `dvc status` names the stage, or would without an entry that is not how its outputs were made."""
         entry = self.recorded.get(stage.name)
         if entry is None or stage.always_changed or entry["cmd"] != stage.command:
             return True
@@ -64,7 +65,7 @@ class Verdict:
             for path in stage.outputs
         ):
             return True
-        if found := manifest.contradictions(stage, entry, self.hashes):
+        if found := manifest.contradictions(stage, entry, self.hashes) or self._never_run(entry):
             self.contradicted[stage.name] = manifest.described(found)
         return bool(found)
 
@@ -76,21 +77,38 @@ class Verdict:
             params[file] = {key: _value(settings, key) for key in keys} or settings
         dependencies = [{"path": path, "md5": self._hash_of(path)} for path in stage.dependencies]
         now = {"cmd": stage.command, "params": params, "deps": dependencies}
-        wanted, _ = _run(now)
-        saved = [*self._saved_runs().get(wanted, ())]
-        if stage.name in self.recorded and (run := _run(self.recorded[stage.name]))[0] == wanted:
-            saved.append((run[1], None))
+        wanted = _run(now).inputs
+        saved: list[tuple[Run, Path | None]] = [*self._saved_runs(stage.command)]
+        if stage.name in self.recorded.keys() - self.contradicted.keys():
+            saved.append((_run(self.recorded[stage.name]), None))
         return any(
-            all(map(self._is_cached, outputs)) and self._is_true(stage, now, outputs, where) for outputs, where in saved
+            run.inputs == wanted
+            and all(map(self._is_cached, run.outputs))
+            and self._is_true(stage, now, run.outputs, where)
+            for run, where in saved
         )
 
     def forget(self, name: str) -> None:
         """Removes a stage's run, as dvc.lock has it, from there and from DVC's run-cache."""
-        digest, outputs = _run(self.recorded[name])
-        for saved, where in self._saved_runs().get(digest, ()):
-            if where and saved == outputs:
+        recorded = _run(self.recorded[name])
+        for saved, where in self._saved_runs(recorded.command):
+            if saved == recorded:
                 where.unlink(missing_ok=True)
         lockfile.remove([name])
+
+    def _never_run(self, entry: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """What an entry says that no run has had whose outputs are the entry's, and what the last of these runs had.
+
+        DVC saves every run, but an entry may also be put together, by a merge or by hand. Empty if there is no such
+        run: the entry may come from elsewhere.
+        """
+        recorded = _run(entry)
+        runs = self._saved_runs(recorded.command)
+        same = [where for saved, where in runs if saved.outputs == recorded.outputs and where.exists()]
+        if not same or any(saved == recorded for saved, _ in runs):
+            return {}
+        last = lockfile.parse_yaml(max(same, key=mtime_of).read_text(encoding="utf-8"))
+        return manifest.differences(manifest.record(entry), manifest.record(last))
 
     def _is_true(self, stage: Stage, now: Mapping[str, Any], outputs: list[str], where: Path | None) -> bool:
         """Whether saved outputs were made from today's inputs by the manifest among them; else forgets the run.
@@ -135,19 +153,20 @@ class Verdict:
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
-    def _saved_runs(self) -> dict[str, list[tuple[list[str], Path | None]]]:
+    def _saved_runs(self, command: str) -> list[tuple[Run, Path]]:
         if self.runs is None:
-            self.runs, remembered = {}, Cache("runs")
+            self.runs, remembered = {}, Cache("saved")
             for path in self.cache.parent.parent.glob("runs/*/*/*"):
-                if (run := remembered.get(path.name, path.parent.name)) is None:
+                if (known := remembered.get(path.name, path.parent.name)) is None:
                     try:
-                        run = _run(lockfile.parse_yaml(path.read_text(encoding="utf-8")))
+                        known = _run(lockfile.parse_yaml(path.read_text(encoding="utf-8")))
                     except (OSError, ValueError, KeyError, TypeError, AttributeError):
                         continue  # damaged: DVC removes it
-                    remembered.put(path.name, path.parent.name, run)
-                self.runs.setdefault(run[0], []).append((run[1], path))
+                    remembered.put(path.name, path.parent.name, known)
+                run = Run(*known)
+                self.runs.setdefault(run.command, []).append((run, path))
             remembered.save()
-        return self.runs
+        return self.runs.get(command, [])
 
     def _settings_in(self, file: str) -> Any:
         """The content of a file of settings; None if there is no such file."""
@@ -158,10 +177,17 @@ class Verdict:
         return self.settings[file]
 
 
-def _run(entry: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """Of an entry of dvc.lock or the run-cache, the digest of the inputs and the checksums of the outputs."""
+class Run(NamedTuple):
+    """Of an entry of dvc.lock or the run-cache, the command, a digest of all inputs, and the outputs' checksums."""
+
+    command: str
+    inputs: str
+    outputs: list[str]
+
+
+def _run(entry: Mapping[str, Any]) -> Run:
     inputs = json.dumps([entry["cmd"], entry.get("params", {}), _checksums(entry, "deps")], sort_keys=True, default=str)
-    return hashlib.sha256(inputs.encode()).hexdigest(), list(_checksums(entry, "outs").values())
+    return Run(entry["cmd"], hashlib.sha256(inputs.encode()).hexdigest(), list(_checksums(entry, "outs").values()))
 
 
 def _checksums(entry: Mapping[str, Any], kind: str) -> dict[str, str]:

@@ -139,10 +139,10 @@ def reconcile() -> set[str]:
 
 
 def _remove_entries(contradicted: Mapping[str, str]) -> None:
-    """Removes entries of dvc.lock that the manifests among their outputs contradict, so that DVC sees it too."""
+    """Removes entries of dvc.lock that are not how their outputs were made, so that DVC sees it too."""
     if contradicted:
         named = listed([f"{name} ({found})" for name, found in contradicted.items()], FEW)
-        log.info("removed from dvc.lock, as the manifest in the run says otherwise, so to be made again: %s", named)
+        log.info("removed from dvc.lock, as the outputs were made otherwise, so to be made again: %s", named)
         lockfile.remove(contradicted)
 
 
