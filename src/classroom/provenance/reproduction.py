@@ -67,19 +67,36 @@ def _version(versions: Sequence[str], code: Mapping[str, str]) -> tuple[str | No
 
 
 def _others(wanted: Mapping[str, Any], version: str | None) -> dict[str, Any]:
-    """Those of the wanted settings that the files of settings do not have, in that version or today."""
+    """Those of the wanted settings that the files of settings do not have, in that version or today.
+
+    A study or dataset that the version does not know is there as a whole, as it is today.
+    """
+    today = {
+        path.as_posix(): path.read_bytes()
+        for path in (Path("params.yaml"), *(path for folder in FOLDERS for path in Path(folder).glob("*.yaml")))
+    }
+    files = today
     if version:
         files = {name: git("show", f"{version}:{name}") for name in _names_at(version, "params.yaml", *FOLDERS)}
-    else:
-        paths = [Path("params.yaml"), *(path for folder in FOLDERS for path in Path(folder).glob("*.yaml"))]
-        files = {path.as_posix(): path.read_bytes() for path in paths}
+    named = {key.rpartition(".")[0] for key in wanted}
+    unknown = {
+        key: value
+        for name in today.keys() - files.keys()
+        if any(f"{above}.".startswith(f"{dotted(name)}.") for above in named)
+        for key, value in _leaves(name, today[name]).items()
+    }
     there: dict[str, Any] = {}
     for name, text in files.items():
-        try:
-            there |= leaves(YAML(typ="safe").load(text or b"") or {}, dotted(name) and f"{dotted(name)}.")
-        except (YAMLError, AttributeError):
-            continue
-    return {key: value for key, value in wanted.items() if there.get(key) != value}
+        there |= _leaves(name, text)
+    return {key: value for key, value in (unknown | wanted).items() if there.get(key) != value}
+
+
+def _leaves(name: str, text: bytes | None) -> dict[str, Any]:
+    """The settings in a file by dotted keys; none if it cannot be read."""
+    try:
+        return leaves(YAML(typ="safe").load(text or b"") or {}, dotted(name) and f"{dotted(name)}.")
+    except (YAMLError, AttributeError):
+        return {}
 
 
 def _names_at(commit: str, *paths: str) -> list[str]:

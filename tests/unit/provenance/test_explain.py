@@ -16,11 +16,13 @@ from ruamel.yaml import YAML
 
 from classroom.errors import ClassroomError
 from classroom.files import content_hash
+from classroom.params import check, load
 from classroom.provenance.reproduction import leaves, reproduction
 from classroom.reporting.common.numbers import find, numbers
 from classroom.reporting.common.pages import read_page
 from classroom.reporting.common.provenance import source
 from classroom.reporting.explained import text
+from classroom.settings.plan import write_plan
 from support import finished
 from support.fabricated_site import make_reports
 from support.finished import classroom
@@ -287,27 +289,37 @@ def test_without_runs_and_data_it_says_what_it_can(
         assert "no other record here" in classroom(f"classroom explain table4 --cell {CELL}", project).out
 
 
-def test_the_commands_make_the_same_number_in_a_fresh_clone(project: Path, tmp_path: Path) -> None:
-    """As typed by hand, though params.yaml was edited for this run and never committed."""
+@pytest.mark.parametrize(("study", "report"), [(STUDY, "table4"), ("own", "own")])
+def test_the_commands_make_the_same_number_in_a_fresh_clone(
+    study: str, report: str, project: Path, tmp_path: Path
+) -> None:
+    """As typed by hand, though params.yaml was edited for this run and never committed, nor one's own study."""
     yaml = YAML()
     params = yaml.load((project / "params.yaml").read_text())
     params["seeds"], params["training"]["epochs"] = [1], 2
-    with (project / "params.yaml").open("w") as file:
-        yaml.dump(params, file)
-    for command in ("train {} teacher --seed 1", "train {} kd_off-v1 --seed 1", "evaluate {} kd_off-v1"):
-        assert classroom("classroom " + command.format(STUDY), project).code == 0
-    results, page = f"results/variants/{STUDY}/kd_off-v1.json", project / "reports/pages/table4.json"
+    if study == "own":
+        params["studies"].append(study)
+        settings = yaml.load((project / f"studies/{STUDY}.yaml").read_text())
+        settings["reports"] = {kind: f"{kind}-{study}" for kind in settings["reports"]} | {"variants": report}
+        yaml.dump(settings, project / f"studies/{study}.yaml")
+    yaml.dump(params, project / "params.yaml")
+    write_plan(check(load(project / "params.yaml")), project)
+    for command in (f"prepare {study}", f"split {study}", f"train {study} teacher --seed 1",
+                    f"train {study} kd_off-v1 --seed 1", f"evaluate {study} kd_off-v1"):  # fmt: skip
+        done = classroom(f"classroom {command}", project)
+        assert done.code == 0, done.error
+    results, page = f"results/variants/{study}/kd_off-v1.json", project / f"reports/pages/{report}.json"
     value = source(json.loads((project / results).read_text()), "ensemble", "iou")
-    content = json.loads(page.read_text())
+    content = json.loads((project / "reports/pages/table4.json").read_text()) | {"name": report}
     numbers(content)[CELL]["sources"] = [asdict(value)]  # as its table would have it, made again with all else in it
     page.write_text(json.dumps(content))
-    said = explained(project, "table4", CELL)
+    said = explained(project, report, CELL)
     assert said["notes"] == []
     assert re.fullmatch(r"git checkout [0-9a-f]{12}", said["commands"][0])
     assert said["commands"][-6:] == [
-        "classroom fetch lgg", f"classroom prepare {STUDY}", f"classroom split {STUDY}",
-        f"classroom train {STUDY} teacher --seed 1", f"classroom train {STUDY} kd_off-v1 --seed 1",
-        f"classroom evaluate {STUDY} kd_off-v1",
+        "classroom fetch lgg", f"classroom prepare {study}", f"classroom split {study}",
+        f"classroom train {study} teacher --seed 1", f"classroom train {study} kd_off-v1 --seed 1",
+        f"classroom evaluate {study} kd_off-v1",
     ]  # fmt: skip
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", str(project), str(clone)], check=True)
