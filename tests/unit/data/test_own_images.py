@@ -146,6 +146,14 @@ def test_leftovers_of_systems_and_notebooks_are_skipped(tmp_path: Path) -> None:
     assert pairs(find("folders", tmp_path, images="images", masks="masks")) == {"images/a.png": "masks/a.png"}
 
 
+def test_an_image_whose_name_begins_with_a_dot_is_an_image(tmp_path: Path) -> None:
+    draw(tmp_path, "images/a.png", "images/.b.png", "images/.more/c.png")
+    draw(tmp_path, "masks/a.png", "masks/.b.png", mask=True)
+    assert "images/.more/c.png" in said("folders", tmp_path, images="images", masks="masks")
+    draw(tmp_path, "masks/.more/c.png", mask=True)
+    assert len(pairs(find("folders", tmp_path, images="images", masks="masks"))) == 3
+
+
 def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw(tmp_path, "polyp/1.png", "none/1.png")
     real = os.scandir

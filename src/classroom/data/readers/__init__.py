@@ -103,15 +103,16 @@ def folder_of(name: str, dataset: Dataset) -> Path:
 
 
 LEFTOVERS = re.compile(
-    r"\..*|__macosx|__pycache__|thumbs\.db|ehthumbs.*\.db|desktop\.ini|icon\r|\$recycle\.bin|system volume information"
-    r"|@eadir",
+    r"\._.*|\.(ds_store|localized|apdisk|appledouble|spotlight-v100|fseventsd|temporaryitems|documentrevisions-v100)"
+    r"|__macosx|icon\r|thumbs\.db|ehthumbs.*\.db|desktop\.ini|\$recycle\.bin|system volume information|\.trash.*"
+    r"|\.directory|\.thumbnails|\.nfs.*|@eadir|\.ipynb_checkpoints|__pycache__|\.(git|dvc).*|\..*\.(tmp|swp)|.*~",
     re.IGNORECASE,
 )
-"""Names of files and folders that macOS, Windows, Jupyter (.ipynb_checkpoints) and network drives leave behind."""
+"""Names of files and folders that macOS, Windows, desktops, network drives, Jupyter, git, DVC and editors leave."""
 
 
 def walk(folders: Iterable[Path]) -> list[Path]:
-    """Every file below `folders`, sorted within each, without hidden files and LEFTOVERS.
+    """Every file below `folders`, sorted within each, without LEFTOVERS.
 
     Raises DataError for a folder that cannot be read.
     """
