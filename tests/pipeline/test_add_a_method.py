@@ -32,4 +32,5 @@ def test_the_page_on_adding_a_method_leads_to_a_row_of_the_table(finished: Proje
             assert "logit_mse: Logit MSE, Ba & Caruana" in printed
     row = next(line for line in (finished.root / "reports/table10.md").read_text().splitlines() if "Logit MSE" in line)
     assert re.search(r"\d\.\d\d ±", row)
+    assert "defaults of its file" in row, "and of nobody else"
     assert finished.repro("comparison@table10") == []
