@@ -20,7 +20,7 @@ from classroom.engines import graph, lockfile, locks, repair, store
 from classroom.engines.freshness import Verdict
 from classroom.engines.graph import Graph, Stage
 from classroom.engines.manifest import matches, remove_checkpoints
-from classroom.errors import listed
+from classroom.errors import counted, listed
 from classroom.files import clamp_future_mtimes, make_room, mtime_as_input, mtime_of
 from classroom.params import FOLDERS, load
 from classroom.state import OBSOLETE, Hashes
@@ -119,7 +119,7 @@ def reconcile() -> set[str]:
     changed = verdict.changed(stages)
     _remove_entries(verdict.contradicted)
     if committed := _commit([stages[name] for name in changed], hashes):
-        log.info("committed to dvc.lock: %d finished jobs", len(committed))
+        log.info("committed to dvc.lock: %s", counted(len(committed), "finished job"))
         for name in set(committed) - locks.running_jobs().keys():
             remove_checkpoints(stages[name])
         changed = Verdict(hashes).changed(stages)
