@@ -148,9 +148,12 @@ class Comparison(Method):
         return self.options.losses(self, student, teacher, targets)
 
     def _check_terms(self, distances: dict[str, torch.Tensor]) -> None:
-        """Raises TrainingError if a method's file returns other terms than it has weights for, or no scalars."""
+        """Raises TrainingError if a method's file returns other terms than it has weights for, or no scalars.
+
+        An option of a term's name that is `false` turns the term off.
+        """
         wrong = []
-        if set(distances) != set(self.weights):
+        if set(distances) != {name for name in self.weights if getattr(self.options, name, True)}:
             wrong.append(
                 f"returns the terms {', '.join(distances) or 'none'}, and weights names "
                 f"{', '.join(self.weights) or 'none'}: use the same names in both"
