@@ -30,10 +30,10 @@ unit: .venv/ready
 	python $(PYTEST) $(WORKERS) $(SMOKE) tests/unit
 
 # And everything else: the pipeline with the real engines, the site in Chromium, a real Slurm. Two processes more than there
-# are cores, as much of that is waiting, for Slurm most of all: it comes first. Each test goes to whichever process is free.
+# are cores, as much of that is waiting, for Slurm most of all: it comes first.
 test-all: test
 	@if command -v slurmctld >/dev/null; then $(MAKE) --no-print-directory .venv/slurm; fi
-	python $(PYTEST) $$(($(WORKERS) + 1)) --dist loadgroup --ignore $(SMOKE) tests/cluster tests/browser tests/pipeline
+	python $(PYTEST) $$(($(WORKERS) + 1)) --ignore $(SMOKE) tests/cluster tests/browser tests/pipeline
 
 # The unit tests with the oldest versions that pyproject.toml allows: Python 3.11 or 3.12, 8 GB of disk.
 test-lowest: .venv/lowest/ready

@@ -16,8 +16,6 @@ import pytest
 from support.fabricated_site import SEEDS, STUDY, make_site
 from support.rendered import one
 
-pytestmark = pytest.mark.xdist_group("site")  # its fixtures are made once
-
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",

@@ -22,8 +22,6 @@ from support import slurm
 from support.project import Project, start, trainings, wait_for
 from support.studies import STUDY
 
-pytestmark = pytest.mark.xdist_group("slurm")  # its fixtures are made once
-
 TARGET = "reports/table4.md"
 PROFILE = (
     "--workflow-profile", "profiles/slurm",

@@ -12,8 +12,6 @@ from support.finished import classroom
 from support.jobs import jobs_of_dvc, jobs_of_snakemake
 from support.project import Project, checkout
 
-pytestmark = pytest.mark.xdist_group("graph")  # its fixtures are made once
-
 
 @pytest.fixture(scope="module")
 def committed(tmp_path_factory: pytest.TempPathFactory) -> Project:

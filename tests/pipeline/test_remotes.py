@@ -20,8 +20,6 @@ from classroom.files import content_hash
 from support.project import Project
 from support.studies import STUDY
 
-pytestmark = pytest.mark.xdist_group("remotes")  # its fixtures are made once
-
 
 @dataclass(frozen=True)
 class Remote:

@@ -20,8 +20,6 @@ from classroom.engines.reconcile import reconcile
 from classroom.errors import ClassroomError
 from classroom.state import Hashes
 
-pytestmark = pytest.mark.xdist_group("verdict")  # its fixtures are made once
-
 PIPELINE = {
     "dvc.yaml": """
 stages:
