@@ -78,11 +78,10 @@ def _others(wanted: Mapping[str, Any], version: str | None) -> dict[str, Any]:
     files = today
     if version:
         files = {name: git("show", f"{version}:{name}") for name in _names_at(version, "params.yaml", *FOLDERS)}
-    named = {key.rpartition(".")[0] for key in wanted}
     unknown = {
         key: value
         for name in today.keys() - files.keys()
-        if any(f"{above}.".startswith(f"{dotted(name)}.") for above in named)
+        if any(one.startswith(f"{dotted(name)}.") for one in wanted)
         for key, value in _leaves(name, today[name]).items()
     }
     there: dict[str, Any] = {}
