@@ -154,10 +154,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def make_room(path: Path) -> None:
-    """Makes the folder of `path`, and renames what is at `path` to the first free name `path~1`, `path~2`, …"""
+    """Makes the folder of `path`, and renames what is at `path` to the first free name `path.~1~`, `path.~2~`, …
+
+    These are names that both engines ignore, see `IGNORED`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
-        older = (path.with_name(f"{path.name}~{number}") for number in itertools.count(1))
+        older = (path.with_name(f"{path.name}.~{number}~") for number in itertools.count(1))
         path.rename(next(name for name in older if not name.exists()))
 
 

@@ -243,3 +243,16 @@ def test_a_seed_that_leaves_and_returns_is_not_trained_again(finished: Project) 
     assert clone.planned() == Counter()
     finished.set(seeds=[0, 1])
     assert finished.planned(target) == Counter()
+
+
+def test_a_training_that_was_never_recorded_returns_too(finished: Project) -> None:
+    """Where its engine was killed before it recorded the training, what is stashed is the only copy."""
+    lock = (finished.root / "dvc.lock").read_text()
+    finished.set(seeds=[0, 1])
+    finished.snakemake(f"runs/{STUDY}/student/seed-1")
+    (finished.root / "dvc.lock").write_text(lock)
+    shutil.rmtree(finished.root / ".dvc/cache/runs")
+    finished.set(seeds=[0])
+    assert finished.planned() == Counter()
+    finished.set(seeds=[0, 1])
+    assert finished.planned(f"runs/{STUDY}/student/seed-1") == Counter()

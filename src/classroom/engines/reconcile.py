@@ -21,7 +21,7 @@ from classroom.engines.freshness import Verdict
 from classroom.engines.graph import Graph, Stage
 from classroom.engines.manifest import matches, remove_checkpoints
 from classroom.errors import counted, listed
-from classroom.files import clamp_future_mtimes, make_room, mtime_as_input, mtime_of
+from classroom.files import clamp_future_mtimes, files_in, make_room, mtime_as_input, mtime_of
 from classroom.params import FOLDERS, load
 from classroom.state import OBSOLETE, Hashes
 
@@ -209,8 +209,9 @@ def _stash_obsolete_outputs(stages: Graph) -> None:
     fresh clone does not have.
     """
     outputs = stages.producer.keys()
-    if returned := [out for out in sorted(outputs) if (OBSOLETE / out).exists() and not Path(out).exists()]:
+    if returned := [out for out in sorted(outputs) if files_in(OBSOLETE / out) and not files_in(Path(out))]:
         for out in returned:
+            shutil.rmtree(out, ignore_errors=True)  # a folder whose files were moved away
             _move(OBSOLETE / out, Path(out))
         log.info("moved back, as the settings ask for them again: %s", listed(returned, FEW))
     obsolete = []
