@@ -10,6 +10,14 @@ from support.finished import commit_tiny, run_all
 from support.project import Project, add_comparison, checkout, once, only, publish
 from support.studies import CLASSES_STUDY, STUDY, shrink
 
+LONGEST = ("slurm", "freshness", "documents", "experiments", "faults", "failures", "add_a_method", "commands")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take minutes come first: a process that begins one when the others are done makes all wait."""
+    order = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
 
 @pytest.fixture(scope="session")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Project:

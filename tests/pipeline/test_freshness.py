@@ -231,10 +231,19 @@ def test_what_is_stashed_replaces_nothing(finished: Project) -> None:
 
 
 def test_a_seed_that_leaves_and_returns_is_not_trained_again(finished: Project) -> None:
-    """Results beyond today's settings step aside, so that a clone agrees, and come back with the setting."""
-    target = f"results/baselines/table2/{STUDY}/student.json"
+    """Results beyond today's settings step aside, so that a clone agrees, and come back with the setting.
+
+    Even what was never recorded, as its engine was killed before: what is stashed is then the only copy.
+    """
+    run, lock = f"runs/{STUDY}/student/seed-1", (finished.root / "dvc.lock").read_text()
     finished.set(seeds=[0, 1])
-    finished.snakemake(target)
+    finished.snakemake(run)
+    (finished.root / "dvc.lock").write_text(lock)
+    shutil.rmtree(finished.root / ".dvc/cache/runs")
+    finished.set(seeds=[0])
+    assert finished.planned() == Counter()
+    finished.set(seeds=[0, 1])
+    assert finished.planned(run) == Counter(), "and is recorded now"
     finished.set(seeds=[0])
     assert finished.planned() == Counter()
     finished.commit("one seed again")
@@ -242,17 +251,4 @@ def test_a_seed_that_leaves_and_returns_is_not_trained_again(finished: Project) 
     clone = finished.clone(finished.root.parent / "clone")
     assert clone.planned() == Counter()
     finished.set(seeds=[0, 1])
-    assert finished.planned(target) == Counter()
-
-
-def test_a_training_that_was_never_recorded_returns_too(finished: Project) -> None:
-    """Where its engine was killed before it recorded the training, what is stashed is the only copy."""
-    lock = (finished.root / "dvc.lock").read_text()
-    finished.set(seeds=[0, 1])
-    finished.snakemake(f"runs/{STUDY}/student/seed-1")
-    (finished.root / "dvc.lock").write_text(lock)
-    shutil.rmtree(finished.root / ".dvc/cache/runs")
-    finished.set(seeds=[0])
-    assert finished.planned() == Counter()
-    finished.set(seeds=[0, 1])
-    assert finished.planned(f"runs/{STUDY}/student/seed-1") == Counter()
+    assert finished.planned(run) == Counter()
