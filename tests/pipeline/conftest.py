@@ -10,7 +10,7 @@ from support.finished import commit_tiny, run_all
 from support.project import Project, add_comparison, checkout, once, only, publish
 from support.studies import CLASSES_STUDY, STUDY, shrink
 
-LONGEST = ("slurm", "freshness", "documents", "experiments", "faults", "failures", "add_a_method", "commands")
+LONGEST = ("slurm", "freshness", "documents", "commands", "experiments", "faults", "failures", "add_a_method")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
