@@ -248,7 +248,8 @@ def _decode(path: Path) -> _Decoded:
     except _UnusableError as error:
         raise DataError(f"{path}: {error}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{path}: too large for an image of this kind. {error}") from None
+        pixels = int(re.findall(r"\d+", str(error))[0])  # Pillow opens no such file, and tells no more than this
+        raise DataError(f"{path}: {_too_large(pixels, Image.MAX_IMAGE_PIXELS or 0)}") from None
     except Exception as error:  # decoders raise anything for a damaged file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
@@ -281,6 +282,8 @@ def _decode_with_pillow(path: Path, kind: str) -> _Decoded:
         # Pillow only warns up to twice its limit; no dataset comes near it.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(path, formats=[kind]) as image:
+            if kind == "PNG" and (frames := getattr(image, "n_frames", 1)) > 1:  # of a JPEG, a viewer shows the first
+                raise _several(frames)
             encoded_as = image.tile[0].args if image.tile else ""  # gone as soon as the pixels are loaded
             orientation = image.getexif().get(ORIENTATION, 1)
             if encoded_as in ("RGB;16B", "RGBA;16B", "LA;16B"):  # of which Pillow keeps 8 bits
@@ -317,12 +320,14 @@ def _resolved(image: Image.Image, done: list[str]) -> np.ndarray:
 def _decode_tiff(path: Path) -> _Decoded:
     with tifffile.TiffFile(path) as file:
         page, others = cast(Any, file.pages.first), cast(list[Any], file.pages[1:])
-        _check_size(page.shape)
+        _check_size(page)
         pages = 1 + sum(not other.is_reduced and not other.is_mask for other in others)
         if file.is_imagej and file.imagej_metadata:  # it may describe many images with one page
             pages = max(pages, file.imagej_metadata.get("images", 1))
-        if pages > 1 or "Z" in page.axes:
-            raise _UnusableError(f"holds {pages} images. Expected one; save each in a file of its own.")
+        if "Z" in page.axes:
+            pages = max(pages, page.shape[page.axes.index("Z")])
+        if pages > 1:
+            raise _several(pages)
         jpeg = page.compression == tifffile.COMPRESSION.JPEG
         lab = page.photometric in (tifffile.PHOTOMETRIC.CIELAB, tifffile.PHOTOMETRIC.ICCLAB)
         if page.compression in LIBTIFF_ALONE or (page.is_subsampled and not jpeg) or (lab and jpeg):
@@ -425,9 +430,20 @@ def _not_8_or_16(found: str) -> _UnusableError:
     )
 
 
-def _check_size(shape: tuple[int, ...]) -> None:
-    """Applies Pillow's limit to TIFF before memory is allocated: a small file can claim to be a huge image."""
-    if Image.MAX_IMAGE_PIXELS is not None and math.prod(shape) > 3 * Image.MAX_IMAGE_PIXELS:
-        raise Image.DecompressionBombError(
-            f"It claims {math.prod(shape)} values, the limit is {3 * Image.MAX_IMAGE_PIXELS}; it may be an attack."
-        )
+def _several(images: int) -> _UnusableError:
+    return _UnusableError(f"holds {images} images. Expected one; save each in a file of its own.")
+
+
+def _too_large(pixels: int, limit: int) -> _UnusableError:
+    return _UnusableError(
+        f"has {pixels:,} pixels; the limit is {limit:,}, as a small file can claim to be a huge image. Scale it down "
+        "or cut it into tiles, and its mask alike."
+    )
+
+
+def _check_size(page: Any) -> None:
+    """Applies Pillow's limit, for pixels of three values, to TIFF before memory is allocated."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and (values := math.prod(page.shape)) > 3 * limit:
+        samples = max(page.samplesperpixel, 1)
+        raise _too_large(values // samples, 3 * limit // samples)

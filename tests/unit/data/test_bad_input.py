@@ -420,7 +420,7 @@ TISSUE = {
     ),
     "image far too large": (
         with_first("train/*", tiff_bomb),
-        r"/train/\w{40}\.tif: too large for an image of this kind",
+        r"/train/\w{40}\.tif: has 96,100 pixels; the limit is 90,000,",
     ),
     "image that differs from its namesake": (
         with_first("train/*", twice_and_different),
@@ -465,7 +465,7 @@ SKIN = {
         with_first(f"{IMAGES}/*", lambda path: path.write_bytes(path.read_bytes()[:400])),
         r"/SYNTHETIC_00000_01\.jpg: cannot be read as JPEG \(.*[Tt]runcated.*otherwise fetch it again",
     ),
-    "image far too large": (with_first(f"{IMAGES}/*", bomb), r"01\.jpg: too large for an image of this kind"),
+    "image far too large": (with_first(f"{IMAGES}/*", bomb), r"01\.jpg: has 96,100 pixels; the limit is 90,000,"),
     "mask damaged": (
         with_first(f"{MASKS}/*", lambda path: path.write_bytes(path.read_bytes()[:80])),
         r"01_segmentation\.png: cannot be read as PNG \(.*otherwise fetch it again",
@@ -648,7 +648,7 @@ def test_the_installed_command_shows_no_traceback_and_fails(project):
 
 
 def test_a_command_that_can_run_says_what_it_made(project):
-    edit(LGG, "groups: 60, images_per_group: 5", "groups: 2, images_per_group: 1")(project)
-    said = "data/raw/lgg: 2 images, all valid (synthetic)\nmasks: foreground 1-65535, all other values are background\n"
+    edit(LGG, "groups: 60, images_per_group: 5", "groups: 2, images_per_group: 2")(project)
+    said = "data/raw/lgg: 4 images, all valid (synthetic)\nmasks: foreground 255, all other values are background\n"
     assert classroom("classroom fetch lgg", project) == (0, said, "")
-    assert len(list((project / "data" / "raw" / "lgg").rglob("*.tif"))) == 4
+    assert len(list((project / "data" / "raw" / "lgg").rglob("*.tif"))) == 8

@@ -185,6 +185,41 @@ def test_lab_becomes_srgb(tmp_path, photometric):
     assert np.abs(read_image(tmp_path / "a.tif")[0].astype(int) - rgb).max() <= 15  # L*, a* and b* have 8 bits
 
 
+@pytest.mark.parametrize(("name", "save"), [("a.png", "PNG"), ("a.tif", "TIFF"), ("a.tif", "TIFF of fax")])
+def test_a_file_of_several_images_is_refused_with_their_number(tmp_path, name, save):
+    """The first frame of an animation, or the first page, would be trained on in silence."""
+    pages = [Image.fromarray(L + step) for step in range(3)]
+    options = {}
+    if save == "TIFF of fax":
+        pages, options = [page.convert("1") for page in pages], {"compression": "group4"}
+    pages[0].save(tmp_path / name, save.split()[0], save_all=True, append_images=pages[1:], **options)
+    with pytest.raises(DataError, match=rf"/{name}: holds 3 images\. Expected one; save each in a file of its own\.$"):
+        read_image(tmp_path / name)
+
+
+def test_a_volume_in_one_page_is_refused_with_its_depth(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 16, 16), np.uint8), volumetric=True, photometric="minisblack")
+    with pytest.raises(DataError, match=r"/a\.tif: holds 4 images\."):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "limit", "shown"),
+    [
+        ("a.png", RGB, 1199, "1,199"),
+        ("a.png", RGB, 400, "400"),  # Pillow only warns up to twice its limit
+        ("a.tif", RGB, 1199, "1,199"),
+        ("a.tif", L, 399, "1,197"),  # of one value each, so three times as many
+    ],
+)
+def test_a_huge_image_is_named_with_its_pixels_and_the_limit(tmp_path, monkeypatch, name, image, limit, shown):
+    """It is intact, and can be used when it is scaled down."""
+    Image.fromarray(image).save(tmp_path / name)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    with pytest.raises(DataError, match=rf"/{name}: has 1,200 pixels; the limit is {shown}, .* Scale it down or cut"):
+        read_image(tmp_path / name)
+
+
 def test_the_content_decides_the_format_whatever_the_name_says(tmp_path):
     Image.fromarray(RGB).save(tmp_path / "a.tif", format="PNG")
     assert_shows(tmp_path / "a.tif", RGB, [])
