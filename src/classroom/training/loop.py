@@ -9,7 +9,7 @@ import signal
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class Run:
     """Where its files are written."""
     facts: RunFacts
     diverged: DivergedError | None = None
+    weights: dict[str, float] = field(default_factory=dict)
+    """Of the terms of the last step's loss, by network and name."""
 
     def is_over(self, settings: Training) -> bool:
         """Whether it has trained all epochs, or `early_stopping` ends it: no network got better for so many."""
@@ -68,7 +70,9 @@ class Run:
         try:
             yield
         except DivergedError as error:
-            self.diverged = error
+            weights = ", ".join(f"{term} {weight:g}" for term, weight in self.weights.items())
+            of_losses = weights and f"; weights of the losses: {weights}"
+            self.diverged = DivergedError(f"{error} (NaN or infinite{of_losses})")
 
 
 def fit(
@@ -220,6 +224,7 @@ def step_together(runs: Sequence[Run], settings: Training, images: torch.Tensor,
     values = iter(_values([term for terms in of_runs for term in terms]))
     for run, terms in zip(runs, of_runs, strict=True):
         own = [(term, next(values)) for term in terms]
+        run.weights = {f"{term.network}/{term.name}": term.weight for term in terms}
         with run.watched():
             _add(run.progress, own)
     return not_diverged(runs)
@@ -421,8 +426,12 @@ def _random_state(device: torch.device) -> torch.Tensor:
 
 
 def _add(progress: Progress, terms: Sequence[tuple[Term, float]]) -> None:
-    """Adds a step's terms and their values. Raises DivergedError if one is not finite."""
-    if wrong := [f"{term.network}/{term.name}" for term, value in terms if not math.isfinite(value)]:
+    """Adds a step's terms and their values. Raises DivergedError if one is not finite, or not when it is weighted."""
+    if wrong := [
+        f"{term.network}/{term.name}"
+        for term, value in terms
+        if not (math.isfinite(value) and abs(term.weight * value) <= torch.finfo(torch.float32).max)
+    ]:
         where = f"epoch {progress.epoch + 1}, step {progress.step + 1}"
         raise DivergedError(f"the loss {', '.join(wrong)} is not finite in {where}")
     for term, value in terms:

@@ -139,8 +139,8 @@ def train(
         wrong = "; ".join(f"{request.target}: {error}" for request, error in trainer.diverged.items())
         rest = " of it" if len(requests) > 1 else ""
         raise TrainingError(
-            f"{wrong} (NaN or infinite), so nothing{rest} is recorded: lower training.learning_rate or check the "
-            "images, and run the same command again."
+            f"{wrong}, so nothing{rest} is recorded: lower training.learning_rate or a weight, or check the images, "
+            "and run the same command again."
         )
 
 

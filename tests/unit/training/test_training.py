@@ -674,9 +674,11 @@ def test_weights_that_are_not_finite_are_not_saved_to_be_resumed(checkpoints: Ch
     assert {path.name: path.read_bytes() for path in checkpoints.folder.iterdir()} == before
 
 
-def test_a_loss_that_is_not_finite_names_run_step_and_component(
-    tiny: dict, tiny_classes_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("wrong", [{"value": math.nan}, {"weight": 1e39}])
+def test_a_loss_that_is_not_finite_names_run_step_component_and_weights(
+    tiny: dict, tiny_classes_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, float]
 ) -> None:
+    """Also one that is not finite with its weight alone, which is seen in the message."""
     from classroom.methods.learning_styles.method import LearningStyles
 
     healthy, calls = LearningStyles.losses, []
@@ -687,11 +689,16 @@ def test_a_loss_that_is_not_finite_names_run_step_and_component(
         calls.append(1)
         terms = healthy(self, images, targets)
         if len(calls) == steps + 2:
-            terms[1] = terms[1]._replace(value=terms[1].value * float("nan"))
+            factor = wrong.get("value", 1)
+            terms[1] = terms[1]._replace(weight=wrong.get("weight", terms[1].weight), value=terms[1].value * factor)
         return terms
 
     monkeypatch.setattr(LearningStyles, "losses", losses)
-    with pytest.raises(TrainingError, match=r"run: the loss S1/task is not finite in epoch 2, step 2 .*learning_rate"):
+    said = (
+        r"run: the loss S1/task is not finite in epoch 2, step 2 \(NaN or infinite; weights of the losses: "
+        rf"T/task 1, S1/task {wrong.get('weight', 0.2):g}, .*\), so nothing is recorded: lower .*rate or a weight"
+    )
+    with pytest.raises(TrainingError, match=said.replace("1e+39", r"1e\+39")):
         train(tiny, tiny_classes_study, tmp_path)
     assert not (tmp_path / "run" / "metrics.json").exists()
 
