@@ -178,7 +178,8 @@ def _mistakes_in_networks(study: Study, trained: bool, remembered: Cache, versio
                 known = feature_channels(network, study.task, study.image_size)
                 check_hub(network, study.task)
             except ParamsError as error:
-                yield f"{role}.encoder: {error}"
+                where = "" if str(error).startswith("encoder_options: ") else "encoder: "
+                yield f"{role}.{where}{error}"
                 continue
             remembered.put(key, versions, known)
         channels[role] = known

@@ -382,12 +382,34 @@ def test_an_encoder_like_no_other_gets_advice_and_no_list_of_hundreds() -> None:
 def test_an_option_that_the_encoder_does_not_take_is_named(encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ignored in silence, a misspelt option trains another network than the table then says."""
     monkeypatch.setattr("segmentation_models_pytorch.encoders.hf_hub_download", no_hub)
-    with pytest.raises(ParamsError, match=f"encoder '{encoder}' .*encoder_options.*chanels"):
+    what = r"takes no 'chanels'\. Did you mean 'channels'\?" if encoder != "resnet18" else r"takes none \(chanels\)"
+    with pytest.raises(ParamsError, match=rf"^encoder_options: encoder '{encoder}' {what}"):
         build(thin(encoder=encoder, encoder_options={"chanels": [4, 4, 8, 8]}), 0)
-    if encoder == "resnet18":  # of timm: an option may be one of the two that we set ourselves
-        for option in ({"chanels": [4, 4, 8, 8]}, {"num_classes": 3}):
-            with pytest.raises(ParamsError, match=rf"'resnet18' with .*{next(iter(option))}.* cannot be built for cl"):
-                build(thin_classifier(encoder_options=option), 0)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (
+            {"chanels": [4, 4, 8, 8]},
+            r"^encoder_options: encoder 'resnet18' takes no 'chanels'\. Did you mean 'channels'\?$",
+        ),
+        ({"wings": 2}, r"takes no 'wings'\. Known: block, layers, .*drop_rate"),
+        ({"num_classes": 3}, r"takes no 'num_classes'\."),  # the study decides it
+        ({"channels": "wide"}, r"encoder 'resnet18' with encoder_options {'channels': 'wide'} cannot be built for cl"),
+    ],
+)
+def test_an_option_that_a_classifier_does_not_take_is_named(option: dict[str, Any], said: str) -> None:
+    with pytest.raises(ParamsError, match=said):
+        build(thin_classifier(encoder_options=option), 0)
+
+
+def test_an_option_of_the_u_net_is_none_of_its_encoder() -> None:
+    """An activation, say, would be applied twice, and no table would say so."""
+    with pytest.raises(
+        ParamsError, match=r"^encoder_options: activation, encoder_depth: of the U-Net, not of encoder 'tu-"
+    ):
+        build(thin(encoder_options={"encoder_depth": 5, "activation": "sigmoid"}), 0)
 
 
 def test_an_encoder_without_published_weights_can_be_trained_from_scratch() -> None:

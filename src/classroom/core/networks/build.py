@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -22,6 +24,8 @@ from classroom.params import Network as NetworkSettings
 FEATURE_TAP = {"segmentation": "decoder.blocks.0", "classification": "conv6"}
 """The feature map that networks share, by task (Sec. 4.2). The U-Net's first decoder block: 256×16×16 for a 256×256
 image in every network. The classifier's last map, after Conv6 if any: 512×7×7 or 1024×7×7 for a 224×224 image."""
+FIXED = {"num_classes", "in_chans", "global_pool"}
+"""Options of timm's that follow from the task."""
 ONEDNN_BLOCK = 16
 """Channels that oneDNN processes at a time with AVX-512; 8 with AVX2."""
 
@@ -260,8 +264,14 @@ def _body(settings: NetworkSettings, task: str, classes: int) -> nn.Module:
     native = task == "segmentation" and not settings.encoder.startswith("tu-")
     if settings.encoder_options and native:  # smp would ignore them silently
         raise ParamsError(
-            f"encoder '{settings.encoder}' does not take encoder_options ({', '.join(settings.encoder_options)}). "
+            f"encoder_options: encoder '{settings.encoder}' takes none ({', '.join(settings.encoder_options)}). "
             f"Only timm's do: try 'tu-{settings.encoder}'."
+        )
+    of_unet = settings.encoder_options.keys() & inspect.signature(smp.Unet).parameters
+    if of_unet and task == "segmentation":
+        raise ParamsError(
+            f"encoder_options: {', '.join(sorted(of_unet))}: of the U-Net, not of encoder '{settings.encoder}'. Remove "
+            "it."
         )
     try:
         if task == "classification":
@@ -280,11 +290,26 @@ def _body(settings: NetworkSettings, task: str, classes: int) -> nn.Module:
         AttributeError,
         RuntimeError,
     ) as error:  # of timm and smp
+        named = re.search(r"(?:unexpected|multiple values for) keyword argument '(\w+)'", str(error))
+        if named and named[1] in settings.encoder_options:
+            raise ParamsError(
+                f"encoder_options: encoder '{settings.encoder}' takes no '{named[1]}'."
+                f"{suggestion(named[1], _options_of(settings.encoder))}"
+            ) from None
         options = f" with encoder_options {settings.encoder_options}" if settings.encoder_options else ""
         raise ParamsError(
             f"encoder '{settings.encoder}'{options} cannot be built for {task} ({' '.join(str(error).split())}). "
             "Choose another encoder or other options."
         ) from None
+
+
+def _options_of(encoder: str) -> list[str]:
+    """The options that the class of a timm encoder takes, without what the network decides."""
+    import timm
+
+    with torch.device("meta"):
+        model = timm.create_model(encoder.removeprefix("tu-"), pretrained=False)
+    return [name for name in inspect.signature(type(model)).parameters if name not in FIXED]
 
 
 def _subsample_first(body: nn.Module) -> None:
