@@ -382,14 +382,16 @@ def same_content(first: Path, second: Path) -> bool:
         raise DataError(f"{second}: cannot be read ({error.strerror}).") from None
 
 
-def read_rows(path: Path, sign: str = ",") -> pd.DataFrame:
+def read_rows(path: Path, signs: str = ",") -> pd.DataFrame:
     """The rows of a CSV table as text, by the number of their line, without empty ones.
 
-    A row may end in a `sign` that separates nothing. Raises DataError if the file cannot be read, and naming all rows
-    that have more or fewer values than the head.
+    Of `signs`, the most frequent one in the first line separates columns; a row may end in one that separates nothing.
+    Raises DataError if the file cannot be read, and naming all rows that have more or fewer values than the head.
     """
     remedy = "Expected CSV in UTF-8, with a head of column names."
     with reading(path, remedy, csv.Error, what="as a table"), path.open(encoding="utf-8-sig", newline="") as file:
+        sign = max(signs, key=file.readline(1 << 16).count)
+        file.seek(0)
         reader = csv.reader(file, delimiter=sign, skipinitialspace=True, strict=True)
         rows = dict((reader.line_num, row) for row in reader if any(row))
     head = rows.pop(next(iter(rows)), []) if rows else []

@@ -103,7 +103,7 @@ def _read(path: Path) -> pd.DataFrame:
         table = table.astype(object).where(table.notna(), "").astype(str)
         table.index = pd.RangeIndex(1, len(table) + 1)
     else:
-        table = read_rows(path, _separator(path))
+        table = read_rows(path, ",;\t")
     table.columns = [str(column).strip().lower() for column in table.columns]
     if "image" not in table or not {"label", "mask"} & set(table):
         raise DataError(
@@ -114,13 +114,6 @@ def _read(path: Path) -> pd.DataFrame:
         raise DataError(f"{path}: two columns have the same name among {listed(table.columns)}. Remove one.")
     table = table.apply(lambda column: column.str.strip())
     return table[(table != "").any(axis=1)]  # empty lines
-
-
-def _separator(path: Path) -> str:
-    """Of a table's columns, by its first line."""
-    with path.open("rb") as file:
-        head = file.readline(1 << 16)
-    return max(",;\t", key=lambda sign: head.count(sign.encode()))
 
 
 def _files(named: pd.Series, table: Path, what: str, problems: Problems) -> dict[int, Path]:
