@@ -12,7 +12,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from classroom.artifacts import SPLIT_NAMES
-from classroom.data.readers import classes_of, reader
+from classroom.data.readers import classes_of, for_task, reader
 from classroom.engines import graph, together
 from classroom.engines.graph import Graph, Stage
 from classroom.engines.manifest import matches
@@ -51,9 +51,9 @@ def forecast(reports: Sequence[str], device: str) -> str:
     counts = Counter(name.split("@")[0] for name in needed)
     lines = ["jobs: " + ", ".join(f"{count} {kind}" for kind, count in counts.items())]
     runs = [_run(stage) for stage in needed.values() if stage.is_training]
-    for name in sorted({params.study[run.study].dataset for run in runs}):
-        images, source = count_images(name, params.dataset[name])
-        lines.append(f"images: {images:,} of {name} ({source})")
+    for name, task in sorted({(params.study[run.study].dataset, params.study[run.study].task) for run in runs}):
+        images, source = count_images(name, params.dataset[name], task)
+        lines.append(f"images: {images:,} of {name} for {task} ({source})")
     remembered = Hashes()
     done = {run.stage.name for run in runs if matches(run.stage, raw, remembered)}
     if done:
@@ -143,30 +143,30 @@ def split_sizes(params: Params, study: str) -> tuple[int, int, int]:
     if path.exists():
         counts = pd.read_parquet(path, columns=["split"]).split.value_counts()
         return tuple(int(counts[name]) for name in SPLIT_NAMES)
-    dataset = params.study[study].dataset
-    images, _source = count_images(dataset, params.dataset[dataset])
-    return tuple(images * percent // 100 for percent in params.study[study].split.percent)
+    of = params.study[study]
+    images, _source = count_images(of.dataset, params.dataset[of.dataset], of.task)
+    return tuple(images * percent // 100 for percent in of.split.percent)
 
 
-def count_images(name: str, dataset: Dataset) -> tuple[int, str]:
-    """The images of a dataset that is to be fetched, and where they were counted.
+def count_images(name: str, dataset: Dataset, task: str) -> tuple[int, str]:
+    """The images of a dataset that is to be fetched which a study of `task` uses, and where they were counted.
 
-    They are counted by their file names where they are: in the folder of the dataset's file, else in data/raw.
+    They are counted by their file names where they are: in the folder of the dataset's file, else in data/raw. Before
+    they are there, it is not known which have a mask, so all count.
 
     Raises DataError if the folder is none of the reader's layout.
     """
-    if dataset.source == "synthetic":
-        assert dataset.synthetic is not None  # validated by Dataset
-        count, source = (
-            dataset.synthetic.groups * dataset.synthetic.images_per_group,
-            f"datasets/{name}.yaml: synthetic",
-        )
-    elif dataset.source == "directory" and (folder := Path(dataset.directory).expanduser()).is_dir():
-        count, source = len(reader(dataset.reader).find([folder], dataset).samples), str(folder)
-    elif (fetched := Path("data/raw", name, "samples.csv")).exists():
-        count, source = len(pd.read_csv(fetched, usecols=["id"])), f"data/raw/{name}"
+    if dataset.source == "directory" and (folder := Path(dataset.directory).expanduser()).is_dir():
+        samples = reader(dataset.reader).find([folder], dataset).samples
+        count, source = len(for_task(samples, task, dataset.missing_masks)), str(folder)
+    elif dataset.source != "synthetic" and (fetched := Path("data/raw", name, "samples.csv")).exists():
+        table = pd.read_csv(fetched, usecols=["label", "mask"], dtype=str, keep_default_na=False)
+        all_count = task == "segmentation" and dataset.missing_masks == "empty"
+        needed = table["mask" if task == "segmentation" else "label"] != ""
+        count, source = len(table) if all_count else int(needed.sum()), f"data/raw/{name}"
     else:
-        count, source = dataset.full_size, f"datasets/{name}.yaml: full_size, as nothing is fetched yet"
+        count, key = dataset.size
+        source = f"datasets/{name}.yaml: {key}" + (", as nothing is fetched yet" if key == "full_size" else "")
     return min(count, dataset.subset or count), source
 
 

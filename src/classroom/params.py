@@ -218,6 +218,14 @@ class Dataset(Section):
             raise ValueError(f"source is '{self.source}', so '{self.source}' must be given")
         return self
 
+    @property
+    def size(self) -> tuple[int, str]:
+        """The number of images as the settings have it, without `subset`, and the key that says so."""
+        if self.source == "synthetic":
+            assert self.synthetic is not None  # validated above
+            return self.synthetic.groups * self.synthetic.images_per_group, "synthetic"
+        return self.full_size, "full_size"
+
 
 class Split(Section):
     """Training, validation and test (75:10:15 in the paper)."""

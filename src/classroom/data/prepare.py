@@ -51,11 +51,12 @@ def prepare(task: str, image_size: int, raw: Path, target: Path) -> int:
     Raises
     ------
     DataError
-        The dataset has no targets for the task, or a file of it is missing or damaged.
+        The dataset has no targets for the task, its masks mark nothing or everything, or a file of it is missing or
+        damaged.
     """
     table, about = _opened(raw)
     table = _usable(task, table, about, raw)
-    count = len(table)
+    count, inside = len(table), 0
     rows = []
     converted: dict[str, Converted] = {"images": Counter(), "masks": Counter()}
     with written_whole(*(target / name for name in FILES)) as (images_file, targets_file, index_file, about_file):
@@ -74,11 +75,19 @@ def prepare(task: str, image_size: int, raw: Path, target: Path) -> int:
                     mask = np.zeros(image.shape[:2], np.uint8)  # of an image that is background everywhere
                     if sample.mask:
                         mask = read_mask(raw / sample.mask, image.shape[:2], about["foreground"], converted["masks"])
-                    targets.write(resized(mask, square, Image.Resampling.NEAREST).tobytes())
+                    small = resized(mask, square, Image.Resampling.NEAREST)
+                    inside += int(small.sum())
+                    targets.write(small.tobytes())
                     label = LESION[0] if mask.any() else LESION[1]
                 else:
                     targets.write(bytes([about["labels"].index(label)]))
                 rows.append((sample.id, sample.group, label, digest(image)))
+        if masks and inside in (0, count * image_size**2):
+            raise DataError(
+                f"{raw}: of the masks, {'every' if inside else 'no'} pixel is foreground at {image_size}×{image_size} "
+                "pixels, so there is nothing to learn. Correct the masks, foreground in the dataset's file, or "
+                "image_size."
+            )
         index = pd.DataFrame(rows, columns=["id", "group", "label", "sha256"])
         if "split" in table:
             index["split"] = table["split"].to_numpy()

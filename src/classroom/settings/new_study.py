@@ -17,9 +17,9 @@ import pandas as pd
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from classroom.artifacts import SPLIT_NAMES, conversions
-from classroom.data.fetching.sources import Pixels, check_pixels, look
+from classroom.data.fetching.sources import Pixels, check_foreground, check_pixels, look
 from classroom.data.prepare import LESION
-from classroom.data.readers import Found, check_options, reader
+from classroom.data.readers import Found, check_options, for_task, reader
 from classroom.data.split import assign, check_given
 from classroom.errors import ClassroomError, DataError, ParamsError, counted, listed, suggestion
 from classroom.params import FOLDERS, NAME_RULE, Dataset, Network, Split, is_name, load, select
@@ -89,7 +89,8 @@ def new_study(wanted: Wanted, params: Path = Path("params.yaml")) -> list[str]:
         check_options(wanted.name, dataset)
         found = look(wanted.name, dataset)
         task = _task(wanted, found)
-        found, without = _usable(found, task, dataset)
+        samples = for_task(found.samples, task, dataset.missing_masks)
+        found, without = replace(found, samples=samples), len(found.samples) - len(samples)
         if not hasattr(reader(dataset.reader), "CLASSES") and (labels := _labels(found)):
             content["classes"] = _flow(labels)
         content["full_size"] = len(found.samples)
@@ -100,6 +101,8 @@ def new_study(wanted: Wanted, params: Path = Path("params.yaml")) -> list[str]:
         study = _study(wanted, task, of, shown=raw["ours"] in (*raw["variants"]["joint"], *raw["variants"]["offline"]))
         _try(wanted, content, study, params)  # networks are refused before minutes of reading
         pixels = check_pixels(wanted.name, dataset, found.samples)
+        if task == "segmentation":
+            check_foreground(wanted.table or wanted.images, found.samples, pixels)
         split = _split(wanted, found, pixels, task, raw["training"]["batch_size"])
     study["split"] = _flow(split.model_dump(mode="json"))
     add_study(wanted.name, content, study, wanted.keep, params)
@@ -196,15 +199,6 @@ def _task(wanted: Wanted, found: Found) -> str:
     return "classification" if labels == len(found.samples) and masks < labels else possible[0]
 
 
-def _usable(found: Found, task: str, dataset: Dataset) -> tuple[Found, int]:
-    """The images that the task can use, as `classroom prepare` does, and the number of others."""
-    if task == "segmentation":
-        samples = [one for one in found.samples if one.mask or dataset.missing_masks == "empty"]
-    else:
-        samples = [one for one in found.samples if one.label is not None]
-    return replace(found, samples=samples), len(found.samples) - len(samples)
-
-
 def _labels(found: Found) -> list[str]:
     return sorted({sample.label for sample in found.samples if sample.label is not None}, key=_naturally)
 
@@ -270,7 +264,7 @@ def _like(wanted: Wanted, task: str, raw: Mapping[str, Any]) -> tuple[str, Mappi
 
 
 def _study(wanted: Wanted, task: str, like: Mapping[str, Any], shown: bool) -> CommentedMap:
-    """The content of the study's file, split by image until the images are known.
+    """The content of the study's file, split by group, of which nothing is known, until the images are.
 
     `shown`: the variant whose masks samples show is trained.
     """
@@ -292,7 +286,7 @@ def _study(wanted: Wanted, task: str, like: Mapping[str, Any], shown: bool) -> C
         dataset=name,
         task=task,
         image_size=size,
-        split=_flow(Split(percent=wanted.percent, by="image", seed=0).model_dump(mode="json")),
+        split=_flow(Split(percent=wanted.percent, by="group", seed=0).model_dump(mode="json")),
         balance=like["balance"] if task == "classification" else "none",
         reports=CommentedMap(reports),
     )
@@ -331,6 +325,10 @@ def _described(wanted: Wanted, dataset: Dataset, found: Found, pixels: Pixels, t
     masks = sum(sample.mask is not None for sample in samples)
     where = wanted.table or wanted.images
     lines = [f"found: {counted(len(samples), 'image')}" + (f", {masks} with a mask," if masks else "") + f" in {where}"]
+    if not wanted.task and masks and any(sample.label is not None for sample in samples):
+        used, other = ("masks", "labels") if task == "segmentation" else ("labels", "masks")
+        instead = next(one for one in LIKE if one != task)
+        lines.append(f"task: {task}, by the {used}; the {other} are not used, as they are with --task {instead}")
     if without:
         lacking = "mask" if task == "segmentation" else "label"
         lines.append(f"left out: {counted(without, 'image')} without a {lacking}, which {task} needs")

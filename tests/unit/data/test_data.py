@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import tifffile
 import torch
-from hypothesis import given
+from hypothesis import given, reject
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import binary_dilation
@@ -111,7 +111,12 @@ def test_synthetic_images_of_any_size_pass_for_the_original(tmp_path_factory, na
         synthetic=Synthetic(groups=groups, images_per_group=images, size=size, seed=seed),
         full_size=1,
     )
-    count = sources.fetch(name, settings, folder / "raw")
+    try:
+        count = sources.fetch(name, settings, folder / "raw")
+    except DataError as error:
+        if name != "lgg" or "no pixel of the" not in str(error):  # so few slices may all be free of lesions
+            raise
+        reject()
     assert groups <= count <= groups * images
     table = pd.read_csv(folder / "raw" / "samples.csv", keep_default_na=False)
     assert table.group.nunique() == groups
@@ -749,7 +754,7 @@ def test_halved_images_agree_with_torchs_antialiased_resampling(tmp_path):
 
 def test_a_mask_at_a_third_of_its_size_keeps_every_third_pixel(tmp_path):
     """The nearest pixel of each 3×3 block is its centre: smoothed instead, small lesions would vanish."""
-    raw = raw_of(tmp_path / "raw", groups=1, images=1, size=96)
+    raw = raw_of(tmp_path / "raw", groups=2, images=2, size=96)
     mask = np.random.default_rng(0).random((96, 96)) < 0.3
     path = raw / "kaggle_3m" / "SYNTHETIC_0000" / "SYNTHETIC_0000_1_mask.tif"
     tifffile.imwrite(path, mask.astype(np.uint8) * 255)

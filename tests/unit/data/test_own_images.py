@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -287,6 +288,76 @@ def test_a_table_without_the_columns_says_which_it_has(tmp_path: Path) -> None:
         "table", tmp_path, table="own.csv"
     )
     assert "no table 'else.csv' here" in said("table", tmp_path, table="else.csv")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["image,label\na.png,x\n".encode("utf-16"), b"PK\x03\x04\x14\x00\x08\xff\xfe", b"image,label\na.png,caf\xe9\n"],
+)
+def test_a_table_that_is_no_text_is_named(content: bytes, tmp_path: Path) -> None:
+    """As Excel's Unicode text, a workbook, or Latin-1."""
+    (tmp_path / "own.csv").write_bytes(content)
+    text = said("table", tmp_path, table="own.csv")
+    assert re.match(rf"{tmp_path}/own\.csv: cannot be read as a table \(.*\)\. Expected CSV in UTF-8", text)
+
+
+def test_a_table_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = table(tmp_path, [{"image": "a.png", "label": "x"}])
+    whole = Path.open
+
+    def opened(self: Path, *args: Any, **options: Any) -> Any:  # the tests may run as root, who may read everything
+        if self == path:
+            raise PermissionError(13, "Permission denied", str(self))
+        return whole(self, *args, **options)
+
+    monkeypatch.setattr(Path, "open", opened)
+    assert said("table", tmp_path, table="own.csv").startswith(
+        f"{path}: cannot be read as a table ([Errno 13] Permission"
+    )
+
+
+@pytest.mark.parametrize("other", ["cat", " Cat", "CAT"])
+def test_labels_that_differ_only_in_case_or_blanks_are_named(other: str, tmp_path: Path) -> None:
+    """Each would be a class of its own, in silence."""
+    draw(tmp_path, "Cat/1.png", "Cat/2.png", f"{other}/3.png", "dog/4.png")
+    own = settings("folders", tmp_path, classes=("Cat", other, "dog"))
+    with pytest.raises(
+        DataError, match=rf"'{other}' \(as of .*/3\.png\).*: labels that differ only in case or"
+    ) as error:
+        sources.fetch("own", own, tmp_path / "raw")
+    assert f"'Cat' (as of {tmp_path}/Cat/1.png)" in str(error.value)
+    assert "dog" not in str(error.value)
+
+
+@pytest.mark.parametrize(("value", "said"), [(0, "no pixel of the 2 masks is"), (255, "every pixel of the 2 masks is")])
+def test_masks_that_mark_nothing_or_everything_are_refused(value: int, said: str, tmp_path: Path) -> None:
+    draw(tmp_path, "images/a.png", "images/b.png")
+    (tmp_path / "masks").mkdir()
+    for name in "ab":
+        Image.fromarray(np.full((8, 8), value, np.uint8)).save(tmp_path / f"masks/{name}.png")
+    own = settings("folders", tmp_path, images="images", masks="masks")
+    with pytest.raises(DataError, match=rf"^datasets/own\.yaml: {said} foreground .* nothing to learn\."):
+        sources.fetch("own", own, tmp_path / "raw")
+    assert not (tmp_path / "raw").exists()
+
+
+def test_masks_that_mark_nothing_are_refused_by_a_segmentation_of_images_with_labels(tmp_path: Path) -> None:
+    """And by no classification; a lesion that vanishes at the study's size is none either."""
+    draw(tmp_path, "a.png", "b.png")
+    for name, pixel in {"a": (1, 1), "b": (2, 3)}.items():
+        mask = np.zeros((8, 8), np.uint8)
+        mask[pixel] = 255
+        Image.fromarray(mask).save(tmp_path / f"{name}_mask.png")
+    rows = [{"image": f"{name}.png", "mask": f"{name}_mask.png", "label": name} for name in "ab"]
+    own = settings("table", tmp_path, table=table(tmp_path, rows).name, classes=("a", "b"))
+    sources.fetch("own", own, tmp_path / "raw")
+    assert prepare("segmentation", 8, tmp_path / "raw", tmp_path / "prepared") == 2
+    assert prepare("classification", 2, tmp_path / "raw", tmp_path / "classes") == 2
+    with pytest.raises(
+        DataError, match=r"raw: of the masks, no pixel is foreground at 2×2 pixels, so there is nothing"
+    ):
+        prepare("segmentation", 2, tmp_path / "raw", tmp_path / "small")
+    assert not list((tmp_path / "small").glob("*"))
 
 
 # --- what becomes of them ---

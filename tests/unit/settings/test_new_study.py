@@ -186,6 +186,34 @@ def test_images_that_the_task_cannot_use_are_counted_and_not_split(settings: Pat
     assert of.dataset["mine"].full_size == len(splits(settings, "mine")) == 23
 
 
+def test_labels_and_masks_together_say_which_are_taken_and_what_takes_the_others(
+    settings: Path, tmp_path: Path
+) -> None:
+    draw_pairs(tmp_path)
+    rows = [
+        {"image": f"images/P{n // 2:02}_{n % 2}.png", "mask": f"masks/P{n // 2:02}_{n % 2}_mask.png", "label": n % 2}
+        for n in range(40)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "own.csv", index=False)
+    of, said = made(settings, name="a", table=tmp_path / "own.csv")
+    assert of.study["a"].task == "segmentation"
+    assert "task: segmentation, by the masks; the labels are not used, as they are with --task classification" in said
+    of, said = made(settings, name="b", table=tmp_path / "own.csv", task="classification")
+    assert of.study["b"].task == "classification"
+    assert "not used" not in said, "it was asked for"
+
+
+def test_masks_without_any_foreground_are_refused(settings: Path, tmp_path: Path) -> None:
+    """Also where labels let the images be fetched for another task."""
+    draw_pairs(tmp_path, mask="empty")
+    options = {"images": tmp_path / "images", "masks": tmp_path / "masks"}
+    text = refused(settings, name="liver", **options)
+    assert "no pixel of the 40 masks is foreground" in text
+    rows = [{"image": f"images/P{n:02}_0.png", "mask": f"masks/P{n:02}_0_mask.png", "label": n % 2} for n in range(20)]
+    pd.DataFrame(rows).to_csv(tmp_path / "own.csv", index=False)
+    assert "no pixel of the 20 masks" in refused(settings, name="own", table=tmp_path / "own.csv", task="segmentation")
+
+
 def test_images_without_a_mask_may_be_background(settings: Path, tmp_path: Path) -> None:
     draw_pairs(tmp_path)
     for number in range(4):

@@ -33,7 +33,7 @@ from classroom.data.pixels import (
 )
 from classroom.data.readers import FORMULAS, File, Found, Sample, classes_of, folder_of, reader
 from classroom.data.synthetic import GENERATORS
-from classroom.errors import DataError, listed, raise_for
+from classroom.errors import DataError, counted, listed, raise_for
 from classroom.files import DISK_FULL, folder_written_whole
 from classroom.params import Dataset
 from classroom.progress import track
@@ -73,6 +73,8 @@ def fetch(name: str, dataset: Dataset, target: Path, downloads: Path = DOWNLOADS
         for table in found.tables:
             _copy(table, folder)
         pixels = check_pixels(name, dataset, found.samples, copies=folder)
+        if not any(sample.label for sample in found.samples):  # else they may be for classification
+            check_foreground(f"datasets/{name}.yaml", found.samples, pixels)
         _describe(name, dataset, found, pixels, folder)
     return len(found.samples)
 
@@ -181,7 +183,7 @@ def _check_inside(files: Iterable[File], folders: Sequence[Path]) -> None:
 
 
 def _check_names(samples: Sequence[Sample], files: Iterable[File]) -> None:
-    """Raises DataError for ids and groups that could break a table, and for file names that differ only in case.
+    """Raises DataError for ids and groups that could break a table, and for files and labels that differ only in case.
 
     Spreadsheets run text that begins with one of FORMULAS; macOS and Windows do not distinguish a.tif and A.tif.
     """
@@ -195,6 +197,20 @@ def _check_names(samples: Sequence[Sample], files: Iterable[File]) -> None:
         wrong,
         f"Expected names of images, patients, lesions and classes in printable characters, none of {FORMULAS} first; "
         "rename them.",
+    )
+    spellings: dict[str, dict[str, Path]] = {}
+    for sample in samples:
+        if sample.label is not None:
+            alike = " ".join(unicodedata.normalize("NFC", sample.label).casefold().split())
+            spellings.setdefault(alike, {}).setdefault(sample.label, sample.image.path)
+    raise_for(
+        [
+            " and ".join(f"'{label}' (as of {path})" for label, path in labels.items())
+            + ": labels that differ only in case or blanks."
+            for labels in spellings.values()
+            if len(labels) > 1
+        ],
+        "Each would be a class of its own; spell each class in one way, in the table or the names of folders.",
     )
     places: dict[str, File] = {}
     clashes = []
@@ -288,6 +304,32 @@ def check_pixels(name: str, dataset: Dataset, samples: Sequence[Sample], copies:
     pixels = sum(width * height * count for (width, height), count in sizes.items())
     has_foreground = [bool(is_foreground(values, foreground).any()) for values in values_of]
     return Pixels(converted, foreground, sizes, has_foreground, inside / max(pixels, 1))
+
+
+def check_foreground(where: object, samples: Sequence[Sample], pixels: Pixels) -> None:
+    """Raises DataError if masks mark nothing, or everything: then there is nothing to learn.
+
+    Parameters
+    ----------
+    where
+        for the message: what names the dataset
+    samples
+        of the dataset
+    pixels
+        what `check_pixels` found in them
+    """
+    masks = counted(sum(sample.mask is not None for sample in samples), "mask")
+    inside = ", ".join(map(str, pixels.foreground))
+    if not any(pixels.has_foreground):
+        raise DataError(
+            f"{where}: no pixel of the {masks} is foreground ({inside}), so a segmentation has nothing to learn. "
+            "Expected a lesion in some of them; correct the masks, or which files they are."
+        )
+    if pixels.foreground_share == 1:
+        raise DataError(
+            f"{where}: every pixel of the {masks} is foreground ({inside}), so a segmentation has nothing to learn. "
+            "Expected background in some of them; correct the masks, or foreground."
+        )
 
 
 def _describe(name: str, dataset: Dataset, found: Found, pixels: Pixels, folder: Path) -> None:

@@ -65,6 +65,23 @@ class Found:
     """How groups are told, and what may nevertheless be in two splits, for the heads of tables."""
 
 
+def for_task(samples: Sequence[Sample], task: str, missing_masks: str) -> list[Sample]:
+    """The images that a study uses.
+
+    Parameters
+    ----------
+    samples
+        of its dataset
+    task
+        segmentation or classification, which need a mask or a label
+    missing_masks
+        of the dataset's settings: with `empty`, an image without a mask is background
+    """
+    if task == "segmentation":
+        return [one for one in samples if one.mask or missing_masks == "empty"]
+    return [one for one in samples if one.label is not None]
+
+
 def reader(name: str) -> ModuleType:
     """The reader module called `name` in the settings."""
     return importlib.import_module(f"classroom.data.readers.{name}")
