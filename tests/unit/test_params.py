@@ -930,7 +930,41 @@ def test_a_network_that_is_changed_is_asked_for_again(known, project, raw):
     """Other options of an encoder that is known can be wrong too."""
     options = "study/histopathologic-resnet18/student/encoder_options"
     put_settings(project, with_value(raw, options, {"chanels": [8, 8, 8, 8]}))
-    with pytest.raises(ParamsError, match=r"^studies/histopath.*\.yaml: student.*chanels.* cannot be built"):
+    with pytest.raises(ParamsError, match=r"^studies/histop.*\.yaml: student\.encoder_options: encoder .*'chanels'"):
+        check_all()
+
+
+@pytest.mark.parametrize(
+    ("by", "groups", "percent", "said"),
+    [
+        ("image", 7, (50, 25, 25), r"split leaves 7 images at most for training, of the 14 of datasets/lgg\.yaml"),
+        ("image", 8, (50, 25, 25), None),
+        (
+            "group",
+            6,
+            (50, 25, 25),
+            r"split leaves 7 images at most for training, of the 12 of",
+        ),  # a group is two images
+        ("group", 7, (50, 25, 25), None),
+        ("given", 4, (1, 1, 98), r"split leaves 6 images at most for training, of the 8 of"),
+        ("given", 5, (1, 1, 98), None),
+    ],
+)
+def test_fewer_training_images_than_a_batch_are_said_before_anything_is_fetched(
+    known, project, raw, by, groups, percent, said
+):
+    """Not where more may come than the settings tell: by group, a split is its percentage but for a group."""
+    raw["studies"] = [STUDY]
+    raw["training"]["batch_size"] = 8
+    raw["dataset"]["lgg"]["synthetic"] |= {"groups": groups, "images_per_group": 2}
+    raw["study"][STUDY]["split"] = {"percent": percent, "by": by, "seed": 0}
+    put_settings(project, raw)
+    if said is None:
+        check_all()
+        return
+    with pytest.raises(
+        ParamsError, match=rf"^{re.escape(f'studies/{STUDY}.yaml')}: {said}.* \(synthetic\): fewer than a "
+    ):
         check_all()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -12,7 +13,7 @@ from typing import Any
 
 from classroom import params as settings
 from classroom.data.readers import check_options, classes_of, folder_of, has_masks
-from classroom.errors import ParamsError, TrainingError, suggestion
+from classroom.errors import ParamsError, TrainingError, counted, suggestion
 from classroom.files import content_hash
 from classroom.methods import registry
 from classroom.methods.learning_styles.exchange import EXCHANGE
@@ -43,6 +44,7 @@ def check_all(path: Path = Path("params.yaml")) -> Params:
     for name, dataset in params.dataset.items():
         check_options(name, dataset)
     _check_ground_truth(params)
+    _check_batches(params)
     _check_training(params)
     for study in params.studies:
         for variant in params.trained_variants:
@@ -134,6 +136,34 @@ def _check_ground_truth(params: Params) -> None:
                 f"studies/{name}.yaml: task: segmentation needs a dataset with masks, and '{study.dataset}' (reader "
                 f"{dataset.reader}) has none. Name their folder under masks in a dataset with the reader folders, use "
                 "another dataset, or set task to classification."
+            )
+    if mistakes:
+        raise ParamsError(" ".join(mistakes))
+
+
+def _check_batches(params: Params) -> None:
+    """Raises ParamsError for studies whose images, as far as the settings tell, cannot fill a batch of training.
+
+    A training drops an incomplete batch, and would refuse to start once the images are fetched and split.
+    """
+    batch, mistakes = params.training.batch_size, []
+    for name in params.studies:
+        study = params.study[name]
+        dataset = params.dataset[study.dataset]
+        images, key = dataset.size
+        images = min(images, dataset.subset or images)
+        training = math.ceil(images * study.split.percent[0] / 100)
+        if study.split.by == "group" and dataset.source == "synthetic":  # each split is its percentage, within a group
+            assert dataset.synthetic is not None  # validated by Dataset
+            training += dataset.synthetic.images_per_group - 1
+        elif study.split.by != "image":
+            training = images
+        training = min(training, max(images - 2, 0))  # one image each is for validation and test
+        if training < batch:
+            mistakes.append(
+                f"studies/{name}.yaml: split leaves {counted(training, 'image')} at most for training, of the {images} "
+                f"of datasets/{study.dataset}.yaml ({'subset' if images == dataset.subset else key}): fewer than a "
+                f"batch, as params.yaml has training.batch_size {batch}. Lower it, or use more images."
             )
     if mistakes:
         raise ParamsError(" ".join(mistakes))
