@@ -79,8 +79,7 @@ def cost_table(scale: str, costs: Sequence[TableCosts]) -> Page:
             rows.append([*labels, Cell(str(row["runs"]), row["runs"], sources=(minutes,)), *numbers])
     below = [
         "Hours are the sum over jobs; jobs that ran in parallel took less wall time. Core hours are hours "
-        "times the threads that a run was given. A run that was resumed from its checkpoint counts "
-        "its last session only, so interrupted runs took more than this. Disk is the size of a run's folder.",
+        "times the threads that a run was given. Disk is the size of a run's folder.",
     ]
     part = Part([*KEYS, "runs", *(COLUMNS[column][2] for column in shown)], rows, below=below)
     table = labelled(table, scale=scale)

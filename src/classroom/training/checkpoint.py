@@ -37,6 +37,8 @@ class Progress:
     """By trained network: the epoch of its highest validation IoU or accuracy; the first of equals."""
     best_score: dict[str, float] = field(default_factory=dict)
     best_state: dict[str, torch.Tensor] = field(default_factory=dict)
+    seconds: float = 0.0
+    """What earlier sessions took, up to the checkpoint of each that was resumed."""
 
 
 Position = tuple[int, int]
@@ -85,6 +87,8 @@ class Checkpoints:
         self.optimiser = optimiser
         self.device = next(method.parameters()).device
         self.saved_at = time.monotonic()
+        self.session_seconds: Callable[[], float] = lambda: 0.0
+        """What this session has taken, to be added to those before."""
 
     def due(self) -> bool:
         return time.monotonic() - self.saved_at >= self.seconds
@@ -106,7 +110,7 @@ class Checkpoints:
             "optimiser": self.optimiser.state_dict(),
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
-            "progress": vars(progress),
+            "progress": vars(progress) | {"seconds": progress.seconds + self.session_seconds()},
         }
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

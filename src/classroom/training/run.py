@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import resource
 import sys
@@ -135,6 +136,8 @@ def train(
                 raise
             show.log(f"{len(left)} runs need more memory than {trainer.device} has: half of them are trained later")
             waiting = [*by_position(left[: len(left) // 2]), *by_position(left[len(left) // 2 :]), *waiting]
+        finally:
+            trainer.started = time.monotonic()  # what was taken is in the manifests, or in the checkpoints
     if trainer.diverged:
         wrong = "; ".join(f"{request.target}: {error}" for request, error in trainer.diverged.items())
         rest = " of it" if len(requests) > 1 else ""
@@ -223,6 +226,7 @@ class _Trainer:
         torch.manual_seed(self.seed)
         for run in runs:
             run.progress = run.checkpoints.restore(self.show.log, at)
+            run.checkpoints.session_seconds = functools.partial(self._seconds, run, runs)
         clock, going = Clock(self.show, self.settings.epochs), runs
         while going:
             going = fit(going, self.data, self.augment, self.settings, self.balance, self.seed, self.device, clock)
@@ -240,7 +244,6 @@ class _Trainer:
                     self.finish(request, self._facts(run, runs, clock))
                     self.done.add(request)
         self.diverged |= {r: run.diverged for r, run in zip(group, runs, strict=True) if run.diverged}
-        self.started = time.monotonic()
 
     def _make(self, group: Sequence[Request]) -> list[Run]:
         known: dict[str, Network] | None = {} if len(group) > 1 else None
@@ -284,12 +287,16 @@ class _Trainer:
             )
         return runs
 
+    def _seconds(self, run: Run, runs: Sequence[Run]) -> float:
+        """The run's share of what its group has taken in this session."""
+        return _share(run, runs) * (time.monotonic() - self.started)
+
     def _facts(self, run: Run, runs: Sequence[Run], clock: Clock) -> TrainingFacts:
-        share = _share(run, runs)
+        per_epoch = clock.seconds_per_epoch
         facts: TrainingFacts = {
             "device": self.device.type,
-            "seconds": round(share * (time.monotonic() - self.started), 1),
-            "seconds_per_epoch": clock.seconds_per_epoch and round(share * clock.seconds_per_epoch, 3),
+            "seconds": round(run.progress.seconds + self._seconds(run, runs), 1),
+            "seconds_per_epoch": per_epoch and round(_share(run, runs) * per_epoch, 3),
             "peak_memory_mb": peak_memory_mb(self.device),
             "threads": self.settings.threads,
             "best_epoch": run.progress.best_epoch,

@@ -76,6 +76,14 @@ def metrics(undisturbed: Path) -> dict[str, Any]:
     return json.loads((undisturbed / "metrics.json").read_text())
 
 
+class StopAt(Silent):
+    """Interrupts a training in its second epoch."""
+
+    def __call__(self, progress: Progress, steps: int, epochs: int) -> None:
+        if (progress.epoch, progress.step) == (1, 1):
+            raise KeyboardInterrupt
+
+
 def misfits(value: Any, kind: Any, place: str) -> list[str]:
     """Where in `value` something is missing, not foreseen or of another type than `kind` says."""
     origin, parts = get_origin(kind), get_args(kind)
@@ -198,17 +206,36 @@ def test_optimiser_schedule_and_clipping_are_torchs_own_in_a_plain_loop(
 def test_interrupted_with_any_option_it_ends_in_the_same_bits(
     options: dict[str, Any], tiny: dict, tiny_classes_study: Path, tmp_path: Path
 ) -> None:
-    class StopAt(Silent):
-        def __call__(self, progress: Progress, steps: int, epochs: int) -> None:
-            if (progress.epoch, progress.step) == (1, 1):
-                raise KeyboardInterrupt
-
     tiny["training"] |= SMALL_STEPS | options
     train(tiny, tiny_classes_study, tmp_path / "undisturbed", method="student")
     with pytest.raises(KeyboardInterrupt):
         train(tiny, tiny_classes_study, tmp_path, method="student", show=StopAt(), checkpoint_minutes=0)
     assert "resumed from" in train(tiny, tiny_classes_study, tmp_path, method="student").lines[-1]
     assert bits(tmp_path / "run") == bits(tmp_path / "undisturbed/run")
+
+
+def test_a_resumed_run_has_taken_what_all_its_sessions_took(
+    tiny: dict, tiny_classes_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten seconds a step; the step that was interrupted left nothing, and is taken again."""
+    now = [0.0]
+
+    class TenSeconds(Silent):
+        def __call__(self, *arguments: Any) -> None:
+            now[0] += 10
+
+    class StopAtTenSeconds(StopAt):
+        def __call__(self, *arguments: Any) -> None:
+            super().__call__(*arguments)
+            now[0] += 10
+
+    monkeypatch.setattr(run, "time", types.SimpleNamespace(monotonic=lambda: now[0], time=lambda: now[0]))
+    at_once = train(tiny, tiny_classes_study, tmp_path / "at once", method="student", show=TenSeconds())
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny, tiny_classes_study, tmp_path, method="student", show=StopAtTenSeconds(), checkpoint_minutes=0)
+    resumed = train(tiny, tiny_classes_study, tmp_path, method="student", show=TenSeconds())
+    assert "resumed from" in resumed.lines[-1]
+    assert resumed.facts["student"]["seconds"] == at_once.facts["student"]["seconds"] >= 40
 
 
 def test_the_papers_options_change_nothing(
@@ -362,11 +389,6 @@ def test_a_training_under_nohup_outlives_its_session() -> None:
 def stopped(tiny_classes_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training that stopped in its second epoch, with two checkpoints; read only."""
     folder = tmp_path_factory.mktemp("stopped")
-
-    class StopAt(Silent):
-        def __call__(self, progress: Progress, steps: int, epochs: int) -> None:
-            if (progress.epoch, progress.step) == (1, 1):
-                raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train(
