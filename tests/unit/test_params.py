@@ -1071,7 +1071,7 @@ def test_a_batch_passes_through_the_losses_of_every_kind_of_variant(project, raw
     raw |= {"studies": [STUDY], "ours": joint[0], "variants": {"joint": joint, "offline": []}}
     raw["grid"]["studies"] = []
     put_settings(project, compared(raw, "comparison", "segmentation", "at"))
-    with pytest.raises(ParamsError, match=r"cannot be trained on \d+ images of \d+×\d+ pixels \(sizes do not fit\)"):
+    with pytest.raises(ParamsError, match=r"learning_styles/method\.py, line \d+: RuntimeError: sizes do not fit"):
         check_all()
 
 
@@ -1097,6 +1097,30 @@ def test_a_method_whose_losses_are_not_those_of_its_weights_is_named(project, ra
     where = rf"studies/{STUDY}\.yaml: methods\.at: {kind.__name__}\.losses in src/classroom/methods/at\.py "
     with pytest.raises(ParamsError, match=f"^{where}.*{said}"):
         check_all()
+
+
+@pytest.mark.parametrize(
+    ("failing", "said"),
+    [
+        (lambda *_: torch.zeros(2, 3) @ torch.zeros(2, 3), r"RuntimeError: .*2"),
+        (lambda *_: {}["attention"], "KeyError: 'attention'"),
+    ],
+)
+def test_what_fails_in_a_method_s_own_file_is_told_with_its_line_and_no_other_advice(
+    project, raw, monkeypatch, failing, said
+):
+    """A matrix of the wrong shape was blamed on the size of the images; any other mistake was a traceback."""
+    monkeypatch.setattr("classroom.methods.at.attention", failing)
+    raw |= {"studies": [STUDY]}
+    raw["grid"]["studies"] = []
+    put_settings(project, compared(raw, "comparison", "segmentation", "at"))
+    with pytest.raises(ParamsError) as caught:
+        check_all()
+    where = rf"studies/{STUDY}\.yaml: methods\.at: src/classroom/methods/at\.py, line (\d+): "
+    found = re.match(f"{where}(?:{said})", str(caught.value))
+    assert found, caught.value
+    assert "attention(own" in (ROOT / "src/classroom/methods/at.py").read_text().splitlines()[int(found[1]) - 1]
+    assert "image_size" not in str(caught.value)
 
 
 def test_the_folder_of_a_dataset_is_asked_for_until_it_is_fetched(project, raw):

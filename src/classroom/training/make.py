@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from classroom.core.method import Method, network_seed, total
 from classroom.core.networks.build import Network as BuiltNetwork
 from classroom.core.networks.build import build, seeded
 from classroom.core.networks.weights import not_finite
-from classroom.errors import ParamsError, TrainingError
+from classroom.errors import ClassroomError, ParamsError, TrainingError
 from classroom.methods import registry
 from classroom.params import (
     BASELINES,
@@ -121,19 +122,29 @@ def try_on_meta(
     Raises
     ------
     ParamsError
-        A setting is invalid, or what the networks give does not fit what the losses take.
+        A setting is invalid, the networks do not take such a batch, or the method's losses fail.
     """
-    method = make_on_meta(name, study, raw, task, classes, image_size).train()
     images = torch.zeros(batch, 3, image_size, image_size, device="meta")
     targets = torch.zeros_like(images[:, :1]) if task == "segmentation" else torch.zeros_like(images[:, 0, 0, 0]).long()
     try:
+        method = make_on_meta(name, study, raw, task, classes, image_size).train()
         total(term.weight * term.value for term in method.losses(images, targets)).backward()
-    except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:  # of torch and the encoders
-        reason = " ".join(str(error).split())
-        raise ParamsError(
-            f"cannot be trained on {batch} images of {image_size}×{image_size} pixels ({reason}). Change image_size, "
-            "training.batch_size or the encoders."
-        ) from None
+    except ClassroomError:
+        raise
+    except Exception as error:  # anything, of torch, the encoders and a method's own file
+        raise ParamsError(_failure(name, error, f"{batch} images of {image_size}×{image_size} pixels")) from None
+
+
+def _failure(name: str, error: Exception, batch: str) -> str:
+    """What failed, and where. Of a network alone, batch and network are all that there is to change."""
+    reason = " ".join(str(error).split())
+    if name in BASELINES:
+        return f"cannot be trained on {batch} ({reason}). Change image_size, training.batch_size or the encoders."
+    frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    of_methods = [(file, line) for file, line in frames if file.is_relative_to(registry.FOLDER)]
+    own = [(file, line) for file, line in of_methods if file == registry.FOLDER / f"{name}.py"]
+    where = [f"{file.relative_to(registry.FOLDER.parents[2])}, line {line}: " for file, line in own or of_methods]
+    return f"{''.join(where[-1:])}{type(error).__name__}: {reason} (with {batch})"
 
 
 @dataclass(frozen=True)
