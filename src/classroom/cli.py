@@ -442,7 +442,7 @@ def explain(
         str,
         typer.Option(
             help="One of its numbers, e.g. kd_ml/v3/ensemble/iou; in tables of several studies STUDY comes first. "
-            "Without it, all numbers are listed."
+            "Without it, all numbers are listed; of a picture the runs."
         ),
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -15,10 +15,11 @@ def costs(folders: dict[int, Path]) -> dict[str, Cost]:
 
     Raises DataError if a manifest is missing or damaged.
     """
-    return {str(seed): _cost(folder) for seed, folder in folders.items()}
+    return {str(seed): cost_of(folder) for seed, folder in folders.items()}
 
 
-def _cost(folder: Path) -> Cost:
+def cost_of(folder: Path) -> Cost:
+    """As `costs`, of one run."""
     path = folder / "manifest.json"
     with reading(path, "Train this run again.", what="as a run's manifest"):
         manifest = json.loads(path.read_text(encoding="utf-8"))

@@ -6,7 +6,7 @@ what the runs were made from. Nothing is changed, and neither runs nor data need
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from classroom.engines import graph, manifest
 from classroom.engines.graph import Graph, Stage
 from classroom.engines.manifest import Record
 from classroom.errors import ClassroomError, DataError
+from classroom.evaluation.costs import cost_of
 from classroom.evaluation.evaluate import evaluate_predictions
 from classroom.params import load
 from classroom.provenance.reproduction import reproduction
@@ -29,31 +30,39 @@ VALUE = ("value", "paper", "difference")
 def explain(report: str, cell: str = "") -> dict[str, Any]:
     """Returns what is known about the number `cell` of a report, or without it lists the report's numbers; as JSON.
 
-    Of a number: its `sources` with the `runs` behind each; the `jobs` that make it and the `settings` that they had;
-    what has `changed` since, by job, as pairs of the recorded and the current value; which files are `absent`, which
-    jobs are `not_on_record`; the `commands` that make it again, in a fresh clone too, with `notes`; and what to type
-    `instead` to leave that to Snakemake or DVC.
+    Of a number, and of a whole picture: its `sources` with the `runs` behind each; the `jobs` that make it and the
+    `settings` that they had; what has `changed` since, by job, as pairs of the recorded and the current value; which
+    files are `absent`, which jobs are `not_on_record`; the `commands` that make it again, in a fresh clone too, with
+    `notes`; and what to type `instead` to leave that to Snakemake or DVC.
 
-    Raises ClassroomError for an unknown report or number and for a report without numbers, and DataError if the
+    Raises ClassroomError for an unknown report or number and for a report that names no runs, and DataError if the
     report's page is missing, damaged, or not of the runs that are evaluated now.
     """
     stages = graph.load()
     stage = stage_of_report(stages, report)
     files = [out for out in stage.outputs if Path(out).stem == Path(report).stem]
     file = next((out for out in files if out.endswith(".md")), files[0])
-    page = next((read_page(Path(out)) for out in files if out.startswith("reports/pages/")), {"parts": []})
-    known = numbers(page)
-    if not known:
-        raise ClassroomError(f"{file}: none of its numbers comes from runs; `dvc repro {stage.name}` makes it again.")
-    if not cell:
+    page = next((read_page(Path(out)) for out in files if out.startswith("reports/pages/")), None)
+    known = numbers(page) if page else {}
+    if known and not cell:
         return {"report": file, "numbers": [{"cell": name, **_value(of)} for name, of in known.items()]}
-    name = find(known, cell)
+    if page is None or not (known or page["made_from"]):
+        raise ClassroomError(f"{file}: names no runs that it is made from; `dvc repro {stage.name}` makes it again.")
+    if cell and not known:
+        raise ClassroomError(f"--cell {cell}: {file} has no numbers to choose from. Leave --cell out for its runs.")
+    name = find(known, cell) if known else ""
     return {
         "report": file,
         "disclaimer": page["disclaimer"],
         "cell": name,
-        **_explained(known[name], page, file, stage, stages),
+        **_explained(known[name] if known else _whole(page["made_from"]), page, file, stage, stages),
     }
+
+
+def _whole(runs: Sequence[str]) -> dict[str, Any]:
+    """A picture that `runs` are behind, in the form of a number."""
+    source = {"what": "", "unit": "", "metric": "", "values": dict.fromkeys(runs), "predictions": {}}
+    return {"text": "", **dict.fromkeys(VALUE), "sources": [source]}
 
 
 def stage_of_report(stages: Graph, report: str) -> Stage:
@@ -71,6 +80,7 @@ def _explained(
     number: Mapping[str, Any], page: Mapping[str, Any], file: str, stage: Stage, stages: Graph
 ) -> dict[str, Any]:
     costs = provenance.read_runs() | page["runs"]
+    costs |= {run: cost_of(Path(run)) for run in page["made_from"] if run not in costs and Path(run).exists()}
     runs_of = [provenance.costs_of_runs(source, costs, page["name"]) for source in number["sources"]]
     trainings = {run: stages.producer.get(run) for runs in runs_of for run in runs}  # None: not asked for today
     jobs, needed = _jobs(trainings, stage, stages)

@@ -9,6 +9,7 @@ import numpy as np
 from classroom import places
 from classroom.artifacts import Result
 from classroom.core.metrics import LABELS, METRICS
+from classroom.methods.registry import run_folder
 from classroom.reporting.common import heading
 from classroom.reporting.common.drawing import label_panels, saved, synthetic_mark, variant_panels
 from classroom.reporting.common.pages import Drawing, Page
@@ -59,7 +60,8 @@ def agreement(study: str, results: Sequence[Result], scale: str) -> Page:
         f"{LABELS[metric]} with the ground truth and with the teacher. {told}"
     )
     disclaimer = heading.disclaimer(scale, [data], shows_paper=False)
-    return Page(title, disclaimer, drawing=Drawing(saved(figure), alt), study=study)
+    runs = [run_folder(study, name, seed).as_posix() for name, of in taught.items() for seed in of["seeds"]]
+    return Page(title, disclaimer, drawing=Drawing(saved(figure), alt), study=study, made_from=runs)
 
 
 REPORT = Report(

@@ -9,6 +9,8 @@ import pandas as pd
 
 from classroom.analysis.similarities import read
 from classroom.errors import DataError
+from classroom.methods.learning_styles.exchange import EXCHANGE
+from classroom.methods.registry import run_folder
 from classroom.reporting.registry import Request
 
 Tables = Mapping[str, Sequence[pd.DataFrame]]
@@ -26,6 +28,17 @@ def read_similarities(request: Request) -> Tables:
 
 def seeds_of(tables: Sequence[pd.DataFrame]) -> list[int]:
     return [table.attrs["seed"] for table in tables]
+
+
+def runs_of(tables: Tables, teacher: bool) -> list[str]:
+    """The folders of the runs behind the tables. `teacher`: T is shown, which where no run trains one is alone."""
+    found = {variant: of for variant, of in tables.items() if of}
+    first = next(iter(found.values()))
+    alone = teacher and any(EXCHANGE[variant].teacher != "trained" for variant in found)
+    methods = [*(["teacher"] if alone else []), *found]
+    return [
+        run_folder(first[0].attrs["study"], method, seed).as_posix() for method in methods for seed in seeds_of(first)
+    ]
 
 
 def first_of(tables: Tables, name: str) -> pd.DataFrame:

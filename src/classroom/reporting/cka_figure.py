@@ -13,7 +13,7 @@ from classroom import places
 from classroom.analysis.similarities import last_stages
 from classroom.errors import DataError
 from classroom.methods.learning_styles.exchange import EXCHANGE
-from classroom.reporting.cka import Tables, first_of, read_similarities, seeds_of
+from classroom.reporting.cka import Tables, first_of, read_similarities, runs_of, seeds_of
 from classroom.reporting.common import heading, paper
 from classroom.reporting.common.drawing import panels, saved, without_ticks
 from classroom.reporting.common.pages import Drawing, Page
@@ -103,7 +103,14 @@ def cka_figure(name: str, scale: str, tables: Tables) -> Page:
         figure.suptitle("\n".join(above), fontsize=FONT + 1)
         png, svg = (saved(figure, form) for form in ("png", "svg"))
     drawing = Drawing(png, _alt_text(shown, grid))
-    return Page(title, disclaimer, drawing=drawing, study=first["study"], files={".svg": svg})
+    return Page(
+        title,
+        disclaimer,
+        drawing=drawing,
+        study=first["study"],
+        made_from=runs_of(shown, teacher="T" in grid.pairs[0]),
+        files={".svg": svg},
+    )
 
 
 def _mean(tables: Sequence[pd.DataFrame], pair: tuple[str, str], names: Sequence[Sequence[str]]) -> np.ndarray:

@@ -83,7 +83,11 @@ def curves(study: str, table: pd.DataFrame, results: Sequence[Result], scale: st
         f"{best.min():.1f} to {best.max():.1f} %, the most with {variant_label(best.idxmax())}."
     )
     disclaimer = heading.disclaimer(scale, [data], shows_paper=False)
-    return Page(title, disclaimer, drawing=Drawing(saved(figure), alt), study=study, table=reached)
+    runs = table[["variant", "seed"]].drop_duplicates().itertuples(index=False)
+    return Page(
+        title, disclaimer, drawing=Drawing(saved(figure), alt), study=study, table=reached,
+        made_from=[run_folder(study, *run).as_posix() for run in runs],
+    )  # fmt: skip
 
 
 def draw(request: Request) -> Page:

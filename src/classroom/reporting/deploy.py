@@ -12,6 +12,7 @@ import pandas as pd
 from classroom.core.metrics import LABELS, METRICS
 from classroom.errors import DataError, reading
 from classroom.files import content_hash
+from classroom.methods.registry import run_folder
 from classroom.params import Params
 from classroom.reporting.common import heading
 from classroom.reporting.common.pages import Page
@@ -75,6 +76,13 @@ def deploy_table(scale: str, measured: Sequence[dict[str, Any]]) -> Page:
         _facts(scale, measured),
         [Part(list(COLUMNS), rows, below=below, grouped=True), _saved(table)],
         table=labelled(table, scale=scale),
+        made_from=list(
+            dict.fromkeys(
+                run_folder(one["study"], of["method"], one["seed"]).as_posix()
+                for one in measured
+                for of in one["networks"].values()
+            )
+        ),
     )
 
 

@@ -35,10 +35,12 @@ def _numbers(explained: Mapping[str, Any]) -> str:
 
 
 def _number(explained: Mapping[str, Any]) -> str:
-    lines = [f"{explained['report']}  {explained['cell']}", explained["disclaimer"].replace("**", "")]
+    lines = [f"{explained['report']}  {explained['cell']}".rstrip(), explained["disclaimer"].replace("**", "")]
     lines += dict.fromkeys(source["what"] for source in explained["sources"])
     seeds = dict.fromkeys(run["run"].rsplit("-", 1)[1] for source in explained["sources"] for run in source["runs"])
-    lines += [f"  seeds  {', '.join(seeds)}", f"  here   {explained['text']}"]
+    lines.append(f"  seeds  {', '.join(seeds)}")
+    if explained["text"]:
+        lines.append(f"  here   {explained['text']}")
     if explained["paper"] is not None:
         lines.append(f"  paper  {explained['paper']:.2f}  here minus paper {number(explained['difference'], '+.2f')}")
     return "\n".join(line for line in lines if line)
@@ -46,7 +48,9 @@ def _number(explained: Mapping[str, Any]) -> str:
 
 def _run(run: Mapping[str, Any], source: Mapping[str, Any]) -> str:
     """One run: its value and costs, and the digests of its inputs and outputs."""
-    lines = [run["run"], f"  {source['what']}: {run['value']:.4f} {source['unit']}".rstrip()]
+    lines = [run["run"]]
+    if run["value"] is not None:
+        lines.append(f"  {source['what']}: {run['value']:.4f} {source['unit']}".rstrip())
     if run["reevaluated"] is not None:
         lines.append(f"  recomputed   {VERDICTS[run['reevaluated']]}")
     if "best_epoch" in run:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SMALLEST = 0.002
-"""Smallest fraction of an image that a lesion must cover to be visible in print."""
+"""Smallest fraction of an image that the foreground must cover to be visible in print."""
 HEAT = "inferno"
 OUTLINE = "#56B4E9"
 WIDTH = 7.2
@@ -70,7 +70,7 @@ def picture(name: str, kind: str, runs: Mapping[str, Path], prepared: Path, scal
     """One picture of a study; `kind` as in `reports.pictures` of its settings.
 
     `runs`: by variant, the folder of one seed's run. Which images are shown does not depend on the kind: see `hardest`.
-    Raises DataError for runs of different test images, if no test image has a visible lesion, or if none of the
+    Raises DataError for runs of different test images, if no test image has visible foreground, or if none of the
     variants that the kind shows is trained.
     """
     about = read_metrics(next(iter(runs.values())))
@@ -80,7 +80,7 @@ def picture(name: str, kind: str, runs: Mapping[str, Path], prepared: Path, scal
     if not shown:
         raise DataError(f"pictures.{name}: none of the variants that '{kind}' shows is trained: {', '.join(known)}.")
     samples = hardest(runs, prepared, count)
-    colours = "Heat: probability of a lesion, from dark 0 to bright 1; outlined: the ground truth"
+    colours = "Heat: probability of the foreground, from dark 0 to bright 1; outlined: the ground truth"
     if kind == "ensembles":
         colours = "Prediction orange, ground truth blue"
     title = f"{paper.title(name)}: {what} on {about['study']}"
@@ -99,20 +99,21 @@ def picture(name: str, kind: str, runs: Mapping[str, Path], prepared: Path, scal
     )
     disclaimer = heading.disclaimer(scale, [about["data"]], shows_paper=False)
     drawing = Drawing(saved(_grid(samples, shown, networks, above, by_row=kind == "all_variants")), alt)
-    return Page(title, disclaimer, drawing=drawing, study=about["study"])
+    made_from = [run.as_posix() for run in runs.values()]
+    return Page(title, disclaimer, drawing=drawing, study=about["study"], made_from=made_from)
 
 
 def hardest(runs: Mapping[str, Path], prepared: Path, count: int) -> list[Sample]:
     """The test images on which all ensembles together do worst.
 
-    Among images with a visible lesion, those with the lowest mean IoU over the variants, at most one per group
+    Among images with visible foreground, those with the lowest mean IoU over the variants, at most one per group
     (patient, lesion); ties go to the first. Raises DataError as `picture`.
     """
     ids, ground_truth, ious = _mean_ious(runs)
     rows, groups = rows_and_groups(prepared, ids)
     chosen = one_of_each_group(ious, ground_truth.mean(axis=(1, 2)) >= SMALLEST, groups, share=0)[:count]
     if not chosen:
-        raise DataError(f"{prepared}: no test image has a visible lesion, so there is nothing to show.")
+        raise DataError(f"{prepared}: no test image has visible foreground, so there is nothing to show.")
     probabilities: list[dict[tuple[str, str], np.ndarray]] = [{} for _ in chosen]
     for variant, run in runs.items():
         stacks = with_ensemble(predictions.read(run / "predictions.parquet")[1])

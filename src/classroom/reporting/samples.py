@@ -32,7 +32,7 @@ ROWS = 4
 def samples(run: Path, prepared: Path, scale: str) -> Page:
     """Test images of distinct groups (patients, lesions) with ground truth and every network's mask.
 
-    Of segmentation runs only. The rule of choice: of each group's test images with a lesion the one with the median
+    Of segmentation runs only. The rule of choice: of each group's test images with foreground the one with the median
     IoU of the ensemble; of these, those at equal steps from the worst group to the best, so that failures show as
     well as successes.
     """
@@ -45,7 +45,7 @@ def samples(run: Path, prepared: Path, scale: str) -> Page:
     ious = {name: image_iou(stack, ground_truth) for name, stack in masks.items()}
     candidates = one_of_each_group(ious[last], ground_truth.any(axis=(1, 2)), groups, share=0.5)
     if not candidates:
-        raise DataError(f"{run}: no test image has a lesion, so there is nothing to show. Use more data.")
+        raise DataError(f"{run}: no test image has foreground, so there is nothing to show. Use more data.")
     chosen = [candidates[round(step)] for step in np.linspace(0, len(candidates) - 1, min(ROWS, len(candidates)))]
     group = about["data"]["group"]
     median = "" if group == "image" else f", of each {group} its median image"
@@ -70,12 +70,14 @@ def samples(run: Path, prepared: Path, scale: str) -> Page:
     )  # fmt: skip
     alt = (
         f"{len(chosen)} test images, one below the other, {group}s from the worst to the best{median}: the image with "
-        f"the true lesion outlined in blue, then the masks of {', '.join(masks)} outlined in orange. IoU of {last}: "
+        f"the ground truth outlined in blue, then the masks of {', '.join(masks)} outlined in orange. IoU of {last}: "
         f"{', '.join(f'{100 * ious[last][position]:.0f}' for position in chosen)} %."
     )
     disclaimer = heading.disclaimer(scale, [about["data"]], shows_paper=False)
     title = f"Test images of {about['study']}, {about['method']}"
-    return Page(title, disclaimer, drawing=Drawing(saved(figure), alt), study=about["study"])
+    return Page(
+        title, disclaimer, drawing=Drawing(saved(figure), alt), study=about["study"], made_from=[run.as_posix()]
+    )
 
 
 def draw(request: Request) -> Page:

@@ -35,6 +35,7 @@ from classroom.params import Network as NetworkSettings
 from classroom.reporting import cka_figure as cka_figure_module
 from classroom.reporting.cka_figure import cka_figure
 from classroom.reporting.cka_table import cka_table
+from classroom.reporting.common.tables import TECHNIQUE_LABELS
 from classroom.restore import restore
 from classroom.training.make import make
 from support.fabricated import HISTOPATHOLOGIC, LGG, metrics_of
@@ -746,6 +747,9 @@ def test_a_figure_names_its_panels_and_every_layer(drawn_figures: list[Figure], 
         assert figure.get_suptitle().startswith(title)
         told = page_of(tmp_path / name)["drawing"]["alt"]
         assert ("S1 with S2" if name == "figure11" else "T with S1 and T with S2") in told
+        runs = [run.split("/")[2] for run in page_of(tmp_path / name)["made_from"]]
+        assert {TECHNIQUE_LABELS[run.split("-")[0]] for run in runs if run != "teacher"} == {*techniques}
+        assert ("teacher" in runs) == (name == "figure10"), "of ML and KD (off), and T is shown"
 
 
 def test_a_panel_is_the_mean_over_seeds_in_the_layers_order(drawn_figures: list[Figure], tmp_path: Path) -> None:

@@ -215,11 +215,42 @@ def test_without_a_cell_all_are_listed_and_each_can_be_explained(finished_projec
 
 
 def test_a_report_without_numbers_says_so_in_one_sentence(finished_project: Path) -> None:
-    for report in ("table5", "table7.md", f"agreement-{STUDY}", "index.html"):
-        done, name = classroom(f"classroom explain {report} --cell x", finished_project), Path(report).stem
-        said = rf"Error: reports/{name}\.\w+: none of its numbers comes from runs; `dvc repro .*` makes it again\."
+    for report in ("table5", "table7.md", "index.html"):
+        done, name = classroom(f"classroom explain {report}", finished_project), Path(report).stem
+        said = rf"Error: reports/{name}\.\w+: names no runs that it is made from; `dvc repro .*` makes it again\."
         assert re.fullmatch(f"{said}\n", done.error), done.error
         assert done.code == 1
+
+
+@pytest.mark.parametrize(
+    ("report", "methods"),
+    [(f"curves-{STUDY}", ["ml-v3", "kd_ml-v3", "kd_off-v1"]), (f"agreement-{STUDY}", ["kd_ml-v3", "kd_off-v1"])],
+)
+def test_of_a_picture_the_runs_behind_it_are_told(finished_project: Path, report: str, methods: list[str]) -> None:
+    """It was said to come from no run."""
+    said = explained(finished_project, report)
+    (of,) = said["sources"]
+    expected = {f"runs/{STUDY}/{method}/seed-{seed}" for method in methods for seed in (0, 1)}
+    assert {run["run"] for run in of["runs"]} == expected
+    assert all(run["identity"] and run["made"] for run in of["runs"])
+    assert (said["changed"], said["absent"], said["not_on_record"]) == ({}, [], [])
+    for method in methods:
+        assert f"classroom train {STUDY} {method} --seed 1" in said["commands"]
+    printed = classroom(f"classroom explain {report}", finished_project)
+    assert printed.code == 0
+    assert all(f"\n{run}\n  best epochs" in printed.out for run in expected)
+    refused = classroom(f"classroom explain {report} --cell x", finished_project)
+    assert re.fullmatch(rf"Error: --cell x: reports/{report}\.\w+ has no numbers .*\n", refused.error), refused.error
+
+
+def test_of_a_picture_the_runs_are_told_though_none_is_evaluated(project: Path) -> None:
+    """Some pictures are made of runs alone."""
+    shutil.rmtree(project / "results")
+    (of,) = explained(project, f"agreement-{STUDY}")["sources"]
+    assert {run["device"] for run in of["runs"]} == {"cpu"}
+    shutil.rmtree(project / "runs")
+    refused = classroom(f"classroom explain agreement-{STUDY}", project)
+    assert f"depends on a run that is not evaluated, runs/{STUDY}/kd_ml-v3/seed-0. " in refused.error
 
 
 def test_what_has_changed_since_is_named_by_key_and_file(project: Path) -> None:

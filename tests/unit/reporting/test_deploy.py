@@ -15,7 +15,7 @@ from classroom.export import measure as module
 from classroom.export.measure import measure
 from classroom.reporting.deploy import deploy_table, read_measured
 from support.exported import SIZE, brightness, facts
-from support.rendered import check_tex, markdown_tables, one, save
+from support.rendered import check_tex, markdown_tables, one, page_of, save
 
 
 @pytest.fixture
@@ -126,6 +126,10 @@ def test_the_table_has_every_model_and_what_the_ensemble_saves(tmp_path: Path) -
     assert models[1][3:] == ["40.00", "10.000", "160.00", "200.00 [100.00–600.00]", "10.0", "300.0", "IoU 80.00"]
     assert models[3][3] == "30.00"
     assert models[4][0] == "second"
+    runs = page_of(tmp_path / "deploy.md")["made_from"]
+    assert runs == [
+        f"runs/{study}/{method}/seed-0" for study in ("first", "second") for method in ("teacher", "kd_ml-v3")
+    ]
     assert saved[1:] == [["first", *["25.0"] * 5], ["second", *["25.0"] * 5]]
     text = (tmp_path / "deploy.md").read_text()
     for said in ("A Processor, 1 thread, onnxruntime 1.32.0", "students of kd_ml-v3, seed 0", "of 3 rounds or more"):

@@ -105,6 +105,7 @@ def test_every_kind_shows_its_variants_and_networks(
         titles = [axis.get_title().replace("\n", " ") for axis in axes if axis.get_title()]
         assert titles == ["image", "ground truth", *columns], kind
         assert len(axes) == rows * len(titles)
+        assert page.made_from == [run.as_posix() for run in runs.values()], "all of them choose the images"
         assert page.drawing.alt.endswith("Mean IoU of all ensembles on them: 0, 30, 80 %.")
         # S1 finds nothing, and an ensemble what S2 finds: of Anna's worst image nothing, then 30 and 80 %
         ious = [axis.get_xlabel() for axis in axes[len(titles) - 1 :: len(titles)]]
@@ -142,7 +143,7 @@ def test_nothing_to_see_is_said_instead_of_drawn(runs: dict[str, Path], tmp_path
         ids, stacks = predictions.read(folder / "predictions.parquet")
         empty = {name: np.zeros_like(stack) for name, stack in stacks.items()}
         predictions.write(folder / "predictions.parquet", ids, [empty])
-    with pytest.raises(DataError, match="no test image has a visible lesion"):
+    with pytest.raises(DataError, match="no test image has visible foreground"):
         pictures.hardest(runs, tmp_path / "prepared", 4)
 
 

@@ -42,6 +42,8 @@ class Page(NamedTuple):
     """Of a table of variants, its row at the top of the site: see `reporting.site.HEADLINE`."""
     runs: Mapping[str, Cost] = {}
     """By folder, the costs of a search's runs (`evaluation.costs`); those of other runs are in results/costs."""
+    made_from: Sequence[str] = ()
+    """Of a picture, or of numbers without a source each, the folders of the runs behind it."""
     table: pd.DataFrame | None = None
     """The numbers of its .csv."""
     files: Mapping[str, str | bytes] = {}
