@@ -275,6 +275,7 @@ class Searched(TypedDict):
     """A point of a search: the validation metric by seed and network, and the costs by seed."""
 
     weights: dict[str, Any]
+    data: Data
     seeds: Scores
     costs: dict[str, Cost]
 
@@ -286,7 +287,6 @@ class GridPoint(Searched):
     alpha_1: float
     alpha_2: float
     teacher_share: float
-    synthetic: bool
 
 
 class FactorPoint(Searched):
@@ -294,4 +294,3 @@ class FactorPoint(Searched):
 
     method: str
     factor: float
-    data: Data

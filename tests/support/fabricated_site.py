@@ -82,7 +82,7 @@ def points(study: str) -> list[dict[str, Any]]:
                 "variant": "kd_ml-v3",
                 **dict(zip(("alpha_1", "alpha_2", "teacher_share"), at, strict=True)),
                 "weights": weights_at(EXCHANGE["kd_ml-v3"], *at).model_dump(mode="json"),
-                "synthetic": False,
+                "data": LGG,
                 "seeds": {str(seed): scores for seed in SEEDS},
                 "costs": {str(seed): taken(f"{place}/seed-{seed}", seconds=30.0) for seed in SEEDS},
             }

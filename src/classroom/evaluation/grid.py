@@ -46,7 +46,7 @@ def read_points(folder: Path, grid: Grid, seeds: Sequence[int]) -> list[GridPoin
                 "alpha_2": alpha_2,
                 "teacher_share": share,
                 "weights": runs[seeds[0]]["settings"]["weights"],
-                "synthetic": runs[seeds[0]]["data"]["synthetic"],
+                "data": runs[seeds[0]]["data"],
                 "seeds": _selection_metric(runs),
                 "costs": costs(folders),
             }

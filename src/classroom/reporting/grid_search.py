@@ -17,7 +17,7 @@ from classroom.params import Grid
 from classroom.reporting.common.drawing import panels, saved, synthetic_mark
 from classroom.reporting.common.pages import Drawing, Page
 from classroom.reporting.common.provenance import searched
-from classroom.reporting.common.search import DISCLAIMER, search_page
+from classroom.reporting.common.search import search_page
 from classroom.reporting.common.tables import GREEK, Cell, Part, in_greek, mean_sd, percent_cell, variant_label
 from classroom.reporting.registry import Report, Request
 
@@ -55,11 +55,11 @@ def grid_report(study: str, points: Sequence[GridPoint], scale: str, seeds: Sequ
         "ensemble's mean ± sample standard deviation over seeds chooses, in bold. The test split was not used.",
         "- teacher's share: the part of 1 − α that goes to β, the rest to γ; only KD + ML has both",
     ]
-    synthetic = any(point["synthetic"] for point in points)
+    synthetic = any(point["data"]["synthetic"] for point in points)
     picture = _map(table, f"Grid search on {study}, scale {scale}{synthetic_mark(synthetic)}")
     return search_page(
         f"grid-{study}", f"Grid search on {study}", study, scale, seeds, points=points,
-        disclaimer=DISCLAIMER if synthetic else "", facts=facts, parts=parts, table=table,
+        facts=facts, parts=parts, table=table,
         winner="ensemble", key="weights", chosen=[_weights(*pair) for pair in best.items()],
         drawing=Drawing(picture, _alt_text(table)),
     )  # fmt: skip

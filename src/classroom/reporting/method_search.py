@@ -14,7 +14,7 @@ from classroom.evaluation.grid import read_factors
 from classroom.params import TASKS, Tune
 from classroom.reporting.common.pages import Page
 from classroom.reporting.common.provenance import searched
-from classroom.reporting.common.search import DISCLAIMER, search_page
+from classroom.reporting.common.search import search_page
 from classroom.reporting.common.tables import Part, mean_sd, percent_cell
 from classroom.reporting.registry import Report, Request
 
@@ -51,7 +51,7 @@ def tune_report(study: str, points: Sequence[FactorPoint], scale: str, seeds: Se
     ]
     return search_page(
         f"tune-{study}", f"Weights of published methods on {study}", study, scale, seeds,
-        points=points, disclaimer=DISCLAIMER if points[0]["data"]["synthetic"] else "", facts=facts,
+        points=points, facts=facts,
         parts=[Part(["method", "factor", "weights", f"validation {metric}"], rows)], table=table,
         winner="student", key="methods", chosen=chosen,
     )  # fmt: skip

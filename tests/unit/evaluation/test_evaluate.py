@@ -340,7 +340,7 @@ def test_every_point_of_a_grid_is_read_with_what_chooses_it(searched: Path) -> N
     ]  # fmt: skip
     assert points[3]["weights"] == {"S1": {"alpha": 0.4}}
     assert points[3]["seeds"] == {"0": {"S1": pytest.approx(0.14)}, "1": {"S1": pytest.approx(0.141)}}
-    assert all(point["synthetic"] for point in points)
+    assert all(point["data"] == {"synthetic": True} for point in points)
     assert points[3]["costs"]["1"]["seconds"] == pytest.approx(0.141)
     assert points[3]["costs"]["1"]["run"].endswith("kd_off-v1/0.4-0.2-0.5/seed-1")
 

@@ -475,7 +475,6 @@ def test_costs_add_up_by_table_and_technique(tmp_path: Path) -> None:
     total = table.iloc[-1]
     assert total.runs == 9
     assert float(total.hours) == pytest.approx(sum([3, 1 / 60, 1, 2.5, 0.01, 0.01]), abs=1e-6)
-    assert "counts its last session only" in (tmp_path / "cost.md").read_text()
 
 
 def test_costs_of_nothing_are_refused(tmp_path: Path) -> None:
@@ -495,13 +494,17 @@ STUDY = "histopathologic-resnet18"
 
 
 def point(
-    variant: str, at: tuple[float, float, float], ensemble: list[float], synthetic: bool = True
+    variant: str,
+    at: tuple[float, float, float],
+    ensemble: list[float],
+    synthetic: bool = True,
+    dataset: str = "histopathologic",
 ) -> dict[str, Any]:
     return {
         "variant": variant,
         **dict(zip(("alpha_1", "alpha_2", "teacher_share"), at, strict=True)),
         "weights": weights_at(EXCHANGE[variant], *at).model_dump(mode="json"),
-        "synthetic": synthetic,
+        "data": HISTOPATHOLOGIC | {"synthetic": synthetic, "dataset": dataset},
         "seeds": {
             str(seed): {"T": 0.99, "S1": value - 0.1, "S2": value - 0.2, "ensemble": value}
             for seed, value in enumerate(ensemble)
@@ -583,6 +586,22 @@ def test_a_grid_of_one_point_of_real_images_is_drawn_too_and_to_the_same_bytes_t
     assert sorted(path.suffix for path in tmp_path.glob("grid.*")) == [".csv", ".md", ".png", ".yaml"]
     assert "ynthetic" not in (tmp_path / "grid.md").read_text()
     assert (tmp_path / "grid.png").read_bytes() == (tmp_path / "again.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "synthetic", "said"),
+    [
+        ("polyps", False, "**Your dataset polyps. Trained at scale 'small', which is for trying things out.**"),
+        ("histopathologic", False, "**Real images at scale 'small', with smaller images, fewer epochs or fewer"),
+        ("histopathologic", True, "reproduces the paper.** **These weights mean nothing for other images.**"),
+    ],
+)
+def test_a_grid_says_what_its_images_are_as_every_other_report(
+    dataset: str, synthetic: bool, said: str, tmp_path: Path
+) -> None:
+    points = [point("ml-v1", (0.1, 0.1, 0.5), [0.5], synthetic, dataset)]
+    save("grid_search", grid_report(STUDY, points, "small", [0]), tmp_path / "grid.md")
+    assert said in (tmp_path / "grid.md").read_text()
 
 
 # What all share

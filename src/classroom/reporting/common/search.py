@@ -7,16 +7,17 @@ from collections.abc import Sequence
 import pandas as pd
 
 from classroom.artifacts import Searched
+from classroom.reporting.common import heading
 from classroom.reporting.common.pages import Drawing, Page
 from classroom.reporting.common.provenance import runs_of
 from classroom.reporting.common.tables import Part, labelled
 
-DISCLAIMER = "**Synthetic images, not patients: these weights mean nothing elsewhere.**"
+OF_SYNTHETIC = "**These weights mean nothing for other images.**"
 
 
 def search_page(
     name: str, title: str, study: str, scale: str, seeds: Sequence[int], points: Sequence[Searched],
-    disclaimer: str, facts: Sequence[str], parts: Sequence[Part], table: pd.DataFrame, winner: str, key: str,
+    facts: Sequence[str], parts: Sequence[Part], table: pd.DataFrame, winner: str, key: str,
     chosen: Sequence[str], drawing: Drawing | None = None,
 ) -> Page:  # fmt: skip
     """The page of a search of one study.
@@ -33,7 +34,11 @@ def search_page(
         f"    {key}:",
         *(f"      {line}" for line in chosen),
     ]
-    heading = [
+    data = [point["data"] for point in points]
+    disclaimers = [heading.disclaimer(scale, data, shows_paper=False)]
+    if any(one["synthetic"] for one in data):
+        disclaimers.append(OF_SYNTHETIC)
+    head = [
         f"- scale: {scale}",
         f"- seeds: {every_seed}",
         *facts,
@@ -41,6 +46,6 @@ def search_page(
         f"studies/{study}.yaml",
     ]
     return Page(
-        title, disclaimer, heading, parts, drawing, study, runs=runs_of(points),
+        title, " ".join(filter(None, disclaimers)), head, parts, drawing, study, runs=runs_of(points),
         table=labelled(table, study=study, scale=scale), files={".yaml": "\n".join(overlay) + "\n"},
     )  # fmt: skip
