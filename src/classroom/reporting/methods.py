@@ -25,19 +25,23 @@ def listing(path: Path) -> str:
     raw = load(path)
     params = check(raw, path)
     blocks = [
+        f"Studies in force: {', '.join(params.study)}. All of them train the baselines and the variants in force.",
         "Baselines (Tables 2 and 13): teacher, student\n  L = task loss: focal + Dice (Eq. 8) or cross-entropy (Eq. 2)",
         "The paper's variants (Tables 1 and 5): L = α·task + β·from the teacher + γ·from the peer\n"
         + "\n".join(
-            f"  {name}: {TECHNIQUE_LABELS[variant.technique]}; S1 {_received(variant.S1)}; S2 {_received(variant.S2)}"
+            f"  {name}: {TECHNIQUE_LABELS[variant.technique]}; S1 {_received(variant.S1)}; S2 {_received(variant.S2)}; "
+            f"{'in force' if name in params.trained_variants else 'not in force'}"
             for name, variant in EXCHANGE.items()
         ),
     ]
     for task in TASKS:
         studies, methods = params.compared_studies(task), registry.published(task)
-        in_order = dict.fromkeys((*getattr(params.comparison, task), *methods))
+        compared = getattr(params.comparison, task)
+        in_order = dict.fromkeys((*compared, *methods))
         blocks.append(f"Published methods of {task} (Table 10): L = task + Σ weight · term")
         blocks += [
             _published(params, raw, methods[name], name, studies[0] if studies else None)
+            + ("; in force: " + ", ".join(studies) if studies and name in compared else "; not in force")
             for name in in_order
             if name in methods
         ]
