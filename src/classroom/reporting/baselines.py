@@ -59,10 +59,13 @@ def baselines_table(name: str, scale: str, seeds: Sequence[int], results: list[R
     facts = [
         "- each cell: the metric in percent, mean ± sample standard deviation over seeds"
         + ("; below it the paper's mean and ours minus the paper's." if len(printed) else "."),
+        *heading.pooling(metric for _, _, metric in shown),
     ]
+    absent = any("–" in row for row in grid)
+    below = ["–: no study in force trains this network on these images for this task."] if absent else []
     return results_page(
         name, "teachers and students trained alone", scale, seeds, results, printed, facts,
-        parts=[Part(header, grid)], table=labelled(pd.DataFrame(records), scale=scale),
+        parts=[Part(header, grid, below=below)], table=labelled(pd.DataFrame(records), scale=scale),
     )  # fmt: skip
 
 

@@ -43,12 +43,14 @@ def comparison_table(name: str, scale: str, seeds: Sequence[int], compared: Sequ
     seeds, data or training than each other.
     """
     printed = paper.networks_and_methods(name)
-    parts, records, first_of_each = [], [], []
+    parts, records, first_of_each, shown = [], [], [], []
     for of_study in compared:
         check_alike([*of_study["beside"], *of_study["published"]], seeds)
         first_of_each.append(of_study["beside"][0])
         rows = _rows(of_study, seeds, printed)
-        parts.append(_part(rows, of_study, printed))
+        metrics = _metrics(of_study, printed)
+        shown += metrics
+        parts.append(_part(rows, of_study, metrics))
         records += [row.facts | record for row in rows for record in row.records.values()]
     facts = [
         "- every published method trains one student against the study's trained teacher, frozen; ours is the "
@@ -56,6 +58,7 @@ def comparison_table(name: str, scale: str, seeds: Sequence[int], compared: Sequ
         "- each cell: the metric in percent on the test split, mean ± sample standard deviation over seeds"
         + ("; below it the paper's mean and ours minus the paper's" if len(printed) else "")
         + ". The best of each column in bold.",
+        *heading.pooling(shown),
         _settings_fact([result for of_study in compared for result in of_study["published"]]),
         "- parameters in millions: extra in training (what learns in addition to the row's network: modules, a "
         "discriminator; for ours the teacher and the peer), and at inference; s an epoch: training with validation, "
@@ -113,10 +116,14 @@ def _of_paper(result: ComparedResult, network: str, printed: pd.DataFrame) -> di
     return paper.means(printed, data["dataset"], data["task"], name)
 
 
-def _part(rows: Sequence[_Row], of_study: ComparedResults, printed: pd.DataFrame) -> Part:
+def _metrics(of_study: ComparedResults, printed: pd.DataFrame) -> list[str]:
+    data = of_study["beside"][0]["data"]
+    return shown_metrics(data, printed[(printed.dataset == data["dataset"]) & (printed.task == data["task"])])
+
+
+def _part(rows: Sequence[_Row], of_study: ComparedResults, metrics: Sequence[str]) -> Part:
     result = of_study["beside"][0]
     data = result["data"]
-    metrics = shown_metrics(data, printed[(printed.dataset == data["dataset"]) & (printed.task == data["task"])])
     best = {metric: max(row.records[metric]["mean"] for row in rows) for metric in metrics}
     grid: list[list[str | Cell]] = []
     for row in rows:
@@ -188,7 +195,7 @@ def _millions(count: int) -> str:
 
 
 def _notes(of_study: ComparedResults) -> list[str]:
-    """Notes on single methods: lesions lost in small feature maps, negligible terms."""
+    """Notes on single methods: foreground lost in small feature maps, negligible terms."""
     lines = []
     for result in of_study["published"]:
         runs = list(result["seeds"].values())

@@ -34,6 +34,7 @@ def fidelity_table(name: str, scale: str, seeds: Sequence[int], results: list[Re
         f"- each cell: {' and '.join(LABELS[metric] for metric in metrics)} in percent with the teacher's predictions "
         "as the ground truth, mean ± sample standard deviation over seeds, best strategy of the row in bold"
         + ("; below it the paper's mean and ours minus the paper's." if len(printed) else "."),
+        *heading.pooling(metrics),
     ]
     below = [
         "The teacher is the run's own, of the same seed: the one that trained with the students in KD (on) and "
@@ -47,11 +48,12 @@ def fidelity_table(name: str, scale: str, seeds: Sequence[int], results: list[Re
     if len(printed) and table.paper[table.metric.isin(metrics)].isna().any():
         below.append("The source has the paper's values of KD (off), but not their order, so they are not shown.")
     below += _silent_teachers(taught, metrics)
+    part = layout(taught, "fidelity", table, metrics)
     if not taught:
         below = ["None of the trained variants has a teacher."]
     return results_page(
         name, f"fidelity of the students to their teacher on {study}", scale, seeds, results, printed,
-        facts, parts=[layout(taught, "fidelity", table, metrics)._replace(below=below)], study=study,
+        facts, parts=[part._replace(below=[*part.below, *below])], study=study,
         table=labelled(table, study=study, scale=scale, synthetic=data["synthetic"]),
     )  # fmt: skip
 

@@ -53,8 +53,8 @@ OF_MASKS = (
     "boundaries, in pixels of the prepared image, as the spacing of pixels is not known",
     "- empty masks, as Metrics Reloaded (doi:10.1038/s41592-023-02151-z) has it: the best value if ground truth and "
     "prediction are both empty, the worst if one of them is. These are Dice 100 and 0, HD95 0 and the diagonal of the "
-    "image. Of several images, only those with a true or predicted lesion count for HD95. Sensitivity is not defined "
-    "without a lesion, so {group}s without one are left out of it (`count` in the .csv)",
+    "image. Of several images, only those with true or predicted foreground count for HD95. Sensitivity is not defined "
+    "without foreground, so {group}s without one are left out of it (`count` in the .csv)",
 )
 OF_CLASSES = (
     "- each cell: mean ± sample standard deviation over seeds. Balanced accuracy is the mean over classes of the share "

@@ -64,6 +64,7 @@ def resplit_table(
     facts += [
         *heading.lines(scale, seeds, [first])[-2:],
         f"- each cell: {LABELS[metric]} in percent, mean ± sample standard deviation over seeds",
+        *heading.pooling([metric]),
     ]
     part = Part(header, grid, below=_summary(table, first, second), grouped=True)
     synthetic = first["data"]["synthetic"] or second["data"]["synthetic"]

@@ -59,6 +59,7 @@ def variants_table(name: str, scale: str, seeds: Sequence[int], results: list[Re
         ENSEMBLES,
         f"- each cell: {_names(metrics)} in percent, mean ± sample standard deviation over seeds, best strategy of "
         "the row in bold" + ("; below it the paper's mean and ours minus the paper's." if len(printed) else "."),
+        *heading.pooling(metrics),
         "- T learns from its task alone in every technique and starts from the same seed, so its rows agree "
         f"wherever arithmetic is deterministic{early}; KD (off) takes the baseline teacher.",
     ]
@@ -68,7 +69,7 @@ def variants_table(name: str, scale: str, seeds: Sequence[int], results: list[Re
         parts.append(_significance(compared, primary, seeds, everything))
         ours = by_place(results, "test", table)[*SUBJECT, primary]
         headline = [study, LABELS[primary], ours, *_against_student(student, seeds, parts[-1])]
-        table = _with_comparisons(table, compared, primary)
+        table = _with_comparisons(table, compared, primary, everything)
     parts.append(loss_weights(results))
     ensembles = table[(table.network == "ensemble") & (table.metric == primary)]
     summary = {primary: {f"{c.technique}-{c.strategy}": round(c.mean, 4) for c in ensembles.itertuples()}}
@@ -98,7 +99,7 @@ def _significance(
             _method(one.versus), _difference(one, metric, of_method),
             f"{number(100 * one.low, '+.2f')} to {number(100 * one.high, '+.2f')}",
             f"{one.p:.4f}", f"{one.adjusted_p:.4f}",
-            one.verdict if groups >= significance.FEW_GROUPS else f"too few {group}s for a test",
+            _verdict(one, results),
         ]
         for one in compared
     ]  # fmt: skip
@@ -139,15 +140,27 @@ def _method(name: str) -> str:
     return f"{variant_label(name)} (ensemble)" if name in EXCHANGE else variant_label(name)
 
 
-def _with_comparisons(table: pd.DataFrame, compared: list[significance.PairedDifference], metric: str) -> pd.DataFrame:
+def _verdict(one: significance.PairedDifference, results: Sequence[Result]) -> str:
+    """In words, what KD + ML V3 is; without a verdict where the groups are too few for one."""
+    few = significance.group_count(results[0]) < significance.FEW_GROUPS
+    return f"too few {results[0]['data']['group']}s for a test" if few else one.verdict
+
+
+def _with_comparisons(
+    table: pd.DataFrame, compared: list[significance.PairedDifference], metric: str, results: Sequence[Result]
+) -> pd.DataFrame:
     """Adds KD + ML V3's ensemble minus each compared ensemble, in percentage points, to that ensemble's row."""
     records = []
     for one in compared:
         if one.versus in EXCHANGE:
             variant = EXCHANGE[one.versus]
             record = dict(zip(KEYS, (variant.technique, variant.strategy, "ensemble", metric), strict=True))
-            figures = {"difference": 100 * one.difference, "low": 100 * one.low, "high": 100 * one.high}
-            figures |= {"p": one.p, "adjusted_p": one.adjusted_p}
+            figures: dict[str, float | str] = {
+                "difference": 100 * one.difference,
+                "low": 100 * one.low,
+                "high": 100 * one.high,
+            }
+            figures |= {"p": one.p, "adjusted_p": one.adjusted_p, "verdict": _verdict(one, results)}
             records.append(record | {f"vs_kd_ml_v3_{key}": value for key, value in figures.items()})
     return table.merge(pd.DataFrame(records), how="left", on=KEYS) if records else table
 

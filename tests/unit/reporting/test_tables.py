@@ -27,6 +27,7 @@ from classroom.reporting.baselines import baselines_table
 from classroom.reporting.common import heading, paper
 from classroom.reporting.common.drawing import GROUND_TRUTH_COLOUR, PREDICTION_COLOUR
 from classroom.reporting.common.results import read_results
+from classroom.reporting.fidelity import fidelity_table
 from classroom.reporting.variants import variants_table
 from support.fabricated import (
     CLASSIFYING_TEACHER,
@@ -147,6 +148,19 @@ def test_a_cell_that_was_not_trained_prints_a_dash(table4: Path) -> None:
     assert "KD (on)" not in table4.read_text().split("| technique")[1]
 
 
+def test_dashes_of_variants_that_are_not_trained_are_explained_where_there_are_some(
+    table4: Path, tmp_path: Path
+) -> None:
+    said = "\n\n–: this variant is not among `variants` in params.yaml, so it is not trained.\n"
+    assert said in table4.read_text()
+    assert said not in render(all_twelve(1), tmp_path / "table4.md").read_text()
+    some = [found for found in all_twelve(1) if found["method"] != "kd_on-v2"]
+    save("fidelity", fidelity_table("table12", "small", [0], some), tmp_path / "table12.md")
+    text = (tmp_path / "table12.md").read_text()
+    assert said in text
+    assert "The teacher is the run's own" in text
+
+
 def test_the_only_strategy_of_a_row_is_not_bold(table4: Path) -> None:
     """Best of one says nothing."""
     assert row_of(table4, "KD (off)", "S1")["V1 IoU"].startswith("70.00 ±")
@@ -238,10 +252,11 @@ def test_the_heading_states_everything_a_reader_needs_to_judge(table4: Path) -> 
     text = table4.read_text()
     for fact in (
         "Table 4", "lgg-resnet18", "scale: small", "images from a local folder", "lgg (segmentation)",
-        "3929 images of 110 patients", "without a lesion 2556, with a lesion 1373",
+        "3929 images of 110 patients", "without foreground 2556, with foreground 1373",
         "128×128", "75:10:15", "by patient", "seed 4", "2946 training", "393 validation",
         "100 test images of 20 patients", "seeds: 0, 1, 2", "12 epochs", "batch 8", "0.0001", "fp32",
         "teacher resnet50 U-Net, 32.5 M parameters, ImageNet weights",
+        "- IoU and F-score: of the pixels of all images of the split together, not averaged over images\n",
         "students resnet18 U-Net, 14.3 M parameters, ImageNet weights",
     ):  # fmt: skip
         assert fact in text, fact
@@ -474,7 +489,7 @@ def test_a_test_split_without_any_lesion_is_said_above_the_table(tmp_path: Path)
     text = render(found, tmp_path / "table4.md").read_text()
     said = (
         "- **nothing to segment: the mask of every test image is empty.** There IoU and F-score are 0 for a "
-        "network that marks a pixel and 100 for one that marks none. Use data that have lesions in every split"
+        "network that marks a pixel and 100 for one that marks none. Use data with foreground in every split"
     )
     assert "| 0.00 ± –" in text.replace("**", "")
     assert said in text.splitlines()
@@ -494,6 +509,7 @@ def test_a_classification_s_heading_names_classes_balancing_and_what_is_lacking(
         "ham10000 (classification)", "10015 images of 7470 lesions", "nv 6705, mel 1113, bkl 1099", "by lesion",
         "missing from test, too few in the data: df", "class balancing: training draws as many images of each class",
         "the best on validation (Accuracy)", "students resnet18, 11.2 M parameters",
+        "- Precision and Recall: averaged over classes\n",
     ):  # fmt: skip
         assert fact in text, fact
     assert "U-Net" not in text
@@ -568,6 +584,7 @@ def test_below_the_table_is_whether_v3_is_significant(tmp_path: Path) -> None:
     assert cell.vs_kd_ml_v3_low <= cell.vs_kd_ml_v3_difference <= cell.vs_kd_ml_v3_high
     assert 0 < cell.vs_kd_ml_v3_p <= cell.vs_kd_ml_v3_adjusted_p <= 1
     compared = table[table.vs_kd_ml_v3_p.notna()]
+    assert set(compared.vs_kd_ml_v3_verdict) == {"better"}
     assert set(compared.network + compared.metric) == {"ensembleiou"}
     assert set(compared.technique + "-" + compared.strategy) == {
         "ml-v1",
@@ -588,6 +605,9 @@ def test_one_seed_and_few_groups_get_a_caveat(tmp_path: Path) -> None:
     text = (tmp_path / "table4.md").read_text()
     assert "**Only 9 test patients: intervals from so few are too narrow. One seed only" in text
     assert {row[-1] for row in markdown_tables(tmp_path / "table4.md")[1][1:]} == {"too few patients for a test"}
+    table = pd.read_csv(tmp_path / "table4.csv")
+    verdicts = table.vs_kd_ml_v3_verdict[table.vs_kd_ml_v3_p.notna()]
+    assert verdicts.tolist() == ["too few patients for a test"] * 5, "whoever reads the .csv alone must see it too"
 
 
 def test_without_v3_nothing_is_compared(table4: Path) -> None:
@@ -900,7 +920,7 @@ def test_images_without_lesion_are_not_shown(tmp_path: Path, figure: Callable[[P
     assert ious_of(figure(tmp_path)) == expected_ious(4, 3, 2, 1)
     stacks[predictions.GROUND_TRUTH][:] = 0
     predictions.write(path, ids, [stacks])
-    with pytest.raises(DataError, match="no test image has a lesion, so there is nothing to show"):
+    with pytest.raises(DataError, match="no test image has foreground, so there is nothing to show"):
         draw(tmp_path)
 
 

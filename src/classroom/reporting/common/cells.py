@@ -23,6 +23,7 @@ from classroom.reporting.common.tables import (
 )  # fmt: skip
 
 KEYS = ["technique", "strategy", "network", "metric"]
+ABSENT = "–: this variant is not among `variants` in params.yaml, so it is not trained."
 UNCERTAIN = "†"
 """After a paper's value whose place in the printed table is not certain."""
 
@@ -80,7 +81,8 @@ def layout(results: Sequence[Result], kind: Kind, table: pd.DataFrame, metrics: 
             found = [by_key.get((technique, strategy, network, metric)) for strategy, metric in columns]
             if any(found):
                 rows.append([name, label, *(cell or "–" for cell in found)])
-    return Part(header, rows, grouped=True)
+    below = [ABSENT] if any("–" in row for row in rows) else []
+    return Part(header, rows, below=below, grouped=True)
 
 
 def loss_weights(results: Sequence[Result]) -> Part:

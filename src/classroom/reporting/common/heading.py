@@ -18,6 +18,10 @@ SOURCES = {
 PAPER_DATASETS = ("histopathologic", "lgg", "ham10000")
 OPTIMISERS = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD with momentum 0.9"}
 ROLES = {"T": "teacher", "S1": "students", "S2": "students"}
+POOLING = {
+    ("iou", "f_score"): "of the pixels of all images of the split together, not averaged over images",
+    ("precision", "recall"): "averaged over classes",
+}
 SPLIT_LABELS = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -105,10 +109,10 @@ def data_lines(result: Result) -> list[str]:
         f"- missing from {SPLIT_LABELS[name]}, too few in the data: {', '.join(missing)}"
         for name, missing in data["lacking"].items()
     ]
-    if data["task"] == "segmentation" and not _has_lesions(result):
+    if data["task"] == "segmentation" and not _has_foreground(result):
         facts.append(
             "- **nothing to segment: the mask of every test image is empty.** "
-            f"{on_empty_masks(METRICS['segmentation'])} Use data that have lesions in every split"
+            f"{on_empty_masks(METRICS['segmentation'])} Use data with foreground in every split"
         )
     if result["settings"]["balance"] == "mean":
         facts.append(
@@ -118,13 +122,20 @@ def data_lines(result: Result) -> list[str]:
     return facts
 
 
+def pooling(metrics: Iterable[str]) -> list[str]:
+    """A line on each kind of these metrics that is known in several ways of taking it over images or classes."""
+    shown = set(metrics)
+    found = [(" and ".join(LABELS[name] for name in names if name in shown), how) for names, how in POOLING.items()]
+    return [f"- {of}: {how}" for of, how in found if of]
+
+
 def on_empty_masks(metrics: Sequence[str]) -> str:
     """The meaning of mask metrics if the ground truth is empty."""
     names = " and ".join(LABELS[metric] for metric in metrics)
     return f"There {names} are 0 for a network that marks a pixel and 100 for one that marks none."
 
 
-def _has_lesions(result: Result) -> bool:
+def _has_foreground(result: Result) -> bool:
     """Whether the true mask of any test image has a pixel, by the counts of any network."""
     tested = next(iter(result["seeds"].values()))["test_images"]
     counts: Any = next((of for key, of in tested.items() if key not in ("id", "group")), {})
