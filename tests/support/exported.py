@@ -28,7 +28,7 @@ SIZE = 32
 def facts(task: str = "segmentation", **changes: Any) -> dict[str, Any]:
     """The metadata of a model."""
     masks = task == "segmentation"
-    labels = ["lesion"] if masks else ["dark", "bright"]
+    labels = ["foreground"] if masks else ["dark", "bright"]
     metrics = {"iou": 0.5, "f_score": 0.6} if masks else {"accuracy": 0.5, "precision": 0.4, "recall": 0.3}
     return {
         "classroom": 1,
@@ -131,7 +131,7 @@ def finished_run(raw: dict[str, Any], data: Path, method_name: str, folder: Path
     }
     run = loop.Run("run", method, None, None, progress, folder, record)
     training.save([run], open_splits(prepared, splits), settings, torch.device("cpu"))
-    (folder / "manifest.json").write_text('{"device": "cpu"}')
+    (folder / "manifest.json").write_text('{"device": "cpu", "code_version": "v0"}')
     return folder
 
 

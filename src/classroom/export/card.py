@@ -50,7 +50,9 @@ print(labels[probabilities[0].argmax()], probabilities[0])"""
 NOT_STATED = "not stated"
 
 
-def text(run: Metrics, facts: Mapping[str, Any], difference: Difference, dataset: Dataset | None) -> str:
+def text(
+    run: Metrics, facts: Mapping[str, Any], difference: Difference, dataset: Dataset | None, trained_at: str | None
+) -> str:
     """The card in Markdown, preceded by the metadata for Hugging Face.
 
     Parameters
@@ -63,13 +65,16 @@ def text(run: Metrics, facts: Mapping[str, Any], difference: Difference, dataset
         between the model and PyTorch
     dataset
         its settings, which state origin, licence and citation; None if they are gone
+    trained_at
+        the version of the code that trained the run; None in an older manifest
     """
     data = run["data"]
     title = f"{facts['study']}, {facts['method']}: {NETWORK_LABELS[facts['network']]}"
     lines = [
         f"- {_kind(facts)}",
         f"- {facts['parameters'] / 1e6:.2f} M parameters, {facts['macs'] / 1e9:.3g} G multiply-accumulates per image",
-        f"- seed {facts['seed']}, made by Classroom at {facts['code_version']}, which reproduces: {PAPER}",
+        f"- seed {facts['seed']}, trained by Classroom at {trained_at or 'a version not on record'}, exported at "
+        f"{facts['code_version']}; it implements: {PAPER}",
     ]
     parts = [
         _part("Use", [f"**{facts['use']}**", _limits(data)]),
@@ -136,7 +141,7 @@ def _interface(facts: Mapping[str, Any]) -> str:
     )
     if facts["task"] == "segmentation":
         gives = (
-            f"`probabilities`: float32, (batch, {size}, {size}), of a lesion at every pixel; the mask is "
+            f"`probabilities`: float32, (batch, {size}, {size}), of the foreground at every pixel; the mask is "
             f"where it is {facts['threshold']} or more."
         )
     else:
@@ -214,6 +219,7 @@ def _metrics(run: Metrics, facts: Mapping[str, Any]) -> Part:
         header,
         rows,
         "Metrics",
+        above=heading.pooling(METRICS[run["data"]["task"]]),
         below=["In percent; this model in bold. Epochs were selected on validation. One run: no standard deviation."],
     )
 

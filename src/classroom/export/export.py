@@ -13,7 +13,7 @@ from classroom.errors import ExportError
 from classroom.export import card, graph
 from classroom.export.compare import Difference, verify_export
 from classroom.export.model import FILE, VERSION
-from classroom.files import read_metrics, written_whole
+from classroom.files import read_json, read_metrics, written_whole
 from classroom.params import Dataset, select
 from classroom.restore import restore
 
@@ -46,7 +46,7 @@ def export(
     target
         folder to write to
     code_version
-        for the card
+        that exports, for the card; the one that trained is in the run's manifest
     datasets
         contents of the files of datasets by name, of which the run's states origin, licence and citation
 
@@ -67,6 +67,7 @@ def export(
     about = read_metrics(run)
     module = graph.Exported([restore(run, name) for name in _parts(run, about, network)])
     test = _tested(run, about, prepared, splits)
+    trained_at = read_json(run / "manifest.json", (), "Train this run again.").get("code_version")
     image_size = about["data"]["image_size"]
     name = about["data"]["dataset"]
     dataset = select({"dataset": datasets}, f"dataset.{name}", Dataset) if name in datasets else None
@@ -74,7 +75,8 @@ def export(
     with written_whole(target / FILE, target / CARD) as (onnx_file, card_file):
         graph.write(module, image_size, facts, onnx_file)
         difference = verify_export(onnx_file, module, network, run, test)
-        card_file.write_text(card.text(about, facts, difference, dataset), encoding="utf-8")
+        text = card.text(about, facts, difference, dataset, trained_at)
+        card_file.write_text(text, encoding="utf-8")
     return difference
 
 
@@ -109,7 +111,7 @@ def _facts(about: Metrics, network: str, module: graph.Exported, code_version: s
         **{key: about[key] for key in ("study", "method", "seed")},
         "network": network,
         "task": data["task"],
-        "labels": ["lesion"] if segmentation else list(data["labels"]),
+        "labels": ["foreground"] if segmentation else list(data["labels"]),
         "image_size": data["image_size"],
         "threshold": 0.5 if segmentation else None,
         "networks": [one.facts for one in module.networks],

@@ -33,7 +33,7 @@ class Exported(nn.Module):
         self.eval()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Probabilities (B, size, size) of a lesion, or (B, classes), of images (B, size, size, 3) uint8."""
+        """Probabilities (B, size, size) of the foreground, or (B, classes), of images (B, size, size, 3) uint8."""
         scaled = images.permute(0, 3, 1, 2).float() / 255
         largest = functools.reduce(torch.maximum, (network(scaled).probabilities for network in self.networks))
         return largest.squeeze(1) if largest.ndim == 4 else largest

@@ -1,6 +1,6 @@
 """An exported model, run by onnxruntime; torch is not needed.
 
-`images`: (B, size, size, 3) uint8 RGB, any B. `probabilities`: float32 in [0, 1], (B, size, size) of the lesion or
+`images`: (B, size, size, 3) uint8 RGB, any B. `probabilities`: float32 in [0, 1], (B, size, size) of the foreground or
 (B, classes). Scaling and normalisation are in the graph. The model's metadata hold its facts, each value as JSON.
 """
 

@@ -89,7 +89,7 @@ def predict(
 
     NAME_mask.png has values 0 and 255, NAME_probability.png ⌊256·p⌋, which is 128 or more inside the mask; both are
     resized by nearest neighbour to the image's size, upright as an image viewer shows it. predictions.csv has a row per
-    image: the lesion's share of the image, or the most probable class and the probability of each. Images that cannot
+    image: the share of foreground, or the most probable class and the probability of each. Images that cannot
     be read are in failed.csv, each with the reason.
 
     Parameters
@@ -190,7 +190,7 @@ def _write_mask(job: Job, shape: tuple[int, int], probabilities: np.ndarray, fol
     Image.fromarray(probability).save(folder / names["probability"])
     return {
         "image": _path(job.image),
-        "lesion_share": f"{mask.mean():.6f}",
+        "foreground_share": f"{mask.mean():.6f}",
         **{kind: _path(name) for kind, name in names.items()},
     }
 

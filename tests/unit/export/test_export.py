@@ -140,7 +140,7 @@ def test_the_ensemble_of_classes_is_the_larger_probability_of_each_class(exporte
     assert np.abs(found - np.maximum(*alone)).max() <= 1e-6
     run = json.loads((exported_classes / "run/metrics.json").read_text())
     facts = Model(exported_classes / "out").about | {"network": "ensemble"}
-    assert "so they may sum to more than 1" in card.text(run, facts, Difference(1e-6, 0.0, 100), None)
+    assert "so they may sum to more than 1" in card.text(run, facts, Difference(1e-6, 0.0, 100), None, None)
 
 
 @both
@@ -232,7 +232,8 @@ def test_the_card_has_the_run_s_metrics_data_and_limits(study: Path) -> None:
         assert row[0].startswith("**") == (network == parts_of(study)[0])
     data = run["data"]
     for said in (
-        "Trained on synthetic images", "No medical device", "made by Classroom at v1", "license: mit",
+        "Trained on synthetic images", "No medical device",
+        "trained by Classroom at v0, exported at v1", "license: mit",
         f"{data['train']} training, {data['val']} validation", f"{data['test']} test images", f"by {data['group']}",
         "Adam at 0.001", "S1: α",
     ):  # fmt: skip
@@ -252,20 +253,20 @@ def test_the_card_of_real_images_names_origin_licence_and_what_part_it_was(raw: 
     }  # fmt: skip
     facts = {
         **{key: run[key] for key in ("study", "method", "seed")}, "network": "ensemble", "task": "segmentation",
-        "labels": ["lesion"], "image_size": 128, "threshold": 0.5, "networks": [fabricated.network()] * 2,
+        "labels": ["foreground"], "image_size": 128, "threshold": 0.5, "networks": [fabricated.network()] * 2,
         "parameters": 28_000_000, "macs": 10**10, "use": module.USE, "code_version": "abc",
     }  # fmt: skip
 
     def written(dataset: params.Dataset | None) -> str:
         licence = card.licence(run["data"], dataset)
-        return card.text(run, facts | {"licence": licence}, Difference(1e-6, 0.0, 100), dataset)
+        return card.text(run, facts | {"licence": licence}, Difference(1e-6, 0.0, 100), dataset, "0123456789ab")
 
     lgg = params.Dataset(**raw["dataset"]["lgg"])
     text = written(lgg)
     for said in (
         "license: cc-by-nc-sa-4.0", "Images: CC BY-NC-SA 4.0", "Buda, Saha, Mazurowski 2019", "444 of its 3929 images",
         "original: LGG MRI Segmentation", "S1: α 0.1, β 0.9; S2: α 0.2, γ 0.8", "differ by at most 1e-06",
-        "28.00 M parameters, 10 G",
+        "28.00 M parameters, 10 G", "trained by Classroom at 0123456789ab, exported at abc",
     ):  # fmt: skip
         assert said in text, said
     assert "ynthetic" not in text

@@ -78,7 +78,7 @@ def test_masks_and_probabilities_have_the_image_s_size_and_the_model_s_answer(
     assert np.abs(probability / 256 - expected)[clear].max() <= 1 / 256 + 1e-6
     assert set(np.unique(mask)) <= {0, 255}
     assert np.array_equal(mask == 255, probability >= 128)
-    assert float(row["lesion_share"]) == pytest.approx((mask == 255).mean(), abs=1e-6)
+    assert float(row["foreground_share"]) == pytest.approx((mask == 255).mean(), abs=1e-6)
     assert 0 < (mask == 255).mean() < 1
 
 
