@@ -25,7 +25,7 @@ LGG = {
     "group": "patient",
     "images": 3929,
     "groups": 110,
-    "labels": {"with a lesion": 1373, "without a lesion": 2556},
+    "labels": {"with foreground": 1373, "without foreground": 2556},
     "image_size": 128,
     "split": {"percent": [75, 10, 15], "by": "group", "seed": 4},
     "train": 2946,

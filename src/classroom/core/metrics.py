@@ -16,7 +16,7 @@ LABELS = {
 
 
 def predict_labels(probabilities: np.ndarray) -> np.ndarray:
-    """Masks (N, H, W) bool from bytes ⌊256·p⌋: lesion where p ≥ 0.5; or the likeliest class (N,) of (N, classes)."""
+    """Masks (N, H, W) bool from bytes ⌊256·p⌋, where p ≥ 0.5; or the likeliest class (N,) of (N, classes)."""
     return probabilities >= 128 if probabilities.ndim == 3 else probabilities.argmax(axis=1)
 
 

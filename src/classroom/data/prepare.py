@@ -21,7 +21,7 @@ from classroom.progress import track
 
 FILES = ("images.npy", "targets.npy", "index.parquet", "dataset.json")
 
-LESION = ("with a lesion", "without a lesion")
+FOREGROUND = ("with foreground", "without foreground")
 """The labels by which splits of segmentation datasets are stratified."""
 
 
@@ -78,7 +78,7 @@ def prepare(task: str, image_size: int, raw: Path, target: Path) -> int:
                     small = resized(mask, square, Image.Resampling.NEAREST)
                     inside += int(small.sum())
                     targets.write(small.tobytes())
-                    label = LESION[0] if mask.any() else LESION[1]
+                    label = FOREGROUND[not mask.any()]
                 else:
                     targets.write(bytes([about["labels"].index(label)]))
                 rows.append((sample.id, sample.group, label, digest(image)))
@@ -93,7 +93,7 @@ def prepare(task: str, image_size: int, raw: Path, target: Path) -> int:
             index["split"] = table["split"].to_numpy()
         index.to_parquet(index_file, index=False)
         counts = index.label.value_counts()
-        labels = [label for label in LESION if label in counts] if masks else about["labels"]
+        labels = [label for label in FOREGROUND if label in counts] if masks else about["labels"]
         description: Dataset = {
             "dataset": about["dataset"],
             "source": about["source"],

@@ -151,7 +151,7 @@ def _seed(run: Metrics, folder: Path) -> SeedResult:
     if all_masks_empty(next(iter(per_image.values()))):
         warnings.warn(
             f"{path}: the mask of every test image is empty, so IoU and F-score are 0 for a network that predicts a "
-            "pixel and 1 for one that predicts none. Use data that have lesions in every split.",
+            "pixel and 1 for one that predicts none. Use data with foreground in every split.",
             stacklevel=2,
         )
     counts = {name: {key: value.tolist() for key, value in of.items()} for name, of in per_image.items()}

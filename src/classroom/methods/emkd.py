@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from classroom.methods.shared.published import Positive, Segmentation
-from classroom.methods.shared.tensors import attention, cosine, interpolated, lost_lesions, resized
+from classroom.methods.shared.tensors import attention, cosine, interpolated, lost_foreground, resized
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +43,7 @@ class EMKD(Segmentation):
         return {"prediction": self.prediction(student, teacher), "importance": importance, "affinity": affinity}
 
     def notes(self, model: Comparison, targets: Tensor) -> list[str]:
-        return lost_lesions(targets, model.teacher_shapes[self.high][1:])
+        return lost_foreground(targets, model.teacher_shapes[self.high][1:])
 
 
 def _affinity_distance(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
@@ -57,11 +57,11 @@ def _affinity_distance(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor
 
 
 def _contrast(feature: Tensor, mask: Tensor) -> Tensor:
-    """(B,): the cosine between the mean features of lesion and background; 0 if there is no such region."""
-    lesion, background = (
+    """(B,): the cosine between the mean features of foreground and background; 0 if there is no such region."""
+    foreground, background = (
         (feature * region).sum(dim=(2, 3)) / region.sum(dim=(2, 3)).clamp(min=1) for region in (mask, 1 - mask)
     )
-    return cosine(lesion, background)
+    return cosine(foreground, background)
 
 
 METHOD = {"segmentation": EMKD}

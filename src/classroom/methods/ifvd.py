@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from classroom.methods.shared.adversarial import Adversarial
 from classroom.methods.shared.published import SHARED_BLOCK, Tap
-from classroom.methods.shared.tensors import cosine, lost_lesions, mean_square, resized, same_size
+from classroom.methods.shared.tensors import cosine, lost_foreground, mean_square, resized, same_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +33,7 @@ class IFVD(Adversarial):
         }
 
     def notes(self, model: Comparison, targets: Tensor) -> list[str]:
-        return lost_lesions(targets, model.teacher_shapes[self.tap][1:])
+        return lost_foreground(targets, model.teacher_shapes[self.tap][1:])
 
 
 def _variation(feature: Tensor, mask: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from classroom.artifacts import SPLIT_NAMES, conversions
 from classroom.data.fetching.sources import Pixels, check_foreground, check_pixels, look
-from classroom.data.prepare import LESION
+from classroom.data.prepare import FOREGROUND
 from classroom.data.readers import Found, check_options, for_task, reader
 from classroom.data.split import assign, check_given
 from classroom.errors import ClassroomError, DataError, ParamsError, counted, listed, suggestion
@@ -227,7 +227,7 @@ def _split(wanted: Wanted, found: Found, pixels: Pixels, task: str, batch: int) 
     """
     labels = [sample.label for sample in found.samples]
     if task == "segmentation":
-        labels = [LESION[not lesion] for lesion in pixels.has_foreground]
+        labels = [FOREGROUND[not some] for some in pixels.has_foreground]
     index = pd.DataFrame({"id": "", "group": [sample.group for sample in found.samples], "label": labels})
     if any(sample.split for sample in found.samples):
         index["split"] = [sample.split for sample in found.samples]
@@ -340,11 +340,11 @@ def _described(wanted: Wanted, dataset: Dataset, found: Found, pixels: Pixels, t
     converted = conversions({what: kinds for what, kinds in kinds_of.items() if kinds})
     lines.append(f"converted: {converted}" if converted else "converted: nothing, all images are 8-bit RGB")
     if task == "segmentation":
-        lesions = sum(pixels.has_foreground)
+        marked = sum(pixels.has_foreground)
         foreground = ", ".join(map(str, pixels.foreground)) or "nothing"
         lines.append(
-            f"masks: foreground is {foreground}; {counted(lesions, 'image')} {'has' if lesions == 1 else 'have'} some, "
-            f"{len(samples) - lesions} none; "
+            f"masks: foreground is {foreground}; {counted(marked, 'image')} {'has' if marked == 1 else 'have'} some, "
+            f"{len(samples) - marked} none; "
             f"{100 * pixels.foreground_share:.1f} % of all pixels"
         )
     else:

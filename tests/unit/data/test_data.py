@@ -344,7 +344,7 @@ def test_the_real_subsets_are_found_and_fetched_completely(tmp_path, folder):
     if name == "lgg":
         prepare.prepare("segmentation", 32, tmp_path / "raw", tmp_path / "prepared")
         about = json.loads((tmp_path / "prepared" / "dataset.json").read_text())
-        assert about["labels"] == {"with a lesion": 222, "without a lesion": 222}
+        assert about["labels"] == {"with foreground": 222, "without foreground": 222}
 
 
 def test_blank_slices_may_recur(tmp_path):
@@ -679,7 +679,7 @@ def test_prepared_arrays_equal_the_originals_when_nothing_is_resized(tmp_path):
         original = tifffile.imread(case / f"{sample}_mask.tif")
         np.testing.assert_array_equal(images[row], tifffile.imread(case / f"{sample}.tif"))
         np.testing.assert_array_equal(masks[row] * 255, original)
-        assert label == ("with a lesion" if original.max() > 0 else "without a lesion")
+        assert label == ("with foreground" if original.max() > 0 else "without foreground")
     assert sorted(path.name for path in (tmp_path / "prepared").iterdir()) == sorted(prepare.FILES)
 
 
@@ -711,7 +711,7 @@ def test_only_images_with_a_mask_are_segmented_and_all_are_classified(tmp_path):
     assert prepare.prepare("classification", 32, tmp_path / "raw", tmp_path / "classes") == 5
     assert prepare.prepare("segmentation", 32, tmp_path / "raw", tmp_path / "masks") == 3
     about = json.loads((tmp_path / "masks" / "dataset.json").read_text())
-    assert about["labels"] == {"with a lesion": 3}
+    assert about["labels"] == {"with foreground": 3}
 
 
 @pytest.mark.parametrize(
@@ -794,7 +794,7 @@ def test_the_description_counts_the_data_and_says_whether_they_are_synthetic(tmp
         "grouping": lgg.find([origin], ANY).grouping,
         "images": 6,
         "groups": 2,
-        "labels": {"with a lesion": lesions, "without a lesion": 6 - lesions},
+        "labels": {"with foreground": lesions, "without foreground": 6 - lesions},
         "image_size": 32,
     }
 

@@ -42,7 +42,7 @@ class Output(NamedTuple):
 
     @property
     def probabilities(self) -> torch.Tensor:
-        """Of the lesion per pixel, or of every class; float32, in the shape of the logits."""
+        """Of the foreground per pixel, or of every class; float32, in the shape of the logits."""
         logits = self.logits.float()
         return torch.softmax(logits, dim=1) if logits.ndim == 2 else torch.sigmoid(logits)
 

@@ -323,7 +323,7 @@ def check_foreground(where: object, samples: Sequence[Sample], pixels: Pixels) -
     if not any(pixels.has_foreground):
         raise DataError(
             f"{where}: no pixel of the {masks} is foreground ({inside}), so a segmentation has nothing to learn. "
-            "Expected a lesion in some of them; correct the masks, or which files they are."
+            "Expected foreground in some of them; correct the masks, or which files they are."
         )
     if pixels.foreground_share == 1:
         raise DataError(

@@ -114,17 +114,17 @@ def resized(masks: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(masks.float(), size=tuple(size), mode="nearest")
 
 
-def lost_lesions(masks: Tensor, size: Sequence[int]) -> list[str]:
-    """A sentence on how many masks lose their whole lesion when resized to `size`; empty if none does."""
-    with_lesion = masks[(masks > 0).flatten(1).any(dim=1)]
-    if not len(with_lesion):
+def lost_foreground(masks: Tensor, size: Sequence[int]) -> list[str]:
+    """A sentence on how many masks lose their whole foreground when resized to `size`; empty if none does."""
+    marked = masks[(masks > 0).flatten(1).any(dim=1)]
+    if not len(marked):
         return []
-    lost = int((~resized(with_lesion, size).flatten(1).any(dim=1)).sum())
+    lost = int((~resized(marked, size).flatten(1).any(dim=1)).sum())
     if not lost:
         return []
     return [
-        f"at {size[0]}×{size[1]}, the size of the features that are compared, {lost} of {len(with_lesion)} training "
-        "masks lose their whole lesion"
+        f"at {size[0]}×{size[1]}, the size of the features that are compared, {lost} of {len(marked)} training "
+        "masks lose their whole foreground"
     ]
 
 
