@@ -935,36 +935,37 @@ def test_a_network_that_is_changed_is_asked_for_again(known, project, raw):
 
 
 @pytest.mark.parametrize(
-    ("by", "groups", "percent", "said"),
+    ("study", "by", "groups", "training"),
     [
-        ("image", 7, (50, 25, 25), r"split leaves 7 images at most for training, of the 14 of datasets/lgg\.yaml"),
-        ("image", 8, (50, 25, 25), None),
-        (
-            "group",
-            6,
-            (50, 25, 25),
-            r"split leaves 7 images at most for training, of the 12 of",
-        ),  # a group is two images
-        ("group", 7, (50, 25, 25), None),
-        ("given", 4, (1, 1, 98), r"split leaves 6 images at most for training, of the 8 of"),
-        ("given", 5, (1, 1, 98), None),
+        (STUDY, "image", 7, 7),
+        (STUDY, "image", 8, None),
+        (STUDY, "group", 6, 7),  # half of twelve, or one more: a group is two images
+        (STUDY, "group", 7, None),
+        (STUDY, "given", 4, 6),  # all but one for validation and one for test
+        (STUDY, "given", 5, None),
+        ("histopathologic-resnet18", "image", 6, 7),
+        ("histopathologic-resnet18", "image", 7, None),  # balanced, seven images are four of each class
     ],
 )
 def test_fewer_training_images_than_a_batch_are_said_before_anything_is_fetched(
-    known, project, raw, by, groups, percent, said
+    project, raw, monkeypatch, study, by, groups, training
 ):
-    """Not where more may come than the settings tell: by group, a split is its percentage but for a group."""
-    raw["studies"] = [STUDY]
+    """Not where more may come than the settings tell."""
+    monkeypatch.setattr("classroom.settings.checks._check_training", lambda params: None)
+    of = raw["study"][study]
+    raw["studies"] = [study]
     raw["training"]["batch_size"] = 8
-    raw["dataset"]["lgg"]["synthetic"] |= {"groups": groups, "images_per_group": 2}
-    raw["study"][STUDY]["split"] = {"percent": percent, "by": by, "seed": 0}
+    raw["dataset"][of["dataset"]]["synthetic"] |= {"groups": groups, "images_per_group": 2}
+    of |= {"split": {"percent": [50, 25, 25], "by": by, "seed": 0}, "balance": "none" if study == STUDY else "mean"}
     put_settings(project, raw)
-    if said is None:
+    if training is None:
         check_all()
         return
-    with pytest.raises(
-        ParamsError, match=rf"^{re.escape(f'studies/{STUDY}.yaml')}: {said}.* \(synthetic\): fewer than a "
-    ):
+    said = (
+        f"studies/{study}.yaml: split leaves {training} images at most for training, of the {2 * groups} of datasets/"
+        f"{of['dataset']}.yaml (synthetic): fewer than a batch, as params.yaml has training.batch_size 8. Lower it"
+    )
+    with pytest.raises(ParamsError, match=rf"^{re.escape(said)}"):
         check_all()
 
 

@@ -159,6 +159,8 @@ def _check_batches(params: Params) -> None:
         elif study.split.by != "image":
             training = images
         training = min(training, max(images - 2, 0))  # one image each is for validation and test
+        if study.balance != "none":  # rounds the images of each class
+            training += len(classes_of(dataset)) // 2
         if training < batch:
             mistakes.append(
                 f"studies/{name}.yaml: split leaves {counted(training, 'image')} at most for training, of the {images} "
