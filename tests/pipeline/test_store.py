@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from classroom.engines import graph, locks, store
+from classroom.engines import graph, lockfile, locks, store
 from classroom.engines.freshness import Verdict
+from classroom.engines.manifest import record
 from classroom.engines.reconcile import reconcile
 from classroom.errors import ClassroomError
+from classroom.files import write_text
 from classroom.state import Hashes
 
 STAGES = """
@@ -149,6 +152,16 @@ def test_a_record_from_elsewhere_is_believed(small: Small) -> None:
     shutil.rmtree(".dvc/cache/runs")
     Path("dvc.lock").write_text(lock.replace("power.of: 2", "power.of: 3"))
     assert reconcile() == set()
+
+
+def test_a_run_that_dvc_was_told_not_to_save_is_believed(small: Small, caplog: pytest.LogCaptureFixture) -> None:
+    """With `--no-run-cache`, after an edit that changes no output: the job's manifest says what it was made from."""
+    small.edit(power=3)
+    lock = Path("dvc.lock").read_text()
+    Path("dvc.lock").write_text(lock.replace("power.of: 2", "power.of: 3"))
+    write_text(graph.load()["square"].manifest, json.dumps(record(lockfile.stages()["square"])))
+    assert reconcile() == set()
+    assert caplog.messages == []
 
 
 def test_running_jobs_keep_their_files(small: Small) -> None:

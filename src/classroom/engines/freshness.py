@@ -65,7 +65,7 @@ class Verdict:
             for path in stage.outputs
         ):
             return True
-        if found := manifest.contradictions(stage, entry, self.hashes) or self._never_run(entry):
+        if found := manifest.contradictions(stage, entry, self.hashes) or self._never_run(stage, entry):
             self.contradicted[stage.name] = manifest.described(found)
         return bool(found)
 
@@ -96,19 +96,21 @@ class Verdict:
                 where.unlink(missing_ok=True)
         lockfile.remove([name])
 
-    def _never_run(self, entry: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    def _never_run(self, stage: Stage, entry: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """What an entry says that no run has had whose outputs are the entry's, and what the last of these runs had.
 
-        DVC saves every run, but an entry may also be put together, by a merge or by hand. Empty if there is no such
-        run: the entry may come from elsewhere.
+        DVC saves every run but those with `--no-run-cache`, and an entry may also be put together, by a merge or by
+        hand. Empty if the stage's manifest is of such a run, or none is known: the entry may come from elsewhere.
         """
-        recorded = _run(entry)
+        recorded, said, made = _run(entry), manifest.record(entry), manifest.read(stage)
+        if made is not None and made["outputs"] == said["outputs"] and not manifest.differences(said, made):
+            return {}
         runs = self._saved_runs(recorded.command)
         same = [where for saved, where in runs if saved.outputs == recorded.outputs and where.exists()]
         if not same or any(saved == recorded for saved, _ in runs):
             return {}
         last = lockfile.parse_yaml(max(same, key=mtime_of).read_text(encoding="utf-8"))
-        return manifest.differences(manifest.record(entry), manifest.record(last))
+        return manifest.differences(said, manifest.record(last))
 
     def _is_true(self, stage: Stage, now: Mapping[str, Any], outputs: list[str], where: Path | None) -> bool:
         """Whether saved outputs were made from today's inputs by the manifest among them; else forgets the run.
