@@ -17,7 +17,7 @@ import pytest
 # Before torch is imported: threads of several small trainings fight over the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from classroom import params
+from classroom import log, params
 from classroom.params import Dataset, Split, select
 from support.studies import CLASSES_STUDY, ROOT, STUDY, shrink
 
@@ -38,6 +38,12 @@ def ordinary_floats() -> Iterator[None]:
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)
+
+
+@pytest.fixture(autouse=True)
+def no_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a command takes long enough for a line that says so, which no test expects to read."""
+    monkeypatch.setattr(log, "QUIET", 3600)
 
 
 @pytest.fixture(autouse=True, scope="session")
