@@ -30,7 +30,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Project:
         settings["study"][STUDY]["reports"] |= {
             "samples": True, "cka": ["figure6"], "deploy": True, "pictures": {"figure9": "kd_ml"},
         }  # fmt: skip
-        add_comparison(settings, STUDY, "emkd", "at")
+        add_comparison(settings, STUDY, "emkd", "skd")
         commit_tiny(project, settings)
 
     return once(tmp_path_factory, "pristine", make)

@@ -19,11 +19,11 @@ def test_the_page_on_adding_a_method_leads_to_a_row_of_the_table(finished: Proje
     file = re.search(r"`(src/classroom/methods/\w+\.py)`; its name", page)[1]
     (finished.root / file).write_text(blocks["python"])
     refused = finished.copy(finished.root.parent / "without its settings")
+    finished.change(f"study.{STUDY}.methods", finished.settings()["study"][STUDY]["methods"] | entry)
     names = "".join(f"  - {name}\n" for name in listed["comparison"]["segmentation"])
     for project in (refused, finished):
         project.edit("params.yaml", "- emkd\n", f"- emkd\n{names}")
     assert "Add there: logit_mse: {options: {}, weights: {logits: 1.0}}" in refused.run("classroom", "check", expect=1)
-    finished.change(f"study.{STUDY}.methods", finished.settings()["study"][STUDY]["methods"] | entry)
 
     assert finished.planned() == Counter(method=1, evaluate_methods=1, comparison=1, cost=1, site=1)
     for line in blocks["sh"].splitlines():

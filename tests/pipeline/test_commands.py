@@ -21,7 +21,7 @@ from support.studies import CLASSES_STUDY, ROOT, STUDY
 STAGES = [
     "fetch@lgg", f"prepare@{STUDY}", f"split@{STUDY}", f"baseline@{STUDY}-student-0", f"train@{STUDY}-kd_ml-v3-0",
     f"train_offline@{STUDY}-kd_off-v1-0", f"grid@{STUDY}-ml-v3-0.2-0.3-0.5-0", f"method_segmentation@{STUDY}-emkd-0",
-    f"tune_segmentation@{STUDY}-at-0.1-0", f"evaluate_teacher@{STUDY}", f"evaluate_student@{STUDY}",
+    f"tune_adversarial@{STUDY}-skd-0.1-0", f"evaluate_teacher@{STUDY}", f"evaluate_student@{STUDY}",
     f"evaluate@{STUDY}-ml-v3", f"evaluate_offline@{STUDY}-kd_off-v1", f"evaluate_methods_segmentation@{STUDY}",
     f"cka@{STUDY}-kd_ml-v3-0", f"cka_offline@{STUDY}-kd_off-v1-0", f"export_teacher@{STUDY}",
     f"export@{STUDY}-ensemble", f"measure@{STUDY}", "variants@table4", "fidelity@table12", "architecture@table7",

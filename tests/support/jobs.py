@@ -46,7 +46,8 @@ AFTER_TRAININGS = (
 
 
 RULE_OF = {
-    "method_segmentation": "method", "tune_segmentation": "tune_method",
+    "method_segmentation": "method", "tune_segmentation": "tune_method", "method_adversarial": "method",
+    "tune_adversarial": "tune_method",
     "evaluate_methods_segmentation": "evaluate_methods",
     "evaluate_offline": "evaluate", "evaluate_teacher": "evaluate_baseline", "evaluate_student": "evaluate_baseline",
     "cka_offline": "cka", "export_teacher": "export",

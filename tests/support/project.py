@@ -239,6 +239,8 @@ def add_comparison(settings: dict[str, Any], study: str, method: str, tuned: str
         for name, kind in registry.published(task).items()
         if name in (method, tuned)
     }
+    if tuned == "skd":
+        of_study["methods"]["skd"]["options"]["adversarial"] = False  # the discriminator needs larger images
 
 
 EXTRA_REPORTS = ("comparison", "cka", "samples", "pictures", "deploy")

@@ -185,7 +185,9 @@ def source_code(dataset: str) -> list[str]:
 
 def method_code(study: str, method: str) -> list[str]:
     """The source code that training a published method depends on."""
-    return [path.replace("${item.method}", method) for path in code(f"method_{params.study[study].task}")]
+    adversarial = method in PLAN["methods"]["adversarial"] + PLAN["tuned"]["adversarial"]
+    kind = "adversarial" if adversarial else params.study[study].task
+    return [path.replace("${item.method}", method) for path in code(f"method_{kind}")]
 
 
 def labels(item: dict[str, str], shows: str, variant: str = "") -> dict[str, str]:

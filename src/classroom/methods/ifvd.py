@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from classroom.methods.shared.adversarial import Adversarial
+from classroom.methods.adversarial.method import Adversarial
 from classroom.methods.shared.published import SHARED_BLOCK, Tap
 from classroom.methods.shared.tensors import cosine, lost_foreground, mean_square, resized, same_size
 

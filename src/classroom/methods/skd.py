@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from classroom.methods.shared.adversarial import Adversarial
+from classroom.methods.adversarial.method import Adversarial
 from classroom.methods.shared.published import SHARED_BLOCK, Tap
 from classroom.methods.shared.tensors import mean_square, same_size, unit
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,10 @@ def plan(params: Params) -> dict[str, Any]:
         "compared": {
             task: {name: reports[name].comparison for name in params.compared_studies(task)} for task in TASKS
         },
+        "methods": _by_stage(params.comparison.segmentation),
         "grid": list(params.searched_studies),
         "tune": {task: list(params.tuned_studies(task)) for task in TASKS},
+        "tuned": _by_stage(params.tune.segmentation.methods),
         "cka": [name for name, of in reports.items() if of.cka is not None],
         "deploy": {name: {"dataset": params.study[name].dataset} for name in deployed},
         "exported": {
@@ -49,6 +51,19 @@ def plan(params: Params) -> dict[str, Any]:
         },
         "reports": asked_for(params),
     }
+
+
+def _by_stage(methods: Sequence[str]) -> dict[str, list[str]]:
+    """Published methods of segmentation by the stage that trains them.
+
+    A stage has the same code for all its methods, and only some have an adversary.
+    """
+    from classroom.methods import registry
+    from classroom.methods.adversarial.method import Adversarial
+
+    kinds = {name: registry.load(name)["segmentation"] for name in methods}
+    adversarial = [name for name, kind in kinds.items() if issubclass(kind, Adversarial)]
+    return {"segmentation": [name for name in methods if name not in adversarial], "adversarial": adversarial}
 
 
 UNSET: tuple[Any, ...] = (None, False, {})
@@ -70,7 +85,7 @@ def digest(settings: Mapping[str, Any]) -> str:
     """The digest of the settings (`classroom.params.load`) that decide the plan."""
     studies = {name: settings["study"][name] for name in settings["studies"]}
     deciding = [
-        [settings["studies"], settings["grid"]["studies"], settings["tune"]],
+        [settings["studies"], settings["grid"]["studies"], settings["tune"], settings["comparison"]["segmentation"]],
         {name: [study.get(key) for key in ("task", "dataset", "resplit")] for name, study in studies.items()},
         {
             name: {kind: of for kind, of in study["reports"].items() if of not in UNSET}
@@ -96,6 +111,6 @@ def check_plan(settings: Mapping[str, Any]) -> None:
         written = ""
     if f"\nsettings: {now}\n" not in written:
         raise ParamsError(
-            f"{PLAN}: out of date: studies or reports have changed since it was written. Run `classroom check`, which "
-            "writes it; Snakemake does so itself."
+            f"{PLAN}: out of date: studies, methods or reports have changed since it was written. Run `classroom "
+            "check`, which writes it; Snakemake does so itself."
         )

@@ -681,7 +681,7 @@ def test_code_of_a_dataset_or_a_method_is_an_input_of_what_uses_it_alone(
 
     assert users("src/classroom/data/readers/ham10000.py") == set(), "no study of it is in force"
     assert users("src/classroom/data/readers/lgg.py") == {"fetch", "architecture"}
-    assert {name.split("_")[0] for name in users("src/classroom/methods/shared/adversary.py")} <= {"method", "tune"}
+    assert users("src/classroom/methods/adversarial/adversary.py") <= {"method_adversarial", "tune_adversarial"}
 
 
 def test_what_dvc_brought_back_is_as_good_as_what_a_job_made(recorded_project: Path, tmp_path: Path) -> None:

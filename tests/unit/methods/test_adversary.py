@@ -13,9 +13,9 @@ from torch import nn
 
 from classroom.errors import TrainingError
 from classroom.methods import registry
-from classroom.methods.shared.adversary import Adversary
+from classroom.methods.adversarial.adversary import Adversary
+from classroom.methods.adversarial.discriminator import WIDTHS, Discriminator
 from classroom.methods.shared.comparison import Comparison
-from classroom.methods.shared.discriminator import WIDTHS, Discriminator
 from classroom.methods.shared.tensors import two_channels
 from support import oracles
 from support.comparisons import WITH_ADVERSARY, batch_of, made, outputs, random_values, shared

@@ -81,6 +81,10 @@ def test_reports_of_a_study_are_in_the_lists_that_their_stages_read(raw: dict[st
         (STUDY, network, "lgg") for network in ("S1", "ensemble")
     ]
     assert alone["tune"] == {"classification": [], "segmentation": [STUDY]}
+    assert alone["methods"] == {
+        "segmentation": ["fitnet", "at", "cwd", "dsd", "emkd"], "adversarial": ["skd", "ifvd"],
+    }  # fmt: skip
+    assert alone["tuned"] == {"segmentation": ["at"], "adversarial": []}
     asked = alone["reports"]
     for kind in ("variants", "fidelity", "architecture", "baselines", "comparison"):
         assert list(asked[kind]) == [reports[kind]], kind

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from classroom.core.networks.build import Output
-from classroom.methods.shared.adversarial import Adversary as AdversarySettings
-from classroom.methods.shared.discriminator import Discriminator
+from classroom.methods.adversarial.discriminator import Discriminator
+from classroom.methods.adversarial.method import Adversary as AdversarySettings
 from classroom.methods.shared.tensors import two_channels
 
 

@@ -36,7 +36,7 @@ class Adversarial(Segmentation):
     adversary: Adversary = Field(default=Adversary(), description="Settings of the discriminator.")
 
     def extras(self, model: Comparison) -> dict[str, nn.Module]:
-        from classroom.methods.shared.adversary import Adversary
+        from classroom.methods.adversarial.adversary import Adversary
 
         return {"adversary": Adversary(self.adversary, model.image_size)} if self.adversarial else {}
 
