@@ -90,7 +90,7 @@ CHANGES = {
     ),
     "the adversary": (  # of SKD, whose weights are searched
         lambda p: p.edit("src/classroom/methods/adversarial/adversary.py", "SKD and IFVD", "IFVD and SKD"),
-        Counter(tune_method=1, method_search=1, cost=1, site=1),
+        Counter(tune_method=1, method_search=1, site=1),
     ),
     "message": (lambda p: p.edit("src/classroom/errors.py", "The one exception", "One exception"), Counter()),
 }  # fmt: skip
