@@ -579,7 +579,6 @@ HOSTILE: dict[str, list[tuple[Spoil, str]]] = {
     "params.yaml": [(put("params.yaml", CALL), "check")],
     "studies/*.yaml, datasets/*.yaml": [
         (put(OF_STUDY, CALL), "check"), (put("datasets/lgg.yaml", CALL), "check"),
-        (put(OF_STUDY, "teacher: {encoder_options: {checkpoint_path: evil.pth}}"), "check"),
     ],
     "scales/*.yaml, overlays": [
         (put("scales/small.yaml", CALL), "scale small"), (put("o.yaml", CALL), "overlay o.yaml"),
