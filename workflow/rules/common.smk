@@ -185,8 +185,9 @@ def source_code(dataset: str) -> list[str]:
 
 def method_code(study: str, method: str) -> list[str]:
     """The source code that training a published method depends on."""
-    adversarial = method in PLAN["methods"]["adversarial"] + PLAN["tuned"]["adversarial"]
-    kind = "adversarial" if adversarial else params.study[study].task
+    kind = params.study[study].task
+    if kind == "segmentation" and method in PLAN["methods"]["adversarial"] + PLAN["tuned"]["adversarial"]:
+        kind = "adversarial"
     return [path.replace("${item.method}", method) for path in code(f"method_{kind}")]
 
 
