@@ -1,6 +1,7 @@
-"""Writes docs/reference/: every setting, command, report and method, from the code that defines it.
+"""Writes docs/reference/ and workflow/schemas/ from the code that defines settings, commands, reports and methods.
 
-`make docs` runs it before the site is built. The pages are not in git, so they cannot contradict the code.
+`make docs` runs it before the site is built. The pages are not in git, so they cannot contradict the code; the schemas
+are, for editors, and a test compares them.
 """
 
 from __future__ import annotations
@@ -381,9 +382,20 @@ PAGES = {
 }  # fmt: skip
 
 
+SCHEMAS = {"params": Common, "study": Study, "dataset": Dataset}
+"""By name, what workflow/schemas/ explains to editors."""
+
+
+def schema(name: str) -> str:
+    """The JSON schema of a settings file."""
+    return json.dumps(SCHEMAS[name].model_json_schema(), indent=1, ensure_ascii=False) + "\n"
+
+
 def main() -> None:
-    """Writes every page of docs/reference."""
+    """Writes every page of docs/reference, and every schema."""
     FOLDER.mkdir(exist_ok=True)
+    for name in SCHEMAS:
+        (ROOT / f"workflow/schemas/{name}.schema.json").write_text(schema(name), encoding="utf-8")
     for name, page in PAGES.items():
         (FOLDER / f"{name}.md").write_text(page(), encoding="utf-8")
 

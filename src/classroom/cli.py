@@ -11,7 +11,6 @@ import shutil
 import sys
 import warnings
 from contextlib import ExitStack
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 GROUPS = {
     "Start here": ("check", "new-study", "forecast", "status"),
-    "Settings": ("scale", "use", "overlay", "resplit", "methods", "schema"),
+    "Settings": ("scale", "use", "overlay", "resplit", "methods"),
     "Results": ("explain", "verify"),
     "Export": ("export", "predict"),
     "What the engines run": (
@@ -762,28 +761,6 @@ def verify(
             damaged = run()
     if damaged:
         raise typer.Exit(1)
-
-
-class SettingsFile(StrEnum):
-    params = "params"
-    study = "study"
-    dataset = "dataset"
-
-
-@command("classroom schema study")
-def schema(
-    kind: Annotated[
-        SettingsFile,
-        typer.Argument(metavar="KIND", help="Schema of params.yaml, of the files of studies/, or of datasets/."),
-    ] = SettingsFile.params,
-) -> None:
-    """Print the JSON schema of a settings file, for editors."""
-    import json
-
-    from classroom.params import Common, Dataset, Study
-
-    section = {"params": Common, "study": Study, "dataset": Dataset}[kind]
-    typer.echo(json.dumps(section.model_json_schema(), indent=1, ensure_ascii=False))
 
 
 def _point(text: str, method: str) -> tuple[float, ...] | None:

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from classroom.params import read
-from support.finished import classroom
 from support.studies import ROOT
 
 SOURCE = ROOT / "src" / "classroom"
@@ -124,13 +123,6 @@ def test_the_lock_pins_every_dependency_of_the_project() -> None:
         if requirement.name == project["name"]:  # dev asks for the other two
             continue
         assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)]), text
-
-
-@pytest.mark.parametrize("kind", ["params", "study", "dataset"])
-def test_the_schemas_for_editors_are_those_that_the_command_prints(kind: str) -> None:
-    path = f"workflow/schemas/{kind}.schema.json"
-    printed = classroom(f"classroom schema {kind}").out
-    assert (ROOT / path).read_text() == printed, f"run: classroom schema {kind} > {path}"
 
 
 def test_the_files_of_settings_name_the_schema_that_they_follow() -> None:

@@ -51,6 +51,12 @@ def test_every_key_of_the_settings_files_is_in_the_reference(section: type) -> N
             assert any(re.fullmatch(one, key) for one in known), f"{path.name}: {key}"
 
 
+@pytest.mark.parametrize("name", reference.SCHEMAS)
+def test_the_schemas_for_editors_are_those_of_the_code(name: str) -> None:
+    kept = ROOT / f"workflow/schemas/{name}.schema.json"
+    assert kept.read_text() == reference.schema(name), "run: python docs/reference.py"
+
+
 def test_bounds_choices_and_defaults_are_those_that_are_enforced() -> None:
     of = {key.name: key for section in FILES for key in reference.keys(section)}
     assert (of["training.batch_size"].kind, of["training.batch_size"].allowed) == ("integer", "≥ 2")
