@@ -30,7 +30,7 @@ GROUPS = {
     "Settings": ("scale", "use", "overlay", "resplit", "methods"),
     "Results": ("explain", "verify"),
     "Export": ("export", "predict"),
-    "What the engines run": (
+    "Pipeline jobs, run by Snakemake and DVC": (
         "fetch", "prepare", "split", "train", "evaluate", "cka", "report", "measure", "reconcile",
     ),
 }  # fmt: skip
@@ -50,8 +50,9 @@ class GroupedCommands(TyperGroup):
 
 app = typer.Typer(
     cls=GroupedCommands,
-    help="Knowledge distillation with one teacher and two students: the commands of the pipeline. Run them in the "
-    "project's root, where params.yaml, studies/ and datasets/ are. `classroom COMMAND --help` ends with an example.",
+    help="Knowledge distillation with one teacher and two students. Run all commands in the project's root folder, "
+    "which holds params.yaml, studies/ and datasets/. `classroom COMMAND --help` describes a command and ends with an "
+    "example.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -59,7 +60,7 @@ app = typer.Typer(
 
 
 def command(example: str, name: str | None = None):  # noqa: ANN201 - typer's decorator
-    """Makes a function a command whose help ends with an example."""
+    """Registers a function as a command whose help ends with an example."""
     return app.command(name, epilog=f"Example: {example}")
 
 
@@ -80,7 +81,7 @@ def options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and the commit.")
     ] = False,
 ) -> None:
-    """What comes before a command's name."""
+    """The options before the command's name."""
 
 
 def _names(folder: str) -> list[str]:
@@ -105,6 +106,12 @@ def _complete_method(incomplete: str) -> list[str]:
     return [name for name in ALL if name.startswith(incomplete)]
 
 
+def _complete_variant(incomplete: str) -> list[str]:
+    from classroom.params import VARIANTS
+
+    return [name for name in VARIANTS if name.startswith(incomplete)]
+
+
 def _complete_evaluated(incomplete: str) -> list[str]:
     from classroom.params import BASELINES, VARIANTS
 
@@ -124,7 +131,9 @@ def _complete_report(incomplete: str) -> list[str]:
 StudyName = Annotated[
     str,
     typer.Argument(
-        metavar="STUDY", autocompletion=_complete_study, help="A study: a file of studies/, e.g. lgg-resnet18."
+        metavar="STUDY",
+        autocompletion=_complete_study,
+        help="Name of a study: a file in studies/ without .yaml, e.g. lgg-resnet18.",
     ),
 ]
 MethodName = Annotated[
@@ -132,12 +141,24 @@ MethodName = Annotated[
     typer.Argument(
         metavar="METHOD",
         autocompletion=_complete_method,
-        help="teacher, student, a variant such as kd_ml-v3, or a published method such as fitnet.",
+        help="teacher or student (trained alone), a variant such as kd_ml-v3, or a published method such as fitnet.",
+    ),
+]
+VariantName = Annotated[
+    str,
+    typer.Argument(
+        metavar="VARIANT",
+        autocompletion=_complete_variant,
+        help="One of the twelve variants, as TECHNIQUE-STRATEGY, e.g. kd_ml-v3.",
     ),
 ]
 Seed = Annotated[
-    int, typer.Option(min=0, max=999_999_999, help="Seed of the networks' random parts, the order and augmentation.")
+    int,
+    typer.Option(
+        min=0, max=999_999_999, help="Random seed of the initial weights, the order of the images and the augmentation."
+    ),
 ]
+RunSeed = Annotated[int, typer.Option(min=0, max=999_999_999, help="Seed of the trained run.")]
 
 
 @command("classroom fetch lgg")
@@ -145,11 +166,16 @@ def fetch(
     dataset: Annotated[
         str,
         typer.Argument(
-            metavar="DATASET", autocompletion=_complete_dataset, help="A dataset: a file of datasets/, e.g. lgg."
+            metavar="DATASET",
+            autocompletion=_complete_dataset,
+            help="Name of a dataset: a file in datasets/ without .yaml, e.g. lgg.",
         ),
     ],
 ) -> None:
-    """Bring a dataset to data/raw/DATASET and validate every file of it."""
+    """Download, copy or generate the files of a dataset into data/raw/DATASET, and validate all of them.
+
+    `source` in datasets/DATASET.yaml decides where they come from.
+    """
     from classroom.artifacts import conversions
     from classroom.data.fetching import sources
     from classroom.files import read_json
@@ -168,7 +194,7 @@ def fetch(
 
 @command("classroom prepare lgg-resnet18")
 def prepare(study: StudyName) -> None:
-    """Resize a study's images once, into memory-mapped arrays and an index."""
+    """Resize a study's images and store them as memory-mapped arrays with an index in data/prepared/STUDY."""
     from classroom.data.prepare import prepare as run
     from classroom.params import select
 
@@ -182,7 +208,7 @@ def prepare(study: StudyName) -> None:
 
 @command("classroom split lgg-resnet18")
 def split(study: StudyName) -> None:
-    """Split a study's images into training, validation and test."""
+    """Assign a study's images to training, validation and test: data/splits/STUDY.parquet."""
     from classroom.data.split import write
     from classroom.params import Split, select
 
@@ -200,28 +226,40 @@ def train(
         typer.Argument(
             metavar="METHOD",
             autocompletion=_complete_method,
-            help="teacher, student, variants such as kd_ml-v3, published methods such as fitnet. Several are trained "
-            "together: what is the same network in several of them once, each run with the same bits as alone.",
+            help="teacher or student (trained alone), a variant such as kd_ml-v3, or a published method such as "
+            "fitnet. Several are trained in one process, which is faster: a network that several of them share is "
+            "trained once. The results are bit-identical to training each by itself.",
         ),
     ],
     seed: Seed,
     point: Annotated[
         str,
         typer.Option(
-            help="A point of a search in place of the weights: ALPHA_1,ALPHA_2,TEACHER_SHARE of a variant, or the "
-            "FACTOR of a published method's reference weights."
+            help="Loss weights to try instead of those in studies/STUDY.yaml. For a variant: "
+            "ALPHA_1,ALPHA_2,TEACHER_SHARE, each from 0 to 1, which are alpha of S1, alpha of S2, and the share of "
+            "1 - alpha that goes to beta (the rest goes to gamma); written to grid/. For a published method: FACTOR, "
+            "by which its reference weights are multiplied; written to tune/."
         ),
     ] = "",
     device: Annotated[
         str,
-        typer.Option(envvar="CLASSROOM_DEVICE", help="auto (the first accelerator, else the CPU), cpu, cuda:1, …"),
+        typer.Option(
+            envvar="CLASSROOM_DEVICE", help="auto (the first accelerator, or the CPU if there is none), cpu, cuda:1, …"
+        ),
     ] = "auto",
     checkpoint_minutes: Annotated[
         float,
-        typer.Option(min=0, envvar="CLASSROOM_CHECKPOINT_MINUTES", help="Minutes between checkpoints within an epoch."),
+        typer.Option(
+            min=0,
+            envvar="CLASSROOM_CHECKPOINT_MINUTES",
+            help="Minutes between checkpoints within an epoch; the end of an epoch always writes one.",
+        ),
     ] = 10.0,
 ) -> None:
-    """Train runs: baselines, variants or published methods. After an interruption, run it again to resume."""
+    """Train one or more runs, each into runs/STUDY/METHOD/seed-N. Run the same command again to resume a training.
+
+    Published methods and `--point` have folders of their own: compared/, grid/ and tune/.
+    """
     from classroom.engines.manifest import begun
     from classroom.methods import registry as methods_registry
     from classroom.params import load
@@ -229,7 +267,10 @@ def train(
     for method in methods:
         methods_registry.check(method)
     if point and len(methods) > 1:
-        raise ClassroomError(f"--point {point}: is of one method. Train {', '.join(methods)} one after the other.")
+        raise ClassroomError(
+            f"--point {point}: belongs to one method, but several are named: {', '.join(methods)}. Train them one at "
+            "a time."
+        )
     if len(methods) > 1:
         _check_group(methods)
     weights = _point(point, methods[0])
@@ -263,7 +304,9 @@ def train(
             if job.finish():  # else the checkpoint saves training again; `reconcile` removes it
                 finished.append(request.checkpoint_folder)
             epochs = ", ".join(f"{name} {epoch}" for name, epoch in facts["best_epoch"].items())
-            noted = "" if job.stage else "; not a stage of dvc.yaml, so it is not recorded and no report shows it"
+            noted = (
+                "" if job.stage else "; the settings do not ask for this run, so it is not in dvc.lock and in no report"
+            )
             typer.echo(f"{request.target}: best epochs {epochs}, {facts['seconds']} s{noted}")
 
         title = " ".join(requests[0].target.parts[1:]) if len(requests) == 1 else f"{study} seed-{seed}"
@@ -290,11 +333,14 @@ def evaluate(
         typer.Argument(
             metavar="METHOD",
             autocompletion=_complete_evaluated,
-            help="teacher, student, a variant, or `published`: all published methods.",
+            help="teacher, student, a variant such as kd_ml-v3, or `published` for all published methods of the study.",
         ),
     ],
 ) -> None:
-    """Evaluate a method's runs over all seeds, with the students' ensemble, from their saved predictions."""
+    """Compute the test metrics of a method's networks and ensemble for all seeds, from the runs' saved predictions.
+
+    They are written to results/variants, results/baselines or results/comparison.
+    """
     from classroom.evaluation.costs import costs
     from classroom.evaluation.evaluate import evaluate as run
     from classroom.files import write_json
@@ -306,7 +352,8 @@ def evaluate(
     methods_registry.check(method)
     if methods_registry.is_published(method):
         raise ClassroomError(
-            f"{method} is evaluated with the others of its study: `classroom evaluate {study} published`."
+            f"{method} is a published method, and these are evaluated together: run `classroom evaluate {study} "
+            "published`."
         )
     with _job(f"classroom evaluate {study} {method}") as job:
         runs = {seed: _run_folder(study, method, seed) for seed in select(job.raw, "seeds", list[int])}
@@ -324,7 +371,7 @@ def evaluate(
 
 
 def _evaluate_published(study: str) -> None:
-    """A study's published methods, its student alone and ours, in one file for the comparison."""
+    """Evaluates a study's published methods, its student alone and our variant, in one file for the comparison."""
     from classroom.evaluation.evaluate import evaluate_groups as run
     from classroom.files import write_json
     from classroom.params import Comparison, PublishedMethod, select
@@ -357,11 +404,11 @@ def report(
         typer.Argument(
             metavar="REPORT",
             autocompletion=_complete_report,
-            help="A report by its name, e.g. table4, figure6, cost, or index: the site.",
+            help="Name of a report, e.g. table4, figure6 or cost; index is the web page of all reports.",
         ),
     ],
 ) -> None:
-    """Make a table or figure from results: the files reports/NAME.*"""
+    """Make a table or figure from existing results: reports/REPORT.md, .csv, .png, …"""
     from classroom.reporting import registry
 
     _check_plan()
@@ -375,7 +422,7 @@ def report(
 
 
 def _site() -> None:
-    """Every report on one page that works without this repository."""
+    """Makes reports/index.html: every report on one page that works without this repository."""
     from classroom.params import select
     from classroom.reporting.common.provenance import read_runs
     from classroom.reporting.site import site as run
@@ -391,7 +438,7 @@ def _site() -> None:
 
 @command("classroom methods")
 def methods() -> None:
-    """List everything that trains: paper, formula, settings in force, extra parameters in training."""
+    """List all methods: paper, loss, current weights and options, additional parameters during training."""
     from classroom.reporting.methods import listing
 
     typer.echo(listing(Path("params.yaml")), nl=False)
@@ -401,13 +448,15 @@ def methods() -> None:
 def forecast(
     reports: Annotated[
         list[str],
-        typer.Argument(metavar="REPORT", autocompletion=_complete_report, help="Reports, e.g. table4; all by default."),
+        typer.Argument(
+            metavar="REPORT", autocompletion=_complete_report, help="Names of reports, e.g. table4. Default: all."
+        ),
     ] = (),
     device: Annotated[
-        str, typer.Option(envvar="CLASSROOM_DEVICE", help="Device on which the steps are measured.")
+        str, typer.Option(envvar="CLASSROOM_DEVICE", help="Device that is timed: auto, cpu, cuda:1, …")
     ] = "auto",
 ) -> None:
-    """Estimate jobs, hours and disk of reports from the settings, after measuring a few training steps here."""
+    """Estimate the jobs, hours and disk space that reports need, from a few training steps timed on this machine."""
     from classroom.forecast import forecast as run
 
     _check_plan()
@@ -416,9 +465,9 @@ def forecast(
 
 @command("classroom status --watch")
 def status(
-    watch: Annotated[bool, typer.Option("--watch", help="Show it again every few seconds, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every few seconds until Ctrl-C.")] = False,
 ) -> None:
-    """Show the trainings under way, here or on a cluster, their loss, validation and time left, and what is left."""
+    """Show each running training, here or on a cluster, with loss, validation metric, time left, and the jobs left."""
     from classroom.status import status as run
     from classroom.status import watch as run_again
 
@@ -434,19 +483,19 @@ def explain(
     report: Annotated[
         str,
         typer.Argument(
-            metavar="REPORT", autocompletion=_complete_report, help="A report, e.g. reports/table4.md or table4."
+            metavar="REPORT", autocompletion=_complete_report, help="A report, e.g. table4 or reports/table4.md."
         ),
     ],
     cell: Annotated[
         str,
         typer.Option(
-            help="One of its numbers, e.g. kd_ml/v3/ensemble/iou; in tables of several studies STUDY comes first. "
-            "Without it, all numbers are listed; of a picture the runs."
+            help="The number to explain, e.g. kd_ml/v3/ensemble/iou; a table of several studies needs STUDY/ in front. "
+            "Without it, the names of all numbers are listed; for a figure, its runs."
         ),
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show where a number is from: runs, seeds, settings, code, data, later changes, commands to reproduce it."""
+    """Show where a number comes from: runs, seeds, settings, code, data, later changes, commands to reproduce it."""
     import json
 
     from classroom.provenance.explain import explain as run
@@ -458,8 +507,8 @@ def explain(
 
 
 @command("classroom cka lgg-resnet18 kd_ml-v3 --seed 0")
-def cka(study: StudyName, method: MethodName, seed: Seed) -> None:
-    """Compare the layers of a run's teacher and students: results/cka/STUDY/METHOD/seed-N.parquet."""
+def cka(study: StudyName, method: VariantName, seed: RunSeed) -> None:
+    """Compute the CKA similarity of the layers of a run's three networks: results/cka/STUDY/VARIANT/seed-N.parquet."""
     from classroom.files import read_metrics
     from classroom.params import select
 
@@ -485,17 +534,17 @@ def export(
     study: StudyName,
     method: MethodName,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of the run; by default the first of `seeds` in params.yaml.")
+        int | None, typer.Option(min=0, help="Seed of the trained run. Default: the first of `seeds` in params.yaml.")
     ] = None,
     network: Annotated[
         str,
         typer.Option(
-            help="T, S1, S2, or ensemble (both students in one graph). Default: a variant's ensemble, another method's "
-            "only network."
+            help="T (teacher), S1 or S2 (students), or ensemble (both students in one graph, the maximum of their "
+            "probabilities). Default: ensemble for a variant, otherwise the only network."
         ),
     ] = "",
 ) -> None:
-    """Write a run's ensemble, or one network, as ONNX with its card: exports/STUDY/METHOD/seed-N/NETWORK/."""
+    """Export a run's ensemble or one network as ONNX, with a model card: exports/STUDY/METHOD/seed-N/NETWORK/."""
     from classroom.methods import registry as methods_registry
     from classroom.params import VARIANTS, Study, load, select
 
@@ -511,29 +560,32 @@ def export(
         if not source.exists():
             select(job.raw, f"study.{study}", Study)  # for the nearest name of a misspelt one
             raise ClassroomError(
-                f"{source}: no such run. Run `classroom train {study} {method} --seed {seed}` first, or "
-                f"`snakemake --cores all {source}`."
+                f"{source}: this run has not been trained. Run `classroom train {study} {method} --seed {seed}` first, "
+                f"or `snakemake --cores all {source}`."
             )
         prepared, splits = Path("data/prepared", study), Path("data/splits", f"{study}.parquet")
         found = run(source, network, prepared, splits, target, code_version(), job.raw["dataset"])
     typer.echo(
-        f"{target}/model.onnx, README.md: on {found.images} test images at most {found.torch:.2g} from PyTorch and "
-        f"{found.saved:.2g} from the run's own predictions"
+        f"{target}/model.onnx, README.md: probabilities of {found.images} test images differ by at most "
+        f"{found.torch:.2g} from PyTorch's and {found.saved:.2g} from the run's saved predictions"
     )
 
 
-@command("classroom predict exports/lgg-resnet18/kd_ml-v3/seed-0/ensemble scans --out masks")
+@command("classroom predict exports/lgg-resnet18/kd_ml-v3/seed-0/ensemble scans --out predicted")
 def predict(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A model.onnx that `classroom export` wrote, or its folder.")
+        Path, typer.Argument(metavar="MODEL", help="A model.onnx written by `classroom export`, or its folder.")
     ],
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGES", help="Images (.tif, .png, .jpg, .bmp) and folders of them.")
+        list[Path], typer.Argument(metavar="IMAGES", help="Image files (.tif, .png, .jpg, .bmp), or folders of them.")
     ],
-    out: Annotated[Path, typer.Option(help="A folder that is empty or does not exist yet.")] = Path("predictions"),
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 8,
+    out: Annotated[Path, typer.Option(help="Output folder; must be empty or not exist yet.")] = Path("predictions"),
+    batch_size: Annotated[int, typer.Option(min=1, help="Number of images per batch.")] = 8,
 ) -> None:
-    """Run an exported model on images: predictions.csv, and masks and probabilities of each image's size."""
+    """Predict images with an exported model: predictions.csv; for segmentation, a mask and probabilities per image.
+
+    These have the size of the image. Files that look like masks or probabilities (…_mask.png) are skipped in folders.
+    """
     from classroom.artifacts import conversions
     from classroom.errors import printable, raise_for
     from classroom.export.model import Model
@@ -556,13 +608,13 @@ def predict(
     typer.echo(opened.about["use"], err=True)
     raise_for(
         done.failed,
-        f"These are in {out}/{FAILED}; correct them, and predict them alone with another --out.",
+        f"They are listed in {out}/{FAILED}. Fix them, then predict only these with another --out.",
     )
 
 
 @command("classroom measure lgg-resnet18 kd_ml-v3 --seed 0")
-def measure(study: StudyName, method: MethodName, seed: Seed) -> None:
-    """Measure a study's exported teacher, student and ensemble side by side: results/deploy/STUDY.json."""
+def measure(study: StudyName, method: VariantName, seed: RunSeed) -> None:
+    """Measure latency and memory of exported teacher, student and ensemble on a CPU: results/deploy/STUDY.json."""
     from classroom.files import write_json
 
     with _job(f"classroom measure {study} {method} --seed {seed}", only_planned=False):
@@ -572,7 +624,7 @@ def measure(study: StudyName, method: MethodName, seed: Seed) -> None:
         exports = {part: _export_folder(study, of, seed, part) / "model.onnx" for part, of in places.items()}
         measured = run(exports)
         write_json(Path("results/deploy", f"{study}.json"), measured)
-    typer.echo(f"results/deploy/{study}.json: on {measured['cpu']}")
+    typer.echo(f"results/deploy/{study}.json: measured on {measured['cpu']}")
 
 
 @command("classroom scale small")
@@ -580,11 +632,13 @@ def scale(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="SCALE", autocompletion=_complete_scale, help="demo, small or paper: a file of scales/."
+            metavar="SCALE",
+            autocompletion=_complete_scale,
+            help="Name of a preset, a file in scales/ without .yaml: demo, small or paper.",
         ),
     ],
 ) -> None:
-    """Write a preset into params.yaml, studies/ and datasets/, keeping comments."""
+    """Load a preset of image size, networks and training from scales/ into params.yaml, studies/ and datasets/."""
     from classroom.settings.overlays import apply_scale
 
     _print_changes(f"scale {name}", apply_scale(name))
@@ -593,10 +647,13 @@ def scale(
 @command("classroom overlay examples/plus-kl.yaml")
 def overlay(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A YAML file with settings, such as examples/stand-ins.yaml.")
+        Path,
+        typer.Argument(
+            metavar="FILE", help="YAML file of settings, such as examples/plus-kl.yaml or reports/grid-STUDY.yaml."
+        ),
     ],
 ) -> None:
-    """Write a file of settings into params.yaml, studies/ and datasets/: a new study, the best weights of a search."""
+    """Merge a YAML file into params.yaml, studies/ and datasets/, e.g. a new study or the best weights of a search."""
     from classroom.settings.overlays import apply_overlay
 
     _print_changes(str(file), apply_overlay(file))
@@ -606,10 +663,12 @@ def overlay(
 def use(
     studies: Annotated[
         list[str],
-        typer.Argument(metavar="STUDY", autocompletion=_complete_study, help="Studies: files of studies/."),
+        typer.Argument(
+            metavar="STUDY", autocompletion=_complete_study, help="Names of studies: files in studies/ without .yaml."
+        ),
     ],
 ) -> None:
-    """Set the studies in force: both engines make only their reports."""
+    """Set the active studies: Snakemake and DVC make only their reports."""
     from classroom.settings.overlays import use as run
 
     _print_changes(f"studies {' '.join(studies)}", run(studies))
@@ -617,7 +676,7 @@ def use(
 
 
 def _stash_reports(command: str) -> None:
-    """Else reports of studies that are no longer in force would stay among those that DVC puts on the site."""
+    """Else reports of studies that are no longer active would stay among those that DVC puts on the site."""
     if Path(".dvc").exists():
         from classroom.engines.reconcile import dry_run
 
@@ -628,55 +687,76 @@ def _stash_reports(command: str) -> None:
 def new_study(
     name: Annotated[
         str,
-        typer.Argument(metavar="NAME", help="Of the dataset and the study, e.g. liver: lower-case letters, digits, -."),
+        typer.Argument(
+            metavar="NAME", help="Name of the new dataset and study, e.g. liver: lower-case letters, digits, hyphens."
+        ),
     ],
     images: Annotated[
-        Path | None, typer.Option(help="A folder of images; without --masks, in a folder for each class.")
+        Path | None,
+        typer.Option(help="Folder of images. Without --masks (classification), with a subfolder per class."),
     ] = None,
     masks: Annotated[
-        Path | None, typer.Option(help="The folder of their masks, named like the images, or with _mask, _seg, …")
+        Path | None, typer.Option(help="Folder of masks, named like their images, or with _mask, _seg, … appended.")
     ] = None,
     table: Annotated[
         Path | None,
         typer.Option(
-            help="A CSV or Parquet file: image; label or mask; if wanted, group and split (train, val, test)."
+            help="CSV or Parquet file with the columns image; label or mask; optionally group and split (train, val, "
+            "test)."
         ),
     ] = None,
     reader: Annotated[
-        str, typer.Option(help="The layout of --images, if it is that of a download of the paper's: lgg, ham10000, …")
+        str,
+        typer.Option(
+            help="Layout of --images if they are a known download: histopathologic, lgg, ham10000 or isic2017."
+        ),
     ] = "",
     task: Annotated[
-        str, typer.Option(help="segmentation or classification, if the images have masks and labels.")
+        str, typer.Option(help="segmentation or classification; needed only if the images have both masks and labels.")
     ] = "",
     group: Annotated[
         str,
         typer.Option(
-            help="A regular expression that finds the patient in an image's path, e.g. '^[^_]+' or 'P(\\d+)_'."
+            help="Regular expression that finds the patient in an image's path, e.g. '^[^_]+' or 'P(\\d+)_'. All "
+            "images of a patient then go into the same split."
         ),
     ] = "",
     foreground: Annotated[
-        str, typer.Option(help="Values of foreground, if masks have more than two: 1,2 or 128-255 or #ff0000.")
+        str,
+        typer.Option(
+            help="Mask values that are foreground, e.g. 1,2 or 128-255 or #ff0000. Default: the brighter of two."
+        ),
     ] = "",
     missing_masks: Annotated[
-        str, typer.Option(help="refuse, or empty: images without a mask are background everywhere.")
+        str, typer.Option(help="If an image has no mask: refuse (an error), or empty (all of it is background).")
     ] = "refuse",
-    ignore: Annotated[
-        list[str], typer.Option(help="Files that are no part of the dataset, e.g. '*.txt'; may be repeated.")
-    ] = (),
+    ignore: Annotated[list[str], typer.Option(help="Pattern of files to ignore, e.g. '*.txt'; may be repeated.")] = (),
     like: Annotated[
-        str, typer.Option(autocompletion=_complete_study, help="The study whose networks and weights are taken.")
+        str,
+        typer.Option(
+            autocompletion=_complete_study,
+            help="Study whose networks and loss weights are copied. Default: one of the paper's.",
+        ),
     ] = "",
-    teacher: Annotated[str, typer.Option(help="Another encoder for the teacher.")] = "",
-    student: Annotated[str, typer.Option(help="Another encoder for the students.")] = "",
-    size: Annotated[int | None, typer.Option(help="Height and width that the networks see, pixels.")] = None,
-    split: Annotated[str, typer.Option(help="Percentages of training, validation and test.")] = "75:10:15",
-    add: Annotated[bool, typer.Option("--add", help="Keep the studies in force.")] = False,
-    device: Annotated[str, typer.Option(envvar="CLASSROOM_DEVICE", help="Device of the forecast.")] = "auto",
+    teacher: Annotated[str, typer.Option(help="Encoder of the teacher, e.g. resnet50. Default: as in --like.")] = "",
+    student: Annotated[str, typer.Option(help="Encoder of the students, e.g. resnet18. Default: as in --like.")] = "",
+    size: Annotated[
+        int | None, typer.Option(help="Height and width to which images are resized, in pixels. Default: as in --like.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="Percentages of training, validation and test images; not used if --table has splits.")
+    ] = "75:10:15",
+    add: Annotated[
+        bool, typer.Option("--add", help="Keep the other active studies; by default only the new one is active.")
+    ] = False,
+    device: Annotated[
+        str, typer.Option(envvar="CLASSROOM_DEVICE", help="Device that the forecast times: auto, cpu, cuda:1, …")
+    ] = "auto",
 ) -> None:
-    """Make a study of your own images: read them, write datasets/NAME.yaml and studies/NAME.yaml, put it in force."""
+    """Set up a study of your own images: check them, write datasets/NAME.yaml and studies/NAME.yaml, estimate hours."""
     from classroom import progress
 
-    progress.log(f"reading {table or images or 'nothing yet'} …")  # the libraries take seconds to load
+    progress.log(f"reading {table or images or 'the options'} …")  # the libraries take seconds to load
     from classroom.params import check, load
     from classroom.settings.new_study import Wanted, numbers, percentages
     from classroom.settings.new_study import new_study as run
@@ -693,14 +773,17 @@ def new_study(
     _stash_reports("classroom new-study")
     from classroom.forecast import forecast as estimate
 
-    progress.log("measuring steps of training for the forecast; the study is written, so Ctrl-C leaves it as it is …")
+    progress.log("timing training steps for the forecast (the study is complete: Ctrl-C skips only the forecast) …")
     typer.echo(estimate([name], device))
     typer.echo(f"next: snakemake --cores all reports/{name}.md")
 
 
 @command("classroom resplit lgg-resnet18")
 def resplit(study: StudyName) -> None:
-    """Add a copy of a study that is split by group instead of by image, or the other way round."""
+    """Add STUDY-resplit, a copy of a study that is split by patient instead of by image, or vice versa.
+
+    A report then compares both: reports/TABLE-splits.md, where reports/TABLE.md is the study's table of variants.
+    """
     from classroom.settings.overlays import resplit as run
 
     _print_changes(f"studies/{study}-resplit.yaml", run(study))
@@ -719,22 +802,33 @@ def _print_changes(what: str, changed: list[str]) -> None:
 @command("classroom check")
 def check(
     planned: Annotated[
-        bool, typer.Option("--planned", help="Fail if workflow/plan.yaml was out of date; DVC's stage `plan` asks so.")
+        bool,
+        typer.Option(
+            "--planned", help="Exit with an error if workflow/plan.yaml was out of date; used by DVC's stage `plan`."
+        ),
     ] = False,
 ) -> None:
-    """Validate all settings, encoders included, and write workflow/plan.yaml, the list of jobs for DVC."""
+    """Validate all settings, test that every method can train its networks, and write the list of jobs for DVC.
+
+    That list is workflow/plan.yaml.
+    """
     from classroom.settings.checks import check_all
     from classroom.settings.plan import PLAN, write_plan
 
     params = check_all()
     if write_plan(params) and planned:
-        raise ClassroomError(f"{PLAN} was out of date and is written now: start DVC again, which then runs these jobs.")
+        raise ClassroomError(
+            f"{PLAN} was out of date and has been rewritten. Start DVC again; it will then run the right jobs."
+        )
     typer.echo(f"settings valid: scale {params.scale}, studies {', '.join(params.studies)}")
 
 
 @command("classroom reconcile")
 def reconcile() -> None:
-    """Make Snakemake and DVC agree on what is up to date (Snakemake runs this itself at start and end)."""
+    """Record finished jobs in dvc.lock, restore cached results, and sync mtimes so that Snakemake agrees with DVC.
+
+    Snakemake runs this by itself at its start and end.
+    """
     from classroom.engines.reconcile import Session
     from classroom.engines.reconcile import reconcile as run
 
@@ -746,9 +840,11 @@ def reconcile() -> None:
 
 @command("classroom verify")
 def verify(
-    remote: Annotated[bool, typer.Option("--remote", help="Check DVC's remote instead: are all files there?")] = False,
+    remote: Annotated[
+        bool, typer.Option("--remote", help="Check DVC's remote instead, and upload files that it lacks.")
+    ] = False,
 ) -> None:
-    """Check every finished result and DVC's copy of it against its hash, and restore what is damaged."""
+    """Check every finished result and its copy in DVC's cache against its hash, and restore damaged ones."""
     from classroom.engines.reconcile import Session
     from classroom.engines.store import complete_remote
     from classroom.provenance.verify import verify as run
@@ -772,7 +868,10 @@ def _point(text: str, method: str) -> tuple[float, ...] | None:
     if not text:
         return None
     if method in BASELINES:
-        raise ParamsError(f"--point {text}: {method} learns from its task alone, so there are no weights to search.")
+        raise ParamsError(
+            f"--point {text}: {method} learns from its task loss only, so it has no weights to search. Leave "
+            "--point out."
+        )
     try:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
@@ -790,11 +889,11 @@ def _check_group(methods: list[str]) -> None:
     from classroom.training import equality
 
     if twice := sorted({method for method in methods if methods.count(method) > 1}):
-        raise ClassroomError(f"{', '.join(twice)}: named twice; name each method once.")
+        raise ClassroomError(f"{', '.join(twice)}: named more than once. Name each method once.")
     if "teacher" in methods and (after := [method for method in methods if equality.waits_for_teacher(method)]):
         raise ClassroomError(
-            f"{', '.join(after)}: learn from the trained teacher, so they cannot be trained together with it. Leave "
-            "them out, and train them when the teacher is finished."
+            f"{', '.join(after)}: need the finished teacher, so they cannot be trained together with it. Train the "
+            "teacher first, then these."
         )
 
 

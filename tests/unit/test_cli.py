@@ -29,7 +29,7 @@ def test_help_lists_every_command_once_with_its_whole_first_sentence() -> None:
     assert places == sorted(places)
     assert "..." not in text.split("Options:")[1]
     for name, command in GROUP.commands.items():
-        sentence = command.help.split(". ")[0].split()
+        sentence = re.split(r"\.\s", command.help)[0].split()
         assert " ".join(sentence).rstrip(".") in " ".join(text.split()), name
 
 

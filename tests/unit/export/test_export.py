@@ -473,7 +473,9 @@ def test_the_command_takes_the_first_seed_and_the_ensemble_by_default(
     monkeypatch.chdir(copy)
     code, out, err = command(monkeypatch, capsys, "export", "lgg-resnet18", "kd_ml-v3")
     assert (code, err) == (0, "")
-    assert out.startswith("exports/lgg-resnet18/kd_ml-v3/seed-0/ensemble/model.onnx, README.md: on 9 test images")
+    assert out.startswith(
+        "exports/lgg-resnet18/kd_ml-v3/seed-0/ensemble/model.onnx, README.md: probabilities of 9 test images"
+    )
     assert Model(copy / "exports/lgg-resnet18/kd_ml-v3/seed-0/ensemble").about["network"] == "ensemble"
 
 
@@ -484,8 +486,11 @@ def test_what_cannot_be_exported_is_named_in_one_paragraph(
     before = left(tmp_path)
     monkeypatch.chdir(tmp_path)
     for arguments, message in (
-        ("lgg-resnet18 kd_ml-v3", "seed-0: no such run. Run `classroom train lgg-resnet18 kd_ml-v3 --seed 0` first"),
-        ("lgg-resnet18 fitnet --seed 2", "compared/lgg-resnet18/fitnet/seed-2: no such run"),
+        (
+            "lgg-resnet18 kd_ml-v3",
+            "seed-0: this run has not been trained. Run `classroom train lgg-resnet18 kd_ml-v3 --seed 0` first",
+        ),
+        ("lgg-resnet18 fitnet --seed 2", "compared/lgg-resnet18/fitnet/seed-2: this run has not been trained"),
         ("lgg-resnt18 kd_ml-v3", "Did you mean 'lgg-resnet18'"),
         ("lgg-resnet18 kd_ml-v4", "unknown method 'kd_ml-v4'. Did you mean 'kd_ml-v"),
     ):
