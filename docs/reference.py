@@ -206,7 +206,7 @@ def params_page() -> str:
 def studies_page() -> str:
     return (
         f"{HEAD}# studies/STUDY.yaml\n\nOne file for each study: a dataset, a task, and a pair of teacher and student. "
-        "The studies in force are listed under `studies` in [params.yaml](params.md); `classroom use STUDY` sets the "
+        "The active studies are listed under `studies` in [params.yaml](params.md); `classroom use STUDY` sets the "
         f"list.\n\n{DOTS}\n{_key_tables(Study)}\nThe options and terms of each published method are in "
         "[Methods](methods.md).\n"
     )
@@ -262,12 +262,12 @@ def example(command: Any) -> str:
 
 
 def reports_page() -> str:
-    params = _everything_in_force()
+    params = _everything_active()
     names = reports.asked_for(params)
     parts = [
         f"{HEAD}# Reports\n\n`snakemake --cores all reports/NAME.md` makes a report and everything that it needs; "
         "`classroom explain NAME` says where each of its numbers is from. The names below are those with every study "
-        "of `studies/` in force, and LGG's split both ways. `reports/index.html` shows all reports on one page.\n"
+        "of `studies/` active, and LGG's split both ways. `reports/index.html` shows all reports on one page.\n"
     ]
     for kind in reports.KINDS:
         of = reports.report(kind)
@@ -296,7 +296,7 @@ def _setting(key: str) -> str:
     return f"`{within}` of {file}" if within else file
 
 
-def _everything_in_force() -> Params:
+def _everything_active() -> Params:
     """The settings with all studies, and one study split both ways, which no file asks for."""
     raw = load(ROOT / "params.yaml")
     again = dict(raw["study"]["lgg-resnet18"])
@@ -329,7 +329,7 @@ def _pattern(path: str, params: Params) -> str:
 
 
 def methods_page() -> str:
-    parts = [f"{HEAD}# Methods\n\n`classroom methods` prints the same list with the settings in force.\n"]
+    parts = [f"{HEAD}# Methods\n\n`classroom methods` prints the same list with the current settings.\n"]
     parts.append(
         "## Baselines\n\n`teacher` and `student`: one network, trained with the task loss alone: focal + Dice (Eq. 8) "
         "or cross-entropy (Eq. 2).\n\n## The paper's variants\n\n`L = α·task + β·from the teacher + γ·from the peer`, "

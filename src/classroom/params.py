@@ -522,7 +522,7 @@ class Variants(Section):
 class Grid(Section):
     """Grid search of α, β, γ, chosen on validation: each student's α, and how the rest is shared out."""
 
-    studies: Names = Field(description="Studies in which to search, of those in force; [] for no search.")
+    studies: Names = Field(description="Active studies in which to search; [] for no search.")
     joint: Joint = Field(description="Variants to search, as in variants.joint.")
     offline: Offline = Field(description="Variants to search, as in variants.offline.")
     alpha_1: Points = Field(description="Values of S1's alpha.")
@@ -542,7 +542,7 @@ class Comparison(Section):
 class Tuned(Section):
     """Published methods whose weights are searched in some studies of one task."""
 
-    studies: Names = Field(description="Studies in which to search, of those in force; [] for none.")
+    studies: Names = Field(description="Active studies in which to search; [] for no search.")
     methods: Names = Field(description="Methods to search; [] for none.")
 
 
@@ -583,7 +583,7 @@ class Common(Section):
         description="Seeds; every method is trained once with each."
     )
     studies: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_each_once)] = Field(
-        description="Studies in force, each with a file studies/STUDY.yaml; `classroom use` sets them."
+        description="Active studies, each with a file studies/STUDY.yaml; `classroom use` sets them."
     )
     variants: Variants = Field(description="Which of the twelve variants are trained.")
     ours: str = Field(
@@ -628,7 +628,7 @@ def _is_text(text: str) -> bool:
 
 
 class Params(Common):
-    """params.yaml, and what the files of the studies in force and of their datasets say."""
+    """params.yaml, and what the files of the active studies and of their datasets say."""
 
     study: dict[str, Study]
     dataset: dict[str, Dataset]
@@ -638,19 +638,19 @@ class Params(Common):
         return (*self.variants.joint, *self.variants.offline)
 
     def compared_studies(self, task: str | None = None) -> tuple[str, ...]:
-        """Studies in force that are compared with published methods."""
+        """Active studies that are compared with published methods."""
         return tuple(
             name for name, study in self.study.items() if study.reports.comparison and task in (None, study.task)
         )
 
     def tuned_studies(self, task: str) -> tuple[str, ...]:
-        """Studies in force in which weights of published methods are searched."""
+        """Active studies in which weights of published methods are searched."""
         tuned: Tuned = getattr(self.tune, task)
         return tuple(name for name in tuned.studies if name in self.study and tuned.methods)
 
     @property
     def searched_studies(self) -> tuple[str, ...]:
-        """Studies in force with a grid search."""
+        """Active studies with a grid search."""
         return tuple(name for name in self.grid.studies if name in self.study)
 
     @model_validator(mode="after")
@@ -803,7 +803,7 @@ def _more_than(limit: int, document: Node | None) -> bool:
 
 
 def check(raw: Mapping[str, Any], path: Path = Path("params.yaml")) -> Params:
-    """Validates all settings (`load`) of the studies in force, but not those of published methods.
+    """Validates all settings (`load`) of the active studies, but not those of published methods.
 
     `classroom.settings.checks.check` validates these, too. Raises ParamsError naming the file and key, what was
     expected and, for a misspelt key, the likely one.
@@ -811,16 +811,16 @@ def check(raw: Mapping[str, Any], path: Path = Path("params.yaml")) -> Params:
     whole = dict(raw)
     studies, datasets = (raw.get(block, {}) for block in FOLDERS.values())
     listed = raw.get("studies")
-    in_force = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
-    if missing := [name for name in in_force if name not in studies]:
+    active = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+    if missing := [name for name in active if name not in studies]:
         raise ParamsError(
             f"{path}: studies: "
             + "; ".join(f"'{name}' has no file studies/{name}.yaml.{suggestion(name, studies)}" for name in missing)
         )
-    for name in in_force:
+    for name in active:
         if isinstance(studies[name], ParamsError):
             raise studies[name]
-    whole["study"] = {name: studies[name] for name in in_force}
+    whole["study"] = {name: studies[name] for name in active}
     used = {of["dataset"]: name for name, of in whole["study"].items() if isinstance(of.get("dataset"), str)}
     for dataset, name in used.items():
         if dataset not in datasets:

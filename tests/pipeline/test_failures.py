@@ -47,13 +47,13 @@ def test_a_folder_that_cannot_be_written_is_said_before_any_job_starts(pristine:
     assert not (project.root / "data/raw").exists()
 
 
-def test_a_target_of_a_study_that_is_not_in_force_says_how_to_add_it(pristine: Project, tmp_path: Path) -> None:
+def test_a_target_of_a_study_that_is_not_active_says_how_to_add_it(pristine: Project, tmp_path: Path) -> None:
     """Of a report, Snakemake has no rule; of a run, it was a traceback: KeyError."""
     project = pristine.copy(tmp_path / "project")
     for target in ("reports/table9.md", "runs/lgg-mobilenet/ml-v1/seed-0"):
         printed = project.snakemake("-n", target, expect=1)
         assert printed.endswith(
-            f"Error: {target}: is of lgg-mobilenet, which is not in force. Add it: `classroom use {STUDY} "
+            f"Error: {target}: is of lgg-mobilenet, which is not active. Add it: `classroom use {STUDY} "
             "lgg-mobilenet`.\n"
         )
 

@@ -218,7 +218,7 @@ def test_studies_edited_by_hand_reach_dvc_too(finished: Project) -> None:
         YAML().dump(copy, file)
     finished.edit("params.yaml", f"studies:\n- {STUDY}\n", "studies:\n- mine\n")
     assert "plan" in finished.status()
-    assert "workflow/plan.yaml was out of date and is written now" in finished.run("dvc", "repro", expect=255)
+    assert "workflow/plan.yaml was out of date and has been rewritten" in finished.run("dvc", "repro", expect=255)
     assert "prepare@mine" in finished.status()
     assert f"prepare@{STUDY}" not in finished.status()
 

@@ -608,7 +608,7 @@ def test_a_name_that_could_not_be_a_folder_everywhere_is_refused(raw, folder, bl
 
 
 def test_a_search_in_a_study_that_is_not_in_force_waits_for_it(raw):
-    """Putting one study in force is one line; the lists of searches need not follow."""
+    """Activating a study is one line; the lists of searches need not follow."""
     raw["studies"] = ["lgg-mobilenet"]
     settings = check(raw)
     assert settings.grid.joint == ("kd_ml-v3",)

@@ -62,7 +62,7 @@ def baselines_table(name: str, scale: str, seeds: Sequence[int], results: list[R
         *heading.pooling(metric for _, _, metric in shown),
     ]
     absent = any("–" in row for row in grid)
-    below = ["–: no study in force trains this network on these images for this task."] if absent else []
+    below = ["–: no active study trains this network on these images for this task."] if absent else []
     return results_page(
         name, "teachers and students trained alone", scale, seeds, results, printed, facts,
         parts=[Part(header, grid, below=below)], table=labelled(pd.DataFrame(records), scale=scale),

@@ -18,19 +18,19 @@ from classroom.training.make import make_on_meta
 
 
 def listing(path: Path) -> str:
-    """Name, paper, formula, settings in force and size of every method, as text.
+    """Name, paper, formula, current settings and size of every method, as text.
 
     Raises ParamsError for settings in `path` that are not valid.
     """
     raw = load(path)
     params = check(raw, path)
     blocks = [
-        f"Studies in force: {', '.join(params.study)}. All of them train the baselines and the variants in force.",
+        f"Active studies: {', '.join(params.study)}. Each of them trains the baselines and the active variants.",
         "Baselines (Tables 2 and 13): teacher, student\n  L = task loss: focal + Dice (Eq. 8) or cross-entropy (Eq. 2)",
         "The paper's variants (Tables 1 and 5): L = α·task + β·from the teacher + γ·from the peer\n"
         + "\n".join(
             f"  {name}: {TECHNIQUE_LABELS[variant.technique]}; S1 {_received(variant.S1)}; S2 {_received(variant.S2)}; "
-            f"{'in force' if name in params.trained_variants else 'not in force'}"
+            f"{'active' if name in params.trained_variants else 'not active'}"
             for name, variant in EXCHANGE.items()
         ),
     ]
@@ -41,7 +41,7 @@ def listing(path: Path) -> str:
         blocks.append(f"Published methods of {task} (Table 10): L = task + Σ weight · term")
         blocks += [
             _published(params, raw, methods[name], name, studies[0] if studies else None)
-            + ("; in force: " + ", ".join(studies) if studies and name in compared else "; not in force")
+            + ("; active: " + ", ".join(studies) if studies and name in compared else "; not active")
             for name in in_order
             if name in methods
         ]
@@ -54,10 +54,10 @@ def _received(student: Received) -> str:
 
 
 def _published(params: Params, raw: dict[str, Any], kind: type[Published], name: str, study: str | None) -> str:
-    in_force = params.study[study].methods.get(name) if study else None
-    method = select(raw, f"study.{study}.methods.{name}.options", kind) if in_force else kind()
+    active = params.study[study].methods.get(name) if study else None
+    method = select(raw, f"study.{study}.methods.{name}.options", kind) if active else kind()
     options = method.model_dump(mode="json")
-    weights = in_force.weights if in_force else MethodWeights(**kind.weights)
+    weights = active.weights if active else MethodWeights(**kind.weights)
     differs = method.differences(weights.terms)
     lines = [
         f"  {name}: {kind.label}, {kind.paper}",

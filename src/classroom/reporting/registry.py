@@ -135,27 +135,27 @@ def find(name: str) -> tuple[str, Item]:
 
 
 def unknown(name: str, known: Iterable[str]) -> ClassroomError:
-    """The error for a report that is not made: of a study that is not in force, or misspelt."""
-    if study := study_not_in_force(name):
-        return ClassroomError(f"'{name}' is a report of {study}, which is not in force. {_use(study)}")
+    """The error for a report that is not made: of a study that is not active, or misspelt."""
+    if study := inactive_study(name):
+        return ClassroomError(f"'{name}' is a report of {study}, which is not active. {_use(study)}")
     return ClassroomError(f"unknown report '{name}'.{suggestion(name, known)}")
 
 
 def check_targets(targets: Iterable[str]) -> None:
-    """Raises ClassroomError if files to be made are of studies that are not in force."""
+    """Raises ClassroomError if files to be made are of studies that are not active."""
     raw = load()
     others = raw["study"].keys() - set(raw["studies"])
     for target in targets:
         path = PurePosixPath(target)
         study = next((part for part in path.parts if part in others), "")
         if not study and path.parts[:1] == ("reports",) and path.suffix:
-            study = study_not_in_force(path.stem)
+            study = inactive_study(path.stem)
         if study:
-            raise ClassroomError(f"{target}: is of {study}, which is not in force. {_use(study)}")
+            raise ClassroomError(f"{target}: is of {study}, which is not active. {_use(study)}")
 
 
-def study_not_in_force(report: str) -> str:
-    """The study whose file asks for a report, if it is not in force while one that is does not ask for it; else ''."""
+def inactive_study(report: str) -> str:
+    """The inactive study whose file asks for a report that no active study asks for; else ''."""
     raw = load()
     for study in (*raw["studies"], *raw["study"]):
         try:
@@ -171,5 +171,5 @@ def _use(study: str) -> str:
 
 
 def of_studies(params: Params, name: Callable[[str], str | None]) -> dict[str, dict[str, str]]:
-    """One report for each study in force, named `name(study)`; none if that is None or empty."""
+    """One report for each active study, named `name(study)`; none if that is None or empty."""
     return {called: {"study": study} for study in params.study if (called := name(study))}

@@ -1,1 +1,1 @@
-"""The settings as a user handles them: presets, studies in force, checks before any job."""
+"""The settings as a user handles them: presets, active studies, checks before any job."""

@@ -53,7 +53,7 @@ def check_all(path: Path = Path("params.yaml")) -> Params:
 
 
 def check(raw: Mapping[str, Any], path: Path = Path("params.yaml")) -> Params:
-    """Validates all settings (`classroom.params.load`) of the studies in force.
+    """Validates all settings (`classroom.params.load`) of the active studies.
 
     Raises ParamsError naming the file and key of each mistake, and what was expected.
     """

@@ -58,7 +58,7 @@ class Wanted:
     size: int | None = None
     percent: tuple[int, int, int] = (75, 10, 15)
     keep: bool = False
-    """Whether the studies in force stay so."""
+    """Whether the active studies stay active."""
 
 
 def numbers(text: str) -> tuple[int | str, ...]:
@@ -76,7 +76,7 @@ def percentages(text: str) -> tuple[int, int, int]:
 
 
 def new_study(wanted: Wanted, params: Path = Path("params.yaml")) -> list[str]:
-    """Writes datasets/NAME.yaml and studies/NAME.yaml and puts the study in force, after reading every image.
+    """Writes datasets/NAME.yaml and studies/NAME.yaml and activates the study, after reading every image.
 
     Returns what was found and what was written, a line each. Raises ClassroomError if the images, or the settings that
     follow from them, cannot be used; no file was changed then.
@@ -106,13 +106,13 @@ def new_study(wanted: Wanted, params: Path = Path("params.yaml")) -> list[str]:
         split = _split(wanted, found, pixels, task, raw["training"]["batch_size"])
     study["split"] = _flow(split.model_dump(mode="json"))
     add_study(wanted.name, content, study, wanted.keep, params)
-    in_force = ", ".join(load(params)["studies"])
+    active = ", ".join(load(params)["studies"])
     return [
         *_described(wanted, dataset, found, pixels, task, without),
         _split_line(split, found),
         f"networks: those of studies/{like}.yaml, scale {raw['scale']}: teacher {study['teacher']['encoder']}, "
         f"student {study['student']['encoder']}, {study['image_size']} pixels",
-        f"written: datasets/{wanted.name}.yaml, studies/{wanted.name}.yaml; studies in force: {in_force}",
+        f"written: datasets/{wanted.name}.yaml, studies/{wanted.name}.yaml; active studies: {active}",
     ]
 
 

@@ -36,8 +36,8 @@ def apply_overlay(overlay: Path, params: Path = Path("params.yaml")) -> list[str
     """Writes the values of the file `overlay` into the files of settings next to `params`.
 
     Its keys are those of params.yaml; below `studies` and `datasets` are, by name, the contents of their files. A
-    mapping merges into the one in force, an empty one empties it, other values replace the old ones. A study without a
-    file gets one and is put in force.
+    mapping merges into the current one, an empty one empties it, other values replace the old ones. A study without a
+    file gets one and becomes active.
 
     Returns the keys whose value changed, with the file where that is not params.yaml. Raises ParamsError if there is no
     such file or the result would not be valid; all files then stay as they were.
@@ -46,7 +46,7 @@ def apply_overlay(overlay: Path, params: Path = Path("params.yaml")) -> list[str
 
 
 def use(studies: Iterable[str], params: Path = Path("params.yaml")) -> list[str]:
-    """Puts exactly these studies in force. Raises ParamsError for one without a file, or that is not valid."""
+    """Makes exactly these studies active. Raises ParamsError for one without a file, or that is not valid."""
     files = _Files(params)
     files.merge({"studies": list(dict.fromkeys(studies))})
     return files.write(params)
@@ -55,7 +55,7 @@ def use(studies: Iterable[str], params: Path = Path("params.yaml")) -> list[str]
 def add_study(
     name: str, dataset: Mapping[str, Any], study: Mapping[str, Any], keep: bool, params: Path = Path("params.yaml")
 ) -> list[str]:
-    """Writes the files of a dataset and a study called `name`, and puts the study in force.
+    """Writes the files of a dataset and a study called `name`, and activates the study.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def add_study(
     dataset, study
         contents of their files
     keep
-        whether the studies in force stay so
+        whether the active studies stay active
     params
         params.yaml
 
@@ -86,7 +86,7 @@ def add_study(
 
 
 def resplit(study: str, params: Path = Path("params.yaml")) -> list[str]:
-    """Adds a copy of a study that splits by group instead of by image, or the other way round, and puts both in force.
+    """Adds a copy of a study that splits by group instead of by image, or the other way round, and activates both.
 
     The report that shows both is `<table>-splits`. Returns the keys that changed. Raises ParamsError for an unknown
     study, or one that has been resplit.
@@ -99,14 +99,14 @@ def resplit(study: str, params: Path = Path("params.yaml")) -> list[str]:
         raise ParamsError(f"studies/{study}.yaml: split.by: the dataset gives the splits, so there is no other way.")
     name = study + RESPLIT
     if name in files.studies:
-        raise ParamsError(f"studies/{name}.yaml is there already. `classroom use` puts it in force.")
+        raise ParamsError(f"studies/{name}.yaml exists already. `classroom use {name}` activates it.")
     content = _shared(files.studies[study])
     reports = files.studies[study]["reports"]
     content["reports"] = {
         kind: reports[kind] + RESPLIT for kind in ("variants", "baselines", "fidelity", "architecture")
     }
     content["resplit"] = {"of": study, "report": f"{reports['variants']}-splits"}
-    files.put_in_force(study)
+    files.activate(study)
     files.merge({"studies": {name: content}})
     return files.write(params)
 
@@ -148,7 +148,7 @@ class _Files:
             folder: {
                 name: self.yaml.load((self.root / folder / f"{name}.yaml").read_text(encoding="utf-8"))
                 for name, content in self.settings[block].items()
-                if not isinstance(content, ParamsError)  # of a study that is not in force
+                if not isinstance(content, ParamsError)  # of a study that is not active
             }
             for folder, block in FOLDERS.items()
         }
@@ -188,9 +188,9 @@ class _Files:
         self.new.add(path)
         self.changed[path] = list(values)
         if folder == "studies":
-            self.put_in_force(name)
+            self.activate(name)
 
-    def put_in_force(self, study: str) -> None:
+    def activate(self, study: str) -> None:
         if study not in self.main["studies"]:
             _set_items(self.main["studies"], [*self.main["studies"], study])
             self.changed.setdefault(self.params, []).append("studies")

@@ -24,7 +24,7 @@ HEAD = "# Which jobs there are. Written from the settings by `classroom check` a
 
 
 def plan(params: Params) -> dict[str, Any]:
-    """The contents of the plan, which dvc.yaml and the rules turn into jobs. It names studies in force only."""
+    """The contents of the plan, which dvc.yaml and the rules turn into jobs. It names active studies only."""
     from classroom.reporting.registry import asked_for  # slow
 
     reports = {name: study.reports for name, study in params.study.items()}

@@ -436,7 +436,7 @@ COMMAND_LINES = {
         f"{TRAIN} --point nan,nan,nan", r"--point nan,nan,nan: expected three numbers from 0 to 1.*",
     ),
     "point: of a baseline": (
-        f"train {STUDY} teacher --seed 0 --point 0.1,0.1,0.1", r"--point .*: teacher learns from its task alone.*",
+        f"train {STUDY} teacher --seed 0 --point 0.1,0.1,0.1", r"--point .*: teacher learns from its task loss only.*",
     ),
     "point: of a published method": (
         f"train {STUDY} emkd --seed 0 --point -1", r"--point -1: expected a factor of emkd's reference weights.*",
@@ -452,12 +452,12 @@ COMMAND_LINES = {
         f"evaluate {STUDY} kd_on-v3", NO_JOB.format(f"evaluate {STUDY} kd_on-v3", f"Did you mean '.* {STUDY} .*-v.'.*"),
     ),
     "job: unknown report": ("report table33", r"unknown report 'table33'\. Did you mean 'table.'\?"),
-    "job: a report of a study that is not in force": (
-        "report table9", r"'table9' is a report of lgg-mobilenet, which is not in force\. Add it: "
+    "job: a report of a study that is not active": (
+        "report table9", r"'table9' is a report of lgg-mobilenet, which is not active\. Add it: "
         rf"`classroom use {STUDY} lgg-mobilenet`\.",
     ),
-    "explain: a report of a study that is not in force": (
-        "explain reports/table9.csv", r"'table9' is a report of lgg-mobilenet, which is not in force\. Add it: .*",
+    "explain: a report of a study that is not active": (
+        "explain reports/table9.csv", r"'table9' is a report of lgg-mobilenet, which is not active\. Add it: .*",
     ),
 }  # fmt: skip
 
@@ -537,7 +537,7 @@ def test_a_bad_command_line_is_named_in_one_paragraph(project: Path, case: str) 
 
 
 @pytest.mark.parametrize("content", ["dataset: [lgg", "- lgg\n", "task: nonsense\n", b"\xff"])
-def test_a_broken_file_of_a_study_that_is_not_in_force_disturbs_nobody(project: Path, content: str | bytes) -> None:
+def test_a_broken_file_of_a_study_that_is_not_active_disturbs_nobody(project: Path, content: str | bytes) -> None:
     """One study may be edited while another one runs."""
     put("studies/lgg-mobilenet.yaml", content)(project)
     for command in ("check", EVALUATE, "scale demo"):
@@ -678,7 +678,7 @@ def test_code_of_a_dataset_or_a_method_is_an_input_of_what_uses_it_alone(
         below = {name: {path, *map(str, Path(path).parents)} & {*of.dependencies} for name, of in stages.items()}
         return {name.split("@")[0] for name, of in below.items() if of}
 
-    assert users("src/classroom/data/readers/ham10000.py") == set(), "no study of it is in force"
+    assert users("src/classroom/data/readers/ham10000.py") == set(), "no study of it is active"
     assert users("src/classroom/data/readers/lgg.py") == {"fetch", "architecture"}
     assert users("src/classroom/methods/adversarial/adversary.py") <= {"method_adversarial", "tune_adversarial"}
 
@@ -697,7 +697,7 @@ def test_what_dvc_brought_back_is_as_good_as_what_a_job_made(recorded_project: P
 def test_another_seed_may_be_tried_by_hand_and_is_said_to_count_for_nothing(project: Path) -> None:
     done = classroom(f"classroom train {STUDY} ml-v3 --seed 7", project)
     assert done.code == 0
-    assert done.out.endswith("; not a stage of dvc.yaml, so it is not recorded and no report shows it\n")
+    assert done.out.endswith("; the settings do not ask for this run, so it is not in dvc.lock and in no report\n")
 
 
 @pytest.mark.parametrize("place", ["reports", "results", RUN, "data/splits"])

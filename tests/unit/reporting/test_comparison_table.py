@@ -168,10 +168,10 @@ def test_the_list_says_whose_the_weights_of_a_method_of_one_s_own_are(
     }
     raw["grid"]["studies"] = []
     text = listing(put_settings(tmp_path, raw))
-    assert text.splitlines()[-1] == "    defaults of src/classroom/methods/mine.py; not in force"
+    assert text.splitlines()[-1] == "    defaults of src/classroom/methods/mine.py; not active"
 
 
-def test_the_list_marks_what_is_in_force(tmp_path: Path) -> None:
+def test_the_list_marks_what_is_active(tmp_path: Path) -> None:
     raw = params.load(ROOT / "params.yaml") | {
         "studies": ["lgg-resnet18"],
         "variants": {"joint": ["ml-v1", "kd_ml-v3"], "offline": []},
@@ -179,12 +179,12 @@ def test_the_list_marks_what_is_in_force(tmp_path: Path) -> None:
     }
     raw["grid"]["studies"] = []
     lines = listing(put_settings(tmp_path, raw)).splitlines()
-    assert lines[0].startswith("Studies in force: lgg-resnet18. ")
+    assert lines[0].startswith("Active studies: lgg-resnet18. ")
     known = [*EXCHANGE, *registry.PUBLISHED]
     name, marked = "", []
     for line in lines:
         name = next((one for one in known if line.startswith(f"  {one}: ")), name)
-        marked += [name] * ("; in force" in line)
+        marked += [name] * ("; active" in line)
     assert marked == ["ml-v1", "kd_ml-v3", "cwd"]
 
 
@@ -274,7 +274,7 @@ def test_the_list_tells_every_method_with_the_settings_in_force(tmp_path: Path) 
         assert re.search(r"f_|KL|R_S|G_T", formula), name
         assert re.search(r"; [\d,]+ extra parameters in training \(", state), name
         assert all(f"{term} " in weights for term in registry.published(task)[name].weights), name
-        assert state.endswith(f"; in force: {'lgg' if task == 'segmentation' else 'histopathologic'}-resnet18"), name
+        assert state.endswith(f"; active: {'lgg' if task == 'segmentation' else 'histopathologic'}-resnet18"), name
     assert "adversary (form hinge, gradient_penalty 10," in found["segmentation", "skd"][2]
     assert found["segmentation", "skd"][3].strip().startswith("own settings: adversary form hinge; ")
     assert found["classification", "fitnet"][3].strip().startswith("own settings: tap layer1; ")

@@ -45,7 +45,7 @@ def test_a_report_cannot_read_what_it_does_not_declare() -> None:
 
 
 def settings() -> dict[str, Any]:
-    """All studies in force, one of them split both ways."""
+    """All studies active, one of them split both ways."""
     raw = copy.deepcopy(load(ROOT / "params.yaml"))
     again = copy.deepcopy(raw["study"]["lgg-resnet18"])
     kinds = ("variants", "baselines", "fidelity", "architecture")

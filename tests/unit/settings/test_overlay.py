@@ -186,7 +186,7 @@ def test_a_broken_file_of_a_study_that_is_not_in_force_disturbs_nobody(settings:
             overlay(settings, "studies: {lgg-mobilenet: {image_size: 96}}\n")
 
 
-# Which studies are in force
+# Which studies are active
 
 
 def test_use_puts_exactly_these_studies_in_force(settings: Path) -> None:
@@ -250,7 +250,7 @@ def test_a_resplit_study_is_the_same_but_for_its_split(settings: Path) -> None:
 
 
 def test_a_study_that_is_not_in_force_is_put_there_with_its_resplit(settings: Path) -> None:
-    """Their report shows both: with the new one alone in force, nothing made it."""
+    """Their report shows both: with the new one alone active, nothing made it."""
     overlays.use(("ham10000-segmentation",), settings)
     overlays.resplit(STUDY, settings)
     assert params.load(settings)["studies"] == ["ham10000-segmentation", STUDY, f"{STUDY}-resplit"]
@@ -285,7 +285,7 @@ def test_a_wrong_split_of_a_study_that_is_resplit_is_named(settings: Path) -> No
 
 @pytest.mark.parametrize(
     ("study", "message"),
-    [("lgg-resnet81", "unknown study 'lgg-resnet81'. Did you mean 'lgg-resnet18'?"), (STUDY, "is there already")],
+    [("lgg-resnet81", "unknown study 'lgg-resnet81'. Did you mean 'lgg-resnet18'?"), (STUDY, "exists already")],
 )
 def test_a_study_that_cannot_be_resplit_leaves_the_files_alone(settings: Path, study: str, message: str) -> None:
     if study == STUDY:

@@ -1,4 +1,4 @@
-"""workflow/plan.yaml: which jobs the settings ask for, of the studies in force alone."""
+"""workflow/plan.yaml: which jobs the settings ask for, of the active studies alone."""
 
 from __future__ import annotations
 
