@@ -1,4 +1,4 @@
-"""Agreement of a study's students with their own teacher."""
+"""Agreement of a study's students with the ground truth and with their own teacher (fidelity)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def agreement(study: str, results: Sequence[Result], scale: str) -> Page:
     data = results[0]["data"]
     metric = METRICS[data["task"]][0]
     taught = {one["method"]: one for one in results if all(of["fidelity"] for of in one["seeds"].values())}
-    title = f"{LABELS[metric]} with the ground truth and with their own teacher (fidelity), {study}"
+    title = f"{LABELS[metric]} of the students with the ground truth and with their own teacher (fidelity), {study}"
     figure, axes = variant_panels(f"{title}, scale {scale}{synthetic_mark(data['synthetic'])}", taught, WITH_TEACHER)
     at = np.arange(len(STUDENTS))
     of_ensembles: dict[str, list[float]] = {"test": [], "fidelity": []}

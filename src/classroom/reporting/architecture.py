@@ -106,8 +106,8 @@ def _sizes(counts: Mapping[str, Mapping[str, int]], names: Mapping[str, str], of
         below = ["The paper's percentage is of the classification networks (Sec. 4.2); it prints none for U-Nets."]
     if "for ImageNet" in header:
         below = [
-            "For ImageNet: with 1000 classes and without Conv6, which comes nearest to the paper's 26, 11 and 4.8 "
-            "million (25.6, 11.7 and 4.2). Its percentages follow from its millions."
+            "For ImageNet: with 1000 classes and without Conv6. These counts (25.6, 11.7 and 4.2 million) are the "
+            "closest to the paper's 26, 11 and 4.8 million, from which its percentages follow."
         ]
     return Part(header, rows, "Parameters", below=below)
 

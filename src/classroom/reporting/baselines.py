@@ -55,14 +55,14 @@ def baselines_table(name: str, scale: str, seeds: Sequence[int], results: list[R
     grid = [
         [row[0], "<br>".join(texts), *(cells[row].get(column, "–") for column in shown)] for row, texts in here.items()
     ]
-    header = ["network", "here", *(f"{dataset} {LABELS[metric]}" for dataset, _, metric in shown)]
+    header = ["network", "as trained here", *(f"{dataset} {LABELS[metric]}" for dataset, _, metric in shown)]
     facts = [
         "- each cell: the metric in percent, mean ± sample standard deviation over seeds"
         + ("; below it the paper's mean and ours minus the paper's." if len(printed) else "."),
         *heading.pooling(metric for _, _, metric in shown),
     ]
     absent = any("–" in row for row in grid)
-    below = ["–: no active study trains this network on these images for this task."] if absent else []
+    below = ["–: no active study trains this network on this dataset for this task."] if absent else []
     return results_page(
         name, "teachers and students trained alone", scale, seeds, results, printed, facts,
         parts=[Part(header, grid, below=below)], table=labelled(pd.DataFrame(records), scale=scale),

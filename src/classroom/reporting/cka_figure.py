@@ -66,7 +66,7 @@ def cka_figure(name: str, scale: str, tables: Tables) -> Page:
     above = [
         f"{title}, scale {scale}",
         f"{first['images']} test images, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}; outlined: "
-        "where the last stages end",
+        "outputs of the last stages",
         *([disclaimer.replace("**", "")] if disclaimer else []),
     ]
     across = sum(len(layers[second]) for (_, second), _ in columns)
@@ -138,7 +138,7 @@ def _alt_text(tables: Tables, grid: Grid) -> str:
     pairs = " and ".join(" with ".join(pair) for pair in grid.pairs)
     return (
         f"Heat maps of linear CKA between the layers of {pairs}, a row for each technique ({techniques}), a column for "
-        f"each strategy, from dark (0) to bright (1). Where the last stages end it is {ends}."
+        f"each strategy, from dark (0) to bright (1). For the outputs of the last stages it is {ends}."
     )
 
 

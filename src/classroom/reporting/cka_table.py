@@ -19,9 +19,9 @@ KEYS = ["technique", "strategy", "first", "second", "first_layer", "second_layer
 
 
 def cka_table(name: str, scale: str, tables: Tables) -> Page:
-    """Of every variant the CKA of the networks' last stages, mean ± sd over seeds.
+    """The CKA of the last stages of the networks of every variant, mean ± sd over seeds.
 
-    The last stage of an encoder is taken where it ends. Raises DataError as `first_of` does.
+    The output of the encoder's last stage is compared. Raises DataError as `first_of` does.
     """
     first = first_of(tables, name).attrs
     records = [
@@ -52,14 +52,14 @@ def cka_table(name: str, scale: str, tables: Tables) -> Page:
     facts = [
         f"- scale: {scale}",
         f"- study: {first['study']}, {first['images']} test images"
-        + (f" ({dropped} more made a batch too small for HSIC and were left out)" if dropped else ""),
+        + (f" ({dropped} more were left out, as their batch was too small for HSIC)" if dropped else ""),
         f"- seeds: {', '.join(map(str, seeds_of(next(iter(tables.values())))))}",
-        "- each cell: linear CKA (unbiased HSIC summed over minibatches) of the ends of both encoders' last stages, "
+        "- each cell: linear CKA (unbiased HSIC summed over minibatches) of the outputs of both encoders' last stages, "
         f"{', '.join(f'{layer} of {network}' for network, layer in first['last'].items())}; mean ± sample standard "
-        "deviation over seeds; a dash where features are the same for all images",
+        "deviation over seeds; –: not defined, as the features of one network are the same for all images",
     ]
     if any(variant.startswith("ml-") for variant in tables) and "T" in first["last"]:
-        facts.append("- the T of ML, from which no student learned, is the study's teacher alone")
+        facts.append("- no student of ML learned from a teacher; its T is the study's teacher alone")
     return Page(
         f"{paper.title(name)}: similarity of the last stages on {first['study']}",
         heading.disclaimer(scale, [first["data"]], shows_paper=False),

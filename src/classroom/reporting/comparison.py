@@ -1,4 +1,4 @@
-"""Table 10: published methods next to ours and to the student alone."""
+"""Table 10: published methods, our variant and the student alone."""
 
 from __future__ import annotations
 
@@ -53,16 +53,16 @@ def comparison_table(name: str, scale: str, seeds: Sequence[int], compared: Sequ
         parts.append(_part(rows, of_study, metrics))
         records += [row.facts | record for row in rows for record in row.records.values()]
     facts = [
-        "- every published method trains one student against the study's trained teacher, frozen; ours is the "
-        "ensemble of two students, so its students have rows of their own",
+        "- each published method trains one student with the study's trained, frozen teacher; our method ends in an "
+        "ensemble of two students, which also have rows of their own",
         "- each cell: the metric in percent on the test split, mean ± sample standard deviation over seeds"
         + ("; below it the paper's mean and ours minus the paper's" if len(printed) else "")
         + ". The best of each column in bold.",
         *heading.pooling(shown),
         _settings_fact([result for of_study in compared for result in of_study["published"]]),
-        "- parameters in millions: extra in training (what learns in addition to the row's network: modules, a "
-        "discriminator; for ours the teacher and the peer), and at inference; s an epoch: training with validation, "
-        "median over seeds; jobs may have shared the machine",
+        "- parameters in millions: at inference, those of the row's network; extra in training, all others that are "
+        "trained (modules, a discriminator; for ours the other student and the teacher, unless it is frozen). s/epoch: "
+        "seconds of training and validation per epoch, median over seeds; jobs may have shared the machine",
     ]
     return results_page(
         name, "published methods next to ours", scale, seeds, first_of_each, printed, facts, parts=parts,
@@ -81,7 +81,7 @@ class _Row(NamedTuple):
 def _rows(of_study: ComparedResults, seeds: Sequence[int], printed: pd.DataFrame) -> list[_Row]:
     """The student alone, the published methods, our students and our ensemble."""
     student, ours = of_study["beside"]
-    label, weights = variant_label(ours["method"]), "weights as in its own table"
+    label, weights = variant_label(ours["method"]), "weights as in the table of variants"
     found = [
         (student, "S1", "student alone", "task loss only"),
         *((of, "S1", _facts(of)["label"], _settings_label(of)) for of in of_study["published"]),
@@ -134,7 +134,7 @@ def _part(rows: Sequence[_Row], of_study: ComparedResults, metrics: Sequence[str
         sizes = [_millions(row.facts["training_parameters"]), number(row.facts["seconds_per_epoch"], ".1f"),
                  _millions(row.facts["inference_parameters"])]  # fmt: skip
         grid.append([row.label, row.facts["settings"], *cells, *sizes])
-    header = ["method", "settings", *(LABELS[metric] for metric in metrics), "extra in training, M", "s an epoch",
+    header = ["method", "settings", *(LABELS[metric] for metric in metrics), "extra in training, M", "s/epoch",
               "inference, M"]  # fmt: skip
     networks = heading.networks(of_study["beside"])
     return Part(header, grid, f"{data['dataset']}, {data['task']} ({result['study']})", [networks], _notes(of_study))
@@ -155,12 +155,14 @@ def _settings_fact(published: Sequence[ComparedResult]) -> str:
     meanings = []
     if len(own) < len(methods):
         meanings.append(
-            "the paper prints none for its methods, whose `reference defaults` are those of "
-            "docs/explanation/methods.md: public code, the authors' or CIRKD's, with taps that suit these networks"
+            "the paper prints none for its methods; `reference defaults` are those of public code, the authors' or "
+            "CIRKD's, with hook points (taps) that suit these networks: docs/explanation/methods.md"
         )
     if own:
         meanings.append(f"`{OF_ITS_FILE}` are those of {', '.join(own)}")
-    return "- settings: " + "; ".join([*meanings, "`tuned` weights were chosen on validation, anything else is named"])
+    return "- settings: " + "; ".join(
+        [*meanings, "`tuned` weights were chosen on validation; any other deviation is named"]
+    )
 
 
 def _facts(result: ComparedResult) -> PublishedFacts:
@@ -169,7 +171,7 @@ def _facts(result: ComparedResult) -> PublishedFacts:
 
 
 def _extra_parameters(result: ComparedResult, network: str) -> int:
-    """What learns in addition to the row's network or ensemble: for ours, the peer and an on-line teacher."""
+    """Parameters that are trained in addition to the row's: for ours, those of the peer and an on-line teacher."""
     if result["method"] not in EXCHANGE:
         return result["extra_parameters"]
     frozen = ("T",) if EXCHANGE[result["method"]].teacher == "frozen" else ()
@@ -203,7 +205,8 @@ def _notes(of_study: ComparedResults) -> list[str]:
         total = sum(terms.values())
         lines_of = list(result["notes"])
         lines_of += [
-            f"the term {key.split('/')[1]} stayed negligible in the last epoch ({value:.1e} of {total:.2g} in all)"
+            f"the term {key.split('/')[1]} stayed negligible in the last epoch ({value:.1e} of a total loss of "
+            f"{total:.2g})"
             for key, value in terms.items()
             if value < NEGLIGIBLE * total
         ]

@@ -1,4 +1,4 @@
-"""What the trainings took: time, memory and disk, by table and technique."""
+"""The cost of training: time, memory and disk space, by table and technique."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ COLUMNS = {
     "hours": ("hours", "sum", "hours", ".2f"),
     "core_hours": ("core_hours", "sum", "core hours", ".2f"),
     "gpu_hours": ("gpu_hours", "sum", "GPU hours", ".2f"),
-    "median_minutes": ("minutes", "median", "minutes a run (median)", ".2f"),
-    "max_minutes": ("minutes", "max", "minutes a run (max)", ".2f"),
+    "median_minutes": ("minutes", "median", "minutes per run (median)", ".2f"),
+    "max_minutes": ("minutes", "max", "minutes per run (max)", ".2f"),
     "max_memory_gb": ("memory_gb", "max", "memory, GB (max)", ".2f"),
     "max_gpu_memory_gb": ("gpu_memory_gb", "max", "GPU memory, GB (max)", ".2f"),
     "disk_gb": ("disk_gb", "sum", "disk, GB", ".3f"),
 }
-"""By column of the data: of what it is, how runs are summed up, its heading and its format."""
+"""By column of the .csv: the value of a run, how runs are aggregated, the printed heading and format."""
 
 
 def cost_table(scale: str, costs: Sequence[TableCosts]) -> Page:
@@ -78,12 +78,12 @@ def cost_table(scale: str, costs: Sequence[TableCosts]) -> Page:
         else:
             rows.append([*labels, Cell(str(row["runs"]), row["runs"], sources=(minutes,)), *numbers])
     below = [
-        "Hours are the sum over jobs; jobs that ran in parallel took less wall time. Core hours are hours "
-        "times the threads that a run was given. Disk is the size of a run's folder.",
+        "Hours are summed over jobs, so jobs that ran in parallel took less wall-clock time. Core hours are hours "
+        "times the threads of a run. Disk is the total size of the runs' folders.",
     ]
     part = Part([*KEYS, "runs", *(COLUMNS[column][2] for column in shown)], rows, below=below)
     table = labelled(table, scale=scale)
-    return Page("What the trainings took", "", [f"- scale: {scale}"], [part], table=table)
+    return Page("Cost of training", "", [f"- scale: {scale}"], [part], table=table)
 
 
 def _kind(method: str) -> str:

@@ -57,7 +57,7 @@ def ensembles(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def curves(study: str, table: pd.DataFrame, results: Sequence[Result], scale: str) -> Page:
-    """A panel per variant: each network's validation metric over the epochs, a line per seed; a dot at the best."""
+    """A panel per variant: each network's validation metric over epochs, a line per seed, a dot at the best epoch."""
     data = results[0]["data"]
     metric = METRICS[data["task"]][0]
     title = f"Validation {LABELS[metric]} over epochs, {study}"

@@ -1,4 +1,4 @@
-"""What deploying costs: teacher, one student and the ensemble of both, as exported and measured on a CPU."""
+"""The cost of deployment: teacher, one student and the ensemble of both, as exported and measured on a CPU."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ def deploy_table(scale: str, measured: Sequence[dict[str, Any]]) -> Page:
     batch = measured[0]["batch"]
     rounds = min(len(study["networks"]["T"]["seconds"]) for study in measured)
     below = [
-        f"Latency: of one image, median [fastest–slowest] of {rounds} rounds or more. "
-        f"Images/s: in batches of {batch}. Memory: by how much a fresh process grows when it loads the model and runs "
-        "it on one image. MACs: of one image, multiplications with addition in convolutions and linear layers. Test: "
-        "of this one run.",
+        f"Latency: time for one image, median [minimum–maximum] of {rounds} rounds or more. Images/s: throughput in "
+        f"batches of {batch}. Memory: growth of a new process that loads the model and runs it on one image. MACs: "
+        "multiply-accumulate operations in convolutions and linear layers for one image. Test: metric of this run on "
+        "the test split.",
     ]
     rows = [[cell(row) for cell in COLUMNS.values()] for row in table.itertuples()]
     return Page(
-        "What deploying costs",
+        "Cost of deployment",
         heading.disclaimer(scale, [study["data"] for study in measured], shows_paper=False),
         _facts(scale, measured),
         [Part(list(COLUMNS), rows, below=below, grouped=True), _saved(table)],
@@ -96,8 +96,8 @@ def _facts(scale: str, measured: Sequence[dict[str, Any]]) -> list[str]:
     return [
         f"- scale: {scale}",
         f"- students of {', '.join(methods)}, seed {', '.join(seeds)}; the ensemble is both of them in one graph",
-        f"- measured on: {'; '.join(cpus)}, onnxruntime {', '.join(versions)}; the three models of a study in turn, in "
-        "one process. Another machine has other times: compare within a study",
+        f"- measured on: {'; '.join(cpus)}, onnxruntime {', '.join(versions)}; the three models of a study take turns "
+        "in one process. Times depend on the machine: compare them within a study only",
     ]
 
 
@@ -132,8 +132,8 @@ def _saved(table: pd.DataFrame) -> Part:
     return Part(
         ["study", *(f"{label}, %" for label in SAVED.values())],
         rows,
-        "What two students in the teacher's place save",
-        below=["1 − ensemble/teacher, which for parameters is the paper's 1 − 2·student/teacher; below zero: they cost "
+        "Savings of the two students compared with the teacher",
+        below=["1 − ensemble/teacher, which for parameters is the paper's 1 − 2·student/teacher; negative: they cost "
                "more."],
     )  # fmt: skip
 
@@ -148,6 +148,6 @@ REPORT = Report(
     settings=("scale",),
     draw=lambda request: deploy_table(request.scale, read_measured(Path("results/deploy"))),
     category="Tables",
-    shows="what deploying costs",
+    shows="cost of deployment",
     asked_by=("study.{study}.reports.deploy",),
 )

@@ -1,4 +1,4 @@
-"""Tables 1 and 5: what each variant shares, from the table that trains it."""
+"""Tables 1 and 5: what each variant shares, generated from the definitions that train it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TERMS = {
     "L_ML_f": lambda received: received.from_peer == "feature",
 }
 """The loss terms of a student, and whether it has them; weights α, β, β, γ, γ."""
-FACTS = ["- rendered from the code that trains the variants"]
+FACTS = ["- generated from the code that trains the variants"]
 
 
 def combinations() -> Page:
@@ -49,9 +49,9 @@ def combinations() -> Page:
             ]
     parts[-1] = parts[-1]._replace(
         below=[
-            "V1 shares predictions only, V2 features only, V3 both. The paper's Table 1 (b) has ML's V3 with S1 and S2 "
-            "exchanged, against its own Table 5 and part (c); the students are alike, so only their names change. "
-            "Here Table 5 holds."
+            "V1 shares predictions only, V2 features only, V3 both. In the paper's Table 1 (b), S1 and S2 of ML V3 "
+            "are swapped compared with its Table 5 and part (c). Both students have the same architecture, so only "
+            "their names differ; this table follows Table 5."
         ]
     )
     title = "Table 1: combinations of distillation techniques and learning strategies"

@@ -66,7 +66,7 @@ def _run(run: Mapping[str, Any], source: Mapping[str, Any]) -> str:
         lines += [f"  made from    {digest}  {path}" for path, digest in run["made_from"].items()]
         lines += [f"  made         {digest}  {path}" for path, digest in run["made"].items()]
     else:
-        lines.append(f"  made         {run['predictions']}  its predictions; no other record here")
+        lines.append(f"  made         {run['predictions']}  its predictions; nothing else is recorded here")
     return "\n".join(lines)
 
 
@@ -79,9 +79,11 @@ def _changes(explained: Mapping[str, Any]) -> str:
     absent, unknown, jobs = explained["absent"], explained["not_on_record"], len(explained["jobs"])
     lines = [f"  stale: {change}  ({', '.join(of)})" for change, of in changes.items()]
     if not lines and not unknown:
-        lines = [f"  fresh: settings, code and files of {jobs} job{'s' if jobs != 1 else ''} are as they were then"]
+        lines = [
+            f"  up to date: settings, code and files of {jobs} job{'s' if jobs != 1 else ''} have not changed since"
+        ]
     if absent:
-        lines.append(f"  not here, so not compared: {', '.join(absent)} (`dvc pull` brings what was pushed)")
+        lines.append(f"  not on this machine, so not compared: {', '.join(absent)} (`dvc pull` brings what was pushed)")
     if unknown:
         lines.append(f"  neither a manifest nor dvc.lock records the inputs of: {', '.join(unknown)}")
     return "\n".join(["TODAY", *lines])

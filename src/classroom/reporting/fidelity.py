@@ -1,4 +1,4 @@
-"""Tables 11, 12: how far the students agree with their own teacher."""
+"""Tables 11, 12: fidelity, the agreement of the students with their own teacher."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def fidelity_table(name: str, scale: str, seeds: Sequence[int], results: list[Re
         heading.networks(taught or results),
         ENSEMBLES,
         f"- each cell: {' and '.join(LABELS[metric] for metric in metrics)} in percent with the teacher's predictions "
-        "as the ground truth, mean ± sample standard deviation over seeds, best strategy of the row in bold"
+        "as the ground truth, mean ± sample standard deviation over seeds, the best strategy of each row in bold"
         + ("; below it the paper's mean and ours minus the paper's." if len(printed) else "."),
         *heading.pooling(metrics),
     ]
     below = [
-        "The teacher is the run's own, of the same seed: the one that trained with the students in KD (on) and "
-        "KD + ML, the baseline in KD (off)."
+        "Students are compared with their own teacher of the same seed: in KD (on) and KD + ML the one that trained "
+        "with them, in KD (off) the baseline teacher."
     ]
     if len(printed) and not printed.certain.all():
         below.append(
             f"{UNCERTAIN} The order of V2 and V3 is garbled in the source that the paper's values were read from: "
-            "these two may be exchanged. Which students go with which ensemble follows from their spreads."
+            "these two may be swapped. Their standard deviations show which students belong to which ensemble."
         )
     if len(printed) and table.paper[table.metric.isin(metrics)].isna().any():
         below.append("The source has the paper's values of KD (off), but not their order, so they are not shown.")
@@ -59,7 +59,7 @@ def fidelity_table(name: str, scale: str, seeds: Sequence[int], results: list[Re
 
 
 def _silent_teachers(results: Sequence[Result], metrics: Sequence[str]) -> list[str]:
-    """A sentence on the runs whose teacher marks no pixel of any test image."""
+    """A sentence on the runs whose teacher predicts no foreground in any test image."""
     if results[:1] and results[0]["data"]["task"] != "segmentation":
         return []
     silent = [
@@ -70,7 +70,10 @@ def _silent_teachers(results: Sequence[Result], metrics: Sequence[str]) -> list[
     ]
     if not silent:
         return []
-    return [f"**The teacher marks nothing in any test image: {', '.join(silent)}.** {heading.on_empty_masks(metrics)}"]
+    return [
+        f"**The teacher predicts no foreground in any test image: {', '.join(silent)}.** "
+        f"{heading.on_empty_masks(metrics)}"
+    ]
 
 
 def draw(request: Request) -> Page:

@@ -1,4 +1,4 @@
-"""The results of a grid search of α, β, γ, and the best weights as an overlay."""
+"""The results of a grid search of the loss weights α, β and γ, and the best weights as an overlay."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from classroom.reporting.common.tables import GREEK, Cell, Part, in_greek, mean_
 from classroom.reporting.registry import Report, Request
 
 POINT = ("alpha_1", "alpha_2", "teacher_share")
-METRIC = "the metric that chooses"
+METRIC = "the selection metric"
 
 
 def grid_report(study: str, points: Sequence[GridPoint], scale: str, seeds: Sequence[int]) -> Page:
@@ -51,9 +51,10 @@ def grid_report(study: str, points: Sequence[GridPoint], scale: str, seeds: Sequ
         header = ["α of S1", "α of S2", "teacher's share", "weights of S1", "weights of S2", "ensemble", "S1", "S2"]
         parts.append(Part(header, rows, variant_label(variant)))
     facts = [
-        "- each cell: the metric by which epochs are chosen (IoU or accuracy), in percent, **on validation**; the "
-        "ensemble's mean ± sample standard deviation over seeds chooses, in bold. The test split was not used.",
-        "- teacher's share: the part of 1 − α that goes to β, the rest to γ; only KD + ML has both",
+        "- each cell: the metric that selects epochs (IoU or accuracy) in percent **on validation**: for the ensemble "
+        "mean ± sample standard deviation over seeds, the best mean in bold; for S1 and S2 the mean. The test split "
+        "was not used.",
+        "- teacher's share: the part of 1 − α that goes to β; the rest goes to γ. Only KD + ML has both",
     ]
     synthetic = any(point["data"]["synthetic"] for point in points)
     picture = _map(table, f"Grid search on {study}, scale {scale}{synthetic_mark(synthetic)}")
@@ -86,7 +87,9 @@ def _alt_text(table: pd.DataFrame) -> str:
             f"{variant_label(row.variant)} from {lowest:.1f} to {row.mean:.1f} %, best at α of S1 {row.alpha_1:g}, "
             f"α of S2 {row.alpha_2:g}, teacher's share {row.teacher_share:g}"
         )
-    return f"Maps of the ensemble's metric on validation, α of S1 down, α of S2 across: {'; '.join(best)}."
+    return (
+        f"Heat maps of the ensemble's metric on validation, a row per α of S1, a column per α of S2: {'; '.join(best)}."
+    )
 
 
 def _weights(variant: str, point: GridPoint) -> str:
@@ -101,7 +104,7 @@ def _weights(variant: str, point: GridPoint) -> str:
 
 
 def _map(table: pd.DataFrame, title: str) -> bytes:
-    """A row of panels per variant, a panel per teacher's share: S1's α down, S2's across; the best outlined."""
+    """A row of panels per variant, a panel per teacher's share: S1's α in rows, S2's in columns, the best outlined."""
     from matplotlib.patches import Rectangle  # slow
 
     variants, shares = list(dict.fromkeys(table.variant)), list(dict.fromkeys(table.teacher_share))
@@ -132,7 +135,7 @@ def _map(table: pd.DataFrame, title: str) -> bytes:
         bar = figure.colorbar(image, ax=list(axes), shrink=0.9)
         bar.ax.tick_params(labelsize=7)
     heading = title.replace(", scale", "\nscale")  # or the title would be wider than a single panel
-    figure.suptitle(f"{heading}\nensemble on validation, percent; the best outlined", fontsize=8)
+    figure.suptitle(f"{heading}\nensemble on validation, percent; the best point is outlined", fontsize=8)
     return saved(figure)
 
 
@@ -147,7 +150,7 @@ REPORT = Report(
     settings=("scale", "seeds", "grid"),
     draw=draw,
     category="Diagnostics",
-    shows="search of weights",
+    shows="search of loss weights",
     asked_by=("grid.studies",),
     suffixes=(".md", ".csv", ".png", ".yaml"),
 )

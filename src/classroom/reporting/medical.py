@@ -1,4 +1,4 @@
-"""What medical imaging expects in addition: metrics by patient; of classes AUROC, balanced accuracy and confusion."""
+"""Metrics customary in medical imaging: Dice, sensitivity, HD95 per patient; AUROC, confusion matrices of classes."""
 
 from __future__ import annotations
 
@@ -47,19 +47,18 @@ NAMES = {"segmentation": "per-patient", "classification": "classes"}
 DRAWN = {"teacher": "T", "student": "S1"}
 """Of the baselines, the network that the picture shows; of variants the ensemble."""
 OF_MASKS = (
-    "- each cell: mean ± sample standard deviation and median over the test {group}s, each {group} with the mean "
-    "of its seeds counting the same. Dice and sensitivity are of all pixels of each {group} together. HD95 is the"
-    " mean over images: the larger of both directed 95th percentiles of the distances between the masks' "
-    "boundaries, in pixels of the prepared image, as the spacing of pixels is not known",
-    "- empty masks, as Metrics Reloaded (doi:10.1038/s41592-023-02151-z) has it: the best value if ground truth and "
-    "prediction are both empty, the worst if one of them is. These are Dice 100 and 0, HD95 0 and the diagonal of the "
-    "image. Of several images, only those with true or predicted foreground count for HD95. Sensitivity is not defined "
-    "without foreground, so {group}s without one are left out of it (`count` in the .csv)",
+    "- each cell: mean ± sample standard deviation and median over the test {group}s, after averaging each of them "
+    "over seeds. Dice and sensitivity are computed from all pixels of a {group} together. HD95 is the mean over its "
+    "images of the larger of the two directed 95th-percentile distances between the boundaries of the masks, in "
+    "pixels of the resized image, as the pixel spacing is not known",
+    "- empty masks are scored as Metrics Reloaded (doi:10.1038/s41592-023-02151-z) recommends: the best value if "
+    "ground truth and prediction are both empty (Dice 100, HD95 0), the worst if only one of them is (Dice 0, HD95 "
+    "the diagonal of the image). If a {group} has several images, those with both masks empty do not count for HD95. "
+    "Sensitivity is undefined without foreground, so it leaves out {group}s that have none (`count` in the .csv)",
 )
 OF_CLASSES = (
-    "- each cell: mean ± sample standard deviation over seeds. Balanced accuracy is the mean over classes of the share "
-    "of a class that is predicted as such; AUROC is of each class against all others, the mean over classes. Classes "
-    "without a test image are left out",
+    "- each cell: mean ± sample standard deviation over seeds. Balanced accuracy is the recall averaged over classes; "
+    "AUROC is one-vs-rest, averaged over classes. Classes without a test image are left out",
 )
 
 
@@ -98,7 +97,7 @@ def medical_report(name: str, scale: str, seeds: Sequence[int], results: Sequenc
     about = f"per {group}" if of_masks else "by class"
     title = f"{study} {about}, scale {scale}{synthetic_mark(data['synthetic'])}"
     if any(row.result["method"] in EXCHANGE for row in rows):
-        title += "\nof each variant the ensemble of both students"
+        title += "\nvariants: the ensemble of both students"
     figure.suptitle(title, fontsize=9)
     facts = [fact.format(group=group) for fact in (OF_MASKS if of_masks else OF_CLASSES)]
     return results_page(
@@ -225,7 +224,7 @@ def _confusions(rows: Sequence[_Row], labels: Sequence[str]) -> Figure:
         axis.set_xticks(range(len(labels)), labels, rotation=90, fontsize=6)
         axis.set_yticks(range(len(labels)), labels, fontsize=6)
     figure.supxlabel("predicted class", fontsize=8)
-    figure.supylabel("true class; each row is 100 %", fontsize=8)
+    figure.supylabel("true class (each row sums to 100 %)", fontsize=8)
     return figure
 
 
@@ -235,7 +234,7 @@ def _alt(rows: Sequence[_Row], group: str) -> str:
     metric = drawn[0][1].by_seed.columns[0]
     what = f"Boxes of the Dice of every test {group}" if metric == "dice" else "Confusion matrices"
     means = ", ".join(f"{label} {row.by_seed[metric].mean():.1f}" for label, row in drawn)
-    return f"{what}, one for each method, of variants the ensemble of both students. Mean {METRICS[metric]}: {means}."
+    return f"{what}, one for each method; for variants, the ensemble of both students. Mean {METRICS[metric]}: {means}."
 
 
 def draw(request: Request) -> Page:
@@ -256,7 +255,7 @@ REPORT = Report(
     settings=("scale", "seeds", "variants"),
     draw=draw,
     category="Tables",
-    shows="by patient, by class",
+    shows="metrics per patient or class",
     asked_by=("study.{study}.reports.variants",),
     suffixes=(*TABLE, ".png"),
 )  # fmt: skip

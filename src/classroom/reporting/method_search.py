@@ -1,4 +1,4 @@
-"""The search of the best factor of published methods' reference weights, and the result as an overlay."""
+"""The search for the best factor of published methods' reference weights, and the result as an overlay."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def tune_report(study: str, points: Sequence[FactorPoint], scale: str, seeds: Se
     facts = [
         f"- each cell: the student's {metric} in percent **on validation**, mean ± sample standard deviation over "
         "seeds; the best of each method in bold. The test split was not used.",
-        "- factor: of the default weights, in the method's file in src/classroom/methods",
+        "- factor: multiplies the default weights, which are in src/classroom/methods/METHOD.py",
     ]
     chosen = [
         f"{method}: {{weights: {{{_weights(points[at]['weights'])}, tuned: true}}}}" for method, at in best.items()

@@ -80,16 +80,16 @@ def picture(name: str, kind: str, runs: Mapping[str, Path], prepared: Path, scal
     if not shown:
         raise DataError(f"pictures.{name}: none of the variants that '{kind}' shows is trained: {', '.join(known)}.")
     samples = hardest(runs, prepared, count)
-    colours = "Heat: probability of the foreground, from dark 0 to bright 1; outlined: the ground truth"
+    colours = "Heat maps: probability of the foreground from 0 (dark) to 1 (bright); outlined: ground truth"
     if kind == "ensembles":
         colours = "Prediction orange, ground truth blue"
     title = f"{paper.title(name)}: {what} on {about['study']}"
     group = about["data"]["group"]
-    hard = "The test images" if group == "image" else f"Of every {group} the test image"
+    each = "" if group == "image" else f", at most one per {group}"
     above = (
         f"{title}, scale {scale}, seed {about['seed']}{synthetic_mark(about['data']['synthetic'])}"
-        f"\n{hard} with the lowest mean IoU of {counted(len(known), 'ensemble')}, the hardest "
-        f"first. {colours}. Below: IoU, %."
+        f"\nThe hardest test images{each}: those with the lowest mean IoU of {counted(len(known), 'ensemble')}. "
+        f"{colours}. Below each panel: IoU, %."
     )
     networks = ("ensemble",) if kind == "ensembles" else STUDENTS
     alt = (

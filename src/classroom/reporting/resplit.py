@@ -1,4 +1,4 @@
-"""A study split by image, as in the paper, next to the same study without that leak, split by patient."""
+"""A study split by image, as in the paper, next to the same study split by patient, without that leak."""
 
 from __future__ import annotations
 
@@ -113,9 +113,9 @@ def _summary(table: pd.DataFrame, first: Result, second: Result) -> list[str]:
     if same and set(splits) == {"image", "group"} and group != "image":
         optimism = -mean if splits[0] == "image" else mean
         lines.append(
-            f"Splitting by image, where images of one {group} fall into different splits, reads "
+            f"Splitting by image, where images of one {group} may be in different splits, gives results "
             f"{abs(optimism):.2f} points {'higher' if optimism > 0 else 'lower'} than splitting by {group}. "
-            "The test splits hold different images, so part of this is chance."
+            "The test splits contain different images, so part of this is chance."
         )
     return lines
 
@@ -139,6 +139,6 @@ REPORT = Report(
     settings=("scale", "seeds", "variants"),
     draw=draw,
     category="Tables",
-    shows="two splits",
+    shows="split by image and by patient",
     asked_by=("study.{study}.resplit",),
 )

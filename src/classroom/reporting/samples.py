@@ -1,4 +1,4 @@
-"""Pictures of predictions."""
+"""Pictures of predictions on test images, from the worst patient to the best."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def samples(run: Path, prepared: Path, scale: str) -> Page:
         raise DataError(f"{run}: no test image has foreground, so there is nothing to show. Use more data.")
     chosen = [candidates[round(step)] for step in np.linspace(0, len(candidates) - 1, min(ROWS, len(candidates)))]
     group = about["data"]["group"]
-    median = "" if group == "image" else f", of each {group} its median image"
+    median = "" if group == "image" else f", for each {group} the image with the median IoU"
     images = np.load(prepared / "images.npy", mmap_mode="r")
 
     figure, axes = panels((1.9 * (len(masks) + 1), 1.95 * len(chosen) + 0.9), len(chosen), len(masks) + 1, dpi=130)

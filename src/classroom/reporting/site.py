@@ -1,4 +1,4 @@
-"""Every report on one page, to be opened or mailed without this repository: reports/index.html."""
+"""Every report on one page that works without this repository: reports/index.html."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from classroom.reporting.common.provenance import costs_of_runs
 
 SECTIONS = {
     "Twelve variants": ("variants", "medical", "resplit"),
-    "Networks alone": ("baselines",),
+    "Networks trained alone": ("baselines",),
     "Published methods": ("comparison",),
     "Fidelity": ("fidelity", "agreement"),
     "Test images": ("pictures", "samples"),
     "Similarity of layers": ("cka_figure", "cka_table"),
-    "Searches": ("grid_search", "method_search"),
-    "Training and deploying": ("curves", "cost", "deploy"),
+    "Searches of loss weights": ("grid_search", "method_search"),
+    "Training and deployment": ("curves", "cost", "deploy"),
     "Method and networks": ("exchange", "architecture"),
 }
 """By section, the kinds of reports in it."""
@@ -78,7 +78,7 @@ def _known_page(path: Path) -> dict[str, Any]:
     """A page of a known kind, by which its caption is found."""
     page = read_page(path)
     if page["kind"] not in (kind for of in SECTIONS.values() for kind in of):
-        raise DataError(f"{path}: kind: {page['kind']!r} is no kind of report. Make that report again.")
+        raise DataError(f"{path}: kind: {page['kind']!r} is not a kind of report. Make that report again.")
     return page
 
 

@@ -57,11 +57,11 @@ def variants_table(name: str, scale: str, seeds: Sequence[int], results: list[Re
     facts = [
         heading.networks(results),
         ENSEMBLES,
-        f"- each cell: {_names(metrics)} in percent, mean ± sample standard deviation over seeds, best strategy of "
-        "the row in bold" + ("; below it the paper's mean and ours minus the paper's." if len(printed) else "."),
+        f"- each cell: {_names(metrics)} in percent, mean ± sample standard deviation over seeds, the best strategy "
+        "of each row in bold" + ("; below it the paper's mean and ours minus the paper's." if len(printed) else "."),
         *heading.pooling(metrics),
-        "- T learns from its task alone in every technique and starts from the same seed, so its rows agree "
-        f"wherever arithmetic is deterministic{early}; KD (off) takes the baseline teacher.",
+        "- the teacher T learns from its task loss only and starts from the same seed, so its results are identical in "
+        f"every technique where arithmetic is deterministic{early}; KD (off) uses the baseline teacher.",
     ]
     parts = [layout(results, "test", table, metrics)]
     headline: list[str | Cell] = []
@@ -107,17 +107,17 @@ def _significance(
     if groups < significance.FEW_GROUPS:
         caveats.append(f"Only {groups} test {group}{'s' if groups != 1 else ''}: intervals from so few are too narrow.")
     if len(seeds) == 1:
-        caveats.append("One seed only: how much another training would differ is not in these intervals.")
+        caveats.append("One seed only: these intervals do not include how much trainings with other seeds differ.")
     drawn = f"{group}s of the test split" + (", and seeds," if len(seeds) > 1 else "")
     return Part(
-        ["KD + ML V3 (ensemble) against", "difference", "95 % interval", "p", "adjusted p", "KD + ML V3 is"],
+        ["KD + ML V3 (ensemble) compared with", "difference", "95 % interval", "p", "adjusted p", "KD + ML V3 is"],
         rows,
-        title="Significance of KD + ML V3's differences",
+        title="Significance of the differences between KD + ML V3 and the others",
         above=[
-            f"KD + ML V3's {LABELS[metric]} minus the other's, in percentage points, from the same test images and "
-            f"seeds. {drawn[0].upper()}{drawn[1:]} were drawn with replacement {significance.REPLICATES} times, the "
-            "same for both (paired bootstrap): the interval is of percentiles, p is two-sided, and the adjusted p "
-            "allows for the number of comparisons (Holm).",
+            f"Difference: {LABELS[metric]} of KD + ML V3 minus that of the other, in percentage points, on the same "
+            f"test images and seeds. Paired bootstrap: {drawn} were resampled with replacement "
+            f"{significance.REPLICATES} times, identically for both. The interval is a percentile interval, p is "
+            "two-sided, and the adjusted p is corrected for the number of comparisons (Holm).",
             *([f"**{' '.join(caveats)}**"] if caveats else []),
         ],
     )

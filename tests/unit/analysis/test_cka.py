@@ -869,7 +869,7 @@ def test_the_table_has_mean_and_sd_of_the_last_stages(tmp_path: Path) -> None:
     assert cell == f"{np.mean(found):.3f} ± {np.std(found, ddof=1):.3f}"
     text = (tmp_path / "cka.md").read_text()
     assert "layer4.2 of T, layer4.1 of S1, layer4.1 of S2" in text
-    assert "the study's teacher alone" in text
+    assert "its T is the study's teacher alone" in text
 
 
 def test_one_seed_has_no_sd_and_dropped_images_are_said(tmp_path: Path) -> None:
@@ -878,5 +878,5 @@ def test_one_seed_has_no_sd_and_dropped_images_are_said(tmp_path: Path) -> None:
     )
     text = (tmp_path / "cka.md").read_text()
     assert "± –" in text
-    assert "3 more made a batch too small" in text
+    assert "3 more were left out, as their batch was too small" in text
     assert "teacher alone" not in text

@@ -317,7 +317,7 @@ def test_without_runs_and_data_it_says_what_it_can(
         assert f"data/prepared/{STUDY}" in said["absent"]
     else:
         assert said["not_on_record"] == said["jobs"]
-        assert "no other record here" in classroom(f"classroom explain table4 --cell {CELL}", project).out
+        assert "nothing else is recorded here" in classroom(f"classroom explain table4 --cell {CELL}", project).out
 
 
 @pytest.mark.parametrize(("study", "report"), [(STUDY, "table4"), ("own", "own")])

@@ -150,7 +150,7 @@ def test_the_weights_of_a_method_of_one_s_own_are_those_of_its_file(masks: dict[
     assert [rows[label][1] for label in ("FitNet", "DSD")] == ["reference defaults", "defaults of its file"]
     head = next(line for line in page.splitlines() if line.startswith("- settings: "))
     assert "`defaults of its file` are those of src/classroom/methods/mine.py; `tuned`" in head
-    assert "`reference defaults` are those of docs/explanation/methods.md" in head
+    assert "`reference defaults` are those of public code" in head
     masks["published"].remove(fitnet)
     page, _ = rendered(tmp_path, masks)
     assert "docs/explanation/methods.md" not in page
@@ -194,7 +194,7 @@ def test_terms_that_do_nothing_and_lesions_that_vanish_are_told(masks: dict[str,
         of_seed["last_epoch_terms"] = {"S1/task": 0.5, "S1/pixel": 0.5, "S1/category": 1e-9}
     fitnet["notes"] = ["at 4×4 nothing is left"]
     page, _ = rendered(tmp_path, masks)
-    assert "- DSD: the term category stayed negligible in the last epoch (1.0e-09 of 1 in all)" in page
+    assert "- DSD: the term category stayed negligible in the last epoch (1.0e-09 of a total loss of 1)" in page
     assert "- FitNet: at 4×4 nothing is left" in page
     assert "term pixel" not in page
 

@@ -75,7 +75,7 @@ def test_the_page_has_all_networks_and_says_what_empty_masks_are(per_patient: Pa
     assert rows[1][3] == "58.57 ± 24.03, median 50.00"
     text = per_patient.read_text()
     assert "# table4-per-patient: lgg-resnet18 per patient" in text
-    assert "empty masks, as Metrics Reloaded (doi:10.1038/s41592-023-02151-z) has it" in text
+    assert "empty masks are scored as Metrics Reloaded (doi:10.1038/s41592-023-02151-z) recommends" in text
     check_tex(per_patient.with_suffix(".tex"))
     assert len(check_sources(per_patient)) == 6 * 3
 
@@ -85,7 +85,7 @@ def test_the_picture_has_a_box_for_each_method_and_a_dot_for_each_patient(
 ) -> None:
     (axis,) = figures[0].axes
     assert [label.get_text() for label in axis.get_xticklabels()] == ["teacher alone", "student alone", "KD + ML V3"]
-    assert figures[0].get_suptitle().endswith("\nof each variant the ensemble of both students")
+    assert figures[0].get_suptitle().endswith("\nvariants: the ensemble of both students")
     dots = [line for line in axis.get_lines() if line.get_marker() == "o"]
     assert [sorted(line.get_ydata()) for line in dots] == [pytest.approx([40, 50, 600 / 7])] * 3
     assert page_of(per_patient)["drawing"]["alt"].startswith("Boxes of the Dice of every test patient, one for each")
@@ -95,7 +95,7 @@ def test_images_without_groups_are_called_images(figures: list[Figure]) -> None:
     data = LGG | {"group": "image", "split": {"percent": [75, 10, 15], "by": "image", "seed": 0}}
     results = of_masks([alone("teacher", [0.8], data=data), alone("student", [0.6], data=data)])
     page = medical_report("mine-per-patient", "small", [0], results)
-    assert "over the test images, each image with the mean of its seeds counting the same" in "".join(page.facts)
+    assert "over the test images, after averaging each of them over seeds" in "".join(page.facts)
 
 
 def test_classes_have_balanced_accuracy_auroc_and_a_confusion_matrix(tmp_path: Path, figures: list[Figure]) -> None:

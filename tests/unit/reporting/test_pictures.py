@@ -165,7 +165,11 @@ def test_the_outline_of_a_mask_of_the_whole_image_is_seen_on_all_four_sides() ->
 
 
 @pytest.mark.parametrize(
-    ("group", "said"), [("patient", "\nOf every patient the test image with"), ("image", "\nThe test images with")]
+    ("group", "said"),
+    [
+        ("patient", "\nThe hardest test images, at most one per patient: those with"),
+        ("image", "\nThe hardest test images: those with"),
+    ],
 )
 def test_a_picture_of_images_without_groups_does_not_speak_of_the_image_of_an_image(
     figures: list[Figure], runs: dict[str, Path], tmp_path: Path, group: str, said: str

@@ -52,7 +52,7 @@ def test_fidelity_has_students_and_ensemble_of_techniques_with_a_teacher(table12
     assert [row[1] for row in rows[:3]] == ["S1", "S2", "**Ensemble**"]
     text = table12.read_text()
     assert "Table 12: fidelity" in text
-    assert "The teacher is the run's own, of the same seed" in text
+    assert "their own teacher of the same seed" in text
     check_tex(table12.with_suffix(".tex"))
 
 
@@ -92,13 +92,14 @@ def test_a_teacher_that_marks_nothing_is_named_below_the_fidelity(tmp_path: Path
     """IoU with its predictions is 0 or 100 by a single pixel."""
     found = result("kd_on-v1", {"T": [0.5, 0.5], **students([0.6] * 2, [0.6] * 2, [0.6] * 2)})
     save("fidelity", fidelity_table("own", "small", [0, 1], [found]), tmp_path / "own.md")
-    assert "marks nothing" not in (tmp_path / "own.md").read_text()
+    assert "predicts no foreground" not in (tmp_path / "own.md").read_text()
     of = found["seeds"]["1"]["test_images"]["T"]
     found["seeds"]["1"]["test_images"]["T"] = of | {"tp": [0] * len(of["tp"]), "fp": [0] * len(of["fp"])}
     save("fidelity", fidelity_table("own", "small", [0, 1], [found]), tmp_path / "own.md")
     assert (
-        "\n**The teacher marks nothing in any test image: KD (on) V1 (seed 1).** There IoU and F-score are 0 for a "
-        "network that marks a pixel and 100 for one that marks none." in (tmp_path / "own.md").read_text()
+        "\n**The teacher predicts no foreground in any test image: KD (on) V1 (seed 1).** In that case, IoU and "
+        "F-score are 0 for a network that predicts any foreground and 100 for one that predicts "
+        "none." in (tmp_path / "own.md").read_text()
     )
 
 
@@ -377,11 +378,11 @@ def test_a_resplit_study_is_next_to_its_original_with_their_difference_and_the_p
     assert rows[5][6] == "80.12"
     assert len(rows) == 6
     text = (tmp_path / "t.md").read_text()
-    assert "by image, as in the paper (images of one patient fall into different splits)" in text
+    assert "by image, as in the paper (images of one patient may be in different splits)" in text
     assert "by patient (no patient is in two splits)" in text
     assert "**Mean difference over the ensembles of 2 variants: −5.00 percentage points**" in text
     assert "over all networks −1.67" in text
-    assert "reads 5.00 points higher than splitting by patient" in text
+    assert "gives results 5.00 points higher than splitting by patient" in text
     check_tex(tmp_path / "t.tex")
     table = pd.read_csv(tmp_path / "t.csv")
     cell = one(table, technique="ml", network="ensemble")
@@ -394,7 +395,7 @@ def test_the_optimism_has_the_same_sign_whichever_study_comes_first(tmp_path: Pa
     save("resplit", resplit_table("t", "paper", [0, 1], (second, first)), tmp_path / "t.md")
     text = (tmp_path / "t.md").read_text()
     assert "ensembles of 2 variants: +5.00 percentage points" in text
-    assert "reads 5.00 points higher than splitting by patient" in text
+    assert "gives results 5.00 points higher than splitting by patient" in text
     assert "paper (Table" not in text
 
 
@@ -467,7 +468,7 @@ def test_costs_add_up_by_table_and_technique(tmp_path: Path) -> None:
     ]  # fmt: skip
     ml = dict(zip(header, rows[1], strict=True))
     assert (ml["runs"], ml["hours"], ml["core hours"], ml["GPU hours"]) == ("4", "3.50", "7.00", "0.00")
-    assert (ml["minutes a run (median)"], ml["minutes a run (max)"]) == ("45.00", "90.00")
+    assert (ml["minutes per run (median)"], ml["minutes per run (max)"]) == ("45.00", "90.00")
     assert (ml["memory, GB (max)"], ml["GPU memory, GB (max)"], ml["disk, GB"]) == ("1.00", "–", "4.000")
     on_gpu = dict(zip(header, rows[3], strict=True))
     assert (on_gpu["GPU hours"], on_gpu["GPU memory, GB (max)"]) == ("3.00", "4.00")

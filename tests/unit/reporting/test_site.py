@@ -138,7 +138,7 @@ def test_every_number_of_the_variants_is_the_mean_of_its_runs(made: Path) -> Non
 def test_pictures_say_in_words_what_is_seen_on_them(page: Page) -> None:
     pictures = {attrs["alt"]: attrs for tag, attrs in page.tags if tag == "img" and attrs["alt"]}
     assert len(pictures) == 2
-    (maps,) = (alt for alt in pictures if "Maps of" in alt)
+    (maps,) = (alt for alt in pictures if "Heat maps of" in alt)
     assert "KD + ML V3 from 71.0 to 75.0 %, best at α of S1 0.4" in maps
     (bars,) = pictures.keys() - {maps}
     assert "with their teacher at 90 to 90 %" in bars

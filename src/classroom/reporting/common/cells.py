@@ -1,4 +1,4 @@
-"""The grid of Tables 3, 4, 8, 9, 11, 12, 14 and 15: techniques and networks down, strategies across."""
+"""The grid of Tables 3, 4, 8, 9, 11, 12, 14 and 15: a row per technique and network, columns per strategy."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def by_place(results: Sequence[Result], kind: Kind, table: pd.DataFrame) -> dict
 
 
 def layout(results: Sequence[Result], kind: Kind, table: pd.DataFrame, metrics: Sequence[str]) -> Part:
-    """The grid to read: per technique a row for each network; per strategy a column for each metric."""
+    """The printed grid: a row for each technique and network, a column for each strategy and metric."""
     columns = [(strategy, metric) for strategy in STRATEGIES for metric in metrics]
     header = ["technique", "network", *(f"{s.upper()} {LABELS[m]}" for s, m in columns)]
     by_key = by_place(results, kind, table)
@@ -86,7 +86,7 @@ def layout(results: Sequence[Result], kind: Kind, table: pd.DataFrame, metrics: 
 
 
 def loss_weights(results: Sequence[Result]) -> Part:
-    """The weights of both students' losses: techniques and students down, strategies across."""
+    """The weights of both students' losses: a row per technique and student, a column per strategy."""
     weights = {result["method"]: result["settings"]["weights"] for result in results}
     rows = []
     for technique in TECHNIQUES:
@@ -96,6 +96,6 @@ def loss_weights(results: Sequence[Result]) -> Part:
             rows += [[name, student, *(in_greek(one[student]) if one else "–" for one in of)] for student in STUDENTS]
     header = ["technique", "network", *(strategy.upper() for strategy in STRATEGIES)]
     return Part(
-        header, rows, title="Weights of the losses", grouped=True,
-        above=["α of the task, β of what comes from the teacher, γ of what comes from the other student."],
+        header, rows, title="Loss weights", grouped=True,
+        above=["α weights the task loss, β distillation from the teacher, γ mutual learning with the other student."],
     )  # fmt: skip

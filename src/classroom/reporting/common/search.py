@@ -1,4 +1,4 @@
-"""What the reports of searches share: on validation, and the best weights as an overlay."""
+"""What the reports of both searches share: results on validation, and the best weights as an overlay."""
 
 from __future__ import annotations
 

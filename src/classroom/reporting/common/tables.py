@@ -19,8 +19,8 @@ BASELINE_LABELS = {"teacher": "teacher alone", "student": "student alone"}
 GREEK = {"alpha": "α", "beta": "β", "gamma": "γ"}
 NETWORKS = {"T": "T", "S1": "S1", "S2": "S2", "ensemble": "**Ensemble**", MEAN_ENSEMBLE: "**Ensemble (mean)**"}
 ENSEMBLES = (
-    "- ensemble: the maximum of both students' probabilities, as in the paper (of masks their union); ensemble (mean): "
-    "the mean of both"
+    "- ensemble: the maximum of both students' probabilities, as in the paper (for masks their union); ensemble "
+    "(mean): the mean of both"
 )
 TEX = str.maketrans(
     {
