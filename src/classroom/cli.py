@@ -688,7 +688,7 @@ def new_study(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="Name of the new dataset and study, e.g. liver: lower-case letters, digits, hyphens."
+            metavar="NAME", help="Name of the new dataset and study, e.g. liver: lower-case letters, digits, - and _."
         ),
     ],
     images: Annotated[
@@ -744,7 +744,11 @@ def new_study(
         int | None, typer.Option(help="Height and width to which images are resized, in pixels. Default: as in --like.")
     ] = None,
     split: Annotated[
-        str, typer.Option(help="Percentages of training, validation and test images; not used if --table has splits.")
+        str,
+        typer.Option(
+            help="Percentages of training, validation and test images; or image, to split 75:10:15 by image although "
+            "patients are known. Not used if --table has splits."
+        ),
     ] = "75:10:15",
     add: Annotated[
         bool, typer.Option("--add", help="Keep the other active studies; by default only the new one is active.")
@@ -765,7 +769,7 @@ def new_study(
     _limit_threads()
     wanted = Wanted(
         name, images, masks, table, reader, task, group, numbers(foreground), missing_masks, tuple(ignore), like,
-        teacher, student, size, percentages(split), add,
+        teacher, student, size, percentages("75:10:15" if split == "image" else split), split == "image", add,
     )  # fmt: skip
     for line in run(wanted):
         typer.echo(line)

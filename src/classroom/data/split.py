@@ -51,10 +51,14 @@ def assign(index: pd.DataFrame, split: Split) -> pd.Series:
         for name in SPLIT_NAMES if count >= parts else ("train",):
             if not (index.label[assigned == name] == label).any():
                 raise DataError(
-                    f"split by {split.by}: no image '{label}' fell into '{name}'. There are too few; "
-                    "use more data, other percentages, or split by image."
+                    f"split by {split.by}: no image '{label}' fell into '{name}'. There are too few; use more data"
+                    + (f", other percentages, or {BY_IMAGE}." if split.by == "group" else " or other percentages.")
                 )
     return assigned
+
+
+BY_IMAGE = "split by image (`by: image` below `split` in the study's file)"
+"""The advice to split by image, which `classroom new-study` follows by an option."""
 
 
 def _move(counts: np.ndarray, drawn: np.ndarray, units: np.ndarray, percent: np.ndarray, parts: int) -> np.ndarray:
@@ -168,7 +172,7 @@ def _check(index: pd.DataFrame, split: Split, parts: int) -> None:
         raise DataError(
             f"split {percent} by group: only {groups} groups (patients, slides, lesions), at least {parts} are needed: "
             f"{listed(sorted(index.group.unique()))}. "
-            f"Use more data{_rounder(groups)}, or split by image."
+            f"Use more data{_rounder(groups)}, or {BY_IMAGE}."
         )
     if (commonest := index.label.value_counts().max()) < parts:
         raise DataError(

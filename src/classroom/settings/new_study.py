@@ -20,7 +20,7 @@ from classroom.artifacts import SPLIT_NAMES, conversions
 from classroom.data.fetching.sources import Pixels, check_foreground, check_pixels, look
 from classroom.data.prepare import FOREGROUND
 from classroom.data.readers import Found, check_options, for_task, reader
-from classroom.data.split import assign, check_given
+from classroom.data.split import BY_IMAGE, assign, check_given
 from classroom.errors import ClassroomError, DataError, ParamsError, counted, listed, suggestion
 from classroom.params import FOLDERS, NAME_RULE, Dataset, Network, Split, is_name, load, select
 from classroom.settings.checks import check_all
@@ -57,6 +57,8 @@ class Wanted:
     student: str = ""
     size: int | None = None
     percent: tuple[int, int, int] = (75, 10, 15)
+    by_image: bool = False
+    """Whether to split by image although groups are known."""
     keep: bool = False
     """Whether the active studies stay active."""
 
@@ -71,7 +73,9 @@ def percentages(text: str) -> tuple[int, int, int]:
     """`75:10:15` as three numbers. Raises ParamsError for anything else."""
     parts = [int(part) for part in text.split(":") if part.isdecimal()]
     if len(parts) != 3 or sum(parts) != 100 or min(parts) < 1:
-        raise ParamsError(f"--split {text}: expected three percentages that sum to 100, such as 75:10:15.")
+        raise ParamsError(
+            f"--split {text}: expected three percentages that sum to 100, such as 75:10:15, or the word image."
+        )
     return parts[0], parts[1], parts[2]
 
 
@@ -126,6 +130,8 @@ def _options_named() -> Iterator[None]:
         options = [option for setting, option in OPTIONS.items() if re.search(rf"\b{setting}\b", text)]
         if percent := re.search(r"\[(\d+), (\d+), (\d+)\] needs", text):
             options.append(f"--split {':'.join(percent.groups())}")
+        if BY_IMAGE in text:
+            options.append("--split image")
         here = f" As options: {', '.join(options)}." if options else ""
         raise type(error)(f"{text} Nothing was written.{here}") from None
 
@@ -237,7 +243,8 @@ def _split(wanted: Wanted, found: Found, pixels: Pixels, task: str, batch: int) 
         test = min(99 - val, max(1, round(share["test"])))
         split = Split(percent=(100 - val - test, val, test), by="given", seed=0)
     else:
-        split = Split(percent=wanted.percent, by="image" if found.group == "image" else "group", seed=0)
+        by_image = wanted.by_image or found.group == "image"
+        split = Split(percent=wanted.percent, by="image" if by_image else "group", seed=0)
         index["split"] = assign(index, split)
     if (training := int((index.split == "train").sum())) < batch:
         raise DataError(
@@ -329,6 +336,8 @@ def _described(wanted: Wanted, dataset: Dataset, found: Found, pixels: Pixels, t
         used, other = ("masks", "labels") if task == "segmentation" else ("labels", "masks")
         instead = next(one for one in LIKE if one != task)
         lines.append(f"task: {task}, by the {used}; the {other} are not used, as they are with --task {instead}")
+    if unused := found.unused_columns():
+        lines.append(unused)
     if without:
         lacking = "mask" if task == "segmentation" else "label"
         lines.append(f"left out: {counted(without, 'image')} without a {lacking}, which {task} needs")

@@ -166,6 +166,37 @@ def test_a_table_s_groups_and_splits_are_taken(settings: Path, tmp_path: Path) -
     assert {name: table[name] for name in table.index} == {str(n): row["split"] for n, row in enumerate(rows)}
 
 
+def test_columns_that_are_not_used_are_named_and_one_like_a_patient_is_not_passed_over(
+    settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table's column `patient` was ignored without a word, and its patients were trained and tested on."""
+    draw_classes(tmp_path, ("a", "b"), images=20)
+    rows = [
+        {"image": f"{label}/{label}{n}.png", "label": label, "Patient": f"{label}{n % 10}", "age": 50}
+        for label in "ab"
+        for n in range(20)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "skin.csv", index=False)
+    _, said = made(settings, name="skin", table=tmp_path / "skin.csv")
+    assert "columns of the table not used: patient, age" in said
+    assert "of one 'patient' in one split, rename that column to 'group'" in said
+    splits(settings, "skin")
+    assert capsys.readouterr().err.count("columns of the table not used: patient, age") == 1, "said when fetched, once"
+    pd.DataFrame(rows).rename(columns={"Patient": "group"}).to_csv(tmp_path / "renamed.csv", index=False)
+    of, said = made(settings, name="renamed", table=tmp_path / "renamed.csv")
+    assert of.study["renamed"].split.by == "group"
+    assert "columns of the table not used: age\n" in said
+
+
+def test_known_patients_may_be_split_by_image(settings: Path, tmp_path: Path) -> None:
+    draw_pairs(tmp_path)
+    of, said = made(
+        settings, name="few", images=tmp_path / "images", masks=tmp_path / "masks", group=r"^P\d+", by_image=True
+    )
+    assert of.study["few"].split.by == "image"
+    assert "split: 75:10:15 by image" in said
+
+
 def test_a_download_in_a_known_layout_is_the_same_path(settings: Path, tmp_path: Path) -> None:
     GENERATORS["lgg"](tmp_path / "kaggle", Synthetic(groups=22, images_per_group=2, size=32, seed=0))
     of, said = made(settings, name="mine", images=tmp_path / "kaggle", reader="lgg")
@@ -285,7 +316,8 @@ def test_one_class_and_too_few_patients_are_named(settings: Path, tmp_path: Path
     assert "only 8 groups" in text
     assert "P00, P01, P02, P03, P04, P05, P06, P07" in text
     assert "[60, 20, 20] needs 5" in text
-    assert text.endswith("As options: --group REGEX, --split 60:20:20.")
+    assert "split by image (`by: image` below `split` in the study's file)" in text
+    assert text.endswith("As options: --group REGEX, --split 60:20:20, --split image.")
     assert made(settings, **few, percent=(60, 20, 20))[0].studies == ("few",)
 
 

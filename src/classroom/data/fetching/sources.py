@@ -36,7 +36,7 @@ from classroom.data.synthetic import GENERATORS
 from classroom.errors import DataError, counted, listed, raise_for
 from classroom.files import DISK_FULL, folder_written_whole
 from classroom.params import Dataset
-from classroom.progress import track
+from classroom.progress import log, track
 
 DOWNLOADS = Path("data/downloads")
 
@@ -70,6 +70,8 @@ def fetch(name: str, dataset: Dataset, target: Path, downloads: Path = DOWNLOADS
         folders = _folders(name, dataset, downloads / name, stack)
         found = _found(name, dataset, folders)
         _check_labels(name, dataset, found.samples)
+        if unused := found.unused_columns():
+            log(f"{name}: {unused}")
         for table in found.tables:
             _copy(table, folder)
         pixels = check_pixels(name, dataset, found.samples, copies=folder)

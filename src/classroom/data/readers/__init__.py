@@ -22,7 +22,7 @@ from types import ModuleType
 
 import pandas as pd
 
-from classroom.errors import DataError, ParamsError, listed, reading
+from classroom.errors import DataError, ParamsError, listed, printable, reading
 from classroom.params import Dataset
 
 OPTIONS = ("images", "masks", "table", "classes", "group", "missing_masks")
@@ -63,6 +63,23 @@ class Found:
     """The tables that labels and groups come from."""
     grouping: str = ""
     """How groups are told, and what may nevertheless be in two splits, for the heads of tables."""
+    unused: tuple[str, ...] = ()
+    """Columns of the user's own table that are not read."""
+
+    def unused_columns(self) -> str:
+        """What is said of `unused`, and how one that seems to name groups becomes the group; empty if all are used."""
+        if not self.unused:
+            return ""
+        said = f"columns of the table not used: {listed(self.unused)}"
+        likely = [column for column in self.unused if GROUP_COLUMN.search(column)]
+        if likely and self.group == "image":
+            what = " or ".join(f"'{column}'" for column in likely)
+            said += f". Warning: to keep the images of one {what} in one split, rename that column to 'group'"
+        return printable(said)
+
+
+GROUP_COLUMN = re.compile(r"patient|subject|person|participant|donor|animal|case|lesion|slide|specimen|scan|series")
+"""What a column's name has that may say which images belong together; only the user can know."""
 
 
 def for_task(samples: Sequence[Sample], task: str, missing_masks: str) -> list[Sample]:

@@ -1,6 +1,6 @@
 """A table of one's own, CSV or Parquet: a row for each image, with its label, its mask or both.
 
-Columns: image; label or mask; and, if wanted, group and split (train, val or test). Other columns are not read.
+Columns: image; label or mask; and, if wanted, group and split (train, val or test). Other columns are named, not read.
 Relative paths are relative to the table. Files that the table does not name do not belong to the dataset.
 """
 
@@ -44,7 +44,12 @@ def find(folders: Sequence[Path], settings: Dataset) -> Found:
         raise DataError(
             f"{', '.join(map(str, folders))}: no table {settings.table!r} here. Correct table and directory."
         )
-    table = _read(path)
+    table, unused = _read(path)
+    if "group" in table and settings.group:
+        raise DataError(
+            f"{path}: has a column group, and the setting group, {settings.group}, is there as well; only one can tell "
+            "groups. Remove the setting, or rename the column."
+        )
     table = table[[not is_ignored(image, settings.ignore) for image in table.image]]
     problems = Problems()
     images = _files(table.image, path, "image", problems)
@@ -73,11 +78,10 @@ def find(folders: Sequence[Path], settings: Dataset) -> Found:
     samples = []
     for row, image in images.items():
         name = inside[image]
-        given = table.group[row] if "group" in table else ""
         samples.append(
             Sample(
                 id=ids[name],
-                group=given or group_of(name, settings.group, ids[name], problems),
+                group=table.group[row] if "group" in table else group_of(name, settings.group, ids[name], problems),
                 label=(table.label[row] or None) if "label" in table else None,
                 image=File(image, places[image]),
                 mask=File(masks[row], places[masks[row]]) if row in masks else None,
@@ -92,11 +96,17 @@ def find(folders: Sequence[Path], settings: Dataset) -> Found:
         raise DataError(f"{path}: has no rows. Expected one for each image.")
     told = "the column group of the table" if "group" in table else told_by(settings.group)
     samples.sort(key=lambda sample: sample.image.place)
-    return Found(samples, kind, (File(path, f"table/{path.name}"),), told)
+    return Found(samples, kind, (File(path, f"table/{path.name}"),), told, unused)
 
 
-def _read(path: Path) -> pd.DataFrame:
-    """The table as text, missing values as empty text; its index numbers the lines, or rows, of the file."""
+COLUMNS = ("image", "label", "mask", "group", "split")
+
+
+def _read(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """COLUMNS of the table as text, missing values as empty text, and the names of its other columns.
+
+    The table's index numbers the lines, or rows, of the file.
+    """
     if path.suffix.lower() in (".parquet", ".pq"):
         with reading(path, "Save it again, or as CSV.", what="as Parquet"):
             table = pd.read_parquet(path)
@@ -109,11 +119,12 @@ def _read(path: Path) -> pd.DataFrame:
         raise DataError(
             f"{path}: expected the column image, and label or mask; found {listed(table.columns)}. Rename its columns."
         )
-    table = table[[column for column in table if column in ("image", "label", "mask", "group", "split")]]
+    unused = tuple(column or "(without a name)" for column in table if column not in COLUMNS)
+    table = table[[column for column in table if column in COLUMNS]]
     if not table.columns.is_unique:
         raise DataError(f"{path}: two columns have the same name among {listed(table.columns)}. Remove one.")
     table = table.apply(lambda column: column.str.strip())
-    return table[(table != "").any(axis=1)]  # empty lines
+    return table[(table != "").any(axis=1)], unused  # without empty lines
 
 
 def _files(named: pd.Series, table: Path, what: str, problems: Problems) -> dict[int, Path]:
