@@ -98,6 +98,7 @@ def test_mean_and_sample_deviation_are_in_percent(table4: Path) -> None:
     assert cell["sd"] == pytest.approx(28**0.5, abs=1e-6)  # n - 1; with n it would be 4.32
     assert cell.last_epoch_mean == pytest.approx(42)
     assert cell.last_epoch_sd == pytest.approx(7**0.5, abs=1e-6)
+    assert [cell.seed_0, cell.seed_1, cell.seed_2] == pytest.approx([80, 82, 90])
 
 
 def test_the_papers_value_and_the_difference_are_next_to_ours(table4: Path) -> None:
@@ -386,6 +387,8 @@ def test_baselines_have_a_row_per_network_and_the_shared_teacher_once(
 def test_baselines_are_next_to_the_papers_table_2(baselines: list[dict[str, Any]], tmp_path: Path) -> None:
     save("baselines", baselines_table("table2", "small", [0, 1], baselines), tmp_path / "table2.md")
     table = pd.read_csv(tmp_path / "table2.csv")
+    student = one(table, network="resnet18", metric="iou")
+    assert [student.seed_0, student.seed_1, student.last_epoch_mean] == pytest.approx([75, 76, 37.75])
     papers = {
         ("resnet50", "iou"): 76.86, ("resnet50", "f_score"): 86.93, ("resnet18", "iou"): 75.06,
         ("resnet18", "f_score"): 85.13, ("mobilenet", "iou"): 68.15, ("mobilenet", "f_score"): 80.24,

@@ -31,7 +31,7 @@ UNCERTAIN = "†"
 def cells(results: Sequence[Result], seeds: Sequence[int], kind: Kind, printed: pd.DataFrame) -> pd.DataFrame:
     """A row per technique, strategy, network and metric: mean, sd (percent), whether the best strategy.
 
-    Of `kind` test also the last epoch's; where the table is one of the paper's, its values, ours minus them and, if
+    Also what else `measured` returns; where the table is one of the paper's, its values, ours minus them and, if
     that is so of any, whether it is uncertain that they belong there.
     """
     records = []
@@ -39,12 +39,7 @@ def cells(results: Sequence[Result], seeds: Sequence[int], kind: Kind, printed: 
         variant = EXCHANGE[result["method"]]
         for network in result["seeds"][str(seeds[0])][kind]:
             keys = {"technique": variant.technique, "strategy": variant.strategy, "network": network}
-            of_test = measured(result, network, seeds, kind)
-            known = kind == "test" and network in result["seeds"][str(seeds[0])]["last_epoch_test"]
-            last = measured(result, network, seeds, "last_epoch_test") if known else [{}] * len(of_test)
-            for record, ended in zip(of_test, last, strict=True):
-                ended = {f"last_epoch_{key}": ended[key] for key in ("mean", "sd") if key in ended}
-                records.append(keys | record | ended | {"seeds": len(seeds)})
+            records += [keys | record | {"seeds": len(seeds)} for record in measured(result, network, seeds, kind)]
     table = pd.DataFrame(records, columns=None if records else [*KEYS, "mean", "sd", "seeds"])
     strategies = table.groupby(["technique", "network", "metric"])["mean"]
     table["best"] = (table["mean"] == strategies.transform("max")) & (strategies.transform("size") > 1)

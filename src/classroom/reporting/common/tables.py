@@ -89,14 +89,26 @@ def mean_sd(fractions: Sequence[float]) -> tuple[float, float]:
 def measured(
     result: Result, network: str, seeds: Sequence[int], kind: Kind = "test", paper: Mapping[str, float] | None = None
 ) -> list[dict[str, Any]]:
-    """By metric of the task: mean and sd over seeds in percent, and the paper's and ours minus it if it is given."""
+    """By metric of the task, in percent: mean and sd over seeds, and each seed's value as `seed_N`.
+
+    Of `kind` test also mean and sd of the last epoch, in place of the best on validation; if `paper` is given, its value
+    and ours minus it.
+    """
+    of_seed = {seed: result["seeds"][str(seed)] for seed in seeds}
+    has_last = kind == "test" and all(network in one["last_epoch_test"] for one in of_seed.values())
     records = []
     for metric in METRICS[result["data"]["task"]]:
-        mean, sd = mean_sd([result["seeds"][str(seed)][kind][network][metric] for seed in seeds])
-        records.append({"metric": metric, "mean": mean, "sd": sd})
+        values = {seed: one[kind][network][metric] for seed, one in of_seed.items()}
+        mean, sd = mean_sd([*values.values()])
+        record = {"metric": metric, "mean": mean, "sd": sd}
+        if has_last:
+            ended = mean_sd([one["last_epoch_test"][network][metric] for one in of_seed.values()])
+            record |= dict(zip(("last_epoch_mean", "last_epoch_sd"), ended, strict=True))
+        record |= {f"seed_{seed}": 100 * value for seed, value in values.items()}
         if paper is not None:
             theirs = paper.get(metric, float("nan"))
-            records[-1] |= {"paper": theirs, "difference": mean - theirs}
+            record |= {"paper": theirs, "difference": mean - theirs}
+        records.append(record)
     return records
 
 
