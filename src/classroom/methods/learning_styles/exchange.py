@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from classroom.params import STRATEGIES, TECHNIQUES
-
 Kind = Literal["prediction", "feature"]
 
 
@@ -17,7 +15,7 @@ class Received(NamedTuple):
 
 
 class Variant(NamedTuple):
-    """One technique with one strategy."""
+    """One technique with one strategy: what each student receives."""
 
     technique: str
     strategy: str
@@ -41,25 +39,21 @@ _TEACHER: dict[str, Literal["none", "frozen", "trained"]] = {
 _P: Kind = "prediction"
 _F: Kind = "feature"
 
-# By technique, for V1, V2 and V3: what (S1, S2) receive from the teacher, and from each other.
-_FROM_TEACHER = {
-    "ml": ((None, None), (None, None), (None, None)),
-    "kd_off": ((_P, _P), (_F, _F), (_P, _F)),
-    "kd_on": ((_P, _P), (_F, _F), (_P, _F)),
-    "kd_ml": ((_P, _P), (_F, _F), (_F, _P)),  # V3 swaps KD's V3: Eqs. 6, 7
-}
-_FROM_PEER = {
-    "ml": ((_P, _P), (_F, _F), (_P, _F)),
-    "kd_off": ((None, None), (None, None), (None, None)),
-    "kd_on": ((None, None), (None, None), (None, None)),
-    "kd_ml": ((_P, _P), (_F, _F), (_P, _F)),
-}
-
 EXCHANGE: dict[str, Variant] = {
-    variant.name: variant
-    for technique in TECHNIQUES
-    for strategy, teacher, peer in zip(STRATEGIES, _FROM_TEACHER[technique], _FROM_PEER[technique], strict=True)
-    for variant in [
-        Variant(technique, strategy, *(Received(t, p) for t, p in zip(teacher, peer, strict=True))),
-    ]
+    of.name: of
+    for of in (
+        Variant("ml", "v1", S1=Received(None, _P), S2=Received(None, _P)),
+        Variant("ml", "v2", S1=Received(None, _F), S2=Received(None, _F)),
+        Variant("ml", "v3", S1=Received(None, _P), S2=Received(None, _F)),
+        Variant("kd_off", "v1", S1=Received(_P, None), S2=Received(_P, None)),
+        Variant("kd_off", "v2", S1=Received(_F, None), S2=Received(_F, None)),
+        Variant("kd_off", "v3", S1=Received(_P, None), S2=Received(_F, None)),
+        Variant("kd_on", "v1", S1=Received(_P, None), S2=Received(_P, None)),
+        Variant("kd_on", "v2", S1=Received(_F, None), S2=Received(_F, None)),
+        Variant("kd_on", "v3", S1=Received(_P, None), S2=Received(_F, None)),
+        Variant("kd_ml", "v1", S1=Received(_P, _P), S2=Received(_P, _P)),
+        Variant("kd_ml", "v2", S1=Received(_F, _F), S2=Received(_F, _F)),
+        Variant("kd_ml", "v3", S1=Received(_F, _P), S2=Received(_P, _F)),  # KD's V3 with the kinds swapped: Eqs. 6, 7
+    )
 }
+"""The twelve variants by name: Tables 1 and 5 of the paper. A student receives (from the teacher, from its peer)."""

@@ -91,8 +91,8 @@ def measured(
 ) -> list[dict[str, Any]]:
     """By metric of the task, in percent: mean and sd over seeds, and each seed's value as `seed_N`.
 
-    Of `kind` test also mean and sd of the last epoch, in place of the best on validation; if `paper` is given, its value
-    and ours minus it.
+    Of `kind` test also mean and sd of the last epoch, in place of the best on validation; if `paper` is given, its
+    value and ours minus it.
     """
     of_seed = {seed: result["seeds"][str(seed)] for seed in seeds}
     has_last = kind == "test" and all(network in one["last_epoch_test"] for one in of_seed.values())
