@@ -16,7 +16,16 @@ from classroom.reporting.common.cells import KEYS, cells
 from classroom.reporting.common.pages import Page
 from classroom.reporting.common.provenance import source
 from classroom.reporting.common.results import check_alike, read_variants
-from classroom.reporting.common.tables import NETWORKS, TECHNIQUE_LABELS, Cell, Part, labelled, number, percent_cell
+from classroom.reporting.common.tables import (
+    ENSEMBLES,
+    NETWORKS,
+    TECHNIQUE_LABELS,
+    Cell,
+    Part,
+    labelled,
+    number,
+    percent_cell,
+)
 from classroom.reporting.registry import Report, Request
 
 
@@ -56,7 +65,7 @@ def resplit_table(
         ]
         difference = Cell(number(row["difference"], "+.2f"), row["difference"], sources=sources[1] + sources[0])
         of_paper = [number(row["paper"], ".2f")] if shows_paper else []
-        labels = [f"**{TECHNIQUE_LABELS[row['technique']]}**", row["strategy"].upper(), row["network"]]
+        labels = [f"**{TECHNIQUE_LABELS[row['technique']]}**", row["strategy"].upper(), NETWORKS[row["network"]]]
         grid.append([*labels, *cells, difference, *of_paper])
     facts = [f"- scale: {scale}"]
     for which, result in (("first", first), ("second", second)):
@@ -65,6 +74,7 @@ def resplit_table(
         *heading.lines(scale, seeds, [first])[-2:],
         f"- each cell: {LABELS[metric]} in percent, mean ± sample standard deviation over seeds",
         *heading.pooling([metric]),
+        ENSEMBLES,
     ]
     part = Part(header, grid, below=_summary(table, first, second), grouped=True)
     synthetic = first["data"]["synthetic"] or second["data"]["synthetic"]
@@ -81,7 +91,7 @@ def resplit_table(
 def _joined(pair: Sequence[list[Result]], seeds: Sequence[int], metric: str, table_name: str) -> pd.DataFrame:
     """A row per technique, strategy and network, in the paper's order; what one study lacks is not a number."""
     halves = [
-        table[table.metric == metric][[*KEYS, "mean", "sd"]].rename(columns={"mean": f"{n}_mean", "sd": f"{n}_sd"})
+        table[table.metric == metric].drop(columns=["best", "seeds"]).set_index(KEYS).add_prefix(f"{n}_").reset_index()
         for n, results in zip(("first", "second"), pair, strict=True)
         for table in [cells(results, seeds, "test", paper.variants(""))]
     ]

@@ -373,8 +373,8 @@ def test_a_resplit_study_is_next_to_its_original_with_their_difference_and_the_p
         "second − first",
         "paper (Table 4)",
     ]
-    assert rows[2] == ["", "V1", "ensemble", "86.00 ± 1.414", "81.00 ± 1.414", "−5.00", "77.26"]
-    assert rows[5][:3] == ["", "V3", "ensemble"]
+    assert rows[2] == ["", "V1", "**Ensemble**", "86.00 ± 1.414", "81.00 ± 1.414", "−5.00", "77.26"]
+    assert rows[5][:3] == ["", "V3", "**Ensemble**"]
     assert rows[5][6] == "80.12"
     assert len(rows) == 6
     text = (tmp_path / "t.md").read_text()
@@ -387,6 +387,7 @@ def test_a_resplit_study_is_next_to_its_original_with_their_difference_and_the_p
     table = pd.read_csv(tmp_path / "t.csv")
     cell = one(table, technique="ml", network="ensemble")
     assert (cell.first_mean, cell.second_mean, cell.difference) == (86, 81, -5)
+    assert (cell.first_seed_0, cell.second_seed_0) == (85, 80)
     assert set(table.metric) == {"iou"}
 
 
