@@ -816,6 +816,7 @@ def check(raw: Mapping[str, Any], path: Path = Path("params.yaml")) -> Params:
         raise ParamsError(
             f"{path}: studies: "
             + "; ".join(f"'{name}' has no file studies/{name}.yaml.{suggestion(name, studies)}" for name in missing)
+            + " The list is set by `classroom use STUDY…`."
         )
     for name in active:
         if isinstance(studies[name], ParamsError):

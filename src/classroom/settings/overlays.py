@@ -76,9 +76,10 @@ def add_study(
     Raises
     ------
     ParamsError
-        If the result would not be valid; all files then stay as they were.
+        If the result would not be valid; all files then stay as they were. The study may be active without a file
+        before.
     """
-    files = _valid_files(params)
+    files = _Files(params)
     files.merge({"datasets": {name: dataset}, "studies": {name: study}})
     if not keep:
         files.merge({"studies": [name]})

@@ -361,6 +361,17 @@ def test_a_name_that_is_taken_and_options_that_do_not_fit_are_refused(settings: 
         assert "/tmp/" not in text.replace(str(tmp_path), ""), "the folder in which settings are tried is named"
 
 
+def test_a_study_whose_files_were_removed_is_made_again(settings: Path, tmp_path: Path) -> None:
+    """It was still active, and every `new-study` failed on its missing file."""
+    draw_classes(tmp_path / "polyps")
+    made(settings, name="polyps", images=tmp_path / "polyps")
+    for folder in params.FOLDERS:
+        (settings.parent / folder / "polyps.yaml").unlink()
+    with pytest.raises(ClassroomError, match=r"'polyps' has no file studies/polyps\.yaml.*`classroom use STUDY…`"):
+        params.check(params.load(settings))
+    assert made(settings, name="polyps", images=tmp_path / "polyps")[0].studies == ("polyps",)
+
+
 def test_a_full_disk_leaves_no_file_of_the_study(
     settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

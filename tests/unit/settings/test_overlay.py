@@ -204,7 +204,7 @@ def test_use_puts_exactly_these_studies_in_force(settings: Path) -> None:
 @pytest.mark.parametrize(
     ("study", "message"),
     [
-        ("lgg-resnet81", r"^.*params\.yaml: studies: 'lgg-resnet81' has no file .*\. Did you mean 'lgg-resnet18'\?$"),
+        ("lgg-resnet81", r"^.*params\.yaml: studies: 'lgg-resnet81' has no file .*\. Did you mean 'lgg-resnet18'\?"),
         ("broken", r"studies/broken\.yaml: not valid YAML"),
         ("wrong", r"studies/wrong\.yaml: key 'dataset' is missing"),
         ("twice", r"studies/twice\.yaml: reports\.variants: 'table4' is taken \(studies/lgg-resnet18\.yaml: reports\."),
