@@ -780,9 +780,9 @@ def new_study(
     progress.log("timing training steps for the forecast (the study is complete: Ctrl-C skips only the forecast) …")
     typer.echo(estimate([name], device))
     typer.echo(
-        f"next: snakemake --cores all reports/{name}.md\n"
-        f"before `dvc exp run --temp` or `--queue`, which see only what git tracks: git add datasets/{name}.yaml "
-        f"studies/{name}.yaml"
+        "before `dvc exp run --temp` or `--queue`, which see only what git tracks: "
+        f"git add datasets/{name}.yaml studies/{name}.yaml\n"
+        f"next: snakemake --cores all reports/{name}.md"
     )
 
 

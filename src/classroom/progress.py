@@ -57,6 +57,14 @@ def track(items: Sequence[T], title: str) -> Iterator[T]:
             bar.advance(task)
 
 
+def duration(seconds: float) -> str:
+    """`8 s`, `12 min`, `3 h 5 min`."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 CHECKPOINTS = Path("checkpoints")
 """What unfinished trainings resume from, a folder each."""
 STATE = "progress.json"

@@ -17,7 +17,7 @@ from tabulate import tabulate
 from classroom.engines import graph, locks
 from classroom.engines.manifest import matches
 from classroom.params import load
-from classroom.progress import CHECKPOINTS, STATE, State
+from classroom.progress import CHECKPOINTS, STATE, State, duration
 from classroom.state import Hashes
 
 SILENT = 120.0
@@ -70,8 +70,8 @@ def status() -> str:
             *([tabulate(rows, header, tablefmt="simple", disable_numparse=True)] if rows else []),
             *(f"running: {command}" for command in others),
             f"trainings: {len(trainings - left)} of {len(trainings)} finished, {len(running)} running",
-            f"all jobs: {len(stages) - len(left)} of {len(stages)} finished"
-            + ("" if left else "; nothing is left to do"),
+            f"jobs of all reports that the settings ask for: {len(stages) - len(left)} of {len(stages)} finished"
+            + ("; `classroom forecast REPORT` counts those of one report" if left else "; nothing is left to do"),
         ]
     )
 
@@ -90,17 +90,10 @@ def _row(training: Training) -> list[str]:
     seconds, pace = training.seconds_left, state["seconds_per_epoch"]
     return [
         training.run,
-        "running" if training.is_running else f"stopped {_duration(age)} ago",
+        "running" if training.is_running else f"stopped {duration(age)} ago",
         f"{min(state['epoch'] + 1, state['epochs'])}/{state['epochs']}",
         f"{state['loss']:.4f}",
         ", ".join(f"{name} {100 * value:.1f}" for name, value in state["validation"].items()) or "–",
         "–" if pace is None else f"{pace:.1f}",
-        "–" if seconds is None else _duration(seconds),
+        "–" if seconds is None else duration(seconds),
     ]
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

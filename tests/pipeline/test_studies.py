@@ -74,10 +74,12 @@ def test_a_forecast_counts_what_is_left(finished_studies: Project, tmp_path: Pat
     project = finished_studies.copy(tmp_path / "project")
     printed = project.run("classroom", "forecast", "table14")
     assert "4 of 4 trainings are done already" in printed
+    assert "jobs: none; " in printed, "jobs that are done are listed as to be done"
+    assert "of trainings in total" not in printed
     project.set(seeds=[0, 1])
     printed = project.run("classroom", "forecast", "table14")
     assert "4 of 8 trainings are done already" in printed
-    assert "hours of trainings" in printed
+    assert " of trainings in total" in printed
     assert "disk:" in printed
     unknown = project.run("classroom", "forecast", "table41", expect=1)
     assert unknown.startswith("Error: unknown report 'table41'. Did you mean 'table")

@@ -27,6 +27,7 @@ def test_images_are_counted_where_they_are(tmp_path: Path, monkeypatch: pytest.M
     assert count_images("lgg", own, "segmentation") == (6, "mine")
     fetch("lgg", own, Path("data/raw/lgg"))
     assert count_images("lgg", dataset(directory="elsewhere"), "segmentation") == (6, "data/raw/lgg")
+    assert count_images("lgg", dataset(directory="elsewhere", subset=7), "segmentation")[0] == 7, "more are to be read"
     assert count_images("lgg", dataset(directory="mine", subset=4), "segmentation") == (4, "mine")
 
 
@@ -48,8 +49,10 @@ def test_before_anything_is_fetched_it_is_the_number_of_the_dataset_s_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    count, source = count_images("lgg", dataset(directory="nowhere"), "segmentation")
-    assert count == 3929
-    assert "datasets/lgg.yaml: full_size" in source
+    missing = 3929, "datasets/lgg.yaml: full_size; its directory is not there: nowhere"
+    assert count_images("lgg", dataset(directory="nowhere"), "segmentation") == missing
     synthetic = dataset(source="synthetic", synthetic=SYNTHETIC)
+    fetch("lgg", synthetic, Path("data/raw/lgg"))
+    assert count_images("lgg", dataset(directory="nowhere"), "segmentation") == missing, "the demo's were counted"
+    assert "not fetched yet" in count_images("lgg", dataset(source="kaggle", kaggle=["a/b"]), "segmentation")[1]
     assert count_images("lgg", synthetic, "segmentation") == (6, "datasets/lgg.yaml: synthetic")

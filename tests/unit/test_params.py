@@ -705,7 +705,10 @@ def test_params_of_the_older_layout_are_refused_with_what_to_do(files, layout):
 
 def test_a_study_in_force_without_its_file_is_named(files):
     (files / f"studies/{STUDY}.yaml").rename(files / "studies/lgg-resnet-18.yaml")
-    message = rf"params\.yaml: studies: '{STUDY}' has no file studies/{STUDY}\.yaml\. Did you mean 'lgg-resnet-18'\?.*`classroom use"
+    message = (
+        rf"params\.yaml: studies: '{STUDY}' has no file studies/{STUDY}\.yaml\. Did you mean 'lgg-resnet-18'\?"
+        " The list is set by `classroom use STUDY…`"
+    )
     with pytest.raises(ParamsError, match=message):
         check(params.load(files / "params.yaml"))
 
