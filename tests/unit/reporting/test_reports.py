@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import re
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 from PIL import Image
 from ruamel.yaml import YAML
 
@@ -615,6 +620,20 @@ def test_cells_survive_latex_whatever_they_hold(tmp_path: Path) -> None:
     (tmp_path / "odd.tex").write_text(latex("t", "", [], [Part(["a", "b"], [[odd, "**x**"]])]))
     text = check_tex(tmp_path / "odd.tex")
     assert r"\textbf{bold\_1}; second" in text
+
+
+@given(st.text(st.sampled_from("ab1 _*<>[]()|&;#/!~\\\\"), min_size=1))
+@example("TCGA_<site>_<patient>_<date>")
+def test_markdown_shows_patterns_and_names_as_they_are(name: str) -> None:
+    """`_<site>_` was emphasis; a class, a group or a file may be called anything. Code and bold are ours."""
+    assume("**" not in name)
+    page = markdown("t", "", [f"- groups: {name} of `^P_*` and **x**"], [Part(["a"], [[f"b {name} c"]])])
+    html = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(page)
+    shown = unescape(re.sub(r"<(/?)(h1|ul|li|p|table|thead|tbody|tr|th|td)>", "", html))
+    fact, cell = (" ".join(f"{text}".split()) for text in (f"groups: {name} of", f"b {name} c"))
+    shown = " ".join(shown.split())
+    assert f"{fact} <code>^P_*</code> and <strong>x</strong>" in shown
+    assert cell in shown
 
 
 def test_parts_without_rows_have_no_grid() -> None:

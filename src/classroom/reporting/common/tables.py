@@ -31,8 +31,13 @@ TEX = str.maketrans(
     }
 )  # fmt: skip
 
-TAG = re.compile(r"<(?=[A-Za-z/!?])(?!br>)")
-"""The start of an HTML tag, which Markdown would pass on."""
+MARKUP = re.compile(
+    r"(^```.*?^```$|(?P<run>`+)(?!`)[^\n]+?(?<!`)(?P=run)(?!`)|\*\*|<br>)"
+    r"|([\\`*]|~(?=~)|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)|<(?=[A-Za-z/!?])|\[(?=\^)|\](?=[(\[:]))",
+    re.MULTILINE | re.DOTALL,
+)
+"""What reports use of Markdown: code, bold, new lines; and what would be markup besides, as in names of files."""
+ENTITIES = {"<": "&lt;", "&": "&amp;", "~": "&#126;"}
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -150,12 +155,18 @@ def labelled(table: pd.DataFrame, **columns: Any) -> pd.DataFrame:
 
 def markdown(title: str, disclaimer: str, facts: Sequence[str], parts: Sequence[Part]) -> str:
     """The whole page."""
-    blocks = [f"# {title}", disclaimer, "\n".join(facts)]
+    blocks = [f"# {escaped(title)}", escaped(disclaimer), "\n".join(map(escaped, facts))]
     for part in parts:
         header, *rows = [[_inline(cell) for cell in row] for row in (part.header, *_printed(part))]
         grid = tabulate(rows, header, tablefmt="pipe", disable_numparse=True) if rows else ""
-        blocks += [f"## {part.title}" if part.title else "", *part.above, grid, *part.below]
-    return TAG.sub("&lt;", "\n\n".join(block for block in blocks if block)) + "\n"
+        heading = f"## {escaped(part.title)}" if part.title else ""
+        blocks += [heading, *map(escaped, part.above), grid, *map(escaped, part.below)]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Markdown that shows `text` as it is, apart from code, bold and new lines."""
+    return MARKUP.sub(lambda found: found[1] or ENTITIES.get(found[3], f"\\{found[3]}"), text)
 
 
 def latex(title: str, disclaimer: str, facts: Sequence[str], parts: Sequence[Part]) -> str:
@@ -186,7 +197,7 @@ def _printed(part: Part) -> list[list[str]]:
 
 def _inline(text: str) -> str:
     """A cell's text, with nothing in it that would end the cell or the row."""
-    return " ".join(text.splitlines()).replace("|", r"\|")
+    return escaped(" ".join(text.splitlines())).replace("|", r"\|")
 
 
 def _tex(cell: str) -> str:
