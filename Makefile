@@ -91,6 +91,7 @@ docs: .venv/docs/ready
 	python docs/reference.py
 	PYTHONPATH=$(CURDIR)/docs:$(CURDIR)/.venv/docs python -m zensical build --clean --strict
 	python docs/check.py site
+	@echo; echo "Done: site/index.html"
 
 # Outside the environment too, as only writers need it.
 .venv/docs/ready: .venv/ready pyproject.toml

@@ -520,7 +520,7 @@ def cka(study: StudyName, method: VariantName, seed: RunSeed) -> None:
         from classroom.restore import restore
 
         make_deterministic(select(job.raw, "training.threads", int))
-        run, teacher = _run_folder(study, method, seed), _run_folder(study, "teacher", seed)
+        run, teacher = _trained(job.raw, study, method, seed), _run_folder(study, "teacher", seed)
         networks = {name: restore(run, name, teacher) for name in ("T", "S1", "S2")}
         test = open_splits(Path("data/prepared", study), Path("data/splits", f"{study}.parquet"))["test"]
         table = alignment.similarities(networks, alignment.shuffled(test))
@@ -546,7 +546,7 @@ def export(
 ) -> None:
     """Export a run's ensemble or one network as ONNX, with a model card: exports/STUDY/METHOD/seed-N/NETWORK/."""
     from classroom.methods import registry as methods_registry
-    from classroom.params import VARIANTS, Study, load, select
+    from classroom.params import VARIANTS, load, select
 
     methods_registry.check(method)
     if seed is None:
@@ -556,13 +556,7 @@ def export(
         from classroom.export.export import export as run
         from classroom.git import code_version
 
-        source, target = _run_folder(study, method, seed), _export_folder(study, method, seed, network)
-        if not source.exists():
-            select(job.raw, f"study.{study}", Study)  # for the nearest name of a misspelt one
-            raise ClassroomError(
-                f"{source}: this run has not been trained. Run `classroom train {study} {method} --seed {seed}` first, "
-                f"or `snakemake --cores all {source}`."
-            )
+        source, target = _trained(job.raw, study, method, seed), _export_folder(study, method, seed, network)
         prepared, splits = Path("data/prepared", study), Path("data/splits", f"{study}.parquet")
         found = run(source, network, prepared, splits, target, code_version(), job.raw["dataset"])
     typer.echo(
@@ -909,6 +903,19 @@ def _run_folder(study: str, method: str, seed: int) -> Path:
     from classroom.methods.registry import run_folder
 
     return run_folder(study, method, seed)
+
+
+def _trained(raw: dict[str, Any], study: str, method: str, seed: int) -> Path:
+    """The folder of a run. Raises ClassroomError if it has not been trained."""
+    from classroom.params import Study, select
+
+    if not (run := _run_folder(study, method, seed)).exists():
+        select(raw, f"study.{study}", Study)  # for the nearest name of a misspelt one
+        raise ClassroomError(
+            f"{run}: this run has not been trained. Run `classroom train {study} {method} --seed {seed}` first, or "
+            f"`snakemake --cores all {run}`."
+        )
+    return run
 
 
 def _export_folder(study: str, method: str, seed: int, network: str) -> Path:

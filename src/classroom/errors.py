@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -11,7 +12,7 @@ class ClassroomError(Exception):
     """Something a user can fix. Its text is one paragraph: where, what was expected, how to fix it."""
 
     def __str__(self) -> str:
-        return printable(super().__str__())
+        return printable(re.sub(r"\[Errno -?\d+\] ", "", super().__str__()))  # a number that tells a user nothing
 
 
 class ParamsError(ClassroomError):
@@ -55,7 +56,8 @@ def reading(
     try:
         yield
     except failures as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        absent = isinstance(error, FileNotFoundError) and str(error.filename) == str(path)
+        reason = "no such file" if absent else " ".join(str(error).split()) or type(error).__name__
         raise kind(f"{path}: cannot be read{what and f' {what}'} ({reason}). {remedy}") from None
 
 

@@ -15,6 +15,7 @@ from classroom.files import (
     content_hash,
     folder_written_whole,
     not_writable,
+    read_json,
     remove_leftovers,
     write_json,
     write_text,
@@ -291,6 +292,15 @@ def test_the_advice_fits_what_happened(tmp_path, number, advised):
     """A full disk was blamed for a missing permission, and for a name that is too long."""
     with pytest.raises(ClassroomError, match=rf"cannot be written \(.*\)\..*{advised}"), written_whole(tmp_path / "a"):
         raise OSError(number, os.strerror(number))
+
+
+def test_what_cannot_be_read_is_said_once_and_without_the_system_s_number(tmp_path):
+    with pytest.raises(ClassroomError) as missing:
+        read_json(tmp_path / "a.json", (), "Make it.")
+    assert str(missing.value) == f"{tmp_path}/a.json: cannot be read (no such file). Make it."
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(ClassroomError, match=r"a\.json: cannot be read \(Is a directory: .*\)\. Make it\.$"):
+        read_json(tmp_path / "a.json", (), "Make it.")
 
 
 def test_a_name_that_is_too_long_is_called_so(tmp_path):

@@ -42,7 +42,8 @@ def explain(report: str, cell: str = "") -> dict[str, Any]:
     stage = stage_of_report(stages, report)
     files = [out for out in stage.outputs if Path(out).stem == Path(report).stem]
     file = next((out for out in files if out.endswith(".md")), files[0])
-    page = next((read_page(Path(out)) for out in files if out.startswith("reports/pages/")), None)
+    remedy = f"Make the report first: `snakemake --cores all {file}` or `dvc repro {stage.name}`."
+    page = next((read_page(Path(out), remedy) for out in files if out.startswith("reports/pages/")), None)
     known = numbers(page) if page else {}
     if known and not cell:
         return {"report": file, "numbers": [{"cell": name, **_value(of)} for name, of in known.items()]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,6 +52,8 @@ def variants_table(name: str, scale: str, seeds: Sequence[int], results: list[Re
     printed = paper.variants(name)
     metrics = shown_metrics(data, printed)
     compared = significance.paired_bootstrap(everything, seeds)
+    if significance.group_count(everything[0]) < significance.FEW_GROUPS:
+        compared = [one._replace(p=math.nan, adjusted_p=math.nan) for one in compared]
     table = cells(results, seeds, "test", printed)
     stops = "early_stopping" in results[0]["settings"]["training"]
     early = ", unless early stopping ended one of them sooner" if stops else ""
@@ -98,14 +101,17 @@ def _significance(
         [
             _method(one.versus), _difference(one, metric, of_method),
             f"{number(100 * one.low, '+.2f')} to {number(100 * one.high, '+.2f')}",
-            f"{one.p:.4f}", f"{one.adjusted_p:.4f}",
+            *(number(p, ".4f") for p in (one.p, one.adjusted_p)),
             _verdict(one, results),
         ]
         for one in compared
     ]  # fmt: skip
     caveats = []
     if groups < significance.FEW_GROUPS:
-        caveats.append(f"Only {groups} test {group}{'s' if groups != 1 else ''}: intervals from so few are too narrow.")
+        caveats.append(
+            f"Only {groups} test {group}{'s' if groups != 1 else ''}: intervals from so few are too narrow, and a "
+            f"test is not made with fewer than {significance.FEW_GROUPS}."
+        )
     if len(seeds) == 1:
         caveats.append("One seed only: these intervals do not include how much trainings with other seeds differ.")
     drawn = f"{group}s of the test split" + (", and seeds," if len(seeds) > 1 else "")
@@ -142,8 +148,7 @@ def _method(name: str) -> str:
 
 def _verdict(one: significance.PairedDifference, results: Sequence[Result]) -> str:
     """In words, what KD + ML V3 is; without a verdict where the groups are too few for one."""
-    few = significance.group_count(results[0]) < significance.FEW_GROUPS
-    return f"too few {results[0]['data']['group']}s for a test" if few else one.verdict
+    return f"too few {results[0]['data']['group']}s for a test" if math.isnan(one.p) else one.verdict
 
 
 def _with_comparisons(

@@ -486,15 +486,16 @@ def test_what_cannot_be_exported_is_named_in_one_paragraph(
     before = left(tmp_path)
     monkeypatch.chdir(tmp_path)
     for arguments, message in (
+        ("cka lgg-resnet18 kd_ml-v3 --seed 7", "seed-7: this run has not been trained. Run `classroom train lgg"),
         (
-            "lgg-resnet18 kd_ml-v3",
+            "export lgg-resnet18 kd_ml-v3",
             "seed-0: this run has not been trained. Run `classroom train lgg-resnet18 kd_ml-v3 --seed 0` first",
         ),
-        ("lgg-resnet18 fitnet --seed 2", "compared/lgg-resnet18/fitnet/seed-2: this run has not been trained"),
-        ("lgg-resnt18 kd_ml-v3", "Did you mean 'lgg-resnet18'"),
-        ("lgg-resnet18 kd_ml-v4", "unknown method 'kd_ml-v4'. Did you mean 'kd_ml-v"),
+        ("export lgg-resnet18 fitnet --seed 2", "compared/lgg-resnet18/fitnet/seed-2: this run has not been trained"),
+        ("export lgg-resnt18 kd_ml-v3", "Did you mean 'lgg-resnet18'"),
+        ("export lgg-resnet18 kd_ml-v4", "unknown method 'kd_ml-v4'. Did you mean 'kd_ml-v"),
     ):
-        code, out, err = command(monkeypatch, capsys, "export", *arguments.split())
+        code, out, err = command(monkeypatch, capsys, *arguments.split())
         assert (code, out) == (1, "")
         assert err.startswith("Error: ")
         assert message in err

@@ -253,6 +253,13 @@ def test_of_a_picture_the_runs_are_told_though_none_is_evaluated(project: Path) 
     assert f"depends on a run that is not evaluated, runs/{STUDY}/kd_ml-v3/seed-0. " in refused.error
 
 
+def test_a_report_that_is_not_made_is_named_with_the_command_that_makes_it(project: Path) -> None:
+    (project / "reports/pages/table4.json").unlink()
+    refused = classroom("classroom explain table4", project).error
+    assert refused.startswith("Error: reports/pages/table4.json: cannot be read (no such file). ")
+    assert "`snakemake --cores all reports/table4.md`" in refused
+
+
 def test_what_has_changed_since_is_named_by_key_and_file(project: Path) -> None:
     settings = (project / "params.yaml").read_text()
     (project / "params.yaml").write_text(settings.replace("  epochs: 1", "  epochs: 3"))

@@ -608,10 +608,17 @@ def test_one_seed_and_few_groups_get_a_caveat(tmp_path: Path) -> None:
         tested["group"] = [f"patient {index % 9}" for index in range(len(tested["id"]))]
     save("variants", variants_table("table4", "small", [0], results, student), tmp_path / "table4.md")
     text = (tmp_path / "table4.md").read_text()
-    assert "**Only 9 test patients: intervals from so few are too narrow. One seed only" in text
-    assert {row[-1] for row in markdown_tables(tmp_path / "table4.md")[1][1:]} == {"too few patients for a test"}
+    assert (
+        "**Only 9 test patients: intervals from so few are too narrow, and a test is not made with fewer than 10."
+        in text
+    )
+    rows = markdown_tables(tmp_path / "table4.md")[1][1:]
+    assert {tuple(row[-3:]) for row in rows} == {("–", "–", "too few patients for a test")}, (
+        "p of a test that is refused"
+    )
     table = pd.read_csv(tmp_path / "table4.csv")
-    verdicts = table.vs_kd_ml_v3_verdict[table.vs_kd_ml_v3_p.notna()]
+    assert table[["vs_kd_ml_v3_p", "vs_kd_ml_v3_adjusted_p"]].isna().all(axis=None)
+    verdicts = table.vs_kd_ml_v3_verdict[table.vs_kd_ml_v3_difference.notna()]
     assert verdicts.tolist() == ["too few patients for a test"] * 5, "whoever reads the .csv alone must see it too"
 
 

@@ -88,9 +88,9 @@ def write(kind: str, page: Page, target: Path, suffixes: Sequence[str]) -> None:
             path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def read_page(path: Path) -> dict[str, Any]:
-    """A report's page as `write` leaves it. Raises DataError if it is missing or damaged."""
-    return read_json(path, {"name", "kind", *Page._fields} - {*ONLY_FILES}, "Make that report again.")
+def read_page(path: Path, remedy: str = "Make that report again.") -> dict[str, Any]:
+    """A report's page as `write` leaves it. Raises DataError, ending with the `remedy`, if it is missing or damaged."""
+    return read_json(path, {"name", "kind", *Page._fields} - {*ONLY_FILES}, remedy)
 
 
 def _plain(value: Any) -> Any:
