@@ -90,8 +90,8 @@ Points = Annotated[tuple[Inside, ...], Field(min_length=1), AfterValidator(_each
 MAX_NAME = 100
 """Letters of a name, which becomes part of longer names of files."""
 NAME_RULE = (
-    f"a name is lower-case letters, digits, '-' and '_', {MAX_NAME} at most, and nothing that YAML takes for a number, "
-    "a date or a truth value"
+    f"a name has lower-case letters, digits, '-' and '_', at most {MAX_NAME} characters, and is nothing that YAML "
+    "reads as a number, a date or a boolean"
 )
 
 FOLDERS = {"studies": "study", "datasets": "dataset"}
@@ -192,7 +192,7 @@ class Dataset(Section):
     @classmethod
     def _is_a_module(cls, name: str) -> str:
         if name not in (known := readers()):
-            raise ValueError(f"no reader is called '{name}'.{suggestion(name, known)}")
+            raise ValueError(f"unknown reader '{name}'.{suggestion(name, known)}")
         return name
 
     @field_validator("group")
@@ -201,7 +201,7 @@ class Dataset(Section):
         try:
             re.compile(pattern)
         except re.error as error:
-            raise ValueError(f"no valid regular expression: {error}") from None
+            raise ValueError(f"not a valid regular expression: {error}") from None
         return pattern
 
     @field_validator("images", "masks", "table")
@@ -209,7 +209,7 @@ class Dataset(Section):
     def _is_inside(cls, text: str) -> str:
         path = PurePosixPath(text)
         if path.is_absolute() or ".." in path.parts:
-            raise ValueError(f"a path in the dataset's folder, not '{text}'")
+            raise ValueError(f"expected a path in the dataset's folder, not '{text}'")
         return text
 
     @model_validator(mode="after")
@@ -241,7 +241,7 @@ class Split(Section):
     @classmethod
     def _sums_to_100(cls, percent: tuple[int, int, int]) -> tuple[int, int, int]:
         if sum(percent) != 100 or min(percent) < 1:
-            raise ValueError(f"three whole percentages of at least 1 that sum to 100, not {list(percent)}")
+            raise ValueError(f"expected three whole percentages of at least 1 that sum to 100, not {list(percent)}")
         return percent
 
 
@@ -274,14 +274,14 @@ class Network(Section):
     def _load_nothing(cls, options: dict[str, Any]) -> dict[str, Any]:
         """timm's checkpoints are pickles, which only timm keeps from running code."""
         if loading := LOADING & options.keys():
-            raise ValueError(f"{', '.join(sorted(loading))}: weights are loaded by the key weights alone")
+            raise ValueError(f"{', '.join(sorted(loading))}: not allowed here, as only the key `weights` loads weights")
         return options
 
     @field_validator("weights")
     @classmethod
     def _is_a_source(cls, weights: str) -> str:
         if weights not in ("hub", "random") and "/" not in weights and not weights.endswith(".safetensors"):
-            raise ValueError(f"hub (ImageNet), random, or the path of a .safetensors file, not '{weights}'")
+            raise ValueError(f"expected hub (ImageNet), random, or the path of a .safetensors file, not '{weights}'")
         return weights
 
     @property
@@ -401,11 +401,11 @@ class Study(Section):
             )
             if first != second:
                 raise ValueError(
-                    "teacher and student share the first decoder block's feature map, so decoder_channels must start "
-                    f"alike: {first} and {second}"
+                    "teacher and student share the first decoder block's feature map, so decoder_channels must begin "
+                    f"with the same number, not {first} and {second}"
                 )
             if self.balance != "none":
-                raise ValueError("balance is of classes, so a segmentation study has 'none'")
+                raise ValueError("balance applies to classes: set it to 'none' in a segmentation study")
         elif self.reports.samples or self.reports.pictures:
             raise ValueError("reports.samples and reports.pictures show masks, so they need a segmentation study")
         return self
@@ -462,7 +462,7 @@ class Augmentation(Section):
     @classmethod
     def _in_order(cls, scale: tuple[float, float]) -> tuple[float, float]:
         if scale[0] > scale[1]:
-            raise ValueError(f"the smallest and the largest scale, in this order, not {list(scale)}")
+            raise ValueError(f"expected the smallest and the largest scale, in this order, not {list(scale)}")
         return scale
 
 

@@ -83,8 +83,8 @@ def _from_teacher(run: Path, about: Metrics, name: str, teacher_run: Path | None
         other.append("method")
     if other:
         raise TrainingError(
-            f"{teacher_run}: not the teacher of {run}: other {', '.join(other)}. Train the study's teacher and then "
-            "this method again."
+            f"{teacher_run}: not the teacher of {run}: it differs in {', '.join(other)}. Train the study's teacher and "
+            "then this method again."
         )
     return restore(teacher_run, "T")
 

@@ -25,7 +25,7 @@ stages:
 """
 MEMORY = "memory"
 """DVC's, of hashes by size and mtime; ours is in `state.CACHE`."""
-REMOVED = "removed from dvc.lock, as the outputs were made otherwise, so to be made again: train ({})"
+REMOVED = "removed from dvc.lock, as the outputs were made differently; to be made again: train ({})"
 
 
 LOSS = Path("code/loss")

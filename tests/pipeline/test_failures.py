@@ -53,7 +53,7 @@ def test_a_target_of_a_study_that_is_not_active_says_how_to_add_it(pristine: Pro
     for target in ("reports/table9.md", "runs/lgg-mobilenet/ml-v1/seed-0"):
         printed = project.snakemake("-n", target, expect=1)
         assert printed.endswith(
-            f"Error: {target}: is of lgg-mobilenet, which is not active. Add it: `classroom use {STUDY} "
+            f"Error: {target}: belongs to lgg-mobilenet, which is not active. Add it: `classroom use {STUDY} "
             "lgg-mobilenet`.\n"
         )
 

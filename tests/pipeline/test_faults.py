@@ -314,7 +314,7 @@ def test_a_job_that_another_process_does_is_waited_for(finished: Project) -> Non
     wait_for(lambda: f"waiting for `{' '.join(command)}` (PID {first.pid} on" in printed(finished))
     training.resume()
     assert [first.wait(timeout=120), second.wait(timeout=120)] == [0, 0]
-    assert "the other process finished it: nothing to run" in printed(finished)
+    assert "the other process has finished this job: nothing to run" in printed(finished)
     assert printed(finished).count("best epochs") == 1
 
 

@@ -138,7 +138,7 @@ def test_a_record_of_a_run_that_never_was_is_stale(small: Small, caplog: pytest.
     Path("dvc.lock").write_text(lock.replace("power.of: 2", "power.of: 3"))
     assert reconcile() == {"square", "add"}
     assert caplog.messages == [
-        "removed from dvc.lock, as the outputs were made otherwise, so to be made again: square (power.of: 3, made "
+        "removed from dvc.lock, as the outputs were made differently; to be made again: square (power.of: 3, made "
         "with 2)"
     ]
     assert small.run() == ["square", "add"]

@@ -117,7 +117,7 @@ def read_mask_values(path: Path, shape: tuple[int, int], converted: Converted | 
         red, green, blue = values[..., 0], values[..., 1], values[..., 2]
         grey = (red == green) & (green == blue)
         if not grey.all() and pixels.dtype == np.uint16:
-            raise DataError(f"{path}: a mask in colours of 16 bits. Save it with 8 bits, or in grey.")
+            raise DataError(f"{path}: is a 16-bit colour mask. Save it with 8 bits per channel, or in greyscale.")
         values = np.where(grey, red, COLOUR + (red << 16) + (green << 8) + blue)
     _count(done, converted)
     return values
@@ -184,14 +184,17 @@ def choose_foreground(masks: Counter[int], named: Sequence[int | str] | None) ->
     if named is not None:
         missing = [entry for entry in named if not is_foreground(np.array(values), [entry]).any()]
         if missing and values:
-            raise DataError(f"foreground: no mask holds {', '.join(map(str, missing))}. They hold {counted}.")
+            raise DataError(
+                f"foreground: no mask contains {', '.join(map(str, missing))}. The masks contain {counted}. Correct "
+                "foreground."
+            )
         return list(named)
     if len(values) > 2:
         example = ", ".join(_quoted(value) for value in values[1:4])
         raise DataError(
-            f"the masks hold {len(values)} values: {counted}. Expected two, for background and foreground. Name those "
-            f'of the foreground, as in `foreground: [{example}]` or `foreground: ["128-255"]` (such ranges suit masks '
-            "with soft edges, as JPEG makes them); all others are background."
+            f"the masks contain {len(values)} values: {counted}. Expected two, for background and foreground. List "
+            f'those of the foreground, as in `foreground: [{example}]` or `foreground: ["128-255"]` (a range suits '
+            "masks with soft edges, as JPEG makes them); all others are background."
         )
     if values == [0]:
         return ["1-65535"]
@@ -262,7 +265,7 @@ def _kind(path: Path) -> str:
     """The format by the file's first bytes. Raises DataError if it is none of ours, or no regular file."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
-            raise DataError(f"{path}: is no regular file. Expected an image.")
+            raise DataError(f"{path}: is not a regular file. Expected an image.")
         with path.open("rb") as file:
             start = file.read(8)
     except FileNotFoundError:
@@ -273,7 +276,7 @@ def _kind(path: Path) -> str:
         if start.startswith(signature):
             return kind
     what = "is empty" if not start else "does not begin as a TIFF, PNG, JPEG or BMP file does"
-    raise DataError(f"{path}: {what}. Expected an image that is one of these.")
+    raise DataError(f"{path}: {what}. Expected an image in one of these formats.")
 
 
 def _decode_with_pillow(path: Path, kind: str) -> _Decoded:
@@ -345,7 +348,8 @@ def _decode_tiff(path: Path) -> _Decoded:
         pixels = _tiff_colours(page, pixels, done)
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (2, 3, 4)):
         raise _UnusableError(
-            f"holds pixels of shape {pixels.shape}. Expected one (grey) or three (RGB) channels, and perhaps alpha."
+            f"contains pixels of shape {pixels.shape}. Expected one (grey) or three (RGB) channels, optionally with "
+            "alpha."
         )
     return _upright(pixels, orientation, done)
 
@@ -364,8 +368,8 @@ def _tiff_colours(page: Any, pixels: np.ndarray, done: list[str]) -> np.ndarray:
     colours = 4 if kind == known.SEPARATED else 3
     if kind not in (known.SEPARATED, known.YCBCR, known.CIELAB, known.ICCLAB) or pixels.shape[2:] != (colours,):
         raise _UnusableError(
-            f"holds pixels of photometric interpretation {getattr(kind, 'name', kind)} and shape {pixels.shape}, which "
-            "has no known conversion to RGB. Save it as RGB."
+            f"contains pixels of photometric interpretation {getattr(kind, 'name', kind)} and shape {pixels.shape}, "
+            "which has no known conversion to RGB. Save it as RGB."
         )
     if pixels.dtype == np.uint16:
         pixels = pixels >> 8
@@ -425,19 +429,19 @@ def _opaque(pixels: np.ndarray, done: list[str]) -> np.ndarray:
 
 def _not_8_or_16(found: str) -> _UnusableError:
     return _UnusableError(
-        f"holds {found} values, whose black and white no viewer knows. Expected whole numbers of 8 or 16 bits; scale "
+        f"contains {found} values, for which black and white are not defined. Expected 8- or 16-bit integers; rescale "
         "them and save again."
     )
 
 
 def _several(images: int) -> _UnusableError:
-    return _UnusableError(f"holds {images} images. Expected one; save each in a file of its own.")
+    return _UnusableError(f"contains {images} images. Expected one; save each in a separate file.")
 
 
 def _too_large(pixels: int, limit: int) -> _UnusableError:
     return _UnusableError(
         f"has {pixels:,} pixels; the limit is {limit:,}, as a small file can claim to be a huge image. Scale it down "
-        "or cut it into tiles, and its mask alike."
+        "or cut it into tiles, and do the same with its mask."
     )
 
 

@@ -84,7 +84,7 @@ def prepare(task: str, image_size: int, raw: Path, target: Path) -> int:
                 rows.append((sample.id, sample.group, label, digest(image)))
         if masks and inside in (0, count * image_size**2):
             raise DataError(
-                f"{raw}: of the masks, {'every' if inside else 'no'} pixel is foreground at {image_size}×{image_size} "
+                f"{raw}: {'every' if inside else 'no'} pixel of the masks is foreground at {image_size}×{image_size} "
                 "pixels, so there is nothing to learn. Correct the masks, foreground in the dataset's file, or "
                 "image_size."
             )
@@ -151,7 +151,7 @@ def _opened(raw: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         table = table[["id", "group", "label", "image", "mask", *(["split"] if "split" in table else [])]]
         for place in (PurePosixPath(place) for place in (*table.image, *table["mask"])):
             if place.is_absolute() or ".." in place.parts:
-                raise ValueError(f"samples.csv names '{place}', which lies elsewhere")
+                raise ValueError(f"samples.csv names '{place}', which is outside this folder")
         return table, about
     except FileNotFoundError as error:
         raise DataError(f"{error.filename}: no such file. Run `classroom fetch {raw.name}` first.") from None

@@ -51,7 +51,8 @@ def assign(index: pd.DataFrame, split: Split) -> pd.Series:
         for name in SPLIT_NAMES if count >= parts else ("train",):
             if not (index.label[assigned == name] == label).any():
                 raise DataError(
-                    f"split by {split.by}: no image '{label}' fell into '{name}'. There are too few; use more data"
+                    f"split by {split.by}: no image of '{label}' was assigned to '{name}', as there are too few. Use "
+                    "more data"
                     + (f", other percentages, or {BY_IMAGE}." if split.by == "group" else " or other percentages.")
                 )
     return assigned
@@ -162,7 +163,9 @@ def write(prepared: Path, split: Split, target: Path) -> dict[str, int]:
 def check_given(index: pd.DataFrame) -> None:
     """Raises DataError for splits that nothing can be trained on."""
     if lacking := sorted(set(index.label) - set(index.label[index.split == "train"])):
-        raise DataError(f"split: no training image of {listed(lacking)}. Put some of them into 'train' in the table.")
+        raise DataError(
+            f"split: no training image of {listed(lacking)}. Set split to train for some of them in the table."
+        )
 
 
 def _check(index: pd.DataFrame, split: Split, parts: int) -> None:

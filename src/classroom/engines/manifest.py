@@ -165,7 +165,7 @@ def begun(command: str, raw: dict[str, Any], only_planned: bool = True) -> Itera
         return
     with one_process(stage.name, command) as waited:
         if waited and matches(stage, raw):
-            log.info("the other process finished it: nothing to run")
+            log.info("the other process has finished this job: nothing to run")
             remove_checkpoints(stage)
             yield None
             return

@@ -86,7 +86,9 @@ class Session:
         if before is None or not any(Path(".snakemake/locks").glob("*")):
             return
         if not before.is_here:
-            log.warning("%s left Snakemake's lock. If it is not running any more: `snakemake --unlock`.", before)
+            log.warning(
+                "%s left Snakemake's lock behind. If it is no longer running, run `snakemake --unlock`.", before
+            )
         else:
             log.info("%s was killed: resuming its work.", before)
             _snakemake("--unlock")
@@ -113,7 +115,7 @@ def reconcile() -> set[str]:
     stages, hashes = graph.load(), Hashes()
     settings = (entry.get("params", {}).get("params.yaml", {}) for entry in lockfile.stages().values())
     if any(key.split(".")[0] in FOLDERS.values() for keys in settings for key in keys):
-        log.warning("dvc.lock is of an older layout, so all is made again: remove it with `git rm dvc.lock`.")
+        log.warning("dvc.lock has an older layout, so everything is made again. Remove it with `git rm dvc.lock`.")
     _stash_obsolete_outputs(stages)
     verdict = Verdict(hashes)
     changed = verdict.changed(stages)
@@ -142,7 +144,10 @@ def _remove_entries(contradicted: Mapping[str, str]) -> None:
     """Removes entries of dvc.lock that are not how their outputs were made, so that DVC sees it too."""
     if contradicted:
         named = listed([f"{name} ({found})" for name, found in contradicted.items()], FEW)
-        log.info("removed from dvc.lock, as the outputs were made otherwise, so to be made again: %s", named)
+        log.info(
+            "removed from dvc.lock, as the outputs were made differently; to be made again: %s",
+            named,
+        )
         lockfile.remove(contradicted)
 
 

@@ -36,8 +36,8 @@ def evaluate(folders: dict[int, Path]) -> Result:
         for fact in facts:
             if run[fact] != first[fact]:
                 raise DataError(
-                    f"{folders[seed]}: other {fact} than seed {first_seed}'s run, so they cannot be averaged. "
-                    "Train this method again with all its seeds."
+                    f"{folders[seed]}: differs from the run of seed {first_seed} in {fact}, so they cannot be "
+                    "averaged. Train this method again with all its seeds."
                 )
     return {
         "study": first["study"],
@@ -145,7 +145,7 @@ def _seed(run: Metrics, folder: Path) -> SeedResult:
     _check_weights(folder / "weights.safetensors")
     ids, per_image, tested, fidelity, more = evaluate_predictions(path)
     if ids != run["test_images"]["id"]:
-        raise DataError(f"{path}: is not of the same run as metrics.json next to it. Train this run again.")
+        raise DataError(f"{path}: does not belong to the same run as metrics.json next to it. Train this run again.")
     if {name: of for name, of in tested.items() if name != MEAN_ENSEMBLE} != run["best"]["test"]:
         raise DataError(f"{path}: does not give the metrics in metrics.json next to it. Train this run again.")
     if all_masks_empty(next(iter(per_image.values()))):

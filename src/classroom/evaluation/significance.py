@@ -62,8 +62,8 @@ def paired_bootstrap(results: Sequence[Result], seeds: Sequence[int]) -> list[Pa
         for seed in seeds:
             if _images(result, seed) != (ids, groups):
                 raise DataError(
-                    f"results of {result['method']}, seed {seed}, are of other test images than {SUBJECT}'s, so they "
-                    f"cannot be compared. Train and evaluate both again: `classroom evaluate {result['study']} "
+                    f"results of {result['method']}, seed {seed}, were obtained on other test images than {SUBJECT}'s, "
+                    f"so they cannot be compared. Train and evaluate both again: `classroom evaluate {result['study']} "
                     f"{result['method']}`."
                 )
     distinct, group_of = np.unique(groups, return_inverse=True)

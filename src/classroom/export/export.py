@@ -97,7 +97,7 @@ def _tested(run: Path, about: Metrics, prepared: Path, splits: Path) -> SplitDat
     if test.ids != about["test_images"]["id"] or test.images.shape[1] != size:
         raise ExportError(
             f"{prepared}, {splits}: not the images that {run} was trained and tested on, so it cannot be checked. "
-            "Train this run again, or bring the settings of its study back and prepare its images again."
+            "Train this run again, or restore the settings of its study and prepare its images again."
         )
     return test
 

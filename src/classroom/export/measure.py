@@ -40,7 +40,7 @@ def measure(paths: Mapping[str, Path]) -> dict[str, Any]:
     for model in others:
         if any(model.about[key] != first.about[key] for key in SHARED):
             raise ExportError(
-                f"{model.path}: of other {' or '.join(SHARED)} than {first.path}, so they cannot be compared. Train "
+                f"{model.path}: differs from {first.path} in {' or '.join(SHARED)}, so they cannot be compared. Train "
                 "and export both again."
             )
     single, batches = _seconds(models, 1, ROUNDS), _seconds(models, BATCH, ROUNDS // BATCH)

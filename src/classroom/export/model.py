@@ -64,7 +64,7 @@ class Model:
             facts = {}
         if facts.keys() != FACTS or facts["classroom"] != VERSION:
             raise ExportError(
-                f"{self.path}: is no model of this version of Classroom: its metadata do not describe how to prepare "
+                f"{self.path}: was not exported by this version of Classroom: its metadata do not say how to prepare "
                 "images. Export the model again with `classroom export`."
             )
         return facts

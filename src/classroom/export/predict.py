@@ -134,7 +134,7 @@ def predict(
                     rows.append(_class_row(job, model.about["labels"], probabilities))
                 show()
         if not rows:
-            raise_for(list(failed.values()), "Nothing is written.")
+            raise_for(list(failed.values()), "Nothing was written.")
         _write_table(folder / TABLE, rows)
         if failed:
             _write_table(folder / FAILED, [{"image": _path(path), "problem": text} for path, text in failed.items()])
@@ -147,7 +147,7 @@ def _check_empty(target: Path) -> None:
     number = 2
     while (other := target.with_name(f"{target.name}-{number}")).exists():
         number += 1
-    what = "holds the results of an earlier prediction" if (target / TABLE).exists() else "is no empty folder"
+    what = "holds the results of an earlier prediction" if (target / TABLE).exists() else "is not an empty folder"
     raise ExportError(f"{target}: {what}. Name another one, such as `--out {other}`, or move it away.")
 
 

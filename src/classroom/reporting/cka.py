@@ -52,7 +52,7 @@ def first_of(tables: Tables, name: str) -> pd.DataFrame:
             other.append("seeds")
         if other:
             raise DataError(
-                f"{name}: CKA of {variant} has other {', '.join(other)} than that of {next(iter(tables))}. Run "
+                f"{name}: CKA of {variant} differs from that of {next(iter(tables))} in {', '.join(other)}. Run "
                 f"`classroom cka {first[0].attrs['study']} {variant}` again with every seed."
             )
     return first[0]

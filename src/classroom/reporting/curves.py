@@ -36,7 +36,7 @@ def read_curves(runs: Mapping[str, Mapping[int, Path]], metric: str) -> pd.DataF
             history = pd.read_csv(path)
             columns = {name: f"val/{name}/{metric}" for name in NETWORKS if f"val/{name}/{metric}" in history}
             if not columns or "epoch" not in history:
-                raise ValueError(f"no epoch and val/…/{metric} in it")
+                raise ValueError(f"it lacks the columns epoch and val/…/{metric}")
         loss = history.filter(regex="^weighted/").sum(axis=1)
         for name, column in columns.items():
             facts = {"variant": variant, "seed": seed, "network": name, "epoch": history.epoch}

@@ -51,7 +51,9 @@ def read_measured(folder: Path) -> list[dict[str, Any]]:
             models = [(Path(of["path"]), of["content"]) for of in one["networks"].values()]
         for model, content in models:
             if model.exists() and content_hash(model) != content:
-                raise DataError(f"{path}: was measured on another {model}. Run `classroom measure` for it again.")
+                raise DataError(
+                    f"{path}: was measured with another version of {model}. Run `classroom measure` for it again."
+                )
         measured.append(one)
     if not measured:
         raise DataError(f"{folder}: nothing was measured yet. Run `classroom measure` for a study first.")

@@ -78,7 +78,9 @@ def picture(name: str, kind: str, runs: Mapping[str, Path], prepared: Path, scal
     shows, count, what = SHOWN[kind]
     shown = [variant for variant in known if shows(EXCHANGE[variant])]
     if not shown:
-        raise DataError(f"pictures.{name}: none of the variants that '{kind}' shows is trained: {', '.join(known)}.")
+        raise DataError(
+            f"pictures.{name}: none of the variants that '{kind}' shows is trained. Trained: {', '.join(known)}."
+        )
     samples = hardest(runs, prepared, count)
     colours = "Heat maps: probability of the foreground from 0 (dark) to 1 (bright); outlined: ground truth"
     if kind == "ensembles":
@@ -137,7 +139,7 @@ def _mean_ious(runs: Mapping[str, Path]) -> tuple[list[str], np.ndarray, np.ndar
         if first is None:
             first = (ids, ground_truth)
         elif first[0] != ids:
-            raise DataError(f"{run}: tested on other images than the other variants. Train this run again.")
+            raise DataError(f"{run}: was tested on other images than the other variants. Train this run again.")
         total = total + image_iou(predict_labels(with_ensemble(stacks)["ensemble"]), ground_truth)
     return *first, total / len(runs)
 

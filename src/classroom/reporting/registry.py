@@ -151,7 +151,7 @@ def check_targets(targets: Iterable[str]) -> None:
         if not study and path.parts[:1] == ("reports",) and path.suffix:
             study = inactive_study(path.stem)
         if study:
-            raise ClassroomError(f"{target}: is of {study}, which is not active. {_use(study)}")
+            raise ClassroomError(f"{target}: belongs to {study}, which is not active. {_use(study)}")
 
 
 def inactive_study(report: str) -> str:

@@ -72,7 +72,7 @@ def _mistakes_in_methods(params: Params, raw: Mapping[str, Any], path: Path) -> 
         file = path.parent / "studies" / f"{name}.yaml"
         for method, of in study.methods.items():
             if method not in known:
-                yield f"{file}: methods: '{method}' is no method of {study.task}.{suggestion(method, known)}"
+                yield f"{file}: methods: '{method}' is not a method for {study.task}.{suggestion(method, known)}"
                 continue
             if wrong := known[method].wrong_terms(of.weights.terms):
                 yield f"{file}: methods.{method}.weights: {wrong}"
@@ -92,10 +92,10 @@ def _mistakes_in_methods(params: Params, raw: Mapping[str, Any], path: Path) -> 
                     entries = ", ".join(
                         f"{of}: {{options: {{}}, weights: {_flow(known[of].weights)}}}" for of in missing
                     )
-                    yield f"{file}: methods lacks what {key} lists. Add there: {entries}"
+                    yield f"{file}: methods lacks an entry for methods that {key} lists. Add: {entries}"
             for method in methods:
                 if method not in known:
-                    elsewhere = " It is one of the other task." if registry.is_published(method) else ""
+                    elsewhere = " It belongs to the other task." if registry.is_published(method) else ""
                     yield (
                         f"{path}: {key}: unknown method '{method}'.{elsewhere or suggestion(method, known)} "
                         f"Known: {', '.join(known)}."
@@ -180,7 +180,7 @@ def _check_training(params: Params) -> None:
     remembered = Cache("trained")
     versions = [version(library) for library in ("timm", "segmentation-models-pytorch", "torch")]
     if not remembered.facts:
-        log.info("Trying whether every method can train its networks, once; this takes some seconds.")
+        log.info("Testing whether every method can train its networks; this takes a few seconds and is remembered.")
     raw = params.model_dump(mode="json", by_alias=True)
     mistakes = []
     for name in params.studies:

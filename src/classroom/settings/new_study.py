@@ -138,22 +138,22 @@ def _options_named() -> Iterator[None]:
 
 def _check_name(name: str, raw: Mapping[str, Any]) -> None:
     if not is_name(name):
-        raise ParamsError(f"'{name}' is no name for a study: {NAME_RULE}.")
+        raise ParamsError(f"'{name}' is not a valid name for a study: {NAME_RULE}.")
     if re.fullmatch(r"(table|figure)\d+", name):
         raise ParamsError(
-            f"'{name}' names a report of the paper, whose values would stand next to yours. Choose another."
+            f"'{name}' is a report of the paper, whose values would be shown next to yours. Choose another name."
         )
     if taken := [f"{folder}/{name}.yaml" for folder, block in FOLDERS.items() if name in raw[block]]:
-        raise ParamsError(f"{' and '.join(taken)}: there already. Choose another name, or remove what is there first.")
+        raise ParamsError(f"{' and '.join(taken)}: exists already. Choose another name, or remove the file first.")
 
 
 def _dataset(wanted: Wanted) -> CommentedMap:
     """The content of the dataset's file, without what only the images tell."""
     ways = [option for option in ("images", "table") if getattr(wanted, option)]
     if len(ways) != 1:
-        raise ParamsError("expected --images DIR or --table FILE: one of them.")
+        raise ParamsError("expected either --images DIR or --table FILE.")
     if wanted.masks and not wanted.images:
-        raise ParamsError("--masks needs --images; in a table, the column mask names the masks.")
+        raise ParamsError("--masks needs --images; in a table, the column mask lists the masks.")
     for option in ("images", "masks"):
         if (path := getattr(wanted, option)) and not path.is_dir():
             raise ParamsError(f"--{option} {path}: no such folder.")
@@ -181,7 +181,7 @@ def _dataset(wanted: Wanted) -> CommentedMap:
     if wanted.ignore:
         content["ignore"] = _flow(wanted.ignore)
     content |= {"full_size": 1, "origin": "", "licence": "", "citation": ""}
-    content.yaml_set_comment_before_after_key("origin", before="what the cards of exported models say of the images")
+    content.yaml_set_comment_before_after_key("origin", before="shown in the cards of exported models")
     return content
 
 
@@ -222,7 +222,8 @@ def _check_labels(wanted: Wanted, found: Found) -> None:
         where = wanted.table or wanted.images
         raise ParamsError(
             f"{where}: all {len(found.samples)} images are of one class, {listed(labels)}. Classification needs two or "
-            "more: expected a folder for each, or different values in the column label. Masks are named by --masks."
+            "more: expected a folder for each, or different values in the column label. To use masks, name their "
+            "folder with --masks."
         )
 
 
@@ -335,7 +336,7 @@ def _described(wanted: Wanted, dataset: Dataset, found: Found, pixels: Pixels, t
     if not wanted.task and masks and any(sample.label is not None for sample in samples):
         used, other = ("masks", "labels") if task == "segmentation" else ("labels", "masks")
         instead = next(one for one in LIKE if one != task)
-        lines.append(f"task: {task}, by the {used}; the {other} are not used, as they are with --task {instead}")
+        lines.append(f"task: {task}, from the {used}; the {other} are not used (--task {instead} uses them)")
     if unused := found.unused_columns():
         lines.append(unused)
     if without:
@@ -362,8 +363,9 @@ def _described(wanted: Wanted, dataset: Dataset, found: Found, pixels: Pixels, t
     groups = {sample.group for sample in samples}
     if found.group == "image":
         lines.append(
-            "groups: none known. Warning: if several images show one patient, some are trained on and others tested "
-            "on, and the results look better than they are. Name the patients: --group REGEX, or a table's column group"
+            "groups: none known. Warning: if several images show one patient, they may be in both training and test, "
+            "and the results look better than they are. Name the patients with --group REGEX, or in a table's column "
+            "group"
         )
     else:
         lines.append(f"groups: {counted(len(groups), found.group)}, such as {listed(sorted(groups), 3)}")
@@ -373,7 +375,7 @@ def _described(wanted: Wanted, dataset: Dataset, found: Found, pixels: Pixels, t
 def _split_line(split: Split, found: Found) -> str:
     if split.by == "given":
         count = Counter(sample.split for sample in found.samples)
-        return "split: as the table says: " + ", ".join(f"{count[name]} {name}" for name in SPLIT_NAMES)
+        return "split: as given by the table: " + ", ".join(f"{count[name]} {name}" for name in SPLIT_NAMES)
     by = found.group if split.by == "group" else "image"
     return f"split: {':'.join(map(str, split.percent))} by {by}, stratified"
 

@@ -97,7 +97,10 @@ def resplit(study: str, params: Path = Path("params.yaml")) -> list[str]:
         raise ParamsError(f"unknown study '{study}'.{suggestion(study, files.studies)}")
     split = files.studies[study].get("split")
     if isinstance(split, Mapping) and split.get("by") == "given":
-        raise ParamsError(f"studies/{study}.yaml: split.by: the dataset gives the splits, so there is no other way.")
+        raise ParamsError(
+            f"studies/{study}.yaml: split.by: the splits are given by the dataset, so there is no other way to split "
+            "it."
+        )
     name = study + RESPLIT
     if name in files.studies:
         raise ParamsError(f"studies/{name}.yaml exists already. `classroom use {name}` activates it.")

@@ -121,7 +121,7 @@ def with_value(value: int) -> Callable[[np.ndarray], np.ndarray]:
 NO_SLICE = r": Files other than <case>/<case>_<n>\.tif and <case>/<case>_<n>_mask\.tif; .*under ignore: kaggle_3m/"
 NO_MASK = rf"Images without a mask \(expected <case>_<n>_mask\.tif next to them\): {IMAGE}\."
 NO_IMAGE = rf": Masks without an image \(expected <case>_<n>\.tif next to them\): {MASK}\."
-NO_FILE = rf": No regular file but a pipe, a device or a broken link; remove it, or name it under ignore: {IMAGE}\."
+NO_FILE = rf": Pipes, devices or broken links; remove them, or list them under ignore: {IMAGE}\."
 CASES = {
     # name: (damage, what is said after the folder's path)
     "image without mask": (without(MASK), f": {NO_MASK}"),
@@ -141,11 +141,11 @@ CASES = {
     ),
     "image of floating-point numbers": (
         repixel(IMAGE, lambda image: image[..., 1].astype(np.float32)),
-        rf"/{IMAGE}: holds float32 values.* Expected whole numbers of 8 or 16 bits",
+        rf"/{IMAGE}: contains float32 values.* Expected 8- or 16-bit integers",
     ),
     "stack of images": (
         repixel(IMAGE, lambda image: np.stack([image[..., 0]] * 5)),
-        rf"/{IMAGE}: holds 5 images",
+        rf"/{IMAGE}: contains 5 images",
     ),
     "duplicate in another patient": (
         add_pair("SYNTHETIC_0001_9"),
@@ -173,21 +173,21 @@ CASES = {
     ),
     "name that a spreadsheet runs": (
         add_case("=cmd"),
-        r"/kaggle_3m/=cmd/=cmd_1\.tif: '=cmd_1' is no valid name\. .*: '=cmd' is no valid name\. 2 such problems in "
-        r"all\. Expected .*none of =\+-@ first; rename them",
+        r"/kaggle_3m/=cmd/=cmd_1\.tif: '=cmd_1' is not a valid name\. .*: '=cmd' is not a valid name\. 2 such .* in "
+        r"all\. Expected .*do not begin with one of =\+-@; rename them",
     ),
     "name with a line break": (
         add_case("a\nb"),
-        r"/kaggle_3m/a\\nb/a\\nb_1\.tif: 'a\\nb_1' is no valid name\..* Expected .*printable characters",
+        r"/kaggle_3m/a\\nb/a\\nb_1\.tif: 'a\\nb_1' is not a valid name\..* Expected .*printable characters",
     ),
     "name that is no text": (
         add_case("a\udcff"),
-        r": With a name that is not UTF-8; rename it: kaggle_3m/a\\udcff/a\\udcff_1\.tif, .*_1_mask\.tif\.",
+        r": Files whose name is not UTF-8; rename them: kaggle_3m/a\\udcff/a\\udcff_1\.tif, .*_1_mask\.tif\.",
     ),
     "names that differ in case alone": (
         add_case("synthetic_0001"),
         r"/kaggle_3m/synthetic_0001/synthetic_0001_1\.tif: differs from .*/SYNTHETIC_0001/SYNTHETIC_0001_1\.tif only "
-        r"in case .* 2 such problems in all\. .*rename the others",
+        r"in case .* 2 such problems in all\. .*rename one of them",
     ),
 }
 
@@ -215,11 +215,13 @@ def test_masks_of_three_values_need_the_setting_foreground(download, tmp_path):
     repixel(MASK, with_value(1))(download)
     with pytest.raises(
         DataError,
-        match=r"^datasets/lgg\.yaml: the masks hold 3 values: 0 \(in 6\), 1 \(in 1\), 255 .*"
-        r"Name those of the foreground, as in `foreground: \[1, 255\]`",
+        match=r"^datasets/lgg\.yaml: the masks contain 3 values: 0 \(in 6\), 1 \(in 1\), 255 .*"
+        r"List those of the foreground, as in `foreground: \[1, 255\]`",
     ):
         fetch(download, tmp_path / "raw")
-    with pytest.raises(DataError, match=r"^datasets/lgg\.yaml: foreground: no mask holds 7\. They hold 0 \(in 6\), 1"):
+    with pytest.raises(
+        DataError, match=r"^datasets/lgg\.yaml: foreground: no mask contains 7\. The masks contain 0 \(in 6\), 1"
+    ):
         fetch(download, tmp_path / "raw", foreground=(255, 7))
     shares = []
     for foreground in ((255,), (255, 1), ("1-255",)):
@@ -272,7 +274,9 @@ def test_a_link_may_lead_out_of_the_users_own_folder_but_not_out_of_a_download(d
     if source == "directory":
         assert sources.fetch("lgg", settings, target) == 6
         return
-    said = rf"^{re.escape(str(download))}/{IMAGE}: a link out of the download, to {tmp_path}/secret\.tif\. Do not trust"
+    said = (
+        rf"^{re.escape(str(download))}/{IMAGE}: links to a file outside the download, {tmp_path}/secret\.tif\. Do not"
+    )
     with pytest.raises(DataError, match=said):
         sources.fetch("lgg", settings, target)
     assert list(target.parent.iterdir()) == []
@@ -362,7 +366,7 @@ TISSUE = {
     ),
     "two rows without image": (
         add_line(LABELS, "a,0\nb,1"),
-        r": Rows without their image: 'a', 'b'\.",
+        r": Rows whose image file is missing: 'a', 'b'\.",
     ),
     "image without row": (
         retable(LABELS, r"^\w{40},.*\n", ""),
@@ -374,15 +378,15 @@ TISSUE = {
     ),
     "row twice": (
         retable(LABELS, r"^(\w{40},.\n)", r"\1\1"),
-        r"/train_labels\.csv: Rows whose id has a row already; each image must have one: line 3 '\w{40}'",
+        r"/train_labels\.csv: Rows that repeat the id of another row; expected one row for each image: line 3 '\w{40}'",
     ),
     "id that climbs out": (
         add_line(LABELS, "../../etc/passwd,0"),
-        r"/train_labels\.csv: Rows whose id is no image name .*: line 8 '\.\./\.\./etc/passwd'",
+        r"/train_labels\.csv: Rows whose id is not a valid image name .*: line 8 '\.\./\.\./etc/passwd'",
     ),
     "column missing": (
         retable(LABELS, "^id,label", "id,class"),
-        r"/train_labels\.csv: lacks the columns label\. Expected them; found id, class",
+        r"/train_labels\.csv: lacks the columns label\. It has id, class",
     ),
     "no rows": (retable(LABELS, r"(?s)^(id,label\n).*", r"\1"), r"/train_labels\.csv: has no rows"),
     "rows of other lengths": (
@@ -399,7 +403,7 @@ TISSUE = {
     ),
     "index without an image": (
         retable("source_index.csv", r"^\w{40},.*\n", ""),
-        r"/source_index\.csv: Images without a row \(expected one for each, or no such table\): \w{40}\.",
+        r"/source_index\.csv: Images without a row \(expected a row for each image; or remove this table\): \w{40}\.",
     ),
     "index of other columns": (
         retable("source_index.csv", "^id,wsi", "id,slide"),
@@ -412,7 +416,7 @@ TISSUE = {
             (folder / LABELS).write_text("\n".join((folder / LABELS).read_text().splitlines()[:2])),
             [path.unlink() for path in (folder / "train").iterdir() if path.stem not in (folder / LABELS).read_text()],
         ),
-        r"/source_index\.csv: Rows whose x and y are no numbers of pixels: \w{40}\.",
+        r"/source_index\.csv: Rows whose x and y are not numbers \(pixels\): \w{40}\.",
     ),
     "image damaged": (
         with_first("train/*", lambda p: p.write_bytes(p.read_bytes()[:300])),
@@ -431,7 +435,7 @@ TISSUE = {
             shutil.copytree(folder / "train", folder / "old" / "train"),
             (folder / "old" / LABELS).write_text("id,label\n"),
         ),
-        r"/train_labels\.csv: another train_labels\.csv than .*Expected one; remove the wrong one",
+        r"/train_labels\.csv, .*: two different files train_labels\.csv\. Expected one; remove the wrong one",
     ),
 }
 METADATA, IMAGES, MASKS = "HAM10000_metadata.csv", "HAM10000_images_part_1", "masks"
@@ -439,7 +443,7 @@ SKIN = {
     "no table": (without(METADATA), r": no HAM10000_metadata\.csv here\. Expected HAM10000_metadata\.csv next to"),
     "rows without images": (
         lambda folder: shutil.rmtree(folder / IMAGES),
-        r": Rows without their image: 'SYNTHETIC_00000_01', .*'\.",
+        r": Rows whose image file is missing: 'SYNTHETIC_00000_01', .*'\.",
     ),
     "image without row": (
         with_first(f"{IMAGES}/*", lambda path: shutil.copy(path, path.with_stem("ISIC_1"))),
@@ -451,7 +455,7 @@ SKIN = {
     ),
     "lesion that a spreadsheet runs": (
         retable(METADATA, "^SYNTHETIC_00000,", "=cmd,"),
-        r"/SYNTHETIC_00000_01\.jpg: '=cmd' is no valid name\.",
+        r"/SYNTHETIC_00000_01\.jpg: '=cmd' is not a valid name\.",
     ),
     "no lesion": (
         retable(METADATA, "^SYNTHETIC_00000,", ","),
@@ -498,7 +502,10 @@ def test_a_damaged_folder_in_another_layout_is_refused_by_name(drawn, tmp_path, 
             r"Rows whose melanoma and seborrheic_keratosis are not .*, at most one of them 1\.0: 'a' \(1\.0, 1\.0\)",
         ),
         ("a,yes,no", r".*: 'a' \(yes, no\)"),
-        ("b,0.0,0.0", r"Rows without their image: 'b'\. Images without a row: images/a\.jpg\. .*: masks/a_segmen"),
+        (
+            "b,0.0,0.0",
+            r"Rows whose image file is missing: 'b'\. Images without a row: images/a\.jpg\. .*: masks/a_segmen",
+        ),
     ],
 )
 def test_a_table_of_isic_that_does_not_fit_is_named(tmp_path, row, said):
@@ -514,7 +521,7 @@ def test_an_image_of_isic_without_its_mask_is_named(tmp_path):
     (tmp_path / "images").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "images" / "a.jpg")
     (tmp_path / "ground_truth.csv").write_text("image_id,melanoma,seborrheic_keratosis\na,0.0,0.0\n")
-    with pytest.raises(DataError, match=rf"^{tmp_path}: Rows without their mask: 'a'\."):
+    with pytest.raises(DataError, match=rf"^{tmp_path}: Rows whose mask file is missing: 'a'\."):
         fetch(tmp_path, tmp_path / "raw", "isic2017")
 
 

@@ -639,7 +639,7 @@ def test_only_the_subset_is_copied(tmp_path):
 def test_a_subset_that_cannot_be_drawn_is_said_before_anything_is_copied(tmp_path):
     origin = drawn(tmp_path / "origin", "histopathologic", groups=4, images=1)
     with pytest.raises(
-        DataError, match=r"6 images of 2 classes need 3 of 'negative', .* are 2\. Set subset to 4 or less"
+        DataError, match=r"6 images of 2 classes need 3 of 'negative', .* are only 2\. Set subset to 4 or less"
     ):
         sources.fetch("hist", dataset("directory", origin, "histopathologic", subset=6), tmp_path / "raw")
     with pytest.raises(

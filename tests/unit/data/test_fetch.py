@@ -688,7 +688,7 @@ def test_a_subset_of_pcam_is_balanced_without_doubles_and_drawn_by_its_seed(tmp_
         assert {path.stem for path in (tmp_path / str(number) / "train").iterdir()} == set(table.id)
         ids.append(set(table.id))
     assert ids[1] == ids[2] != ids[3]
-    with pytest.raises(DataError, match=r"^datasets/pcam\.yaml: subset: 40 images .*20 of 'negative', .*are 19"):
+    with pytest.raises(DataError, match=r"^datasets/pcam\.yaml: subset: 40 images .*20 of 'negative', .*are only 19"):
         pcam.convert(patches, CLASSES, 40, 0, "pcam", tmp_path / "too-many")
 
 
@@ -722,8 +722,11 @@ def retabled(path: Path, text: str) -> Path:
 
 PCAM_ERRORS = {
     # name: (the files that are given, what is said)
-    "no labels": (lambda p: p.files()[:1], r"_x\.h5: no camelyonpatch_level_2_split_train_y\.h5 with its labels"),
-    "no images": (lambda p: p.files()[1:2], r"_y\.h5: expected PCam's files, .*train_x\.h5 among them"),
+    "no labels": (
+        lambda p: p.files()[:1],
+        r"_x\.h5: the file with its labels, camelyonpatch_level_2_split_train_y\.h5, is missing",
+    ),
+    "no images": (lambda p: p.files()[1:2], r"_y\.h5: expected the files of PCam, such as .*train_x\.h5"),
     "cut off": (lambda p: cut_off(p.files()[:2]), r"_x\.h5: cannot be read as HDF5 .*Download it again"),
     "other shape": (lambda p: p.files(x=p.x[:, :50])[:2], r"_x\.h5: expected x of 8-bit patches .*\(40, 50, 96, 3\)"),
     "other type": (lambda p: p.files(x=p.x / 255)[:2], r"_x\.h5: expected x of 8-bit patches .*float64"),
@@ -739,7 +742,7 @@ PCAM_ERRORS = {
     ),
     "meta of one split only": (
         lambda p: [*p.files(), *Patches(p.folder, "valid").files(meta=False)],
-        r"no camelyonpatch_level_2_split_valid_meta\.csv\. Download it, or the meta file of no split",
+        r"no camelyonpatch_level_2_split_valid_meta\.csv\. Download it too, or remove the meta files of all splits",
     ),
 }
 

@@ -111,8 +111,8 @@ def test_everything_that_is_no_pair_is_named_at_once(tmp_path: Path) -> None:
     assert text.startswith(f"{tmp_path}: ")
     for part in (
         r"Files that do not end in \.tif, .*: images/notes\.txt\.",
-        r"No regular file .*: images/gone\.png, masks/pipe\.png\.",
-        r"With a name that is not UTF-8; rename it: images/caf\\udce9\.png\.",
+        r"Pipes, devices or broken links.*: images/gone\.png, masks/pipe\.png\.",
+        r"Files whose name is not UTF-8; rename them: images/caf\\udce9\.png\.",
         r"Masks without an image: masks/x\.png\.",
         r"Images without a mask .*: images/b\.png, images/d\.png\.",
         r"Images with several masks: images/a\.png \(masks/a\.png, masks/a_mask\.png\)\.",
@@ -166,7 +166,7 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(os, "scandir", scandir)
     assert said("folders", tmp_path) == (
-        f"{tmp_path}/none: cannot be read (Permission denied). Give yourself access to it."
+        f"{tmp_path}/none: cannot be read (Permission denied). Change its permissions so that you can read it."
     )
 
 
@@ -179,7 +179,7 @@ def test_an_empty_folder_and_a_missing_one_are_named(tmp_path: Path) -> None:
 def test_images_that_the_pattern_of_groups_misses_are_named(tmp_path: Path) -> None:
     draw(tmp_path, "a/P01_1.png", "a/P01_2.png", "b/P02_1.png", "b/scan.png")
     text = said("folders", tmp_path, group=r"P\d+")
-    assert r"Images in whose path, without its ending, the pattern of group, P\d+, finds nothing: b/scan.png." in text
+    assert r"Images whose path (without its ending) does not match the pattern of group, P\d+: b/scan.png." in text
     found = find("folders", tmp_path, group=r"(?P<slide>P\d+)_\d$", ignore=("scan.png",))
     assert (found.group, [one.group for one in found.samples]) == ("slide", ["P01", "P01", "P02"])
 
@@ -197,12 +197,12 @@ def test_the_first_folder_is_the_class(tmp_path: Path) -> None:
 
 def test_images_in_no_class_s_folder_are_named(tmp_path: Path) -> None:
     draw(tmp_path, "polyp/1.png", "2.png")
-    assert "Images in no folder of a class: 2.png." in said("folders", tmp_path)
+    assert "Images that are not in the folder of a class: 2.png." in said("folders", tmp_path)
 
 
 def test_folders_called_like_splits_are_no_classes(tmp_path: Path) -> None:
     draw(tmp_path, "train/polyp/1.png", "test/none/2.png")
-    assert "its folders test, train are called like splits" in said("folders", tmp_path)
+    assert "its folders test, train are named like splits" in said("folders", tmp_path)
 
 
 def test_a_class_that_the_settings_lack_is_named_with_its_images(tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_every_row_that_cannot_be_used_is_named_at_once(tmp_path: Path) -> None:
         "Rows without an image: line 7.",
         "Rows without a group: line 8.",
         "Rows without a split: line 8.",
-        "Groups in several splits, which would be trained and tested on: p1 (test, train).",
+        "Groups in several splits; assign all images of each to one split: p1 (test, train).",
         "Splits without an image: val.",
     ):
         assert part in text, (part, text)
@@ -328,11 +328,9 @@ def test_labels_that_differ_only_in_case_or_blanks_are_named(other: str, tmp_pat
     """Each would be a class of its own, in silence."""
     draw(tmp_path, "Cat/1.png", "Cat/2.png", f"{other}/3.png", "dog/4.png")
     own = settings("folders", tmp_path, classes=("Cat", other, "dog"))
-    with pytest.raises(
-        DataError, match=rf"'{other}' \(as of .*/3\.png\).*: labels that differ only in case or"
-    ) as error:
+    with pytest.raises(DataError, match=rf"'{other}' \(of .*/3\.png\).*: labels that differ only in case or") as error:
         sources.fetch("own", own, tmp_path / "raw")
-    assert f"'Cat' (as of {tmp_path}/Cat/1.png)" in str(error.value)
+    assert f"'Cat' (of {tmp_path}/Cat/1.png)" in str(error.value)
     assert "dog" not in str(error.value)
 
 
@@ -360,9 +358,7 @@ def test_masks_that_mark_nothing_are_refused_by_a_segmentation_of_images_with_la
     sources.fetch("own", own, tmp_path / "raw")
     assert prepare("segmentation", 8, tmp_path / "raw", tmp_path / "prepared") == 2
     assert prepare("classification", 2, tmp_path / "raw", tmp_path / "classes") == 2
-    with pytest.raises(
-        DataError, match=r"raw: of the masks, no pixel is foreground at 2×2 pixels, so there is nothing"
-    ):
+    with pytest.raises(DataError, match=r"raw: no pixel of the masks is foreground at 2×2 pixels, so there is nothing"):
         prepare("segmentation", 2, tmp_path / "raw", tmp_path / "small")
     assert not list((tmp_path / "small").glob("*"))
 

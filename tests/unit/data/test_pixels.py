@@ -193,13 +193,13 @@ def test_a_file_of_several_images_is_refused_with_their_number(tmp_path, name, s
     if save == "TIFF of fax":
         pages, options = [page.convert("1") for page in pages], {"compression": "group4"}
     pages[0].save(tmp_path / name, save.split()[0], save_all=True, append_images=pages[1:], **options)
-    with pytest.raises(DataError, match=rf"/{name}: holds 3 images\. Expected one; save each in a file of its own\.$"):
+    with pytest.raises(DataError, match=rf"/{name}: contains 3 images\. Expected one; save each in a separate file\.$"):
         read_image(tmp_path / name)
 
 
 def test_a_volume_in_one_page_is_refused_with_its_depth(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 16, 16), np.uint8), volumetric=True, photometric="minisblack")
-    with pytest.raises(DataError, match=r"/a\.tif: holds 4 images\."):
+    with pytest.raises(DataError, match=r"/a\.tif: contains 4 images\."):
         read_image(tmp_path / "a.tif")
 
 

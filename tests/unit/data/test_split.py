@@ -159,7 +159,7 @@ def test_lesions_of_a_single_patient_cannot_be_in_every_split():
     """Scores on a split without any lesion would mean nothing."""
     groups = ["the one with lesions"] * 30 + [f"patient-{row // 4}" for row in range(160)]
     index = index_of(groups, [1] * 30 + [0] * 160)
-    message = r"^split by group: no image '1' fell into '(train|val|test)'\. There are too few"
+    message = r"^split by group: no image of '1' was assigned to '(train|val|test)', as there are too few"
     with pytest.raises(DataError, match=message):
         split.assign(index, Split(percent=PAPER, by="group", seed=0))
     split.assign(index, Split(percent=PAPER, by="image", seed=0))
@@ -218,7 +218,7 @@ def test_of_many_classes_none_is_missing_from_training_and_no_group_crosses(inde
         assigned = split.assign(index, Split(percent=percent, by=by, seed=seed))
     except DataError as error:
         # Only a frequent label may be the reason: photographs of two lesions at most cannot be in all three splits.
-        label = re.search(r"no image '(\w)' fell into", str(error)).group(1)
+        label = re.search(r"no image of '(\w)' was assigned to", str(error)).group(1)
         assert (index.label == label).sum() >= parts
         assert by == "group"
         assert index.group[index.label == label].nunique() < 3
@@ -292,7 +292,9 @@ def test_rare_labels_of_a_few_groups_are_all_in_training():
 def test_a_frequent_label_of_one_group_is_refused_by_group_and_a_rare_one_is_not():
     """20 images of one lesion ought to be in every split and cannot be; 4 need not be."""
     frequent = rare_index(20, 20)
-    with pytest.raises(DataError, match=r"^split by group: no image 'rare' fell into '(val|test)'.*split by image"):
+    with pytest.raises(
+        DataError, match=r"^split by group: no image of 'rare' was assigned to '(val|test)'.*split by image"
+    ):
         split.assign(frequent, Split(percent=PAPER, by="group", seed=0))
     split.assign(frequent, Split(percent=PAPER, by="image", seed=0))
     split.assign(rare_index(4, 4), Split(percent=PAPER, by="group", seed=0))
@@ -309,7 +311,8 @@ def test_training_of_one_percent_is_filled_with_rare_labels_and_those_without_ro
         assigned = split.assign(index, settings_)
         assert sorted(index.label[assigned == "train"]) == ["common", *"vwxy"]
         with pytest.raises(
-            DataError, match=r"^split by image: no image '([v-z]|common)' fell into 'train'\. There are too few"
+            DataError,
+            match=r"^split by image: no image of '([v-z]|common)' was assigned to 'train', as there are too few",
         ):
             split.assign(crowded, settings_)
 

@@ -212,11 +212,11 @@ SETTINGS = {
     ),
     "study: a report that climbs out": (
         edited(OF_STUDY, "variants: table4", "variants: ../table4"), "check",
-        rf"{OF_STUDY}: reports\.variants: a name is lower-case letters.*not '\.\./table4'",
+        rf"{OF_STUDY}: reports\.variants: a name has lower-case letters.*not '\.\./table4'",
     ),
     "study: a report that is HTML": (
         edited(OF_STUDY, "variants: table4", "variants: <script>alert(1)</script>"), "check",
-        rf"{OF_STUDY}: reports\.variants: a name is lower-case letters.*",
+        rf"{OF_STUDY}: reports\.variants: a name has lower-case letters.*",
     ),
     "study: a dataset without its file": (
         gone("datasets/lgg.yaml"), "check", rf"{OF_STUDY}: dataset: 'lgg' has no file datasets/lgg\.yaml\. Known: .*",
@@ -250,7 +250,7 @@ SETTINGS = {
     ),
     "overlay: a name that climbs out": (
         put("o.yaml", "studies: {../new: {task: segmentation}}\n"), "overlay o.yaml",
-        r"o\.yaml: studies: a name is lower-case letters.*not '\.\./new'",
+        r"o\.yaml: studies: a name has lower-case letters.*not '\.\./new'",
     ),
     "overlay: of the older layout": (
         put("o.yaml", "study: {new: {task: segmentation}}\n"), "overlay o.yaml",
@@ -413,11 +413,11 @@ RAW = {
     ),
     "raw data: a path that climbs out": (
         put("data/raw/lgg/samples.csv", "id,group,label,image,mask\na,b,,../../../x.png,../../../x.png\n"), PREPARE,
-        r"data/raw/lgg: cannot be read \(samples\.csv names '\.\./\.\./\.\./x\.png', which lies elsewhere\)\. Run .*",
+        r"data/raw/lgg: cannot be read \(samples\.csv names '\.\./\.\./\.\./x\.png', which is outside this folder\).*",
     ),
     "raw data: an absolute path": (
         put("data/raw/lgg/samples.csv", "id,group,label,image,mask\na,b,,/etc/x.png,/etc/x.png\n"), PREPARE,
-        r"data/raw/lgg: cannot be read \(samples\.csv names '/etc/x\.png', which lies elsewhere\)\. Run .*",
+        r"data/raw/lgg: cannot be read \(samples\.csv names '/etc/x\.png', which is outside this folder\).*",
     ),
 }  # fmt: skip
 
@@ -651,7 +651,7 @@ def test_a_page_does_not_choose_which_file_is_its_caption(project: Path) -> None
     edited(page, '"kind": "curves"', '"kind": "../../../secret"')(project)
     for manifest in (project / ".classroom/manifests").glob("*.json"):
         manifest.unlink()
-    refused(project, "report index", rf"{page}: kind: '\.\./\.\./\.\./secret' is no kind of report\. Make .*")
+    refused(project, "report index", rf"{page}: kind: '\.\./\.\./\.\./secret' is not a kind of report\. Make .*")
 
 
 def test_the_engines_damaged_notes_are_made_anew(recorded_project: Path, tmp_path: Path) -> None:

@@ -404,7 +404,7 @@ def test_runs_of_other_data_networks_or_settings_are_not_averaged(
 ) -> None:
     """A mean over a run on synthetic images and one on patients' would be a number of nothing."""
     leave_run(runs[7], 7, {"T": TEACHER, "S1": SECOND, "S2": FIRST}, **{fact: value})
-    with pytest.raises(DataError, match=f"seed-7: other {fact} than seed 0's run.*Train this method again"):
+    with pytest.raises(DataError, match=f"seed-7: differs from the run of seed 0 in {fact}, .*Train this method again"):
         evaluate(runs)
 
 
@@ -412,7 +412,9 @@ def test_predictions_of_another_run_are_refused(runs: dict[int, Path]) -> None:
     """Other images, another order, or fewer of them."""
     for ids in (["patient_1_7", "patient_9_9"], ["patient_2_3", "patient_1_7"], ["patient_1_7"]):
         leave_run(runs[7], 7, {"T": TEACHER, "S1": SECOND, "S2": FIRST}, test_images={"id": ids, "group": GROUPS})
-        with pytest.raises(DataError, match=r"seed-7.predictions\.parquet: is not of the same run as metrics\.json"):
+        with pytest.raises(
+            DataError, match=r"seed-7.predictions\.parquet: does not belong to the same run as metrics\.json"
+        ):
             evaluate(runs)
 
 

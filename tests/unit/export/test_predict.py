@@ -180,7 +180,7 @@ def test_an_image_that_is_named_twice_is_asked_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("pipe.png", None, "is no regular file"),
+        ("pipe.png", None, "is not a regular file"),
         ("half.png", b"\x89PNG\r\n\x1a\n\0\0", "cannot be read as PNG"),
         ("empty.tif", b"", "is empty"),
         ("fake.jpg", b"this is text", "does not begin as a TIFF, PNG, JPEG or BMP file does"),
@@ -205,7 +205,7 @@ def test_an_image_that_cannot_be_read_stops_no_other(
 
 def test_where_no_image_can_be_read_nothing_is_written(model: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"empty\.png: is empty\. .*Nothing is written\."):
+    with pytest.raises(DataError, match=r"empty\.png: is empty\. .*Nothing was written\."):
         answer(model, [tmp_path / "empty.png"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -289,7 +289,7 @@ def test_what_lies_in_the_results_place_is_not_touched(kind: str, model: Path, t
     kept = out if kind == "file" else out / "precious.txt"
     kept.parent.mkdir(exist_ok=True)
     kept.write_text("years of work")
-    with pytest.raises(ExportError, match=r"out: is no empty folder\. Name another one, such as `--out "):
+    with pytest.raises(ExportError, match=r"out: is not an empty folder\. Name another one, such as `--out "):
         answer(model, [tmp_path / "a.png"], out)
     assert kept.read_text() == "years of work"
 
@@ -342,7 +342,7 @@ def test_a_model_of_others_or_of_another_version_is_refused(model: Path) -> None
         del loaded.metadata_props[:]
         helper.set_model_props(loaded, {key: str(value).lower() for key, value in change.items()})
         onnx.save(loaded, model)
-        with pytest.raises(ExportError, match="is no model of this version of Classroom"):
+        with pytest.raises(ExportError, match="was not exported by this version of Classroom"):
             Model(model)
 
 
@@ -371,8 +371,8 @@ def test_the_command_needs_no_torch_and_draws_no_bar_into_a_log(model: Path, tmp
     assert done.returncode == 1
     assert done.stdout == "predictions/predictions.csv: 3 images (files left out: 1 named as masks)\n"
     assert done.stderr == (
-        "Research only.\nError: images/bad.png: is empty. Expected an image that is one of these. These are in "
-        "predictions/failed.csv; correct them, and predict them alone with another --out.\n"
+        "Research only.\nError: images/bad.png: is empty. Expected an image in one of these formats. They are listed "
+        "in predictions/failed.csv. Fix them, then predict only these with another --out.\n"
     )
     assert len(table(tmp_path / "predictions")) == 3
 
@@ -386,7 +386,7 @@ def test_errors_are_one_paragraph(
         ("no.onnx images", "no.onnx: no such file."),
         ("export nowhere", "nowhere: no such file or folder."),
         ("images/a.png images", "images/a.png: cannot be read as an ONNX model"),
-        ("export images --out images", "images: is no empty folder."),
+        ("export images --out images", "images: is not an empty folder."),
     ):
         code, out, err = command(monkeypatch, capsys, "predict", *arguments.split())
         assert (code, out) == (1, "")

@@ -94,10 +94,10 @@ def test_a_number_has_more_names_than_one(pages: Path, name: str, means: str) ->
     [
         (
             "kd_ml/v3/ensemle/iou",
-            r"--cell kd_ml/v3/ensemle/iou: none of .*\d+ numbers\. Near: kd_ml/v3/ensemble/iou, .* all are listed\.",
+            r"--cell kd_ml/v3/ensemle/iou: matches none of .*\d+ numbers\. Similar: kd_ml/v3/ensemble/iou, .* listed\.",
         ),
-        ("kd_ml/v3/iou", r"--cell kd_ml/v3/iou: fits 4 numbers\. Say which: kd_ml/v3/T/iou, .*/ensemble/iou\."),
-        ("zzz", r"--cell zzz: none of .* They are named like ml/v1/S1/iou\. Without --cell, all are listed\."),
+        ("kd_ml/v3/iou", r"--cell kd_ml/v3/iou: matches 4 numbers\. Choose one: kd_ml/v3/T/iou, .*/ensemble/iou\."),
+        ("zzz", r"--cell zzz: matches none of .* They are named like ml/v1/S1/iou\. Without --cell, all are listed\."),
     ],
 )
 def test_a_name_of_none_or_many_is_met_with_those_near(pages: Path, name: str, said: str) -> None:

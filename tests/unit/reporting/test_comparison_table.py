@@ -238,7 +238,9 @@ def test_results_that_are_not_of_today_s_runs_are_refused(masks: dict[str, Any],
     run = tmp_path / "compared/lgg-resnet18/fitnet/seed-1"
     run.mkdir(parents=True)
     (run / "predictions.parquet").write_text("of another run")
-    with pytest.raises(DataError, match=r"was not made from .*fitnet/seed-1/.*`classroom evaluate .* published` again"):
+    with pytest.raises(
+        DataError, match=r"was made from another version of .*fitnet/seed-1/.*`classroom evaluate .* published` again"
+    ):
         read_comparison(path, tmp_path)
     with pytest.raises(DataError, match=r"lgg-mobilenet\.json: cannot be read"):
         read_comparison(path.with_stem("lgg-mobilenet"), tmp_path)

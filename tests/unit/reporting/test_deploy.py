@@ -72,7 +72,7 @@ def test_memory_is_the_model_s_and_not_that_of_the_process_that_asks(tmp_path: P
 
 def test_models_of_other_data_are_not_compared(models: dict[str, Path], tmp_path: Path) -> None:
     data = facts()["data"] | {"dataset": "another"}
-    with pytest.raises(ExportError, match=r"S1/model\.onnx: of other study or seed or data than .*T/model\.onnx"):
+    with pytest.raises(ExportError, match=r"S1/model\.onnx: differs from .*T/model\.onnx in study or seed or data"):
         measure(models | {"S1": brightness(tmp_path / "S1/model.onnx", network="S1", data=data)})
 
 
@@ -162,7 +162,7 @@ def test_a_measurement_of_another_model_is_not_rendered(
     models["S1"].unlink()
     assert len(read_measured(folder)) == 1, "results pulled alone"
     brightness(models["S1"], network="S1", seed=5)
-    with pytest.raises(DataError, match=r"lgg\.json: was measured on another .*S1/model\.onnx"):
+    with pytest.raises(DataError, match=r"lgg\.json: was measured with another version of .*S1/model\.onnx"):
         read_measured(folder)
 
 

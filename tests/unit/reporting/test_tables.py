@@ -201,7 +201,7 @@ def test_seeds_are_averaged_whatever_their_order(tmp_path: Path, table4: Path) -
 def test_results_of_other_seeds_are_refused_with_the_command_to_run(tmp_path: Path) -> None:
     for seeds in ([0, 1, 2, 3], [0, 1], [0, 1, 5]):
         with pytest.raises(
-            DataError, match=r"results of ml-v1 are of seeds 0, 1, 2.*classroom evaluate lgg-resnet18 ml-v1"
+            DataError, match=r"results of ml-v1 have the seeds 0, 1, 2.*classroom evaluate lgg-resnet18 ml-v1"
         ):
             render([V1], tmp_path / "table4.md", seeds=seeds)
     assert not list(tmp_path.iterdir())
@@ -630,7 +630,9 @@ def test_without_v3_nothing_is_compared(table4: Path) -> None:
 def test_a_student_that_was_tested_on_other_images_is_refused(tmp_path: Path) -> None:
     student = alone("student", [0.7])
     student["seeds"]["0"]["test_images"]["id"][0] = "another"
-    with pytest.raises(DataError, match=r"results of student, seed 0, are of other test images.*classroom evaluate"):
+    with pytest.raises(
+        DataError, match=r"results of student, seed 0, were obtained on other test images.*classroom evaluate"
+    ):
         save("variants", variants_table("table4", "small", [0], all_twelve(1), student), tmp_path / "table4.md")
     assert not list(tmp_path.iterdir())
 
@@ -761,7 +763,8 @@ def test_results_of_runs_that_were_trained_again_are_refused(tmp_path: Path) -> 
     assert len(read_results([path], tmp_path / "runs")) == 1
     predicted.write_bytes(b"predictions of another run")
     with pytest.raises(
-        DataError, match=r"ml-v1\.json: was not made from .*seed-7.*classroom evaluate lgg-resnet18 ml-v1"
+        DataError,
+        match=r"ml-v1\.json: was made from another version of .*seed-7.*classroom evaluate lgg-resnet18 ml-v1",
     ):
         read_results([path], tmp_path / "runs")
     predicted.unlink()
@@ -940,6 +943,6 @@ def test_a_run_on_other_images_is_refused(tmp_path: Path) -> None:
     leave_pictured_run(tmp_path)
     index = pd.read_parquet(tmp_path / "prepared/index.parquet")
     index[index.id != "slice_3"].reset_index(drop=True).to_parquet(tmp_path / "prepared/index.parquet", index=False)
-    with pytest.raises(DataError, match=r"prepared: lacks 'slice_3', which was tested\. Train this study again"):
+    with pytest.raises(DataError, match=r"prepared: lacks the test image 'slice_3'\. Train this study again"):
         draw(tmp_path)
     assert not (tmp_path / "samples.png").exists()

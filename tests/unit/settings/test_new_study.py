@@ -161,7 +161,7 @@ def test_a_table_s_groups_and_splits_are_taken(settings: Path, tmp_path: Path) -
     pd.DataFrame(rows).to_csv(tmp_path / "wounds.csv", index=False)
     of, said = made(settings, name="wounds", table=tmp_path / "wounds.csv")
     assert of.study["wounds"].split.by == "given"
-    assert "as the table says: 8 train, 4 val, 4 test" in said
+    assert "as given by the table: 8 train, 4 val, 4 test" in said
     table = splits(settings, "wounds").set_index("id").split
     assert {name: table[name] for name in table.index} == {str(n): row["split"] for n, row in enumerate(rows)}
 
@@ -228,7 +228,7 @@ def test_labels_and_masks_together_say_which_are_taken_and_what_takes_the_others
     pd.DataFrame(rows).to_csv(tmp_path / "own.csv", index=False)
     of, said = made(settings, name="a", table=tmp_path / "own.csv")
     assert of.study["a"].task == "segmentation"
-    assert "task: segmentation, by the masks; the labels are not used, as they are with --task classification" in said
+    assert "task: segmentation, from the masks; the labels are not used (--task classification uses them)" in said
     of, said = made(settings, name="b", table=tmp_path / "own.csv", task="classification")
     assert of.study["b"].task == "classification"
     assert "not used" not in said, "it was asked for"
@@ -301,7 +301,7 @@ def test_masks_of_several_values_need_the_foreground(settings: Path, tmp_path: P
     Image.fromarray(pixels).save(mask)
     options = {"name": "liver", "images": tmp_path / "images", "masks": tmp_path / "masks"}
     text = refused(settings, **options)
-    assert "the masks hold 3 values: 0 (in 40), 128 (in 1), 255 (in 20)" in text
+    assert "the masks contain 3 values: 0 (in 40), 128 (in 1), 255 (in 20)" in text
     assert text.endswith("As options: --foreground 1,2.")
     _, said = made(settings, **options, foreground=numbers("128, 255"))
     assert "foreground is 128, 255" in said
@@ -342,18 +342,18 @@ def test_a_name_that_is_taken_and_options_that_do_not_fit_are_refused(settings: 
     draw_classes(tmp_path / "polyps")
     polyps = {"name": "polyps", "images": tmp_path / "polyps"}
     for options, said in (
-        (polyps | {"name": "lgg"}, "datasets/lgg.yaml: there already"),
-        (polyps | {"name": "../x"}, "is no name for a study"),
-        (polyps | {"name": "table4"}, "names a report of the paper"),
+        (polyps | {"name": "lgg"}, "datasets/lgg.yaml: exists already"),
+        (polyps | {"name": "../x"}, "is not a valid name for a study"),
+        (polyps | {"name": "table4"}, "is a report of the paper"),
         (polyps | {"name": "cost"}, "'cost' is taken"),
-        ({"name": "x"}, "expected --images DIR or --table FILE"),
+        ({"name": "x"}, "expected either --images DIR or --table FILE"),
         (polyps | {"images": tmp_path / "gone"}, "gone: no such folder"),
         (polyps | {"task": "segmentation"}, "needs masks"),
         (polyps | {"like": "lgg-resnet18"}, "is a study of another task than classification"),
         (polyps | {"like": "histo"}, "--like histo: unknown study"),
         (polyps | {"teacher": "resnet8000"}, "resnet8000"),
         (polyps | {"size": 33}, "image_size: should be a multiple of 32"),
-        (polyps | {"group": "("}, "no valid regular expression"),
+        (polyps | {"group": "("}, "not a valid regular expression"),
         (polyps | {"reader": "lgg", "group": "P"}, "group: not used by the reader 'lgg'"),
     ):
         text = refused(settings, **options)

@@ -121,9 +121,9 @@ def test_a_study_that_is_not_in_force_is_changed_and_stays_out(settings: Path) -
         ("studies: {new: {}}", r"'new' has no file studies/new\.yaml"),
         (
             "studies: {a/b: {task: segmentation}}",
-            r"studies: a name is lower-case letters, .*, not 'a/b'",
+            r"studies: a name has lower-case letters, .*, not 'a/b'",
         ),
-        ("datasets: {7: {reader: lgg}}", r"datasets: a name is lower-case letters, .*, not 7"),
+        ("datasets: {7: {reader: lgg}}", r"datasets: a name has lower-case letters, .*, not 7"),
         ("datasets: {lgg: {source: nowhere}}", r"datasets/lgg\.yaml: source: should be 'synthetic'"),
         ("study: {new: {}}", r"'study' is of an older layout\. .* in an overlay, below 'studies'"),
         ("- a list", r"not valid YAML"),

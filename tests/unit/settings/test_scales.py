@@ -178,7 +178,7 @@ def test_an_unknown_scale_is_met_with_the_nearest_name(project):
     [
         ("training: {epoch: 3}", r"unknown key 'training\.epoch'\. Did you mean 'epochs'\?"),
         ("studies: [lgg-resnet81]", r"studies: 'lgg-resnet81' has no file studies/lgg-resnet81\.yaml\. Did you mean"),
-        ("studies: {lgg-resnet18: {balance: mean}}", r"studies/lgg-resnet18\.yaml: balance is of classes"),
+        ("studies: {lgg-resnet18: {balance: mean}}", r"studies/lgg-resnet18\.yaml: balance applies to classes"),
         ("scale: [demo", r"not valid YAML"),
     ],
 )

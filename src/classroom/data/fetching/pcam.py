@@ -100,13 +100,13 @@ def _parts(files: Sequence[Path]) -> list[_Part]:
     by_name = {path.name: path for path in files}
     stems = sorted(name.removesuffix("_x.h5") for name in by_name if name.endswith("_x.h5"))
     if not stems:
-        raise DataError(f"{files[0]}: expected PCam's files, camelyonpatch_level_2_split_train_x.h5 among them.")
+        raise DataError(f"{files[0]}: expected the files of PCam, such as camelyonpatch_level_2_split_train_x.h5.")
     parts = []
     for stem in stems:
         images = by_name[f"{stem}_x.h5"]
         labels, meta = (by_name.get(f"{stem}{ending}") for ending in ("_y.h5", "_meta.csv"))
         if labels is None:
-            raise DataError(f"{images}: no {stem}_y.h5 with its labels. Download that file as well.")
+            raise DataError(f"{images}: the file with its labels, {stem}_y.h5, is missing. Download it too.")
         slides = None
         with _open(images, "x") as x, _open(labels, "y") as y:
             if x["x"].ndim != 4 or x["x"].shape[1:] != PATCH or x["x"].dtype != np.uint8:
@@ -130,7 +130,8 @@ def _parts(files: Sequence[Path]) -> list[_Part]:
     lacking = [part.name for part in parts if part.slides is None]
     if lacking and len(lacking) < len(parts):
         raise DataError(
-            f"{parts[0].images.parent}: no {lacking[0]}_meta.csv. Download it, or the meta file of no split."
+            f"{parts[0].images.parent}: no {lacking[0]}_meta.csv. Download it too, or remove the meta files of all "
+            "splits."
         )
     return parts
 

@@ -180,7 +180,8 @@ def _check_inside(files: Iterable[File], folders: Sequence[Path]) -> None:
     roots = [folder.resolve() for folder in folders]
     outside = [file.path for file in files if not any(file.path.resolve().is_relative_to(root) for root in roots)]
     raise_for(
-        [f"{path}: a link out of the download, to {path.resolve()}." for path in outside], "Do not trust this dataset."
+        [f"{path}: links to a file outside the download, {path.resolve()}." for path in outside],
+        "Do not trust this dataset.",
     )
 
 
@@ -190,15 +191,15 @@ def _check_names(samples: Sequence[Sample], files: Iterable[File]) -> None:
     Spreadsheets run text that begins with one of FORMULAS; macOS and Windows do not distinguish a.tif and A.tif.
     """
     wrong = [
-        f"{sample.image.path}: '{text}' is no valid name."
+        f"{sample.image.path}: '{text}' is not a valid name."
         for sample in samples
         for text in dict.fromkeys((sample.id, sample.group, sample.label or "unlabelled"))
         if not text.isprintable() or text[:1] in ("", *FORMULAS)
     ]
     raise_for(
         wrong,
-        f"Expected names of images, patients, lesions and classes in printable characters, none of {FORMULAS} first; "
-        "rename them.",
+        "Expected names of images, patients, lesions and classes of printable characters that do not begin with one of "
+        f"{FORMULAS}; rename them.",
     )
     spellings: dict[str, dict[str, Path]] = {}
     for sample in samples:
@@ -207,20 +208,20 @@ def _check_names(samples: Sequence[Sample], files: Iterable[File]) -> None:
             spellings.setdefault(alike, {}).setdefault(sample.label, sample.image.path)
     raise_for(
         [
-            " and ".join(f"'{label}' (as of {path})" for label, path in labels.items())
-            + ": labels that differ only in case or blanks."
+            " and ".join(f"'{label}' (of {path})" for label, path in labels.items())
+            + ": labels that differ only in case or whitespace."
             for labels in spellings.values()
             if len(labels) > 1
         ],
-        "Each would be a class of its own; spell each class in one way, in the table or the names of folders.",
+        "Each would be a separate class. Spell each class in one way, in the table or in the names of the folders.",
     )
     places: dict[str, File] = {}
     clashes = []
     for file in files:
         other = places.setdefault(unicodedata.normalize("NFC", file.place).casefold(), file)
         if other.place != file.place:
-            clashes.append(f"{file.path}: differs from {other.path} only in case or in the coding of an accent.")
-    raise_for(clashes, "Many file systems hold only one of them; rename the others.")
+            clashes.append(f"{file.path}: differs from {other.path} only in case or in the encoding of an accent.")
+    raise_for(clashes, "Many file systems cannot store both; rename one of them.")
 
 
 def _check_labels(name: str, dataset: Dataset, samples: Sequence[Sample]) -> None:
@@ -325,7 +326,7 @@ def check_foreground(where: object, samples: Sequence[Sample], pixels: Pixels) -
     if not any(pixels.has_foreground):
         raise DataError(
             f"{where}: no pixel of the {masks} is foreground ({inside}), so a segmentation has nothing to learn. "
-            "Expected foreground in some of them; correct the masks, or which files they are."
+            "Expected foreground in some of them; correct the masks, or which files are taken as masks."
         )
     if pixels.foreground_share == 1:
         raise DataError(

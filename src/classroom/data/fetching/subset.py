@@ -67,5 +67,5 @@ def _too_few(name: str, subset: int, classes: int, label: str, found: int, wante
     less = f"to {found * classes} or less, or " if found else ""
     return DataError(
         f"datasets/{name}.yaml: subset: {subset} images of {classes} classes need {wanted} of '{label}', and "
-        f"there are {found}. Set subset {less}to null for all images."
+        f"there are only {found}. Set subset {less}to null for all images."
     )

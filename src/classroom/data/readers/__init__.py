@@ -153,7 +153,9 @@ def walk(folders: Iterable[Path]) -> list[Path]:
 
     def refuse(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):  # else images would be left out in silence
-            raise DataError(f"{error.filename}: cannot be read ({error.strerror}). Give yourself access to it.")
+            raise DataError(
+                f"{error.filename}: cannot be read ({error.strerror}). Change its permissions so that you can read it."
+            )
 
     files, entered = [], set()
     for folder in folders:
@@ -223,11 +225,9 @@ def usable(
             if ignored is not None:
                 ignored.append(path)
         elif not path.is_file():
-            problems.add(
-                "No regular file but a pipe, a device or a broken link; remove it, or name it under ignore", place
-            )
+            problems.add("Pipes, devices or broken links; remove them, or list them under ignore", place)
         elif not place.isascii() and any("\udc80" <= sign <= "\udcff" for sign in place):
-            problems.add("With a name that is not UTF-8; rename it", place)
+            problems.add("Files whose name is not UTF-8; rename them", place)
         else:
             files[place] = path
     return files
@@ -288,7 +288,7 @@ def check_all_used(
     known = re.compile(f"{others}|{DOCUMENTS}", re.IGNORECASE)
     used = set(used)
     problems.add(
-        f"Files other than {expected}; rename them, move them away, or name them under ignore",
+        f"Files other than {expected}; rename them, move them away, or list them under ignore",
         *(place for path, place in listing.files.items() if path not in used and not known.fullmatch(path.name)),
     )
 
@@ -336,7 +336,7 @@ def only_images(files: dict[str, Path], problems: Problems) -> dict[str, Path]:
     """The `files` with the ending of an image; all others become `problems`."""
     images = {place: path for place, path in files.items() if path.suffix.lower() in endings()}
     problems.add(
-        f"Files that do not end in {', '.join(endings())}; move them away, or name them under ignore",
+        f"Files that do not end in {', '.join(endings())}; move them away, or list them under ignore",
         *(place for place in files if place not in images),
     )
     return images
@@ -368,7 +368,7 @@ def group_of(path: str, pattern: str, alone: str, problems: Problems) -> str:
     found = re.search(pattern, str(PurePosixPath(path).with_suffix("")))
     group = found and found[1 if found.re.groups else 0]
     if not group:
-        problems.add(f"Images in whose path, without its ending, the pattern of group, {pattern}, finds nothing", path)
+        problems.add(f"Images whose path (without its ending) does not match the pattern of group, {pattern}", path)
     return group or alone
 
 
@@ -404,7 +404,7 @@ def one_of(files: Sequence[Path], what: str, where: Sequence[Path], expected: st
         raise DataError(f"{', '.join(map(str, where))}: no {what} here. Expected {expected}.")
     for other in files[1:]:
         if not same_content(files[0], other):
-            raise DataError(f"{other}: another {what} than {files[0]}. Expected one; remove the wrong one.")
+            raise DataError(f"{files[0]}, {other}: two different files {what}. Expected one; remove the wrong one.")
     return files[0]
 
 
@@ -422,7 +422,7 @@ def read_rows(path: Path, signs: str = ",") -> pd.DataFrame:
     Of `signs`, the most frequent one in the first line separates columns; a row may end in one that separates nothing.
     Raises DataError if the file cannot be read, and naming all rows that have more or fewer values than the head.
     """
-    remedy = "Expected CSV in UTF-8, with a head of column names."
+    remedy = "Expected CSV in UTF-8, with column names in its first line."
     with reading(path, remedy, csv.Error, what="as a table"), path.open(encoding="utf-8-sig", newline="") as file:
         sign = max(signs, key=file.readline(1 << 16).count)
         file.seek(0)
@@ -460,14 +460,14 @@ def read_table(path: Path, columns: Sequence[str], key: str) -> pd.DataFrame:
     """
     table = read_rows(path)
     if missing := [column for column in columns if column not in table]:
-        raise DataError(f"{path}: lacks the columns {', '.join(missing)}. Expected them; found {', '.join(table)}.")
+        raise DataError(f"{path}: lacks the columns {', '.join(missing)}. It has {', '.join(table)}.")
     if table.empty:
         raise DataError(f"{path}: has no rows. Expected one for each image.")
     problems = Problems()
     ids = table[key]
     for wrong, problem in (
-        (~ids.str.fullmatch(NAME), f"Rows whose {key} is no image name (letters, digits, '_', '-' and '.')"),
-        (ids.duplicated(), f"Rows whose {key} has a row already; each image must have one"),
+        (~ids.str.fullmatch(NAME), f"Rows whose {key} is not a valid image name (letters, digits, '_', '-' and '.')"),
+        (ids.duplicated(), f"Rows that repeat the {key} of another row; expected one row for each image"),
     ):
         problems.add(problem, *(f"line {line} '{name}'" for line, name in ids[wrong].items()))
     problems.raise_any(path)
@@ -497,7 +497,9 @@ def check_complete(
         image or mask, for messages
     """
     ignored = {SUFFIX.sub("", path.stem) if what == "mask" else path.stem for path in listing.ignored}
-    problems.add(f"Rows without their {what}", *(f"'{name}'" for name in rows.index.difference([*images, *ignored])))
+    problems.add(
+        f"Rows whose {what} file is missing", *(f"'{name}'" for name in rows.index.difference([*images, *ignored]))
+    )
     problems.add(
         f"{what.capitalize()}s without a row",
         *(listing.files[of[0]] for name, of in sorted(images.items()) if name not in rows.index),

@@ -115,7 +115,7 @@ def _paired(images: list[str], masks: list[str], settings: Dataset, problems: Pr
         if len(fitting) == 1:
             masks_of[fitting[0]].append(place)
         elif fitting:
-            problems.add("Masks for several images each; rename them", f"{place} ({listed(fitting)})")
+            problems.add("Masks that match several images; rename them", f"{place} ({listed(fitting)})")
         else:
             lone.append(place)
     without = [place for place in images if place not in masks_of]
@@ -124,7 +124,7 @@ def _paired(images: list[str], masks: list[str], settings: Dataset, problems: Pr
     if lone or settings.missing_masks == "refuse":
         problems.add(
             f"Images without a mask (expected the same name, or with {', '.join(SUFFIXES)}; if they are background "
-            "everywhere, say `missing_masks: empty`)",
+            "everywhere, set `missing_masks: empty`)",
             *without,
         )
     for place, of in masks_of.items():
@@ -139,12 +139,12 @@ def _check_classes(images: dict[str, Path], settings: Dataset, root: Path, probl
     names = {of[0] for of in parts.values() if len(of) > 1}
     if names and {name.lower() for name in names} <= SPLITS:
         raise DataError(
-            f"{root / settings.images}: its folders {listed(sorted(names))} are called like splits. Expected a folder "
-            "for each class; or name images, labels and splits in a table (columns image, label, split)."
+            f"{root / settings.images}: its folders {listed(sorted(names))} are named like splits. Expected a folder "
+            "for each class; or list images, labels and splits in a table (columns image, label, split)."
         )
     for place, of in parts.items():
         if len(of) == 1:
-            problems.add("Images in no folder of a class", place)
+            problems.add("Images that are not in the folder of a class", place)
 
 
 def _within(place: str, subfolder: str) -> str:

@@ -86,7 +86,9 @@ def _groups(table: Path, ids: pd.Index) -> tuple[str, str, dict[str, str], tuple
     if not table.exists():
         return "image", UNKNOWN, {name: name for name in ids}, ()
     index, problems = read_table(table, ("id",), key="id"), Problems()
-    problems.add("Images without a row (expected one for each, or no such table)", *ids.difference(index.index))
+    problems.add(
+        "Images without a row (expected a row for each image; or remove this table)", *ids.difference(index.index)
+    )
     for column in {"patient", "wsi"} & set(index):
         problems.add(f"Rows without {column}", *index.index[index[column] == ""])
     problems.raise_any(table)
@@ -98,7 +100,7 @@ def _groups(table: Path, ids: pd.Index) -> tuple[str, str, dict[str, str], tuple
         return "slide", told, index.wsi.to_dict(), own
     if {"patient", "x", "y"} <= set(index):
         places = index[["x", "y"]].apply(pd.to_numeric, errors="coerce")
-        problems.add("Rows whose x and y are no numbers of pixels", *places.index[places.isna().any(axis=1)])
+        problems.add("Rows whose x and y are not numbers (pixels)", *places.index[places.isna().any(axis=1)])
         problems.raise_any(table)
         tiles = (places // TILE).astype(int)
         told = (

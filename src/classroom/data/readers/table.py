@@ -42,7 +42,8 @@ def find(folders: Sequence[Path], settings: Dataset) -> Found:
     path = next((folder / settings.table for folder in folders if (folder / settings.table).is_file()), None)
     if path is None:
         raise DataError(
-            f"{', '.join(map(str, folders))}: no table {settings.table!r} here. Correct table and directory."
+            f"{', '.join(map(str, folders))}: no table {settings.table!r} here. Correct table or directory in the "
+            "dataset's file."
         )
     table, unused = _read(path)
     if "group" in table and settings.group:
@@ -59,7 +60,7 @@ def find(folders: Sequence[Path], settings: Dataset) -> Found:
         masks = _files(named, path, "mask", problems)
         if settings.missing_masks == "refuse":
             problems.add(
-                "Rows without a mask (if they are all background, say `missing_masks: empty`)",
+                "Rows without a mask (if they are all background, set `missing_masks: empty`)",
                 *(_row(row) for row in table.index[table["mask"] == ""]),
             )
     if "label" in table and ("mask" not in table or (table.label != "").any()):
@@ -140,7 +141,7 @@ def _files(named: pd.Series, table: Path, what: str, problems: Problems) -> dict
         elif not path.exists():
             problems.add(f"Rows whose {what} does not exist", f"{_row(row)} {text}")
         elif not path.is_file():
-            problems.add(f"Rows whose {what} is no regular file", f"{_row(row)} {text}")
+            problems.add(f"Rows whose {what} is not a regular file", f"{_row(row)} {text}")
         elif path.suffix.lower() not in endings():
             problems.add(f"Rows whose {what} does not end in {', '.join(endings())}", f"{_row(row)} {text}")
         else:
@@ -158,7 +159,7 @@ def _check_splits(samples: Sequence[Sample], kind: str, problems: Problems) -> N
     for sample in samples:
         splits_of[sample.group].add(sample.split)
     problems.add(
-        f"{kind.capitalize()}s in several splits, which would be trained and tested on",
+        f"{kind.capitalize()}s in several splits; assign all images of each to one split",
         *(f"{group} ({', '.join(sorted(of))})" for group, of in sorted(splits_of.items()) if len(of) > 1),
     )
     there = {sample.split for sample in samples}

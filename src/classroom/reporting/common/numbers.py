@@ -42,11 +42,11 @@ def find(known: Iterable[str], name: str) -> str:
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        raise ClassroomError(f"--cell {name}: fits {len(fitting)} numbers. Say which: {', '.join(fitting[:6])}.")
+        raise ClassroomError(f"--cell {name}: matches {len(fitting)} numbers. Choose one: {', '.join(fitting[:6])}.")
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"Near: {', '.join(near)}." if near else f"They are named like {known[0]}."
+    hint = f"Similar: {', '.join(near)}." if near else f"They are named like {known[0]}."
     raise ClassroomError(
-        f"--cell {name}: none of this report's {len(known)} numbers. {hint} Without --cell, all are listed."
+        f"--cell {name}: matches none of this report's {len(known)} numbers. {hint} Without --cell, all are listed."
     )
 
 

@@ -60,7 +60,7 @@ def check_alike(results: Sequence[Result], seeds: Sequence[int], same_data: bool
         again = f"`classroom evaluate {result['study']} {result['method']}`"
         if set(result["seeds"]) != {str(seed) for seed in seeds}:
             raise DataError(
-                f"results of {result['method']} are of seeds {', '.join(result['seeds'])}, not "
+                f"results of {result['method']} have the seeds {', '.join(result['seeds'])}, not "
                 f"{', '.join(map(str, seeds))}. Run {again} again."
             )
         other = result["settings"]["training"] != first["settings"]["training"]
@@ -77,4 +77,4 @@ def _check_made_from(runs: Path, result: Result, path: Path, again: str) -> None
     for seed, of_seed in result["seeds"].items():
         predicted = runs / result["study"] / result["method"] / f"seed-{seed}" / "predictions.parquet"
         if predicted.exists() and content_hash(predicted) != of_seed["predictions"]:
-            raise DataError(f"{path}: was not made from {predicted} as it is now. {again}")
+            raise DataError(f"{path}: was made from another version of {predicted}. {again}")

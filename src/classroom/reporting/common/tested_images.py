@@ -20,7 +20,7 @@ def rows_and_groups(prepared: Path, ids: Sequence[str]) -> tuple[np.ndarray, np.
     index = pd.read_parquet(prepared / "index.parquet")
     place = {name: row for row, name in enumerate(index.id)}
     if missing := [name for name in ids if name not in place]:
-        raise DataError(f"{prepared}: lacks '{missing[0]}', which was tested. Train this study again.")
+        raise DataError(f"{prepared}: lacks the test image '{missing[0]}'. Train this study again.")
     rows = np.array([place[name] for name in ids])
     return rows, index.group.to_numpy()[rows]
 
