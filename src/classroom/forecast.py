@@ -78,7 +78,7 @@ def forecast(reports: Sequence[str], device: str) -> str:
     data = sum(_prepared_bytes(params, study, of) for study, of in sizes.items())
     if left:
         lines.append(
-            f"{most}{duration(seconds)} of trainings in total ({duration(seconds * threads)} of cores; threads per "
+            f"{most}{duration(seconds)} of trainings in total (core time {duration(seconds * threads)}; threads per "
             f"training: {threads}), from steps measured on this machine; divide by the number of parallel jobs or "
             "GPUs. All else takes minutes."
         )

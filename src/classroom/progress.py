@@ -59,9 +59,9 @@ def track(items: Sequence[T], title: str) -> Iterator[T]:
 
 def duration(seconds: float) -> str:
     """`8 s`, `12 min`, `3 h 5 min`."""
-    minutes = round(seconds / 60)
-    if minutes < 1:
+    if seconds < 60:
         return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 

@@ -20,7 +20,7 @@ HERE = {
     "table3": "table4",
     "kd_off-v3": "kd_off-v1",
     "reports/liver.md": "-n --quiet=rules reports/liver.md",
-    "reports/liver-per-patient.md": "-n --quiet=rules reports/liver-per-patient.md",
+    "reports/liver-per-patient.md": "-n --quiet=rules reports/table4-per-patient.md",  # README makes the study liver
     "reports/table4-splits.md": "-n --quiet=rules reports/table4-splits.md",  # made for `finished_studies`
 }
 ELSEWHERE = {

@@ -245,7 +245,7 @@ def test_a_pattern_of_groups_and_a_column_of_them_are_refused_together(tmp_path:
     """The pattern was ignored, and yet written into the dataset's file."""
     draw(tmp_path, "P1.png")
     name = table(tmp_path, [{"image": "P1.png", "label": "x", "group": "p1"}]).name
-    assert "has a column group, and the setting group, ^P, is there as well" in said(
+    assert "has a column group, but the setting group, ^P, is given too" in said(
         "table", tmp_path, table=name, group="^P"
     )
 
