@@ -48,8 +48,8 @@ def find(folders: Sequence[Path], settings: Dataset) -> Found:
     table, unused = _read(path)
     if "group" in table and settings.group:
         raise DataError(
-            f"{path}: has a column group, but the setting group, {settings.group}, is given too. Remove the setting, or "
-            "rename the column."
+            f"{path}: has a column group, but the setting group, {settings.group}, is given too. Remove the setting, "
+            "or rename the column."
         )
     table = table[[not is_ignored(image, settings.ignore) for image in table.image]]
     problems = Problems()
