@@ -1,4 +1,4 @@
-"""Significance of the differences between KD + ML V3 and other methods: a paired bootstrap over groups and seeds.
+"""Significance of the differences between methods of a study: a paired bootstrap over groups and seeds.
 
 Images of one patient or lesion are correlated, so whole groups are resampled, and all methods share the samples.
 scipy.stats.bootstrap resamples one level only, groups or seeds; here both levels are one matrix product: sums per group
@@ -7,6 +7,7 @@ times how often each group was drawn.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,13 +16,14 @@ import numpy as np
 from classroom.artifacts import NetworkName, Result
 from classroom.core.metrics import METRICS
 from classroom.errors import DataError
+from classroom.methods.learning_styles.exchange import EXCHANGE
 
 SUBJECT = "kd_ml-v3"
-VERSUS: dict[str, NetworkName] = {
-    "student": "S1",
-    **dict.fromkeys(("ml-v1", "kd_off-v1", "kd_on-v1", "kd_ml-v1", "kd_ml-v2"), "ensemble"),
-}
-"""By method that KD + ML V3's ensemble is compared with, the network to compare."""
+STUDENT = "student"
+OURS = [(SUBJECT, other) for other in (STUDENT, "ml-v1", "kd_off-v1", "kd_on-v1", "kd_ml-v1", "kd_ml-v2")]
+"""KD + ML V3 and what it is compared with."""
+ALONE = [(variant, STUDENT) for variant in EXCHANGE]
+"""Each variant and the student alone."""
 REPLICATES = 2000
 LEVEL = 0.05
 """Significance level of the adjusted p; intervals cover 95 %."""
@@ -29,8 +31,9 @@ FEW_GROUPS = 10
 
 
 class PairedDifference(NamedTuple):
-    """The difference between KD + ML V3's ensemble and another method, in the task's first metric, as a fraction."""
+    """A method minus another one, in the task's first metric, as a fraction: ensembles, and the student alone."""
 
+    method: str
     versus: str
     difference: float
     low: float
@@ -46,41 +49,61 @@ class PairedDifference(NamedTuple):
         return "better" if self.difference > 0 else "worse"
 
 
-def paired_bootstrap(results: Sequence[Result], seeds: Sequence[int]) -> list[PairedDifference]:
-    """Compares KD + ML V3's ensemble with every method of VERSUS among `results`, averaged over `seeds`.
+def paired_bootstrap(
+    results: Sequence[Result],
+    seeds: Sequence[int],
+    pairs: Sequence[tuple[str, str]],
+) -> list[PairedDifference]:
+    """Compares the first with the second method of each pair, in the task's first metric.
 
-    Gives percentile intervals of 95 %, the two-sided bootstrap p, and p adjusted for the number of comparisons (Holm).
-    Empty if V3 or all other methods are missing. Raises DataError if methods were tested on different images.
+    Parameters
+    ----------
+    results
+        of one study
+    seeds
+        over which the differences are averaged
+    pairs
+        of methods, such as `OURS`; one that is not wholly among the results is left out
+
+    Returns
+    -------
+    list of PairedDifference
+        With percentile intervals of 95 %, the two-sided bootstrap p, and p adjusted for the number of pairs (Holm).
+
+    Raises
+    ------
+    DataError
+        If methods were tested on different images.
     """
     by_method = {result["method"]: result for result in results}
-    others = [method for method in VERSUS if method in by_method]
-    if SUBJECT not in by_method or not others:
+    compared = [pair for pair in pairs if by_method.keys() >= {*pair}]
+    if not compared:
         return []
-    subject = by_method[SUBJECT]
-    ids, groups = _images(subject, seeds[0])
-    for result in [subject, *(by_method[method] for method in others)]:
+    first = compared[0][0]
+    ids, groups = _images(by_method[first], seeds[0])
+    methods = dict.fromkeys(itertools.chain(*compared))
+    for method in methods:
         for seed in seeds:
-            if _images(result, seed) != (ids, groups):
+            if _images(by_method[method], seed) != (ids, groups):
                 raise DataError(
-                    f"results of {result['method']}, seed {seed}, were obtained on other test images than {SUBJECT}'s, "
-                    f"so they cannot be compared. Train and evaluate both again: `classroom evaluate {result['study']} "
-                    f"{result['method']}`."
+                    f"results of {method}, seed {seed}, were obtained on other test images than {first}'s, so they "
+                    "cannot be compared. Train and evaluate both again: "
+                    f"`classroom evaluate {by_method[method]['study']} {method}`."
                 )
     distinct, group_of = np.unique(groups, return_inverse=True)
-    ours = _sums(subject, "ensemble", seeds, group_of)
+    sums = {method: _sums(by_method[method], seeds, group_of) for method in methods}
     group_draws, seed_draws = _draws(len(distinct), len(seeds))
-    found = []
-    for method in others:
-        theirs = _sums(by_method[method], VERSUS[method], seeds, group_of)
-        observed = float((_ratio(ours.sum(axis=1)) - _ratio(theirs.sum(axis=1))).mean())
-        per_seed = _ratio(group_draws @ ours) - _ratio(group_draws @ theirs)
-        found.append((method, observed, (per_seed * seed_draws).sum(axis=1)))
-    adjusted = holm([_p(replicates) for _, _, replicates in found])
-    compared = []
-    for (method, observed, replicates), adjusted_p in zip(found, adjusted, strict=True):
-        low, high = map(float, np.percentile(replicates, [100 * LEVEL / 2, 100 - 100 * LEVEL / 2]))
-        compared.append(PairedDifference(method, observed, low, high, _p(replicates), adjusted_p))
-    return compared
+    observed, replicates = [], []
+    for one, other in compared:
+        observed.append(float((_ratio(sums[one].sum(axis=1)) - _ratio(sums[other].sum(axis=1))).mean()))
+        per_seed = _ratio(group_draws @ sums[one]) - _ratio(group_draws @ sums[other])
+        replicates.append((per_seed * seed_draws).sum(axis=1))
+    p = [_p(of) for of in replicates]
+    intervals = [map(float, np.percentile(of, [100 * LEVEL / 2, 100 - 100 * LEVEL / 2])) for of in replicates]
+    return [
+        PairedDifference(*pair, difference, *interval, *of_pair)
+        for pair, difference, interval, *of_pair in zip(compared, observed, intervals, p, holm(p), strict=True)
+    ]
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -93,6 +116,11 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def network_of(method: str) -> NetworkName:
+    """The network of a method that is compared."""
+    return "S1" if method == STUDENT else "ensemble"
+
+
 def group_count(result: Result) -> int:
     """The number of groups (patients, lesions) in the test split of a result."""
     return len(set(next(iter(result["seeds"].values()))["test_images"]["group"]))
@@ -103,12 +131,12 @@ def _images(result: Result, seed: int) -> tuple[list[str], list[str]]:
     return tested["id"], tested["group"]
 
 
-def _sums(result: Result, network: NetworkName, seeds: Sequence[int], group_of: np.ndarray) -> np.ndarray:
+def _sums(result: Result, seeds: Sequence[int], group_of: np.ndarray) -> np.ndarray:
     """(2, groups, seeds): per group the numerator and denominator of the metric.
 
     Accuracy: correct images and all images. IoU: pixels of the intersection and of the union.
     """
-    task = result["data"]["task"]
+    task, network = result["data"]["task"], network_of(result["method"])
     columns = []
     parts: tuple[np.ndarray, np.ndarray]
     for seed in seeds:

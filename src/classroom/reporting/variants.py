@@ -51,9 +51,7 @@ def variants_table(name: str, scale: str, seeds: Sequence[int], results: list[Re
     primary = METRICS[data["task"]][0]
     printed = paper.variants(name)
     metrics = shown_metrics(data, printed)
-    compared = significance.paired_bootstrap(everything, seeds)
-    if significance.group_count(everything[0]) < significance.FEW_GROUPS:
-        compared = [one._replace(p=math.nan, adjusted_p=math.nan) for one in compared]
+    ours, alone = _compared(everything, seeds)
     table = cells(results, seeds, "test", printed)
     stops = "early_stopping" in results[0]["settings"]["training"]
     early = ", unless early stopping ended one of them sooner" if stops else ""
@@ -68,11 +66,13 @@ def variants_table(name: str, scale: str, seeds: Sequence[int], results: list[Re
     ]
     parts = [layout(results, "test", table, metrics)]
     headline: list[str | Cell] = []
-    if compared:
-        parts.append(_significance(compared, primary, seeds, everything))
-        ours = by_place(results, "test", table)[*SUBJECT, primary]
-        headline = [study, LABELS[primary], ours, *_against_student(student, seeds, parts[-1])]
-        table = _with_comparisons(table, compared, primary, everything)
+    if ours:
+        parts.append(_significance(ours, "KD + ML V3 and the others", primary, seeds, everything))
+        cell = by_place(results, "test", table)[*SUBJECT, primary]
+        headline = [study, LABELS[primary], cell, *_against_student(student, seeds, parts[-1])]
+    if alone:
+        parts.append(_significance(alone, "each variant and the student alone", primary, seeds, everything))
+    table = _with_comparisons(table, ours, alone, primary, everything)
     parts.append(loss_weights(results))
     ensembles = table[(table.network == "ensemble") & (table.metric == primary)]
     summary = {primary: {f"{c.technique}-{c.strategy}": round(c.mean, 4) for c in ensembles.itertuples()}}
@@ -92,14 +92,26 @@ def _names(metrics: Sequence[str]) -> str:
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
+def _compared(results: Sequence[Result], seeds: Sequence[int]) -> list[list[significance.PairedDifference]]:
+    """KD + ML V3 and the others, and each variant and the student alone; without p where groups are too few for it."""
+    families = [significance.paired_bootstrap(results, seeds, of) for of in (significance.OURS, significance.ALONE)]
+    if significance.group_count(results[0]) >= significance.FEW_GROUPS:
+        return families
+    return [[one._replace(p=math.nan, adjusted_p=math.nan) for one in family] for family in families]
+
+
 def _significance(
-    compared: list[significance.PairedDifference], metric: str, seeds: Sequence[int], results: Sequence[Result]
+    compared: list[significance.PairedDifference],
+    between: str,
+    metric: str,
+    seeds: Sequence[int],
+    results: Sequence[Result],
 ) -> Part:
     group, groups = results[0]["data"]["group"], significance.group_count(results[0])
     of_method = {result["method"]: result for result in results}
     rows = [
         [
-            _method(one.versus), _difference(one, metric, of_method),
+            _method(one.method), _method(one.versus), _difference(one, metric, of_method),
             f"{number(100 * one.low, '+.2f')} to {number(100 * one.high, '+.2f')}",
             *(number(p, ".4f") for p in (one.p, one.adjusted_p)),
             _verdict(one, results),
@@ -116,30 +128,30 @@ def _significance(
         caveats.append("One seed only: these intervals do not include how much trainings with other seeds differ.")
     drawn = f"{group}s of the test split" + (", and seeds," if len(seeds) > 1 else "")
     return Part(
-        ["KD + ML V3 (ensemble) compared with", "difference", "95 % interval", "p", "adjusted p", "KD + ML V3 is"],
+        ["first", "second", "difference", "95 % interval", "p", "adjusted p", "the first is"],
         rows,
-        title="Significance of the differences between KD + ML V3 and the others",
+        title=f"Significance of the differences between {between}",
         above=[
-            f"Difference: {LABELS[metric]} of KD + ML V3 minus that of the other, in percentage points, on the same "
+            f"Difference: {LABELS[metric]} of the first minus that of the second, in percentage points, on the same "
             f"test images and seeds. Paired bootstrap: {drawn} were resampled with replacement "
             f"{significance.REPLICATES} times, identically for both. The interval is a percentile interval, p is "
-            "two-sided, and the adjusted p is corrected for the number of comparisons (Holm).",
+            f"two-sided, and the adjusted p is corrected for these {len(rows)} comparisons (Holm).",
             *([f"**{' '.join(caveats)}**"] if caveats else []),
         ],
+        grouped=True,
     )
 
 
 def _against_student(student: Result, seeds: Sequence[int], part: Part) -> list[str | Cell]:
     """The student alone, and how KD + ML V3 differs from it: difference, interval, verdict."""
     first = measured(student, "S1", seeds)[0]
-    (row,) = (row for row in part.rows if row[0] == BASELINE_LABELS["student"])
-    return [percent_cell(first, source(student, "S1", first["metric"])), row[1], row[2], row[-1]]
+    (row,) = (row for row in part.rows if row[1] == BASELINE_LABELS["student"])
+    return [percent_cell(first, source(student, "S1", first["metric"])), row[2], row[3], row[-1]]
 
 
 def _difference(one: significance.PairedDifference, metric: str, of_method: dict[str, Result]) -> Cell:
-    ours = source(of_method[significance.SUBJECT], "ensemble", metric)
-    theirs = source(of_method[one.versus], significance.VERSUS[one.versus], metric)
-    return Cell(number(100 * one.difference, "+.2f"), 100 * one.difference, sources=(ours, theirs))
+    sources = [source(of_method[name], significance.network_of(name), metric) for name in (one.method, one.versus)]
+    return Cell(number(100 * one.difference, "+.2f"), 100 * one.difference, sources=(*sources,))
 
 
 def _method(name: str) -> str:
@@ -147,27 +159,32 @@ def _method(name: str) -> str:
 
 
 def _verdict(one: significance.PairedDifference, results: Sequence[Result]) -> str:
-    """In words, what KD + ML V3 is; without a verdict where the groups are too few for one."""
+    """In words, what the first is; without a verdict where the groups are too few for one."""
     return f"too few {results[0]['data']['group']}s for a test" if math.isnan(one.p) else one.verdict
 
 
 def _with_comparisons(
-    table: pd.DataFrame, compared: list[significance.PairedDifference], metric: str, results: Sequence[Result]
+    table: pd.DataFrame,
+    ours: list[significance.PairedDifference],
+    alone: list[significance.PairedDifference],
+    metric: str,
+    results: Sequence[Result],
 ) -> pd.DataFrame:
-    """Adds KD + ML V3's ensemble minus each compared ensemble, in percentage points, to that ensemble's row."""
-    records = []
-    for one in compared:
-        if one.versus in EXCHANGE:
-            variant = EXCHANGE[one.versus]
+    """Adds to each ensemble's row KD + ML V3 minus it, and it minus the student alone, in percentage points."""
+    for column, family in (
+        ("vs_kd_ml_v3", {one.versus: one for one in ours if one.versus in EXCHANGE}),
+        ("vs_student", {one.method: one for one in alone}),
+    ):
+        records = []
+        for name, one in family.items():
+            variant = EXCHANGE[name]
             record = dict(zip(KEYS, (variant.technique, variant.strategy, "ensemble", metric), strict=True))
-            figures: dict[str, float | str] = {
-                "difference": 100 * one.difference,
-                "low": 100 * one.low,
-                "high": 100 * one.high,
-            }
+            figures = {key: 100 * getattr(one, key) for key in ("difference", "low", "high")}
             figures |= {"p": one.p, "adjusted_p": one.adjusted_p, "verdict": _verdict(one, results)}
-            records.append(record | {f"vs_kd_ml_v3_{key}": value for key, value in figures.items()})
-    return table.merge(pd.DataFrame(records), how="left", on=KEYS) if records else table
+            records.append(record | {f"{column}_{key}": value for key, value in figures.items()})
+        if records:
+            table = table.merge(pd.DataFrame(records), how="left", on=KEYS)
+    return table
 
 
 def draw(request: Request) -> Page:

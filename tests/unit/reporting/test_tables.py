@@ -563,9 +563,10 @@ def test_a_dataset_that_the_paper_does_not_have_is_called_yours(tmp_path: Path) 
 def test_below_the_table_is_whether_v3_is_significant(tmp_path: Path) -> None:
     results = all_twelve()
     target = render(results, tmp_path / "table4.md")
-    _, (header, *rows), _ = markdown_tables(target)
-    assert header[-1] == "KD + ML V3 is"
-    assert [row[0] for row in rows] == [
+    _, (header, *rows), (_, *against_student), _ = markdown_tables(target)
+    assert [header[0], header[-1]] == ["first", "the first is"]
+    assert [row[0] for row in rows] == ["KD + ML V3 (ensemble)", *[""] * 5]
+    assert [row[1] for row in rows] == [
         "student alone", "ML V1 (ensemble)", "KD (off) V1 (ensemble)", "KD (on) V1 (ensemble)",
         "KD + ML V1 (ensemble)", "KD + ML V2 (ensemble)",
     ]  # fmt: skip
@@ -574,20 +575,26 @@ def test_below_the_table_is_whether_v3_is_significant(tmp_path: Path) -> None:
     def mean(method: str) -> float:
         return np.mean([100 * run["test"]["ensemble"]["iou"] for run in by_method[method]["seeds"].values()])
 
-    assert float(rows[1][1]) == pytest.approx(mean("kd_ml-v3") - mean("ml-v1"), abs=0.005)
-    assert float(rows[0][1]) == pytest.approx(mean("kd_ml-v3") - 70, abs=0.005)
+    assert float(rows[1][2]) == pytest.approx(mean("kd_ml-v3") - mean("ml-v1"), abs=0.005)
+    assert float(rows[0][2]) == pytest.approx(mean("kd_ml-v3") - 70, abs=0.005)
+    assert [row[:2] for row in against_student][3] == ["KD (off) V1 (ensemble)", "student alone"]
+    assert float(against_student[3][2]) == pytest.approx(mean("kd_off-v1") - 70, abs=0.005)
+    assert against_student[-1][2:4] == rows[0][2:4], "the same pair has the same interval in both"
+    assert float(against_student[-1][5]) >= float(rows[0][5]), "but is corrected for twelve comparisons, not for six"
     text = target.read_text()
     assert "patients of the test split, and seeds, were resampled with replacement 2000 times" in text
     assert "One seed only" not in text
     assert "too narrow" not in text
     assert {row[-1] for row in rows} == {"better"}
-    assert check_tex(target.with_suffix(".tex")).count("tabular}{") == 3
+    assert check_tex(target.with_suffix(".tex")).count("tabular}{") == 4
 
     table = pd.read_csv(target.with_suffix(".csv"))
     cell = one(table, technique="kd_on", strategy="v1", network="ensemble", metric="iou")
     assert cell.vs_kd_ml_v3_difference == pytest.approx(mean("kd_ml-v3") - mean("kd_on-v1"))
     assert cell.vs_kd_ml_v3_low <= cell.vs_kd_ml_v3_difference <= cell.vs_kd_ml_v3_high
     assert 0 < cell.vs_kd_ml_v3_p <= cell.vs_kd_ml_v3_adjusted_p <= 1
+    assert cell.vs_student_difference == pytest.approx(mean("kd_on-v1") - 70)
+    assert table.vs_student_p.notna().sum() == 12
     compared = table[table.vs_kd_ml_v3_p.notna()]
     assert set(compared.vs_kd_ml_v3_verdict) == {"better"}
     assert set(compared.network + compared.metric) == {"ensembleiou"}
@@ -622,9 +629,11 @@ def test_one_seed_and_few_groups_get_a_caveat(tmp_path: Path) -> None:
     assert verdicts.tolist() == ["too few patients for a test"] * 5, "whoever reads the .csv alone must see it too"
 
 
-def test_without_v3_nothing_is_compared(table4: Path) -> None:
-    assert "by more than chance" not in table4.read_text()
-    assert not [name for name in pd.read_csv(table4.with_suffix(".csv")).columns if name.startswith("vs_")]
+def test_without_v3_variants_are_compared_with_the_student_alone(table4: Path) -> None:
+    assert "KD + ML V3 and the others" not in table4.read_text()
+    columns = [name for name in pd.read_csv(table4.with_suffix(".csv")).columns if name.startswith("vs_")]
+    assert len(columns) == 6
+    assert all(name.startswith("vs_student_") for name in columns)
 
 
 def test_a_student_that_was_tested_on_other_images_is_refused(tmp_path: Path) -> None:
