@@ -26,6 +26,7 @@ from classroom.reporting.common.tables import (
     TECHNIQUE_LABELS,
     Cell,
     Part,
+    csv,
     labelled,
     number,
     variant_label,
@@ -46,6 +47,9 @@ NAMES = {"segmentation": "per-patient", "classification": "classes"}
 """By task, the end of the report's name."""
 DRAWN = {"teacher": "T", "student": "S1"}
 """Of the baselines, the network that the picture shows; of variants the ensemble."""
+VALUES = ".values.csv"
+"""Suffix of the file with each seed's and group's values."""
+
 OF_MASKS = (
     "- each cell: mean ± sample standard deviation and median over the test {group}s, after averaging each of them "
     "over seeds. Dice and sensitivity are computed from all pixels of a {group} together. HD95 is the mean over its "
@@ -99,11 +103,13 @@ def medical_report(name: str, scale: str, seeds: Sequence[int], results: Sequenc
     if any(row.result["method"] in EXCHANGE for row in rows):
         title += "\nvariants: the ensemble of both students"
     figure.suptitle(title, fontsize=9)
+    about_data = {"study": study, "scale": scale, "synthetic": data["synthetic"]}
     facts = [fact.format(group=group) for fact in (OF_MASKS if of_masks else OF_CLASSES)]
     return results_page(
         name, f"{study} {about}", scale, seeds, results, variants(""), [*facts, ENSEMBLES],
         parts=[Part(header, grid, grouped=True)], drawing=Drawing(saved(figure), _alt(rows, group)), study=study,
-        table=labelled(pd.DataFrame(records), study=study, scale=scale, synthetic=data["synthetic"]),
+        table=labelled(pd.DataFrame(records), **about_data),
+        files={VALUES: csv(labelled(pd.concat(map(_values, rows)), **about_data))},
     )  # fmt: skip
 
 
@@ -168,6 +174,13 @@ def _summary(row: _Row, metric: str) -> tuple[dict[str, Any], Cell]:
     }
     what, _, unit = METRICS[metric].partition(", ")
     return record, Cell(text, mean, sources=(Source(f"{what} of {row.network} on the test split", runs, unit=unit),))
+
+
+def _values(row: _Row) -> pd.DataFrame:
+    """Every metric of each seed, and group, with the columns that say which network it is of."""
+    technique, strategy = _keys(row)
+    keys = {"technique": technique, "strategy": strategy, "network": row.network}
+    return row.by_seed.reset_index().assign(**keys)[[*keys, *row.by_seed.index.names, *row.by_seed.columns]]
 
 
 def _keys(row: _Row) -> tuple[str, str]:
@@ -257,5 +270,5 @@ REPORT = Report(
     category="Tables",
     shows="metrics per patient or class",
     asked_by=("study.{study}.reports.variants",),
-    suffixes=(*TABLE, ".png"),
+    suffixes=(*TABLE, ".png", VALUES),
 )  # fmt: skip

@@ -65,6 +65,15 @@ def test_each_patient_counts_once_whatever_its_images(per_patient: Path) -> None
     assert distance[["mean", "median"]].tolist() == pytest.approx([(2 + 9 + 7) / 3, 7], abs=1e-5)
 
 
+def test_every_patient_of_every_seed_is_in_a_file_of_its_own(per_patient: Path) -> None:
+    table = pd.read_csv(per_patient.with_suffix(".values.csv"))
+    assert len(table) == (1 + 1 + 4) * 2 * 3, "networks, seeds, patients"
+    c = one(table, technique="kd_ml", network="S1", group="c", seed=1)
+    assert c[["dice", "hd95"]].tolist() == [0, 14]
+    assert np.isnan(c.sensitivity)
+    assert (c.strategy, c.scale, c.synthetic) == ("v3", "small", False)
+
+
 def test_the_page_has_all_networks_and_says_what_empty_masks_are(per_patient: Path) -> None:
     rows = markdown_rows(per_patient)
     assert rows[0] == ["technique", "strategy", "network", "Dice, %", "sensitivity, %", "HD95, pixels"]
@@ -114,6 +123,9 @@ def test_classes_have_balanced_accuracy_auroc_and_a_confusion_matrix(tmp_path: P
     found = one(table, technique="ml", network="S1", metric="balanced_accuracy")
     assert found[["mean", "sd"]].tolist() == pytest.approx([np.mean(expected), np.std(expected, ddof=1)], abs=1e-5)
     assert one(table, technique="ml", network="ensemble", metric="auroc")["mean"] == 90
+    values = pd.read_csv(path.with_suffix(".values.csv"))
+    of_seed = one(values, technique="ml", network="S1", seed=1)
+    assert of_seed.balanced_accuracy == pytest.approx(expected[1], abs=1e-5)
     assert [axis.get_title() for axis in figures[0].axes if axis.axison] == ["teacher alone", "student alone", "ML V3"]
     panel = figures[0].axes[2]
     shares = np.array([int(text.get_text()) for text in panel.texts]).reshape(7, 7)
