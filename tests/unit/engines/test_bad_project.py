@@ -223,7 +223,7 @@ SETTINGS = {
     ),
     "study: a job whose file is cut off": (put(OF_STUDY, "dataset: [lgg"), TRAIN, rf"{OF_STUDY}: not valid YAML: .*"),
     "use: unknown": (
-        nothing, "use lgg-resnet81", rf"params\.yaml: studies: 'lgg-resnet81' has no .*\. Did you mean '{STUDY}'\?",
+        nothing, "use lgg-resnet81", rf"params\.yaml: studies: 'lgg-resnet81' has no .*\. Did you mean '{STUDY}'\? .*",
     ),
     "resplit: unknown": (nothing, "resplit lgg-resnet81", rf"unknown study 'lgg-resnet81'\. Did you mean '{STUDY}'\?"),
     "scale: unknown": (nothing, "scale huge", r"unknown scale 'huge'\. Known: demo, paper, small\."),
