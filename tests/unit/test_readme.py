@@ -41,3 +41,17 @@ def test_the_results_are_those_of_the_table_that_came_out() -> None:
                 number = table.loc[(technique, strategy, "ensemble", "iou")]
                 sd = "" if pd.isna(number.sd) else f" ± {number.sd:.2f}"
                 assert cell == f"{number['mean']:.2f}{sd}", f"{path.name}: {label} {strategy}"
+
+
+def test_every_mean_in_the_results_is_in_a_table_that_came_out() -> None:
+    """In the text, too: of best epochs, of last ones, and of either split."""
+    known = set[str]()
+    for path in DOCS.glob("results/lgg-64/*.csv"):
+        table = pd.read_csv(path)
+        for mean in (name for name in table if name.endswith("mean")):
+            pairs = table[[mean, f"{mean.removesuffix('mean')}sd"]].dropna()
+            known |= {f"{value:.2f} ± {sd:.2f}" for value, sd in pairs.itertuples(index=False)}
+    for path in (ROOT / "README.md", DOCS / "results/index.md"):
+        told = re.findall(r"\d+\.\d\d ± \d+\.\d\d", path.read_text())
+        assert len(told) > 12
+        assert {*told} <= known, path.name
