@@ -611,7 +611,7 @@ def test_a_name_that_could_not_be_a_folder_everywhere_is_refused(raw, folder, bl
             check(raw)
 
 
-def test_a_search_in_a_study_that_is_not_in_force_waits_for_it(raw):
+def test_a_search_in_a_study_that_is_not_active_waits_for_it(raw):
     """Activating a study is one line; the lists of searches need not follow."""
     raw["studies"] = ["lgg-mobilenet"]
     settings = check(raw)
@@ -622,7 +622,7 @@ def test_a_search_in_a_study_that_is_not_in_force_waits_for_it(raw):
     assert check(raw).searched_studies == ("histopathologic-resnet18",)
 
 
-def test_only_what_is_in_force_is_read_and_named(raw):
+def test_only_what_is_active_is_read_and_named(raw):
     """One study may be edited while another runs."""
     for study in set(raw["study"]) - {STUDY}:
         raw["study"][study] = {"reports": {"variants": "table4"}, "nonsense": 1}
@@ -707,7 +707,7 @@ def test_params_of_the_older_layout_are_refused_with_what_to_do(files, layout):
         params.load(files / "params.yaml")
 
 
-def test_a_study_in_force_without_its_file_is_named(files):
+def test_an_active_study_without_its_file_is_named(files):
     (files / f"studies/{STUDY}.yaml").rename(files / "studies/lgg-resnet-18.yaml")
     message = (
         rf"params\.yaml: studies: '{STUDY}' has no file studies/{STUDY}\.yaml\. Did you mean 'lgg-resnet-18'\?"

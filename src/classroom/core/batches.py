@@ -115,7 +115,9 @@ def open_splits(prepared: Path, splits: Path) -> dict[str, SplitData]:
             "Run `classroom prepare` and `classroom split` for this study again."
         ) from None
     if not (len(images) == len(targets) == len(index) == len(table)) or not (index.id == table.id).all():
-        raise DataError(f"{splits}: is of other images than {prepared}. Run `classroom split` for this study again.")
+        raise DataError(
+            f"{splits}: was made from other images than {prepared}. Run `classroom split` of this study again."
+        )
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise DataError(
             f"{prepared / 'images.npy'}: expected bytes of shape (images, height, width, 3), found {images.dtype} of "

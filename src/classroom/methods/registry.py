@@ -23,7 +23,7 @@ def check(name: str, task: str | None = None) -> None:
     if name not in ALL:
         raise TrainingError(f"unknown method '{name}'.{suggestion(name, ALL)}")
     if task and is_published(name) and task not in load(name):
-        raise TrainingError(f"'{name}' is no method of {task}; there are {', '.join(published(task))}.")
+        raise TrainingError(f"'{name}' is not a method for {task}. Known: {', '.join(published(task))}.")
 
 
 def is_published(name: str) -> bool:

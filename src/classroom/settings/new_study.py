@@ -23,7 +23,7 @@ from classroom.data.readers import Found, check_options, for_task, reader
 from classroom.data.split import BY_IMAGE, assign, check_given
 from classroom.errors import ClassroomError, DataError, ParamsError, counted, listed, suggestion
 from classroom.params import FOLDERS, NAME_RULE, Dataset, Network, Split, is_name, load, select
-from classroom.settings.checks import check_all
+from classroom.settings.checks import check, check_all
 from classroom.settings.overlays import add_study
 
 OPTIONS = {
@@ -101,7 +101,7 @@ def new_study(wanted: Wanted, params: Path = Path("params.yaml")) -> list[str]:
         dataset = _valid(wanted, content, params)
         if task == "classification":
             _check_labels(wanted, found)
-        like, of = _like(wanted, task, raw)
+        like, of = _like(wanted, task, raw, params)
         study = _study(wanted, task, of, shown=raw["ours"] in (*raw["variants"]["joint"], *raw["variants"]["offline"]))
         _try(wanted, content, study, params)  # networks are refused before minutes of reading
         pixels = check_pixels(wanted.name, dataset, found.samples)
@@ -133,7 +133,7 @@ def _options_named() -> Iterator[None]:
         if BY_IMAGE in text:
             options.append("--split image")
         here = f" As options: {', '.join(options)}." if options else ""
-        raise type(error)(f"{text} Nothing was written.{here}") from None
+        raise type(error)(f"{text.rstrip('.')}. Nothing was written.{here}") from None
 
 
 def _check_name(name: str, raw: Mapping[str, Any]) -> None:
@@ -255,7 +255,7 @@ def _split(wanted: Wanted, found: Found, pixels: Pixels, task: str, batch: int) 
     return split
 
 
-def _like(wanted: Wanted, task: str, raw: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+def _like(wanted: Wanted, task: str, raw: Mapping[str, Any], params: Path) -> tuple[str, Mapping[str, Any]]:
     """The study to follow: the one named, else the paper's, else the first of the task."""
     studies = {name: of for name, of in raw["study"].items() if isinstance(of, Mapping)}
     of_task = [name for name, of in studies.items() if of.get("task") == task]
@@ -268,6 +268,7 @@ def _like(wanted: Wanted, task: str, raw: Mapping[str, Any]) -> tuple[str, Mappi
         raise ParamsError(
             f"studies/: no study of {task} to take networks and weights from. Restore one, such as {LIKE[task]}."
         )
+    check({**raw, "studies": [name]}, params)
     return name, studies[name]
 
 

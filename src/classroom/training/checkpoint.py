@@ -148,7 +148,7 @@ class Checkpoints:
                 log(f"{path} is damaged or no checkpoint, and ignored ({type(error).__name__}); {then}")
                 continue
             if identity != self.identity:
-                log(f"{path} is of other settings, data or code, and ignored")
+                log(f"{path} was made with other settings, data or code, so it is ignored")
                 continue
             if at not in (None, _position(content)):
                 continue

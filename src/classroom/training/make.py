@@ -249,7 +249,7 @@ def _load_teacher(teacher: nn.Module, path: Path | None) -> None:
     try:
         teacher.load_state_dict(state)
     except RuntimeError:
-        raise TrainingError(f"{path}: the weights of another network. Train the study's teacher again.") from None
+        raise TrainingError(f"{path}: holds the weights of another network. Train the study's teacher again.") from None
     if wrong := not_finite(state):
         raise TrainingError(
             f"{path}: the teacher diverged: {len(wrong)} of its tensors hold NaN or infinite values, '{wrong[0]}' "

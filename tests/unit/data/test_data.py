@@ -908,7 +908,9 @@ def rewrite(path: Path, change) -> None:
 def test_arrays_and_splits_that_do_not_belong_together_are_refused(study, mix_up):
     """Trained on, they would put test images into training without a sign of it."""
     mix_up(study)
-    with pytest.raises(DataError, match=r"splits\.parquet: is of other images than .*prepared.*Run `classroom split`"):
+    with pytest.raises(
+        DataError, match=r"splits\.parquet: was made from other images.*prepared.*Run `classroom split`"
+    ):
         open_splits(study / "prepared", study / "splits.parquet")
 
 

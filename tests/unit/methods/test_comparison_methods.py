@@ -433,7 +433,7 @@ def test_weights_of_other_terms_are_said_when_a_method_is_made() -> None:
 
 
 def test_a_method_of_the_other_task_is_refused_with_those_there_are() -> None:
-    with pytest.raises(TrainingError, match=r"'emkd' is no method of classification.*fitnet.*semckd"):
+    with pytest.raises(TrainingError, match=r"'emkd' is not a method for classification.*fitnet.*semckd"):
         make("emkd", CLASSES_STUDY, SETTINGS, 0, None, CLS, CLASSES, 64)
     with pytest.raises(TrainingError, match=r"unknown method 'fitnett'.*Did you mean 'fitnet'"):
         make("fitnett", CLASSES_STUDY, SETTINGS, 0, None, CLS, CLASSES, 64)
@@ -508,10 +508,14 @@ FILE = rf"^studies/{STUDY}\.yaml: "
         ("tune/segmentation", {"studies": [STUDY], "methods": ["vid"]}, r"tune\.segmentation\.meth.*'vid'.*other task"),
         ("tune/segmentation", {"studies": [CLASSES_STUDY], "methods": ["at"]}, r"'ham.*' is a study of classification"),
         ("tune/segmentation", {"studies": [STUDY] * 2, "methods": ["at"]}, r"studies: expected each value once"),
-        (OF_STUDY, {}, rf"{FILE}methods lacks what comparison\.segmentation lists\. Add there: at: .*skd: "),
+        (
+            OF_STUDY,
+            {},
+            rf"{FILE}methods lacks an entry for methods that comparison\.segmentation lists\. Add: at: .*skd: ",
+        ),
         (f"{OF_STUDY}/at/weights", {"attention": 1.0}, rf"{FILE}methods\.at\.weights: expected weights of attention, "),
         (f"{OF_STUDY}/at/weights/attention", -1.0, rf"{FILE}methods\.at\.weights\.attention: .*greater than or equal"),
-        (f"{OF_STUDY}/simkd", {"options": {}, "weights": {}}, rf"{FILE}methods: 'simkd' is no method of segmentation"),
+        (f"{OF_STUDY}/simkd", {"options": {}, "weights": {}}, rf"{FILE}methods: 'simkd' is not a method for seg"),
         ("training/batch_size", 4, r"^params\.yaml: training\.batch_size: 4 is too small for semckd"),
         (
             f"{OF_STUDY}/cwd/options/tempreature",

@@ -391,7 +391,7 @@ def test_a_teacher_of_other_settings_is_refused(other: dict[str, Any], teacher_f
     """Left from before a change of params.yaml: other tensors, or the same tensors in other shapes."""
     raw = settings_with_weights()
     raw["study"][CLASSES_STUDY]["teacher"] |= other
-    with pytest.raises(TrainingError, match=r"weights\.safetensors: the weights of another network.*teacher again"):
+    with pytest.raises(TrainingError, match=r"weights\.safetensors: holds the weights of another net.*teacher again"):
         made("kd_off-v1", raw=raw, file=teacher_file)
 
 

@@ -249,7 +249,7 @@ def test_results_that_are_not_of_today_s_runs_are_refused(masks: dict[str, Any],
 # The list
 
 
-def test_the_list_tells_every_method_with_the_settings_in_force(tmp_path: Path) -> None:
+def test_the_list_tells_every_method_with_the_current_settings(tmp_path: Path) -> None:
     """From whatever settings lie here, and without asking a hub or taking a network's memory."""
     raw = shrink(params.load(ROOT / "params.yaml"))
     for study in raw["study"].values():

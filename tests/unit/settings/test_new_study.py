@@ -102,7 +102,7 @@ def splits(settings: Path, name: str) -> pd.DataFrame:
 # What it makes
 
 
-def test_images_and_masks_become_a_segmentation_in_force(settings: Path, tmp_path: Path) -> None:
+def test_images_and_masks_become_an_active_study_of_segmentation(settings: Path, tmp_path: Path) -> None:
     draw_pairs(tmp_path / "liver", image="grey16", mask="mask01")
     of, said = made(
         settings, name="liver", images=tmp_path / "liver/images", masks=tmp_path / "liver/masks", group=r"^P\d+"
@@ -359,6 +359,17 @@ def test_a_name_that_is_taken_and_options_that_do_not_fit_are_refused(settings: 
         text = refused(settings, **options)
         assert said in text, (options, text)
         assert "/tmp/" not in text.replace(str(tmp_path), ""), "the folder in which settings are tried is named"
+
+
+def test_a_study_to_follow_is_validated_before_it_is_followed(settings: Path, tmp_path: Path) -> None:
+    """It need not be active, so nothing else has looked at it."""
+    draw_classes(tmp_path / "polyps")
+    followed = settings.parent / "studies/histopathologic-mobilenet.yaml"
+    followed.write_text("dataset: histopathologic\ntask: classification\n")
+    text = refused(settings, name="polyps", images=tmp_path / "polyps", like="histopathologic-mobilenet")
+    for key in ("image_size", "teacher", "student"):
+        assert f"key '{key}' is missing" in text, text
+    assert text.startswith(f"{followed}: ")
 
 
 def test_a_study_whose_files_were_removed_is_made_again(settings: Path, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ datasets: {{lgg: {{full_size: 5}}}}
     assert now.study[STUDY].reports.pictures == {}, "an empty mapping empties"
 
 
-def test_a_study_that_is_not_in_force_is_changed_and_stays_out(settings: Path) -> None:
+def test_a_study_that_is_not_active_is_changed_and_stays_out(settings: Path) -> None:
     overlays.use([STUDY], settings)
     overlay(settings, "studies: {lgg-mobilenet: {image_size: 96}}\n")
     raw = params.load(settings)
@@ -152,7 +152,7 @@ def test_an_overlay_that_is_not_there_is_named(settings: Path) -> None:
         overlays.apply_overlay(settings.parent / "nowhere.yaml", settings)
 
 
-def test_a_study_is_in_force_only_once_its_file_is_written(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_is_active_only_once_its_file_is_written(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed in between, the settings are valid."""
     written, replace = [], Path.replace
 
@@ -170,7 +170,7 @@ def test_a_study_is_in_force_only_once_its_file_is_written(settings: Path, monke
 
 
 @pytest.mark.parametrize("content", ["dataset: [lgg", "- lgg", "resplit: 5\n", "resplit: {of: [1]}\n", "split: 3\n"])
-def test_a_broken_file_of_a_study_that_is_not_in_force_disturbs_nobody(settings: Path, content: str) -> None:
+def test_a_broken_file_of_a_study_that_is_not_active_disturbs_nobody(settings: Path, content: str) -> None:
     """And is not written over."""
     overlays.use([STUDY], settings)
     broken = settings.parent / "studies/lgg-mobilenet.yaml"
@@ -189,7 +189,7 @@ def test_a_broken_file_of_a_study_that_is_not_in_force_disturbs_nobody(settings:
 # Which studies are active
 
 
-def test_use_puts_exactly_these_studies_in_force(settings: Path) -> None:
+def test_use_makes_exactly_these_studies_active(settings: Path) -> None:
     before = settings.read_text()
     assert overlays.use(["lgg-mobilenet", STUDY, "lgg-mobilenet"], settings) == ["studies"]
     assert params.load(settings)["studies"] == ["lgg-mobilenet", STUDY]
@@ -210,7 +210,7 @@ def test_use_puts_exactly_these_studies_in_force(settings: Path) -> None:
         ("twice", r"studies/twice\.yaml: reports\.variants: 'table4' is taken \(studies/lgg-resnet18\.yaml: reports\."),
     ],
 )
-def test_a_study_that_cannot_be_is_not_put_in_force(settings: Path, study: str, message: str) -> None:
+def test_a_study_that_cannot_be_is_not_made_active(settings: Path, study: str, message: str) -> None:
     folder = settings.parent / "studies"
     (folder / "broken.yaml").write_text("dataset: [lgg")
     (folder / "wrong.yaml").write_text("task: segmentation\n")
@@ -221,7 +221,7 @@ def test_a_study_that_cannot_be_is_not_put_in_force(settings: Path, study: str, 
     assert contents(settings) == before
 
 
-def test_use_helps_where_a_study_in_force_has_lost_its_file(settings: Path) -> None:
+def test_use_helps_where_an_active_study_has_lost_its_file(settings: Path) -> None:
     """It is what the error asks for."""
     (settings.parent / "studies/lgg-mobilenet.yaml").unlink()
     with pytest.raises(ParamsError):
@@ -249,7 +249,7 @@ def test_a_resplit_study_is_the_same_but_for_its_split(settings: Path) -> None:
     assert {key.split(": ")[0] for key in changed} == {f"studies/{name}.yaml", "studies"}
 
 
-def test_a_study_that_is_not_in_force_is_put_there_with_its_resplit(settings: Path) -> None:
+def test_a_study_that_is_not_active_is_put_there_with_its_resplit(settings: Path) -> None:
     """Their report shows both: with the new one alone active, nothing made it."""
     overlays.use(("ham10000-segmentation",), settings)
     overlays.resplit(STUDY, settings)

@@ -41,7 +41,7 @@ def test_the_committed_plan_is_what_the_committed_settings_ask_for(raw: dict[str
     assert digest(settings.model_dump(mode="json")) == digest(raw)
 
 
-def test_every_list_names_studies_in_force_alone(raw: dict[str, Any]) -> None:
+def test_every_list_names_active_studies_alone(raw: dict[str, Any]) -> None:
     """Reports of another one are not asked for, though its file and the searches in params.yaml name them."""
     everything = of(raw, *raw["studies"])
     assert set(everything["studies"]) == set(raw["studies"])
@@ -139,7 +139,7 @@ def test_the_digest_changes_where_the_plan_does(raw: dict[str, Any], path: str, 
         assert before == after
 
 
-def test_two_splits_are_compared_where_both_studies_are_in_force(project: Path) -> None:
+def test_two_splits_are_compared_where_both_studies_are_active(project: Path) -> None:
     overlays.resplit(STUDY)
     raw = load()
     pair = {"study": f"{STUDY}-resplit", "of": STUDY, "table": "table4"}

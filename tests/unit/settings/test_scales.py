@@ -137,7 +137,7 @@ def test_the_reported_keys_are_those_whose_value_changed(walk):
         }
 
 
-def test_a_scale_that_is_in_force_leaves_the_users_own_layout(project):
+def test_a_scale_that_is_active_leaves_the_users_own_layout(project):
     """Without anything to change there is no reason to write the file, and Snakemake and DVC see no new time."""
     path = project / "params.yaml"
     path.write_text(path.read_text().replace("seeds: [0]", "seeds:   [ 0 ]").replace("\ngrid:", "\n\n\ngrid:"))

@@ -158,7 +158,7 @@ def test_a_run_whose_settings_changed_starts_again_and_the_others_resume(
             train(settings(), classes, folder, names, show=StopAt())
     lines = train(settings(), classes, tmp_path, KD_ON, identities={"kd_on-v1": "another"}).lines
     assert len([line for line in lines if "resumed" in line]) == 2
-    assert any("kd_on-v1" in line and "of other settings" in line for line in lines)
+    assert any("kd_on-v1" in line and "with other settings" in line for line in lines)
     same(tmp_path, kd_on, KD_ON)
 
 
