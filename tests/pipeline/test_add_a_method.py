@@ -23,7 +23,7 @@ def test_the_page_on_adding_a_method_leads_to_a_row_of_the_table(finished: Proje
     names = "".join(f"  - {name}\n" for name in listed["comparison"]["segmentation"])
     for project in (refused, finished):
         project.edit("params.yaml", "- emkd\n", f"- emkd\n{names}")
-    assert "Add there: logit_mse: {options: {}, weights: {logits: 1.0}}" in refused.run("classroom", "check", expect=1)
+    assert "Add: logit_mse: {options: {}, weights: {logits: 1.0}}" in refused.run("classroom", "check", expect=1)
 
     assert finished.planned() == Counter(method=1, evaluate_methods=1, comparison=1, cost=1, site=1)
     for line in blocks["sh"].splitlines():

@@ -223,7 +223,7 @@ def test_studies_edited_by_hand_reach_dvc_too(finished: Project) -> None:
     assert f"prepare@{STUDY}" not in finished.status()
     finished.edit("studies/mine.yaml", "my-variants", "our-variants")
     assert "plan" in finished.status()
-    assert "workflow/plan.yaml was out of date and is written now" in finished.run("dvc", "repro", expect=255)
+    assert "workflow/plan.yaml was out of date and has been rewritten" in finished.run("dvc", "repro", expect=255)
     assert "variants@our-variants" in finished.status()
 
 

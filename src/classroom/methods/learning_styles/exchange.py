@@ -56,4 +56,4 @@ EXCHANGE: dict[str, Variant] = {
         Variant("kd_ml", "v3", S1=Received(_F, _P), S2=Received(_P, _F)),  # KD's V3 with the kinds swapped: Eqs. 6, 7
     )
 }
-"""The twelve variants by name: Tables 1 and 5 of the paper. A student receives (from the teacher, from its peer)."""
+"""Every variant by name: Tables 1 and 5 of the paper. A student receives (from the teacher, from its peer)."""
