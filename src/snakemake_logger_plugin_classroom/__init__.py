@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from classroom.progress import duration
+
 OMITTED_EVENTS = {LogEvent.JOB_STARTED, LogEvent.PROGRESS, LogEvent.RESOURCES_INFO, LogEvent.WORKFLOW_STARTED}
 OMITTED_MESSAGES = ("Select jobs to execute", "Using shell", "Assuming unrestricted shared filesystem")
 
@@ -85,7 +87,7 @@ class LogHandler(LogHandlerBase):
         self.seconds[job.rule].append(seconds)
         self.left[job.rule] -= 1
         ended = f"{self.total - self.left.total()} of {self.total} jobs"
-        return f"done   {job.name} in {_duration(seconds)}; {ended}{self._eta()}"
+        return f"done   {job.name} in {duration(seconds)}; {ended}{self._eta()}"
 
     def _eta(self) -> str:
         """The time left, by the mean duration of each rule (of all jobs for a new one) and the jobs side by side.
@@ -98,7 +100,7 @@ class LogHandler(LogHandlerBase):
             return ""
         mean = _mean([seconds for of_rule in self.seconds.values() for seconds in of_rule])
         total = sum(count * (_mean(self.seconds[rule]) if self.seconds[rule] else mean) for rule, count in left.items())
-        return f", about {_duration(total / (len(self.running) + 1))} left"
+        return f", about {duration(total / (len(self.running) + 1))} left"
 
 
 def _kind(rule: str) -> str:
@@ -108,10 +110,3 @@ def _kind(rule: str) -> str:
 
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -172,20 +172,20 @@ def test_columns_that_are_not_used_are_named_and_one_like_a_patient_is_not_passe
     """A table's column `patient` was ignored without a word, and its patients were trained and tested on."""
     draw_classes(tmp_path, ("a", "b"), images=20)
     rows = [
-        {"image": f"{label}/{label}{n}.png", "label": label, "Patient": f"{label}{n % 10}", "age": 50}
+        {"image": f"{label}/{label}{n}.png", "label": label, "Patient": f"{label}{n % 10}", "lowercase": 50}
         for label in "ab"
         for n in range(20)
     ]
     pd.DataFrame(rows).to_csv(tmp_path / "skin.csv", index=False)
     _, said = made(settings, name="skin", table=tmp_path / "skin.csv")
-    assert "columns of the table not used: patient, age" in said
+    assert "columns of the table not used: patient, lowercase" in said
     assert "of one 'patient' in one split, rename that column to 'group'" in said
     splits(settings, "skin")
-    assert capsys.readouterr().err.count("columns of the table not used: patient, age") == 1, "said when fetched, once"
+    assert capsys.readouterr().err.count("not used: patient, lowercase") == 1, "said when fetched, once"
     pd.DataFrame(rows).rename(columns={"Patient": "group"}).to_csv(tmp_path / "renamed.csv", index=False)
     of, said = made(settings, name="renamed", table=tmp_path / "renamed.csv")
     assert of.study["renamed"].split.by == "group"
-    assert "columns of the table not used: age\n" in said
+    assert "columns of the table not used: lowercase\n" in said
 
 
 def test_known_patients_may_be_split_by_image(settings: Path, tmp_path: Path) -> None:

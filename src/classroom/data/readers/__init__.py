@@ -78,8 +78,10 @@ class Found:
         return printable(said)
 
 
-GROUP_COLUMN = re.compile(r"patient|subject|person|participant|donor|animal|case|lesion|slide|specimen|scan|series")
-"""What a column's name has that may say which images belong together; only the user can know."""
+GROUP_COLUMN = re.compile(
+    r"(?<![a-z])(patient|subject|person|participant|donor|animal|case|lesion|slide|specimen|scan|series)"
+)
+"""A word in a column's name that may say which images belong together; only the user can know."""
 
 
 def for_task(samples: Sequence[Sample], task: str, missing_masks: str) -> list[Sample]:
