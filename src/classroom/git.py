@@ -20,7 +20,10 @@ def git(*arguments: str) -> bytes | None:
 
 
 def code_version() -> str:
-    """The commit, with `-dirty` for uncommitted changes; the package's version outside a repository."""
+    """The commit, with `-dirty` for uncommitted changes of the code; the package's version outside a repository.
+
+    Settings do not count: each job's are in its manifest.
+    """
     return _commit(Path()) or version("classroom")
 
 
@@ -35,7 +38,7 @@ def commit_of(file: Path) -> str:
 
 def _commit(folder: Path) -> str:
     commit = git("-C", str(folder), "describe", "--always", "--abbrev=12")
-    changes = git("-C", str(folder), "status", "--porcelain", "--untracked-files=no")
+    changes = git("-C", str(folder), "status", "--porcelain", "--untracked-files=no", "--", ":/src")
     if commit is None or changes is None:
         return ""
     return commit.decode().strip() + ("-dirty" if changes.strip() else "")

@@ -102,6 +102,25 @@ def test_the_commit_of_another_repository_is_not_that_of_an_installed_package(tm
     assert commit_of(tmp_path / "project/.gitignore") != ""
 
 
+def test_only_changes_of_the_code_make_the_version_of_the_code_dirty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settings are changed in every project; each job's are in its manifest."""
+    from classroom.git import code_version
+
+    monkeypatch.chdir(tmp_path)
+    files = Path("params.yaml"), Path("src/classroom/loop.py")
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("before")
+    for command in ("init -q", "add .", "-c user.name=a -c user.email=a@b commit -qm first"):
+        subprocess.run(["git", *shlex.split(command)], check=True)
+    clean = code_version()
+    for file, expected in zip(files, (clean, f"{clean}-dirty"), strict=True):
+        file.write_text("after")
+        assert code_version() == expected
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
