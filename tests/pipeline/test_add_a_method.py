@@ -16,7 +16,7 @@ def test_the_page_on_adding_a_method_leads_to_a_row_of_the_table(finished: Proje
     page = (ROOT / "docs/how-to/add-a-method.md").read_text()
     blocks = dict(re.findall(r"^```(python|sh)\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
     listed, entry = (YAML(typ="safe").load(text) for text in re.findall(r"^```yaml\n(.*?)^```", page, re.M | re.S))
-    file = re.search(r"`(src/classroom/methods/\w+\.py)`; its name", page)[1]
+    file = re.search(r"`(src/classroom/methods/\w+\.py)`\. The file's name", page)[1]
     (finished.root / file).write_text(blocks["python"])
     refused = finished.copy(finished.root.parent / "without its settings")
     finished.change(f"study.{STUDY}.methods", finished.settings()["study"][STUDY]["methods"] | entry)
