@@ -51,7 +51,7 @@ class GroupedCommands(TyperGroup):
 app = typer.Typer(
     cls=GroupedCommands,
     help="Knowledge distillation with one teacher and two students. Run all commands in the project's root folder, "
-    "which holds params.yaml, studies/ and datasets/. `classroom COMMAND --help` describes a command and ends with an "
+    "which holds params.yaml, studies/ and datasets/. `classroom COMMAND --help` describes a command and gives an "
     "example.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -81,7 +81,7 @@ def options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and the commit.")
     ] = False,
 ) -> None:
-    """The options before the command's name."""
+    """Options before the command's name."""
 
 
 def _names(folder: str) -> list[str]:
@@ -155,7 +155,7 @@ VariantName = Annotated[
 Seed = Annotated[
     int,
     typer.Option(
-        min=0, max=999_999_999, help="Random seed of the initial weights, the order of the images and the augmentation."
+        min=0, max=999_999_999, help="Random seed for initial weights, image order and augmentation."
     ),
 ]
 RunSeed = Annotated[int, typer.Option(min=0, max=999_999_999, help="Seed of the trained run.")]
@@ -194,7 +194,7 @@ def fetch(
 
 @command("classroom prepare lgg-resnet18")
 def prepare(study: StudyName) -> None:
-    """Resize a study's images and store them as memory-mapped arrays with an index in data/prepared/STUDY."""
+    """Resize a study's images and store them as memory-mapped arrays, with an index, in data/prepared/STUDY."""
     from classroom.data.prepare import prepare as run
     from classroom.params import select
 
@@ -208,7 +208,7 @@ def prepare(study: StudyName) -> None:
 
 @command("classroom split lgg-resnet18")
 def split(study: StudyName) -> None:
-    """Assign a study's images to training, validation and test: data/splits/STUDY.parquet."""
+    """Assign a study's images to training, validation and test, in data/splits/STUDY.parquet."""
     from classroom.data.split import write
     from classroom.params import Split, select
 
@@ -235,10 +235,10 @@ def train(
     point: Annotated[
         str,
         typer.Option(
-            help="Loss weights to try instead of those in studies/STUDY.yaml. For a variant: "
-            "ALPHA_1,ALPHA_2,TEACHER_SHARE, each from 0 to 1, which are alpha of S1, alpha of S2, and the share of "
-            "1 - alpha that goes to beta (the rest goes to gamma); written to grid/. For a published method: FACTOR, "
-            "by which its reference weights are multiplied; written to tune/."
+            help="Loss weights to try instead of those in studies/STUDY.yaml. For a variant (written to grid/): "
+            "ALPHA_1,ALPHA_2,TEACHER_SHARE, each from 0 to 1: alpha of S1, alpha of S2, and the share of 1 - alpha "
+            "that goes to beta (the rest goes to gamma). For a published method (written to tune/): FACTOR, which "
+            "multiplies its reference weights."
         ),
     ] = "",
     device: Annotated[
@@ -252,13 +252,13 @@ def train(
         typer.Option(
             min=0,
             envvar="CLASSROOM_CHECKPOINT_MINUTES",
-            help="Minutes between checkpoints within an epoch; the end of an epoch always writes one.",
+            help="Minutes between checkpoints within an epoch. The end of an epoch always writes one.",
         ),
     ] = 10.0,
 ) -> None:
     """Train one or more runs, each into runs/STUDY/METHOD/seed-N. Run the same command again to resume a training.
 
-    Published methods and `--point` have folders of their own: compared/, grid/ and tune/.
+    Published methods are trained in compared/, and `--point` trains in grid/ or tune/.
     """
     from classroom.engines.manifest import begun
     from classroom.methods import registry as methods_registry
@@ -268,7 +268,7 @@ def train(
         methods_registry.check(method)
     if point and len(methods) > 1:
         raise ClassroomError(
-            f"--point {point}: belongs to one method, but several are named: {', '.join(methods)}. Train them one at "
+            f"--point {point}: applies to one method, but several are named: {', '.join(methods)}. Train them one at "
             "a time."
         )
     if len(methods) > 1:
@@ -305,7 +305,7 @@ def train(
                 finished.append(request.checkpoint_folder)
             epochs = ", ".join(f"{name} {epoch}" for name, epoch in facts["best_epoch"].items())
             noted = (
-                "" if job.stage else "; the settings do not ask for this run, so it is not in dvc.lock and in no report"
+                "" if job.stage else "; this run is not part of the settings, so dvc.lock and the reports leave it out"
             )
             typer.echo(f"{request.target}: best epochs {epochs}, {facts['seconds']} s{noted}")
 
@@ -333,13 +333,13 @@ def evaluate(
         typer.Argument(
             metavar="METHOD",
             autocompletion=_complete_evaluated,
-            help="teacher, student, a variant such as kd_ml-v3, or `published` for all published methods of the study.",
+            help="teacher, student, a variant such as kd_ml-v3, or `published`: all published methods of the study.",
         ),
     ],
 ) -> None:
     """Compute the test metrics of a method's networks and ensemble for all seeds, from the runs' saved predictions.
 
-    They are written to results/variants, results/baselines or results/comparison.
+    The results go to results/variants, results/baselines or results/comparison.
     """
     from classroom.evaluation.costs import costs
     from classroom.evaluation.evaluate import evaluate as run
@@ -404,7 +404,7 @@ def report(
         typer.Argument(
             metavar="REPORT",
             autocompletion=_complete_report,
-            help="Name of a report, e.g. table4, figure6 or cost; index is the web page of all reports.",
+            help="Name of a report, e.g. table4, figure6 or cost; index is the web page with all reports.",
         ),
     ],
 ) -> None:
@@ -438,7 +438,7 @@ def _site() -> None:
 
 @command("classroom methods")
 def methods() -> None:
-    """List all methods: paper, loss, current weights and options, additional parameters during training."""
+    """List all methods with paper, loss, current weights and options, and additional parameters during training."""
     from classroom.reporting.methods import listing
 
     typer.echo(listing(Path("params.yaml")), nl=False)
@@ -453,7 +453,7 @@ def forecast(
         ),
     ] = (),
     device: Annotated[
-        str, typer.Option(envvar="CLASSROOM_DEVICE", help="Device that is timed: auto, cpu, cuda:1, …")
+        str, typer.Option(envvar="CLASSROOM_DEVICE", help="Device to time training steps on: auto, cpu, cuda:1, …")
     ] = "auto",
 ) -> None:
     """Estimate the jobs, hours and disk space that reports need, from a few training steps timed on this machine."""
@@ -467,7 +467,7 @@ def forecast(
 def status(
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every few seconds until Ctrl-C.")] = False,
 ) -> None:
-    """Show each running training, here or on a cluster, with loss, validation metric, time left, and the jobs left."""
+    """Show running trainings, here or on a cluster, with loss, validation metric and time left, and remaining jobs."""
     from classroom.status import status as run
     from classroom.status import watch as run_again
 
@@ -489,13 +489,13 @@ def explain(
     cell: Annotated[
         str,
         typer.Option(
-            help="The number to explain, e.g. kd_ml/v3/ensemble/iou; a table of several studies needs STUDY/ in front. "
-            "Without it, the names of all numbers are listed; for a figure, its runs."
+            help="Number to explain, e.g. kd_ml/v3/ensemble/iou, with STUDY/ in front in a table of several studies. "
+            "Without it, list the names of all numbers, or the runs behind a figure."
         ),
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show where a number comes from: runs, seeds, settings, code, data, later changes, commands to reproduce it."""
+    """Show where a number comes from: runs, seeds, settings, code and data, changes since, commands to reproduce it."""
     import json
 
     from classroom.provenance.explain import explain as run
@@ -576,9 +576,9 @@ def predict(
     out: Annotated[Path, typer.Option(help="Output folder; must be empty or not exist yet.")] = Path("predictions"),
     batch_size: Annotated[int, typer.Option(min=1, help="Number of images per batch.")] = 8,
 ) -> None:
-    """Predict images with an exported model: predictions.csv; for segmentation, a mask and probabilities per image.
+    """Run an exported model on images: predictions.csv and, for segmentation, a mask and probabilities per image.
 
-    These have the size of the image. Files that look like masks or probabilities (…_mask.png) are skipped in folders.
+    These have the size of the image. Files in folders that look like masks or probabilities (…_mask.png) are skipped.
     """
     from classroom.artifacts import conversions
     from classroom.errors import printable, raise_for
@@ -632,7 +632,7 @@ def scale(
         ),
     ],
 ) -> None:
-    """Load a preset of image size, networks and training from scales/ into params.yaml, studies/ and datasets/."""
+    """Load a preset of image sizes, networks and training from scales/ into params.yaml, studies/ and datasets/."""
     from classroom.settings.overlays import apply_scale
 
     _print_changes(f"scale {name}", apply_scale(name))
@@ -662,7 +662,7 @@ def use(
         ),
     ],
 ) -> None:
-    """Set the active studies: Snakemake and DVC make only their reports."""
+    """Choose the active studies: Snakemake and DVC make reports of these only."""
     from classroom.settings.overlays import use as run
 
     _print_changes(f"studies {' '.join(studies)}", run(studies))
@@ -687,49 +687,49 @@ def new_study(
     ],
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder of images. Without --masks (classification), with a subfolder per class."),
+        typer.Option(help="Folder of images. For classification, without --masks: one subfolder per class."),
     ] = None,
     masks: Annotated[
-        Path | None, typer.Option(help="Folder of masks, named like their images, or with _mask, _seg, … appended.")
+        Path | None, typer.Option(help="Folder of masks. A mask has its image's name, with or without _mask, _seg, …")
     ] = None,
     table: Annotated[
         Path | None,
         typer.Option(
-            help="CSV or Parquet file with the columns image; label or mask; optionally group and split (train, val, "
-            "test)."
+            help="CSV or Parquet file with the columns image, label or mask (or both), and optionally group and split "
+            "(train, val or test)."
         ),
     ] = None,
     reader: Annotated[
         str,
         typer.Option(
-            help="Layout of --images if they are a known download: histopathologic, lgg, ham10000 or isic2017."
+            help="Layout of --images if it is a known download: histopathologic, lgg, ham10000 or isic2017."
         ),
     ] = "",
     task: Annotated[
-        str, typer.Option(help="segmentation or classification; needed only if the images have both masks and labels.")
+        str, typer.Option(help="segmentation or classification. Needed only if the images have both masks and labels.")
     ] = "",
     group: Annotated[
         str,
         typer.Option(
             help="Regular expression that finds the patient in an image's path, e.g. '^[^_]+' or 'P(\\d+)_'. All "
-            "images of a patient then go into the same split."
+            "images of a patient then stay in the same split."
         ),
     ] = "",
     foreground: Annotated[
         str,
         typer.Option(
-            help="Mask values that are foreground, e.g. 1,2 or 128-255 or #ff0000. Default: the brighter of two."
+            help="Mask values that are foreground, e.g. 1,2 or 128-255 or #ff0000. Default: the brighter of two values."
         ),
     ] = "",
     missing_masks: Annotated[
-        str, typer.Option(help="If an image has no mask: refuse (an error), or empty (all of it is background).")
+        str, typer.Option(help="What to do with an image without a mask: refuse (an error), or empty (all background).")
     ] = "refuse",
     ignore: Annotated[list[str], typer.Option(help="Pattern of files to ignore, e.g. '*.txt'; may be repeated.")] = (),
     like: Annotated[
         str,
         typer.Option(
             autocompletion=_complete_study,
-            help="Study whose networks and loss weights are copied. Default: one of the paper's.",
+            help="Study to copy networks and loss weights from. Default: one of the paper's.",
         ),
     ] = "",
     teacher: Annotated[str, typer.Option(help="Encoder of the teacher, e.g. resnet50. Default: as in --like.")] = "",
@@ -740,18 +740,18 @@ def new_study(
     split: Annotated[
         str,
         typer.Option(
-            help="Percentages of training, validation and test images; or image, to split 75:10:15 by image although "
-            "patients are known. Not used if --table has splits."
+            help="Percentages of training, validation and test images; or the word image, to split 75:10:15 by image "
+            "even if patients are known. Not used if --table has a column split."
         ),
     ] = "75:10:15",
     add: Annotated[
-        bool, typer.Option("--add", help="Keep the other active studies; by default only the new one is active.")
+        bool, typer.Option("--add", help="Keep the other studies active. By default only the new one is.")
     ] = False,
     device: Annotated[
-        str, typer.Option(envvar="CLASSROOM_DEVICE", help="Device that the forecast times: auto, cpu, cuda:1, …")
+        str, typer.Option(envvar="CLASSROOM_DEVICE", help="Device to time training steps on: auto, cpu, cuda:1, …")
     ] = "auto",
 ) -> None:
-    """Set up a study of your own images: check them, write datasets/NAME.yaml and studies/NAME.yaml, estimate hours."""
+    """Check your own images, write datasets/NAME.yaml and studies/NAME.yaml for them, and forecast the hours."""
     from classroom import progress
 
     progress.log(f"reading {table or images or 'the options'} …")  # the libraries take seconds to load
@@ -784,7 +784,7 @@ def new_study(
 def resplit(study: StudyName) -> None:
     """Add STUDY-resplit, a copy of a study that is split by patient instead of by image, or vice versa.
 
-    A report then compares both: reports/TABLE-splits.md, where reports/TABLE.md is the study's table of variants.
+    Then reports/TABLE-splits.md compares both, where reports/TABLE.md is the study's table of variants.
     """
     from classroom.settings.overlays import resplit as run
 
@@ -806,13 +806,13 @@ def check(
     planned: Annotated[
         bool,
         typer.Option(
-            "--planned", help="Exit with an error if workflow/plan.yaml was out of date; used by DVC's stage `plan`."
+            "--planned", help="Exit with an error if workflow/plan.yaml was out of date. DVC's stage `plan` uses this."
         ),
     ] = False,
 ) -> None:
-    """Validate all settings, test that every method can train its networks, and write the list of jobs for DVC.
+    """Validate all settings, check that every method fits its networks, and update the list of jobs for DVC.
 
-    That list is workflow/plan.yaml.
+    This list is workflow/plan.yaml.
     """
     from classroom.settings.checks import check_all
     from classroom.settings.plan import PLAN, write_plan
@@ -829,7 +829,7 @@ def check(
 def reconcile() -> None:
     """Record finished jobs in dvc.lock, restore cached results, and sync mtimes so that Snakemake agrees with DVC.
 
-    Snakemake runs this by itself at its start and end.
+    Snakemake does this itself when it starts and ends.
     """
     from classroom.engines.reconcile import Session
     from classroom.engines.reconcile import reconcile as run
@@ -843,10 +843,10 @@ def reconcile() -> None:
 @command("classroom verify")
 def verify(
     remote: Annotated[
-        bool, typer.Option("--remote", help="Check DVC's remote instead, and upload files that it lacks.")
+        bool, typer.Option("--remote", help="Check DVC's remote instead, and upload missing files.")
     ] = False,
 ) -> None:
-    """Check every finished result and its copy in DVC's cache against its hash, and restore damaged ones."""
+    """Check the hash of every finished result and of its copy in DVC's cache, and restore damaged ones."""
     from classroom.engines.reconcile import Session
     from classroom.engines.store import complete_remote
     from classroom.provenance.verify import verify as run

@@ -697,7 +697,7 @@ def test_what_dvc_brought_back_is_as_good_as_what_a_job_made(recorded_project: P
 def test_another_seed_may_be_tried_by_hand_and_is_said_to_count_for_nothing(project: Path) -> None:
     done = classroom(f"classroom train {STUDY} ml-v3 --seed 7", project)
     assert done.code == 0
-    assert done.out.endswith("; the settings do not ask for this run, so it is not in dvc.lock and in no report\n")
+    assert done.out.endswith("; this run is not part of the settings, so dvc.lock and the reports leave it out\n")
 
 
 @pytest.mark.parametrize("place", ["reports", "results", RUN, "data/splits"])

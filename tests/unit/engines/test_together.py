@@ -54,7 +54,7 @@ def test_a_group_leaves_the_files_bits_and_manifests_of_single_trainings(
     [
         ("ml-v3 student ml-v3", "ml-v3: named more than once"),
         ("teacher kd_off-v1 student emkd", "kd_off-v1, emkd: need the finished teacher"),
-        ("ml-v3 kd_ml-v3 --point 0.2,0.3,0.5", "--point 0.2,0.3,0.5: belongs to one method"),
+        ("ml-v3 kd_ml-v3 --point 0.2,0.3,0.5", "--point 0.2,0.3,0.5: applies to one method"),
     ],
 )
 def test_methods_that_cannot_train_in_one_process_are_refused(
