@@ -154,9 +154,7 @@ VariantName = Annotated[
 ]
 Seed = Annotated[
     int,
-    typer.Option(
-        min=0, max=999_999_999, help="Random seed for initial weights, image order and augmentation."
-    ),
+    typer.Option(min=0, max=999_999_999, help="Random seed for initial weights, image order and augmentation."),
 ]
 RunSeed = Annotated[int, typer.Option(min=0, max=999_999_999, help="Seed of the trained run.")]
 
@@ -647,7 +645,7 @@ def overlay(
         ),
     ],
 ) -> None:
-    """Merge a YAML file into params.yaml, studies/ and datasets/, e.g. a new study or the best weights of a search."""
+    """Merge a YAML file into params.yaml, studies/ and datasets/, such as a new study or the best weights of a search."""
     from classroom.settings.overlays import apply_overlay
 
     _print_changes(str(file), apply_overlay(file))
@@ -701,9 +699,7 @@ def new_study(
     ] = None,
     reader: Annotated[
         str,
-        typer.Option(
-            help="Layout of --images if it is a known download: histopathologic, lgg, ham10000 or isic2017."
-        ),
+        typer.Option(help="Layout of --images if it is a known download: histopathologic, lgg, ham10000 or isic2017."),
     ] = "",
     task: Annotated[
         str, typer.Option(help="segmentation or classification. Needed only if the images have both masks and labels.")
@@ -751,7 +747,7 @@ def new_study(
         str, typer.Option(envvar="CLASSROOM_DEVICE", help="Device to time training steps on: auto, cpu, cuda:1, …")
     ] = "auto",
 ) -> None:
-    """Check your own images, write datasets/NAME.yaml and studies/NAME.yaml for them, and forecast the hours."""
+    """Check your own images, write datasets/NAME.yaml and studies/NAME.yaml for them, and estimate the training time."""
     from classroom import progress
 
     progress.log(f"reading {table or images or 'the options'} …")  # the libraries take seconds to load
