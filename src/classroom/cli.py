@@ -645,7 +645,7 @@ def overlay(
         ),
     ],
 ) -> None:
-    """Merge a YAML file into params.yaml, studies/ and datasets/, such as a new study or the best weights of a search."""
+    """Merge a YAML file into params.yaml, studies/ and datasets/, such as a new study or the winner of a search."""
     from classroom.settings.overlays import apply_overlay
 
     _print_changes(str(file), apply_overlay(file))
@@ -747,7 +747,7 @@ def new_study(
         str, typer.Option(envvar="CLASSROOM_DEVICE", help="Device to time training steps on: auto, cpu, cuda:1, …")
     ] = "auto",
 ) -> None:
-    """Check your own images, write datasets/NAME.yaml and studies/NAME.yaml for them, and estimate the training time."""
+    """Check your own images, write datasets/NAME.yaml and studies/NAME.yaml for them, and estimate the hours."""
     from classroom import progress
 
     progress.log(f"reading {table or images or 'the options'} …")  # the libraries take seconds to load
