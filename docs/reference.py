@@ -73,7 +73,7 @@ def _keys(block: Mapping[str, Any], types: Mapping[str, Any], prefix: str) -> It
     if isinstance(more := block.get("additionalProperties"), dict) and "properties" in block:
         yield Key(
             f"{prefix}TERM", _kind(more, types), _allowed(more, types), "required",
-            "The weight of this term; every term of the method is named.", False,
+            "Weight of this loss term. Every term of the method is required.", False,
         )  # fmt: skip
 
 
@@ -190,16 +190,16 @@ def _row(key: Key, linked: bool = False) -> list[str]:
 HEAD = "<!-- written by docs/reference.py -->\n\n"
 
 DOTS = (
-    "A dotted key is a nested one: `training.epochs` is `epochs` in the block `training`. Parts in capitals stand for "
-    "names, and `[]` for each item of a list. Unknown keys are errors: `classroom check` names them all, and suggests "
-    "the nearest known key. The same text is in the schema that editors read.\n"
+    "A dotted key is nested: `training.epochs` is `epochs` in the block `training`. Words in capitals stand for names, "
+    "and `[]` for each item of a list. Unknown keys are errors: `classroom check` lists them all and suggests the "
+    "nearest known key. Editors show the same descriptions, from workflow/schemas/.\n"
 )
 
 
 def params_page() -> str:
     return (
-        f"{HEAD}# params.yaml\n\nWhat all studies share. After an edit, run `classroom check`; both engines then rerun "
-        f"only the jobs that read the changed key.\n\n{DOTS}\n{_key_tables(Common)}"
+        f"{HEAD}# params.yaml\n\nSettings that all studies share. After an edit, run `classroom check`; both engines "
+        f"then rerun only the jobs that read the changed keys.\n\n{DOTS}\n{_key_tables(Common)}"
     )
 
 
@@ -218,8 +218,8 @@ def datasets_page() -> str:
         text = (Path(readers_folder[0]) / f"{name}.py").read_text(encoding="utf-8")
         rows.append([f"`{name}`", _docstring(text)])
     return (
-        f"{HEAD}# datasets/DATASET.yaml\n\nOne file for each dataset: where its images come from, and how its "
-        f"folder is laid out. `classroom new-study` writes one for your own images.\n\n{DOTS}\n{_key_tables(Dataset)}\n"
+        f"{HEAD}# datasets/DATASET.yaml\n\nOne file for each dataset: where its images come from, and the layout of "
+        f"its folder. `classroom new-study` writes one for your own images.\n\n{DOTS}\n{_key_tables(Dataset)}\n"
         f"## Readers\n\nThe values of `reader`.\n\n{table(('reader', 'layout'), rows)}"
     )
 
@@ -266,8 +266,8 @@ def reports_page() -> str:
     names = reports.asked_for(params)
     parts = [
         f"{HEAD}# Reports\n\n`snakemake --cores all reports/NAME.md` makes a report and everything that it needs; "
-        "`classroom explain NAME` says where each of its numbers is from. The names below are those with every study "
-        "of `studies/` active, and LGG's split both ways. `reports/index.html` shows all reports on one page.\n"
+        "`classroom explain NAME` shows where its numbers come from. The names below assume that every study in "
+        "`studies/` is active, and LGG is split both ways. `reports/index.html` shows all reports on one page.\n"
     ]
     for kind in reports.KINDS:
         of = reports.report(kind)
@@ -276,7 +276,7 @@ def reports_page() -> str:
         inputs = sorted({_pattern(path, params) for item in names[kind].values() for path in of.inputs(params, item)})
         rows = [
             ["names", ", ".join(f"`{name}`" for name in names[kind])],
-            ["asked for by", ", ".join(map(_setting, of.asked_by)) or "nothing; it is always made"],
+            ["requested by", ", ".join(map(_setting, of.asked_by)) or "nothing; always made"],
             ["files", ", ".join(f"`{path}`" for path in of.outputs("NAME")[:-1])],
             ["made from", ", ".join(f"`{path}`" for path in inputs) or "settings and code alone"],
             ["settings it reads", ", ".join(map(_setting, of.settings)) or "none"],
@@ -344,8 +344,8 @@ def methods_page() -> str:
     )
     parts.append(
         "## Published methods\n\n`L = task + Σ weight · term`. Weights and options are `methods.METHOD.weights` and "
-        "`methods.METHOD.options` in [the study's file](studies.md); a study may leave an option out, which then has "
-        "the default below.\n"
+        "`methods.METHOD.options` in [the study's file](studies.md); an option that a study leaves out has the "
+        "default below.\n"
     )
     for name in methods.PUBLISHED:
         kinds = methods.load(name)

@@ -112,9 +112,9 @@ class Synthetic(Section):
     """Synthetic images in the layout of a dataset; see `classroom.data.synthetic`."""
 
     groups: int = Field(ge=1, description="Number of synthetic patients, slides or lesions.")
-    images_per_group: int = Field(ge=1, description="Images of each; of a lesion, the most.")
+    images_per_group: int = Field(ge=1, description="Images per group; for lesions, the maximum.")
     size: int = Field(ge=32, description="Height and width of an image, in pixels.")
-    seed: Seed = Field(description="Seed of everything that is drawn at random.")
+    seed: Seed = Field(description="Random seed of the images.")
 
 
 class Download(Section):
@@ -123,7 +123,7 @@ class Download(Section):
     url: str = Field(description="Address of the file.")
     checksum: str = Field(
         pattern=r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$",
-        description="Hash of the file; `classroom fetch` refuses another one.",
+        description="Expected hash of the file; `classroom fetch` refuses a file with another.",
     )
 
 
@@ -133,11 +133,11 @@ MaskValue = (
 
 
 class Dataset(Section):
-    """datasets/<dataset>.yaml: where a dataset comes from and in which layout its files are."""
+    """datasets/<dataset>.yaml: where a dataset comes from, and the layout of its files."""
 
     reader: str = Field(description="Layout of the folder: the name of a reader.")
     source: Literal["synthetic", "directory", "kaggle", "download"] = Field(
-        description="Where the images come from. The key of the same name says the details."
+        description="Where the images come from. The key of the same name has the details."
     )
     directory: str = Field("", description="For `source: directory`: the folder with the files.")
     kaggle: tuple[str, ...] = Field(
@@ -147,18 +147,19 @@ class Dataset(Section):
     synthetic: Synthetic | None = Field(None, description="For `source: synthetic`: the images to generate.")
     foreground: tuple[MaskValue, ...] | None = Field(
         None,
-        description="Mask values that are foreground: numbers, ranges such as '128-255', colours such as '#ff0000'. "
-        "All others are background. Required if masks have more than two values; null takes the brighter of two.",
+        description="Mask values that are foreground: numbers, ranges such as '128-255', or colours such as '#ff0000'. "
+        "All other values are background. Required if masks have more than two values. null: the brighter of two.",
     )
     subset: Annotated[int, Field(ge=2)] | None = Field(
-        None, description="Number of images to keep, at random and equally many of each class; null keeps all."
+        None, description="Number of images in a random subset with equally many of each class; null keeps all images."
     )
     subset_seed: Seed = Field(0, description="Seed of the random subset.")
     full_size: int = Field(
         ge=1, description="Number of images in the complete original; `classroom forecast` needs it."
     )
     ignore: tuple[str, ...] = Field(
-        (), description="Files that are no part of the dataset, by name or path in its folder; `*` matches any text."
+        (),
+        description="Files that do not belong to the dataset, by name or by path in its folder; `*` matches any text.",
     )
     images: str = Field(
         "", description="For `reader: folders`: the subfolder with the images; empty for the folder itself."
@@ -178,11 +179,11 @@ class Dataset(Section):
     group: str = Field(
         "",
         description="For the readers folders and table: a regular expression that finds the patient in an image's "
-        "path. If it has a group in brackets, that part is the patient.",
+        "path. If it contains a group in parentheses, that group is the patient.",
     )
     missing_masks: Literal["refuse", "empty"] = Field(
         "refuse",
-        description="For the readers folders and table: `refuse` an image without a mask, or take its mask as `empty`.",
+        description="For the readers folders and table: `refuse` images without a mask, or treat the mask as `empty`.",
     )
     origin: str = Field("", description="Where the images come from; model cards print it.")
     licence: str = Field("", description="Licence of the images; model cards print it.")
@@ -232,7 +233,7 @@ class Split(Section):
 
     percent: tuple[int, int, int] = Field(description="Percentages of training, validation and test; they sum to 100.")
     by: Literal["image", "group", "given"] = Field(
-        description="Unit that is never divided between splits: an `image`, or a `group`, which is all images of a "
+        description="Unit that is assigned to a split: a single `image`, or a `group`, which is all images of a "
         "patient. `given` takes the splits of the dataset's table and ignores `percent` and `seed`."
     )
     seed: Seed = Field(description="Seed of the random assignment.")
@@ -253,8 +254,8 @@ class Network(Section):
     """A network: an encoder by name, its decoder or extra block, and where its weights come from."""
 
     encoder: str = Field(
-        description="For classification any model of timm; for segmentation any encoder of "
-        "segmentation-models-pytorch, where `tu-NAME` is one of timm's."
+        description="For classification any timm model; for segmentation any encoder of "
+        "segmentation-models-pytorch, which calls timm's models `tu-NAME`."
     )
     encoder_options: dict[str, Any] = Field(
         description="Options passed to timm, such as narrower channels; {} for none."
@@ -264,8 +265,8 @@ class Network(Section):
     )
     conv6_channels: Annotated[int, Field(ge=1)] | None = Field(
         None,
-        description="For classification: width of an extra 1×1 block after the last feature map (Table 6, Conv6), "
-        "which gives a teacher the width of its students; null for none.",
+        description="For classification: channels of an extra 1×1 convolution block after the last feature map (Conv6 "
+        "in Table 6), which matches the teacher's width to its students'; null for none.",
     )
     weights: str = Field(description="Initial weights: `hub` (ImageNet), `random`, or the path of a .safetensors file.")
 
@@ -294,8 +295,8 @@ class StudentWeights(Section):
     """One student's L = alpha·task + beta·(from the teacher) + gamma·(from the peer)."""
 
     alpha: Fraction = Field(0.0, description="Weight of the task loss.")
-    beta: Fraction = Field(0.0, description="Weight of what the student receives from the teacher.")
-    gamma: Fraction = Field(0.0, description="Weight of what the student receives from its peer.")
+    beta: Fraction = Field(0.0, description="Weight of distillation from the teacher.")
+    gamma: Fraction = Field(0.0, description="Weight of mutual learning with the other student.")
 
 
 class VariantWeights(Section):
@@ -311,7 +312,7 @@ class MethodWeights(Section):
     model_config = ConfigDict(extra="allow", frozen=True)
     __pydantic_extra__: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
 
-    tuned: bool = Field(False, description="Whether a search chose these weights on validation; its overlay sets it.")
+    tuned: bool = Field(False, description="Whether a search on validation chose these weights. Its overlay sets this.")
 
     @property
     def terms(self) -> dict[str, float]:
@@ -328,44 +329,45 @@ class PublishedMethod(Section):
 
 
 class Resplit(Section):
-    """The study that this one repeats with its images split another way, and the report that shows both."""
+    """The study that this one repeats with another split of its images, and the report that compares both."""
 
-    of: str = Field(description="The study that is split the other way.")
-    report: str = Field(description="Name of the report that compares both.")
+    of: str = Field(description="Name of the original study.")
+    report: str = Field(description="Name of the report that compares both splits.")
 
 
 class Reports(Section):
-    """The names of a study's reports; `tableN` and `figureN` are those of the paper."""
+    """The names of a study's reports; the paper's are `tableN` and `figureN`."""
 
     variants: str = Field(description="Name of the table of the twelve variants.")
-    baselines: str = Field(description="Name of the table of teacher and student alone; studies may share one.")
+    baselines: str = Field(description="Name of the table of teacher and student trained alone; studies may share one.")
     fidelity: str = Field(description="Name of the table that compares students with their own teacher.")
     architecture: str = Field(description="Name of the table of layers, output shapes and parameters.")
     comparison: str | None = Field(
-        None, description="Name of the table of published methods next to ours (Table 10); studies may share one."
+        None,
+        description="Name of the table that compares published methods with ours (Table 10); studies may share one.",
     )
     cka: tuple[Literal["figure6", "figure10", "figure11"], ...] | None = Field(
         None,
-        description="Similarity of layers (CKA) for every variant and seed: reports/cka-STUDY.md, and these figures, "
-        "which only one study may have: figure6 (KD + ML), figure10 (KD, ML), figure11 (within students). null for "
-        "none.",
+        description="Similarity of layers (CKA) for every variant and seed: makes reports/cka-STUDY.md and the figures "
+        "listed, each of which only one study may list: figure6 (KD + ML), figure10 (KD, ML), figure11 (within "
+        "students). null: no CKA.",
     )
     samples: bool = Field(False, description="For segmentation: show test images with the masks of the variant `ours`.")
     pictures: dict[str, PictureKind] = Field(
         {},
-        description="For segmentation: figures of the hardest test images. By name, what each shows: both students of "
-        "`all_variants` (Figure 4), both students of the V3 variants, `diverse` (5), outlines of the V3 `ensembles` "
-        "(7), both students of `kd_ml` (9).",
+        description="For segmentation: figures of the hardest test images. By name of the figure, what it shows: "
+        "`all_variants`, both students of every variant (Figure 4); `diverse`, both students of every V3 variant (5); "
+        "`ensembles`, outlines of the V3 ensembles (7); `kd_ml`, both students of every KD + ML variant (9).",
     )
     deploy: bool = Field(
-        False, description="Export the models, measure what they cost, and add them to reports/deploy.md."
+        False, description="Export the models, measure their latency and memory, and add them to reports/deploy.md."
     )
 
 
 class Study(Section):
-    """studies/<study>.yaml: one dataset, one task and one teacher/student pair, one table of twelve variants."""
+    """studies/<study>.yaml: one dataset, one task, one pair of teacher and student, one table of twelve variants."""
 
-    dataset: str = Field(description="Name of the dataset: a file of datasets/.")
+    dataset: str = Field(description="Name of the dataset: a file in datasets/ without .yaml.")
     task: Task = Field(description="What the networks predict: a class or a mask.")
     image_size: int = Field(
         ge=32, multiple_of=32, description="Height and width to which images are resized, in pixels."
@@ -374,18 +376,16 @@ class Study(Section):
         description="How images are divided into training, validation and test (75:10:15 in the paper)."
     )
     balance: Literal["none", "mean"] = Field(
-        description="Balance of training classes. `mean` draws, in every epoch, as many images of each class as an "
-        "average class has; `none` takes the images as they are."
+        description="Class balancing in training. `mean`: in every epoch, each class has as many images as the average "
+        "class. `none`: no balancing."
     )
-    reports: Reports = Field(description="Names of the study's reports; `tableN` and `figureN` are those of the paper.")
+    reports: Reports = Field(description="Names of the study's reports; the paper's are `tableN` and `figureN`.")
     teacher: Network = Field(description="The teacher's architecture and initial weights.")
     student: Network = Field(description="The architecture and initial weights of both students.")
-    weights: dict[str, VariantWeights] = Field(
-        description="Loss weights of each variant; every variant that is trained needs them."
-    )
-    methods: dict[str, PublishedMethod] = Field({}, description="Published methods that can be compared here.")
+    weights: dict[str, VariantWeights] = Field(description="Loss weights by variant; every trained variant needs them.")
+    methods: dict[str, PublishedMethod] = Field({}, description="Published methods that can be trained in this study.")
     resplit: Resplit | None = Field(
-        None, description="Another study of the same images, split another way; `classroom resplit` writes it."
+        None, description="The study that this one repeats with another split; `classroom resplit` writes it."
     )
 
     @model_validator(mode="after")
@@ -440,22 +440,24 @@ class PredictionLoss(Section):
 
 
 class Losses(Section):
-    """Settings of the losses; their weights are in the studies' files."""
+    """Settings of the loss functions; the loss weights are in studies/."""
 
     task: TaskLoss = Field(description="Task loss of segmentation: focal + Dice, Eq. 8.")
     prediction: PredictionLoss = Field(description="KL divergence of softened predictions, Eqs. 1, 3, 5.")
 
 
 class Augmentation(Section):
-    """Random geometry of training images; masks follow with nearest-neighbour sampling."""
+    """Random geometric augmentation of training images; masks are resampled by nearest neighbour."""
 
     flip: Fraction = Field(description="Probability of a horizontal flip, and of a vertical one.")
-    transpose: Fraction = Field(description="Probability of a quarter turn.")
+    transpose: Fraction = Field(
+        description="Probability of a rotation by 90°; with the flips, this gives every transpose."
+    )
     affine: Fraction = Field(description="Probability of rotation, shift and scaling together.")
-    rotation_degrees: float = Field(ge=0, le=180, description="Largest rotation either way, in degrees.")
-    shift: Fraction = Field(description="Largest shift, as a fraction of the image's side.")
+    rotation_degrees: float = Field(ge=0, le=180, description="Maximum rotation in either direction, in degrees.")
+    shift: Fraction = Field(description="Maximum shift, as a fraction of the image's side.")
     scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
-        description="Smallest and largest scaling factor."
+        description="Minimum and maximum scaling factor."
     )
 
     @field_validator("scale")
@@ -475,32 +477,30 @@ class Training(Section):
         gt=0, allow_inf_nan=False, description="Learning rate of the optimiser; with a schedule, its maximum."
     )
     precision: Literal["fp32", "bf16"] = Field(
-        description="Precision of the networks' passes; `bf16` is mixed precision by torch.autocast."
+        description="Precision of forward passes; `bf16` is mixed precision with torch.autocast."
     )
     threads: int = Field(
-        ge=1, description="CPU threads of each training. Their number changes rounding, hence results."
+        ge=1, description="CPU threads per training. Their number affects rounding, hence the results."
     )
-    compile: bool = Field(description="Compile networks with torch.compile. It changes rounding, hence results.")
+    compile: bool = Field(description="Compile networks with torch.compile. This affects rounding, hence the results.")
     # Optional, with the paper's values: a file without them keeps its results.
-    optimiser: Literal["adam", "adamw", "sgd"] = Field(
-        "adam", description="Optimiser of torch; `sgd` has a momentum of 0.9."
-    )
+    optimiser: Literal["adam", "adamw", "sgd"] = Field("adam", description="Optimiser; `sgd` has a momentum of 0.9.")
     weight_decay: float = Field(
         0.0,
         ge=0,
         allow_inf_nan=False,
-        description="Weight decay of all parameters; `adam` and `sgd` add it to the gradient, `adamw` does not.",
+        description="Weight decay of all parameters; `adam` and `sgd` add it to the gradient, `adamw` decouples it.",
     )
     schedule: Literal["constant", "cosine"] = Field(
-        "constant", description="Learning rate over the epochs; `cosine` falls towards 0 at the end."
+        "constant", description="Learning rate schedule; `cosine` decays to nearly 0 at the end."
     )
-    warmup_epochs: int = Field(0, ge=0, description="Epochs in which the learning rate rises step by step; 0 for none.")
+    warmup_epochs: int = Field(0, ge=0, description="Epochs of linear warm-up of the learning rate; 0 for none.")
     clip_gradients: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
-        None, description="Largest norm of each network's gradient; null for no limit."
+        None, description="Maximum gradient norm of each network; null for no clipping."
     )
     early_stopping: Annotated[int, Field(ge=1)] | None = Field(
         None,
-        description="Stop after this many epochs without improvement of any network on validation; null for never.",
+        description="Stop after this many epochs in which no network improved on validation; null for never.",
     )
 
     @model_validator(mode="after")
@@ -513,14 +513,14 @@ class Training(Section):
 class Variants(Section):
     """Which of the twelve variants are trained."""
 
-    joint: Joint = Field(description="Variants whose networks are trained together: all but kd_off.")
+    joint: Joint = Field(description="Variants whose networks are all trained together: any but kd_off.")
     offline: Offline = Field(
-        description="Variants with a pretrained teacher, kd_off; they are trained after the study's teacher."
+        description="Variants with a pretrained teacher: kd_off. They are trained after the study's teacher."
     )
 
 
 class Grid(Section):
-    """Grid search of α, β, γ, chosen on validation: each student's α, and how the rest is shared out."""
+    """Grid search of α, β, γ on validation: each student's α, and how the rest is divided."""
 
     studies: Names = Field(description="Active studies in which to search; [] for no search.")
     joint: Joint = Field(description="Variants to search, as in variants.joint.")
@@ -528,15 +528,15 @@ class Grid(Section):
     alpha_1: Points = Field(description="Values of S1's alpha.")
     alpha_2: Points = Field(description="Values of S2's alpha.")
     teacher_share: Points = Field(
-        description="Values of the part of 1 − alpha that goes to beta; the rest goes to gamma. Only kd_ml has both."
+        description="Values of the share of 1 − alpha that goes to beta; the rest goes to gamma. Only kd_ml has both."
     )
 
 
 class Comparison(Section):
-    """Table 10: the published methods that are trained where a study's reports name a comparison."""
+    """Table 10: the published methods that are trained in studies with `reports.comparison`."""
 
-    classification: Names = Field(description="Published methods in studies of classification.")
-    segmentation: Names = Field(description="Published methods in studies of segmentation.")
+    classification: Names = Field(description="Published methods for classification.")
+    segmentation: Names = Field(description="Published methods for segmentation.")
 
 
 class Tuned(Section):
@@ -547,18 +547,18 @@ class Tuned(Section):
 
 
 class Tune(Section):
-    """Search of the published methods' weights, chosen on validation: each factor multiplies the reference weights."""
+    """Search of published methods' weights on validation: each factor multiplies the reference weights."""
 
     factors: Annotated[tuple[Factor, ...], Field(min_length=1), AfterValidator(_each_once)] = Field(
         description="Factors to try; each multiplies all reference weights of a method."
     )
-    classification: Tuned = Field(description="Searches in studies of classification.")
-    segmentation: Tuned = Field(description="Searches in studies of segmentation.")
+    classification: Tuned = Field(description="Search in classification studies.")
+    segmentation: Tuned = Field(description="Search in segmentation studies.")
 
 
 class Together(Section):
-    """Runs of one study and seed that Snakemake trains in one process: in less time, and with the same bits. It decides
-    no result, so a change makes nothing stale."""
+    """Runs of one study and seed that Snakemake trains in one process: in less time, with bit-identical results. A
+    change makes nothing stale."""
 
     enabled: bool = Field(
         default=True,
@@ -566,7 +566,7 @@ class Together(Section):
         "of its own.",
     )
     max_networks: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Most networks in one process, each counted once; null for no limit."
+        default=None, description="Maximum number of different networks in one process; null for no limit."
     )
 
     @classmethod
@@ -578,31 +578,31 @@ class Together(Section):
 class Common(Section):
     """params.yaml: what is common to all studies."""
 
-    scale: Scale = Field(description="The preset that these values come from; every table states it.")
+    scale: Scale = Field(description="The preset that these values come from; every report states it.")
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_each_once)] = Field(
-        description="Seeds; every method is trained once with each."
+        description="Random seeds; every method is trained once per seed."
     )
     studies: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_each_once)] = Field(
-        description="Active studies, each with a file studies/STUDY.yaml; `classroom use` sets them."
+        description="Active studies, each with a file studies/STUDY.yaml; `classroom use` sets this list."
     )
     variants: Variants = Field(description="Which of the twelve variants are trained.")
     ours: str = Field(
         description="Variant that is compared with published methods, exported, and shown on sample images."
     )
     comparison: Comparison = Field(
-        description="Published methods to train in studies whose reports name a comparison (Table 10)."
+        description="Published methods to train in studies with `reports.comparison` (Table 10)."
     )
-    grid: Grid = Field(description="Grid search of α, β and γ, chosen on validation.")
-    tune: Tune = Field(description="Search of published methods' weights, chosen on validation.")
-    losses: Losses = Field(description="Settings of the losses; their weights are in the studies' files.")
+    grid: Grid = Field(description="Grid search of α, β and γ on validation.")
+    tune: Tune = Field(description="Search of published methods' weights on validation.")
+    losses: Losses = Field(description="Settings of the loss functions; the loss weights are in studies/.")
     augmentation: Augmentation = Field(
-        description="Random geometry of training images; masks follow with nearest-neighbour sampling."
+        description="Random geometric augmentation of training images; masks are resampled by nearest neighbour."
     )
     training: Training = Field(description="How every network is trained.")
     # Optional: a file without it keeps its results.
     together: Together = Field(
         Together(),
-        description="Training of several runs in one process. It changes no result, so an edit makes nothing stale.",
+        description="Training of several runs in one process. It changes no results, so an edit makes nothing stale.",
     )
 
 
