@@ -1,4 +1,4 @@
-"""Tables 6 and 7: the layers of teacher and student, read from the networks as they are built."""
+"""Tables 6 and 7: the layers of teacher and student, read from the built networks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def architecture_table(
     classes: int,
     scale: str,
 ) -> Page:
-    """Layers, output shapes, parameters and compression of teacher and student, next to the paper's of its datasets.
+    """Layers, output shapes, parameters and compression of teacher and student, with the paper's for its datasets.
 
     The networks are built without their weights, so that nothing is downloaded and no memory taken. Raises ParamsError
     as `build` does.

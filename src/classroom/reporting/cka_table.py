@@ -59,7 +59,7 @@ def cka_table(name: str, scale: str, tables: Tables) -> Page:
         "deviation over seeds; –: not defined, as the features of one network are the same for all images",
     ]
     if any(variant.startswith("ml-") for variant in tables) and "T" in first["last"]:
-        facts.append("- no student of ML learned from a teacher; its T is the study's teacher alone")
+        facts.append("- ML students have no teacher, so T is the baseline teacher")
     return Page(
         f"{paper.title(name)}: similarity of the last stages on {first['study']}",
         heading.disclaimer(scale, [first["data"]], shows_paper=False),

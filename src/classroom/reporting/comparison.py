@@ -53,8 +53,8 @@ def comparison_table(name: str, scale: str, seeds: Sequence[int], compared: Sequ
         parts.append(_part(rows, of_study, metrics))
         records += [row.facts | record for row in rows for record in row.records.values()]
     facts = [
-        "- each published method trains one student with the study's trained, frozen teacher; our method ends in an "
-        "ensemble of two students, which also have rows of their own",
+        "- each published method trains one student with the study's trained, frozen teacher; our method trains two "
+        "students, which have a row each, as has their ensemble",
         "- each cell: the metric in percent on the test split, mean ± sample standard deviation over seeds"
         + ("; below it the paper's mean and ours minus the paper's" if len(printed) else "")
         + ". The best of each column in bold.",
@@ -155,7 +155,7 @@ def _settings_fact(published: Sequence[ComparedResult]) -> str:
     meanings = []
     if len(own) < len(methods):
         meanings.append(
-            "the paper prints none for its methods; `reference defaults` are those of public code, the authors' or "
+            "the paper gives none for these methods; `reference defaults` are those of public code, the authors' or "
             "CIRKD's, with hook points (taps) that suit these networks: docs/explanation/methods.md"
         )
     if own:

@@ -1,4 +1,4 @@
-"""Tables 1 and 5: what each variant shares, generated from the definitions that train it."""
+"""Tables 1 and 5: what teacher and students share in each variant, generated from the code that trains it."""
 
 from __future__ import annotations
 

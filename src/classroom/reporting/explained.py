@@ -11,7 +11,7 @@ from tabulate import tabulate
 from classroom.errors import printable
 from classroom.reporting.common.tables import number
 
-VERDICTS = {True: "same value", False: "OTHER VALUE: these predictions do not give it"}
+VERDICTS = {True: "same value", False: "OTHER VALUE: not the one that these predictions give"}
 
 
 def text(explained: Mapping[str, Any]) -> str:
@@ -97,7 +97,7 @@ def _settings(explained: Mapping[str, Any]) -> str:
 
 def _commands(explained: Mapping[str, Any]) -> str:
     lines = ["REPRODUCE from scratch", *explained["commands"], *(f"# {note}" for note in explained["notes"])]
-    return "\n".join([*lines, "", "or, with the whole report", *explained["instead"]])
+    return "\n".join([*lines, "", "or, to make the whole report", *explained["instead"]])
 
 
 def _printable(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Metrics customary in medical imaging: Dice, sensitivity, HD95 per patient; AUROC, confusion matrices of classes."""
+"""Metrics of medical imaging: Dice, sensitivity and HD95 per patient; balanced accuracy, AUROC, confusion matrices."""
 
 from __future__ import annotations
 

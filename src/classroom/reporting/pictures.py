@@ -1,4 +1,4 @@
-"""Figures 4, 5, 7 and 9: predictions of the variants on the test images that are hardest for all of them."""
+"""Figures 4, 5, 7 and 9: predictions of the variants on the hardest test images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A study split by image, as in the paper, next to the same study split by patient, without that leak."""
+"""A study split by image, as in the paper, compared with the same study split by patient, which has no leakage."""
 
 from __future__ import annotations
 

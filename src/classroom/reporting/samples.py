@@ -1,4 +1,4 @@
-"""Pictures of predictions on test images, from the worst patient to the best."""
+"""Predictions on test images, from the worst patient to the best."""
 
 from __future__ import annotations
 

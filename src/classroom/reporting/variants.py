@@ -93,7 +93,7 @@ def _names(metrics: Sequence[str]) -> str:
 
 
 def _compared(results: Sequence[Result], seeds: Sequence[int]) -> list[list[significance.PairedDifference]]:
-    """KD + ML V3 and the others, and each variant and the student alone; without p where groups are too few for it."""
+    """KD + ML V3 and the others, and each variant and the student alone; without p if there are too few groups."""
     families = [significance.paired_bootstrap(results, seeds, of) for of in (significance.OURS, significance.ALONE)]
     if significance.group_count(results[0]) >= significance.FEW_GROUPS:
         return families
@@ -121,11 +121,11 @@ def _significance(
     caveats = []
     if groups < significance.FEW_GROUPS:
         caveats.append(
-            f"Only {groups} test {group}{'s' if groups != 1 else ''}: intervals from so few are too narrow, and a "
-            f"test is not made with fewer than {significance.FEW_GROUPS}."
+            f"Only {groups} test {group}{'s' if groups != 1 else ''}: with so few, intervals are too narrow. A test "
+            f"needs at least {significance.FEW_GROUPS}."
         )
     if len(seeds) == 1:
-        caveats.append("One seed only: these intervals do not include how much trainings with other seeds differ.")
+        caveats.append("One seed only: these intervals do not include the variation between seeds.")
     drawn = f"{group}s of the test split" + (", and seeds," if len(seeds) > 1 else "")
     return Part(
         ["first", "second", "difference", "95 % interval", "p", "adjusted p", "the first is"],

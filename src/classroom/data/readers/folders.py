@@ -1,4 +1,4 @@
-"""Images in a folder of one's own: with masks in another folder, or sorted into a folder for each class.
+"""Images in your own folder: with masks in another folder, or sorted into one folder per class.
 
 With `masks`, an image and its mask have the same path in their folders, but for the ending and one of SUFFIXES; where
 paths differ, the same name is enough if no other image has it. Both may lie in one folder, where masks have a suffix.

@@ -1,4 +1,4 @@
-"""A table of one's own, CSV or Parquet: a row for each image, with its label, its mask or both.
+"""Your own table, CSV or Parquet: a row for each image, with its label, its mask or both.
 
 Columns: image; label or mask; and, if wanted, group and split (train, val or test). Other columns are named, not read.
 Relative paths are relative to the table. Files that the table does not name do not belong to the dataset.

@@ -106,7 +106,7 @@ def data_lines(result: Result) -> list[str]:
     if converted := conversions(data.get("converted", {})):
         facts.append(f"- converted: {converted}")
     facts += [
-        f"- no {SPLIT_LABELS[name]} image, as the data has too few: {', '.join(missing)}"
+        f"- no {SPLIT_LABELS[name]} image of {', '.join(missing)}, as the data has too few"
         for name, missing in data["lacking"].items()
     ]
     if data["task"] == "segmentation" and not _has_foreground(result):
@@ -116,7 +116,7 @@ def data_lines(result: Result) -> list[str]:
         )
     if result["settings"]["balance"] == "mean":
         facts.append(
-            "- class balancing: for training, each class is under- or over-sampled to the mean size of a class; "
+            "- class balancing: for training, each class is under- or oversampled to the mean class size; "
             "validation and test are unchanged"
         )
     return facts

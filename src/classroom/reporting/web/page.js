@@ -60,7 +60,7 @@ for (const box of document.querySelectorAll("main .table")) {
       for (const other of heads) other.removeAttribute("aria-sort");
       if (sorted) head.setAttribute("aria-sort", next);
       arrange();
-      say(sorted ? `sorted by ${head.textContent.trim()}, ${next}` : "in its first order");
+      say(sorted ? `sorted by ${head.textContent.trim()}, ${next}` : "in its original order");
     });
   });
   if (form) {
@@ -204,7 +204,7 @@ function showSource(source, parent) {
     }
   }
   const details = element("details", undefined, parent);
-  element("summary", "Whole hashes, and the commands that make these runs", details);
+  element("summary", "Full hashes, and the commands that make these runs", details);
   const list = element("ul", undefined, details);
   for (const path of Object.keys(source.values)) {
     const item = element("li", undefined, list);
@@ -231,7 +231,7 @@ function whereFrom(button) {
   const sources = provenance.querySelector(".sources");
   sources.replaceChildren();
   for (const at of button.dataset.sources.split(" ")) showSource(data.sources[at], sources);
-  element("p", "The spec hash is of all that decides a run: its command, its settings, and the content of every file of code and data that it reads.", sources).className = "note";
+  element("p", "The spec hash covers everything that determines a run: its command, its settings, and the content of all code and data that it reads.", sources).className = "note";
   provenance.showModal();
   provenance.scrollTop = 0;
 }
