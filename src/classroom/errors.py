@@ -32,7 +32,7 @@ class ExportError(ClassroomError):
 
 
 DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RecursionError)
-"""What reading a file raises that is not there, not open to us, damaged, or not what it should be."""
+"""What reading raises if a file is missing, not readable, damaged, or not what was expected."""
 
 
 @contextmanager
@@ -64,8 +64,8 @@ def reading(
 def raise_for(problems: Sequence[str], advice: str = "") -> None:
     """Raises a DataError for all `problems`, each a sentence: the first ten and their number, then the `advice`."""
     if problems:
-        count = f" {len(problems)} such problems in all" if len(problems) > 1 else ""
-        count += f", of which {SHOWN} are listed." if len(problems) > SHOWN else "." if count else ""
+        count = f" {len(problems)} such problems in total" if len(problems) > 1 else ""
+        count += f"; the first {SHOWN} are listed." if len(problems) > SHOWN else "." if count else ""
         raise DataError(" ".join(problems[:SHOWN]) + count + (f" {advice}" if advice else ""))
 
 

@@ -68,7 +68,7 @@ def forecast(reports: Sequence[str], device: str) -> str:
     grouped = together.runs_in(run.stage for run in left)
     rows, seconds, weights, costs = _trainings(params, raw, left, {run.study for run in grouped}, sizes, device)
     if rows:
-        header = ["study", "", "trainings", "s a step", "time per training", "in total"]
+        header = ["study", "", "trainings", "s/step", "time per training", "total"]
         lines.append(tabulate(rows, header, tablefmt="simple", floatfmt=("", "", "", ".3f", "", "")))
     if len(grouped) > 1:
         header = ["at a time", "time, one by one", "time, as Snakemake groups them", "jobs"]
@@ -80,7 +80,7 @@ def forecast(reports: Sequence[str], device: str) -> str:
         lines.append(
             f"{most}{duration(seconds)} of trainings in total (core time {duration(seconds * threads)}; threads per "
             f"training: {threads}), from steps measured on this machine; divide by the number of parallel jobs or "
-            "GPUs. All else takes minutes."
+            "GPUs. Everything else takes minutes."
         )
     lines += [
         f"disk: {_gigabytes(weights)} of weights and predictions, {_gigabytes(data)} of prepared images; "

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from classroom.log import write_line
 
-ENDING = "Still ending, so that nothing half-written is left. `kill -9` loses what is under way."
+ENDING = "Still stopping, so that no file is left half-written. `kill -9` loses the work in progress."
 
 
 @contextmanager

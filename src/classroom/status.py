@@ -62,7 +62,7 @@ def status() -> str:
     trainings = {name for name, stage in stages.items() if stage.is_training}
     begun = list(unfinished())
     rows = [_row(training) for training in begun]
-    header = ["", "", "epoch", "loss", "validation, %", "s an epoch", "time left"]
+    header = ["", "", "epoch", "loss", "validation, %", "s/epoch", "time left"]
     running = [training for training in begun if training.is_running]
     others = sorted({job.command for name, job in locks.running_jobs().items() if name not in trainings})
     return "\n".join(
@@ -70,7 +70,7 @@ def status() -> str:
             *([tabulate(rows, header, tablefmt="simple", disable_numparse=True)] if rows else []),
             *(f"running: {command}" for command in others),
             f"trainings: {len(trainings - left)} of {len(trainings)} finished, {len(running)} running",
-            f"jobs of all reports that the settings ask for: {len(stages) - len(left)} of {len(stages)} finished"
+            f"jobs for all reports in the settings: {len(stages) - len(left)} of {len(stages)} finished"
             + ("; `classroom forecast REPORT` counts those of one report" if left else "; nothing is left to do"),
         ]
     )

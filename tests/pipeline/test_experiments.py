@@ -126,7 +126,7 @@ def test_an_experiment_whose_worker_was_killed_is_not_running(finished: Project)
     psutil.wait_procs(workers(finished), timeout=30)
     assert "Running" in finished.run("dvc", "queue", "status")
     printed = finished.run("classroom", "reconcile")
-    assert "experiments that were killed, and are listed as failed now: tried. To go on, queue them again." in printed
+    assert "experiments that were killed, and are listed as failed now: tried. Queue them again to continue." in printed
     assert re.search(r"tried +\S+ \S+ +Failed", finished.run("dvc", "queue", "status"))
     assert "killed" not in finished.run("classroom", "reconcile")
 

@@ -43,7 +43,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_any_job_starts(pristine:
     project = pristine.copy(tmp_path / "project")
     (project.root / "runs").write_text("in the way")
     printed = project.snakemake(TABLE, expect=1)
-    assert "\nruns: no folder that can be written, and results belong there. Nothing was started. Give " in printed
+    assert "\nruns: not a writable folder, but results go there. Nothing was started. Give " in printed
     assert not (project.root / "data/raw").exists()
 
 

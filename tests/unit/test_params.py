@@ -969,8 +969,8 @@ def test_fewer_training_images_than_a_batch_are_said_before_anything_is_fetched(
         check_all()
         return
     said = (
-        f"studies/{study}.yaml: split leaves {training} images at most for training, of the {2 * groups} of datasets/"
-        f"{of['dataset']}.yaml (synthetic): fewer than a batch, as params.yaml has training.batch_size 8. Lower it"
+        f"studies/{study}.yaml: split leaves at most {training} images for training, of the {2 * groups} in datasets/"
+        f"{of['dataset']}.yaml (synthetic), fewer than one batch: params.yaml has training.batch_size 8. Lower it"
     )
     with pytest.raises(ParamsError, match=rf"^{re.escape(said)}"):
         check_all()

@@ -59,4 +59,4 @@ def test_what_is_finished_and_left_is_counted(project: Path) -> None:
     total = int(trainings.split()[3])
     assert trainings == f"trainings: {total - 1} of {total} finished, 0 running"
     assert "nothing" not in jobs
-    assert jobs.startswith("jobs of all reports that the settings ask for: "), "a table alone needs far fewer"
+    assert jobs.startswith("jobs for all reports in the settings: "), "a table alone needs far fewer"

@@ -63,7 +63,7 @@ def check_queue() -> None:
     if workflow.executor_plugin.name == "slurm" and (jobs := slurm_jobs_of(Path.cwd())):
         raise WorkflowError(
             f"{len(jobs)} SLURM jobs of an earlier Snakemake are still queued or running for this folder: "
-            f"{' '.join(jobs)}. Start again when they have ended (squeue --me): what they finish is kept. Or end them "
+            f"{' '.join(jobs)}. Start again after they have ended (squeue --me); their results are kept. Or end them "
             f"now: `scancel {' '.join(jobs)}`; trainings then resume from their checkpoints."
         )
 
@@ -72,8 +72,8 @@ def check_writable() -> None:
     """Snakemake itself would say so at the first job that needs the folder, perhaps after hours."""
     if folders := not_writable(Path(path) for job in workflow.dag.needrun_jobs() for path in (*job.output, *job.log)):
         raise WorkflowError(
-            f"{listed(folders)}: no folder that can be written, and results belong there. Nothing was started. Give "
-            "yourself access (`ls -ld` shows whose it is, `chmod u+rwx` opens your own), or move what is in the way."
+            f"{listed(folders)}: not a writable folder, but results go there. Nothing was started. Give yourself access"
+            " (`ls -ld` shows the owner, `chmod u+rwx` opens your own), or move what is in the way."
         )
 
 
@@ -116,7 +116,7 @@ messages = logging.getLogger("classroom.workflow")
 until_exit = ExitStack()
 atexit.register(until_exit.close)
 if MAIN_PROCESS:
-    until_exit.enter_context(orderly_interrupts("The same command goes on where this one ended."))
+    until_exit.enter_context(orderly_interrupts("Run the same command again to continue."))
 try:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -131,7 +131,7 @@ try:
             # Otherwise jobs would compile it, and code folders would be newer than outputs.
             compileall.compile_dir("src/classroom", quiet=2)
             command = " ".join(["snakemake", *sys.argv[1:]])
-            with heartbeat("Looking for what is up to date"):
+            with heartbeat("Checking which results are up to date"):
                 if any(re.fullmatch("--dry-?run|-[a-zA-Z]*n[a-zA-Z]*", argument) for argument in sys.argv):
                     GROUPS = trained_together(dry_run(command))
                 else:

@@ -85,7 +85,7 @@ def _fail_killed_experiments() -> None:
             continue
     if killed and (names := store.fail_experiments(killed)):
         named = ", ".join(names)
-        log.info("experiments that were killed, and are listed as failed now: %s. To go on, queue them again.", named)
+        log.info("experiments that were killed, and are listed as failed now: %s. Queue them again to continue.", named)
 
 
 def _is_alive(entry: dict[str, Any]) -> bool:

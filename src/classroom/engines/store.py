@@ -129,7 +129,7 @@ def complete_remote() -> list[str]:
                 incomplete.append(out)
         absent = sum(of not in there for of in known.values())
     hint = f", {absent} not there: `dvc push --run-cache` sends them" if absent else ""
-    log.info("%d results looked for in the remote: %d incomplete%s", len(known), len(incomplete), hint)
+    log.info("%d results checked in the remote: %d incomplete%s", len(known), len(incomplete), hint)
     return incomplete
 
 

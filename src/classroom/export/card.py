@@ -73,8 +73,8 @@ def text(
     lines = [
         f"- {_kind(facts)}",
         f"- {facts['parameters'] / 1e6:.2f} M parameters, {facts['macs'] / 1e9:.3g} G multiply-accumulates per image",
-        f"- seed {facts['seed']}, trained by Classroom at {trained_at or 'a version not on record'}, exported at "
-        f"{facts['code_version']}; it implements: {PAPER}",
+        f"- seed {facts['seed']}, trained with Classroom {trained_at or 'of an unrecorded version'}, exported with "
+        f"{facts['code_version']}, which implements: {PAPER}",
     ]
     parts = [
         _part("Use", [f"**{facts['use']}**", _limits(data)]),
@@ -83,7 +83,7 @@ def text(
         _part("Data", ["\n".join(_data(run, dataset))]),
         _part("Training", ["\n".join(_training(run, facts))]),
         _metrics(run, facts),
-        _part("How exact it is", [_exact(difference)]),
+        _part("Numerical accuracy", [_exact(difference)]),
         _part("Licence", [_licence(facts, data)]),
     ]
     return _fields(facts, data) + markdown(title, SYNTHETIC if data["synthetic"] else "", lines, parts)
@@ -226,8 +226,8 @@ def _metrics(run: Metrics, facts: Mapping[str, Any]) -> Part:
 
 def _exact(difference: Difference) -> str:
     return (
-        f"On {difference.images} test images, onnxruntime and PyTorch differ by at most {difference.torch:.2g} in a "
-        f"probability, and onnxruntime and the predictions that the training saved by at most {difference.saved:.2g}."
+        f"On {difference.images} test images, probabilities from onnxruntime differ by at most {difference.torch:.2g} "
+        f"from PyTorch's, and by at most {difference.saved:.2g} from the predictions that the training saved."
     )
 
 

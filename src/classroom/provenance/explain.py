@@ -99,7 +99,7 @@ def _explained(
     versions = [version for runs in runs_of for of in runs.values() if (version := of.get("code_version"))]
     again = reproduction(needed, [record for record in on_record.values() if record], versions)
     if unknown := [run for run, training in trainings.items() if training is None]:
-        again["notes"].append(f"params.yaml does not ask for {', '.join(unknown)} today: not among these commands")
+        again["notes"].append(f"not among these commands, as the settings no longer include it: {', '.join(unknown)}")
     return {
         **_value(number),
         "sources": sources,

@@ -63,7 +63,7 @@ def _version(versions: Sequence[str], code: Mapping[str, str]) -> tuple[str | No
     commit = min(commits, key=lambda one: len(differing[one]))
     if not (files := differing[commit]):
         return commit, []
-    return commit, [f"{commit} has other code than made it, as it was not committed: {', '.join(files)}"]
+    return commit, [f"{commit} differs from the code that made it, which was not committed: {', '.join(files)}"]
 
 
 def _others(wanted: Mapping[str, Any], version: str | None) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def _falsely_recorded(fresh: Sequence[Stage]) -> list[str]:
         made_here = all(Path(out).exists() and content_hash(Path(out)) == md5 for out, md5 in made["outputs"].items())
         if inputs and made_here:
             named = ", ".join(stage.outputs)
-            log.info("%s: not made from what dvc.lock says, by its manifest (%s)", named, manifest.described(inputs))
+            log.info("%s: its manifest names other inputs than dvc.lock (%s)", named, manifest.described(inputs))
             verdict.forget(stage.name)
             found += stage.outputs
     return found

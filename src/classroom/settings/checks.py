@@ -163,9 +163,9 @@ def _check_batches(params: Params) -> None:
             training += len(classes_of(dataset)) // 2
         if training < batch:
             mistakes.append(
-                f"studies/{name}.yaml: split leaves {counted(training, 'image')} at most for training, of the {images} "
-                f"of datasets/{study.dataset}.yaml ({'subset' if images == dataset.subset else key}): fewer than a "
-                f"batch, as params.yaml has training.batch_size {batch}. Lower it, or use more images."
+                f"studies/{name}.yaml: split leaves at most {counted(training, 'image')} for training, of the {images} "
+                f"in datasets/{study.dataset}.yaml ({'subset' if images == dataset.subset else key}), fewer than one "
+                f"batch: params.yaml has training.batch_size {batch}. Lower it, or use more images."
             )
     if mistakes:
         raise ParamsError(" ".join(mistakes))
@@ -180,7 +180,7 @@ def _check_training(params: Params) -> None:
     remembered = Cache("trained")
     versions = [version(library) for library in ("timm", "segmentation-models-pytorch", "torch")]
     if not remembered.facts:
-        log.info("Testing whether every method can train its networks; this takes a few seconds and is remembered.")
+        log.info("Checking that every method fits its networks. This takes a few seconds; the result is remembered.")
     raw = params.model_dump(mode="json", by_alias=True)
     mistakes = []
     for name in params.studies:

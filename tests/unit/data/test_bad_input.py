@@ -187,7 +187,7 @@ CASES = {
     "names that differ in case alone": (
         add_case("synthetic_0001"),
         r"/kaggle_3m/synthetic_0001/synthetic_0001_1\.tif: differs from .*/SYNTHETIC_0001/SYNTHETIC_0001_1\.tif only "
-        r"in case .* 2 such problems in all\. .*rename one of them",
+        r"in case .* 2 such problems in total\. .*rename one of them",
     ),
 }
 
@@ -239,7 +239,7 @@ def test_all_unreadable_files_are_listed_at_once(download, tmp_path):
         fetch(download, tmp_path / "raw")
     assert all(str(path) in str(caught.value) for path in images[:3])
     assert str(images[3]) not in str(caught.value)
-    assert "3 such problems in all." in str(caught.value)
+    assert "3 such problems in total." in str(caught.value)
 
 
 def test_a_damaged_folder_leaves_what_was_fetched_before(download, tmp_path):

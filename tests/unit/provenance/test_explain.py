@@ -144,7 +144,7 @@ def test_code_in_folders_and_settings_in_files_of_their_own_are_compared(
     record |= {"params": {"study.s": {"alpha": 2}}, "dependencies": {"src/a": content_hash(Path("src/a"))}}
     again = reproduction([], [record], [])
     assert "studies:\n  s:\n    alpha: 2\n" in again["commands"][1]
-    assert again["notes"] == [f"{commit} has other code than made it, as it was not committed: src/a"]
+    assert again["notes"] == [f"{commit} differs from the code that made it, which was not committed: src/a"]
 
 
 # From a project that has run: what is said of a number ----------------------------------------------------------------

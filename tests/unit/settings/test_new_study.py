@@ -290,7 +290,7 @@ def test_every_image_that_cannot_be_read_or_recurs_is_named(settings: Path, tmp_
     assert [
         name in text for name in ("P04_0.png: cannot", "P07_0.png: the same image", "P06_0_mask.png: the mask is")
     ] == [True] * 3
-    assert "3 such problems in all" in text
+    assert "3 such problems in total" in text
 
 
 def test_masks_of_several_values_need_the_foreground(settings: Path, tmp_path: Path) -> None:
