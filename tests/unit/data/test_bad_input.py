@@ -174,7 +174,7 @@ CASES = {
     "name that a spreadsheet runs": (
         add_case("=cmd"),
         r"/kaggle_3m/=cmd/=cmd_1\.tif: '=cmd_1' is not a valid name\. .*: '=cmd' is not a valid name\. 2 such .* in "
-        r"all\. Expected .*do not begin with one of =\+-@; rename them",
+        r"total\. Expected .*do not begin with one of =\+-@; rename them",
     ),
     "name with a line break": (
         add_case("a\nb"),

@@ -233,7 +233,7 @@ def test_the_card_has_the_run_s_metrics_data_and_limits(study: Path) -> None:
     data = run["data"]
     for said in (
         "Trained on synthetic images", "No medical device",
-        "trained by Classroom at v0, exported at v1", "license: mit",
+        "trained with Classroom v0, exported with v1", "license: mit",
         f"{data['train']} training, {data['val']} validation", f"{data['test']} test images", f"by {data['group']}",
         "Adam at 0.001", "S1: α",
     ):  # fmt: skip
@@ -266,7 +266,7 @@ def test_the_card_of_real_images_names_origin_licence_and_what_part_it_was(raw: 
     for said in (
         "license: cc-by-nc-sa-4.0", "Images: CC BY-NC-SA 4.0", "Buda, Saha, Mazurowski 2019", "444 of its 3929 images",
         "original: LGG MRI Segmentation", "S1: α 0.1, β 0.9; S2: α 0.2, γ 0.8", "differ by at most 1e-06",
-        "28.00 M parameters, 10 G", "trained by Classroom at 0123456789ab, exported at abc",
+        "28.00 M parameters, 10 G", "trained with Classroom 0123456789ab, exported with abc",
     ):  # fmt: skip
         assert said in text, said
     assert "ynthetic" not in text
