@@ -29,7 +29,7 @@ class Dataset(TypedDict):
     group: str
     """The kind of group, such as `patient`; `image` if every image is a group."""
     grouping: NotRequired[str]
-    """How groups are told, and what may nevertheless be in two splits."""
+    """How groups are identified, and what may still be in two splits."""
     images: int
     groups: int
     labels: dict[str, int]
@@ -100,7 +100,7 @@ class TrainingSettings(TypedDict):
 
 
 class PublishedFacts(TypedDict):
-    """What tables and cards say of a published method."""
+    """Facts about a published method, for tables and model cards."""
 
     label: str
     paper: str
@@ -225,12 +225,11 @@ class TrainingFacts(ResourceUse):
     best_epoch: dict[str, int]
     versions: dict[str, str]
     together: NotRequired[list[str]]
-    """The methods of the runs that trained in the same process: the times are this run's share of theirs, the memory
-    is that of all."""
+    """The methods of the runs that trained in the same process. Times are this run's share; memory is that of all."""
 
 
 class Cost(ResourceUse):
-    """What a run took and what it was made from. None where an older manifest lacks it."""
+    """The cost and inputs of a run. None where an older manifest lacks a value."""
 
     run: str
     bytes: int
@@ -259,7 +258,7 @@ class TableCosts(MethodCosts):
 
 
 class ComparedResult(Result):
-    """A method of results/comparison/ with what its runs took, by seed, from results/costs/comparison/."""
+    """A method of results/comparison/ with the costs of its runs, by seed, from results/costs/comparison/."""
 
     costs: dict[str, Cost]
 

@@ -161,7 +161,7 @@ def write(prepared: Path, split: Split, target: Path) -> dict[str, int]:
 
 
 def check_given(index: pd.DataFrame) -> None:
-    """Raises DataError for splits that nothing can be trained on."""
+    """Raises DataError if a label has no training image."""
     if lacking := sorted(set(index.label) - set(index.label[index.split == "train"])):
         raise DataError(
             f"split: no training image of {listed(lacking)}. Set split to train for some of them in the table."

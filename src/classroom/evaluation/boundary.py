@@ -7,10 +7,10 @@ from scipy.ndimage import binary_erosion, distance_transform_edt
 
 
 def hd95(mask: np.ndarray, ground_truth: np.ndarray) -> float | None:
-    """The larger of both directed 95th percentiles of the distances from boundary to boundary, in pixels.
+    """The larger of the two directed 95th-percentile distances between the masks' boundaries, in pixels.
 
-    A boundary is the pixels of a mask with a neighbour, of four, outside it. If one mask is empty, it is the image's
-    diagonal, the worst that there is; if both are, None, as there is nothing to measure.
+    The boundary of a mask is its pixels with at least one of their four neighbours outside the mask. If one mask is
+    empty, the result is the image's diagonal, the worst value; if both are, it is None.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What runs took, and what they were made from, as their manifests say."""
+"""The costs and inputs of runs, from their manifests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from classroom.files import content_hash
 
 
 def costs(folders: dict[int, Path]) -> dict[str, Cost]:
-    """Of each run what it took, its bytes on disk, what it was made from, and the MD5 of its predictions; by seed.
+    """By seed: a run's time and memory, its size on disk, its inputs, and the MD5 of its predictions.
 
     Raises DataError if a manifest is missing or damaged.
     """

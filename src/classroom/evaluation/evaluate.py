@@ -102,9 +102,10 @@ def evaluate_predictions(path: Path) -> Evaluation:
 
 
 def with_both_ensembles(probabilities: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """`with_ensemble`, the paper's maximum, and after it the mean of both students' probabilities, if there are two.
+    """`with_ensemble`, the paper's maximum, and then the mean of both students' probabilities, if there are two.
 
-    Of masks ⌊256·p⌋ is known, so a pixel whose mean is one half or up to 1/256 more may be left out.
+    Masks are stored as ⌊256·p⌋, so a pixel whose mean is between 1/2 and 1/2 + 1/256 may be missing from the mean's
+    mask.
     """
     found = with_ensemble(probabilities)
     if "ensemble" in found:
@@ -117,7 +118,7 @@ def with_both_ensembles(probabilities: dict[str, np.ndarray]) -> dict[str, np.nd
 
 
 def auroc(probabilities: np.ndarray, true: np.ndarray) -> float | None:
-    """Each class against all others, the mean over the classes for which there are test images of both kinds.
+    """One-vs-rest AUROC, averaged over the classes that have both positive and negative test images.
 
     None if there is no such class.
     """

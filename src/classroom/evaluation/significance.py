@@ -2,7 +2,7 @@
 
 Images of one patient or lesion are correlated, so whole groups are resampled, and all methods share the samples.
 scipy.stats.bootstrap resamples one level only, groups or seeds; here both levels are one matrix product: sums per group
-times how often each group was drawn.
+times the number of times each group was drawn.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FEW_GROUPS = 10
 
 
 class PairedDifference(NamedTuple):
-    """A method minus another one, in the task's first metric, as a fraction: ensembles, and the student alone."""
+    """One method minus another in the task's first metric, as a fraction: their ensembles, or the student alone."""
 
     method: str
     versus: str
@@ -63,7 +63,7 @@ def paired_bootstrap(
     seeds
         over which the differences are averaged
     pairs
-        of methods, such as `OURS`; one that is not wholly among the results is left out
+        of methods, such as `OURS`; a pair with a method that is not among the results is left out
 
     Returns
     -------

@@ -49,7 +49,7 @@ class Sample:
     image: File
     mask: File | None
     split: str = ""
-    """The split that the dataset itself puts it into, if it does."""
+    """The split given by the dataset, if any."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ class Found:
     tables: tuple[File, ...] = ()
     """The tables that labels and groups come from."""
     grouping: str = ""
-    """How groups are told, and what may nevertheless be in two splits, for the heads of tables."""
+    """How groups are identified, and what may still be in two splits; printed above tables."""
     unused: tuple[str, ...] = ()
     """Columns of the user's own table that are not read."""
 
     def unused_columns(self) -> str:
-        """What is said of `unused`, and how one that seems to name groups becomes the group; empty if all are used."""
+        """A message on `unused` columns, with advice on those that seem to name groups; empty if all are used."""
         if not self.unused:
             return ""
         said = f"columns of the table not used: {listed(self.unused)}"
@@ -107,12 +107,12 @@ def reader(name: str) -> ModuleType:
 
 
 def classes_of(dataset: Dataset) -> tuple[str, ...]:
-    """The classes of a dataset; none for images with masks alone."""
+    """The classes of a dataset; none for images with masks only."""
     return getattr(reader(dataset.reader), "CLASSES", dataset.classes)
 
 
 def has_masks(dataset: Dataset) -> bool:
-    """Whether images of a dataset may have masks, by its settings alone; a table tells only when it is read."""
+    """Whether images of a dataset may have masks, judging by its settings; a table shows it only when it is read."""
     module = reader(dataset.reader)
     return bool(dataset.masks) if "masks" in getattr(module, "OPTIONS", ()) else getattr(module, "MASKS", True)
 
@@ -172,7 +172,7 @@ def walk(folders: Iterable[Path]) -> list[Path]:
 
 
 class Problems:
-    """All that is wrong with the files of a dataset, to be said at once."""
+    """All problems with the files of a dataset, to be reported at once."""
 
     def __init__(self) -> None:
         self.found: dict[str, list[object]] = {}
@@ -237,14 +237,14 @@ def usable(
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a download, which may consist of several folders."""
+    """The files of a download, which may be in several folders."""
 
     files: dict[Path, str]
     """With the path in its folder, for messages."""
     ignored: Collection[Path]
 
     def images(self) -> list[Path]:
-        """Those with the ending of an image."""
+        """Those with the extension of an image."""
         return [path for path in self.files if path.suffix.lower() in endings()]
 
 
@@ -266,13 +266,13 @@ def list_files(folders: Sequence[Path], ignore: Sequence[str], problems: Problem
 
 
 DOCUMENTS = r"(readme|licen[cs]e|copying|citation|attribution|notice|changelog)\b.*"
-"""Names of files about a download, which are no part of the data."""
+"""Names of files about a download, which are not data."""
 
 
 def check_all_used(
     listing: Listing, used: Collection[Path], problems: Problems, expected: str, others: str = "(?!)"
 ) -> None:
-    """Adds every file to `problems` that is not `used`: no image is left out in silence.
+    """Adds every file that is not `used` to `problems`, so that no image is silently left out.
 
     Parameters
     ----------
@@ -296,7 +296,7 @@ def check_all_used(
 
 
 def by_name(paths: Iterable[Path], listing: Listing, problems: Problems, kind: str) -> dict[str, list[Path]]:
-    """By name without ending and mask suffix, an image or mask and the copies of it.
+    """Images or masks, and their copies, by name without extension and mask suffix.
 
     Parameters
     ----------
@@ -319,16 +319,16 @@ def by_name(paths: Iterable[Path], listing: Listing, problems: Problems, kind: s
 
 
 SUFFIXES = ("_mask", "_segmentation", "_seg", "_gt", "-mask")
-"""What a mask's name may have before its ending, in small or capital letters."""
+"""Suffixes of a mask's name before the extension, in upper or lower case."""
 SUFFIX = re.compile(rf"(?:{'|'.join(map(re.escape, SUFFIXES))})$", re.IGNORECASE)
 
 
 FORMULAS = "=+-@"
-"""First characters of what a spreadsheet runs as a formula."""
+"""First characters of text that a spreadsheet runs as a formula."""
 
 
 def endings() -> Collection[str]:
-    """What the names of image files end in, in small letters."""
+    """The extensions of image files, in lower case."""
     from classroom.data.pixels import FORMATS  # slow, and of no use to what only asks for classes
 
     return FORMATS
@@ -345,7 +345,7 @@ def only_images(files: dict[str, Path], problems: Problems) -> dict[str, Path]:
 
 
 def names_without_ending(paths: Iterable[str]) -> dict[str, str]:
-    """The ids of images by their paths: without the ending, but where only the ending tells two apart."""
+    """Image ids by path: the path without extension, unless two paths differ only in their extension."""
     names = {path: str(PurePosixPath(path).with_suffix("")) for path in paths}
     count = Counter(name.casefold() for name in names.values())
     return {path: path if count[name.casefold()] > 1 else name for path, name in names.items()}
@@ -380,7 +380,7 @@ def kind_of_group(pattern: str) -> str:
 
 
 def told_by(pattern: str) -> str:
-    """How `group_of` tells groups, for `Found.grouping`."""
+    """How `group_of` identifies groups, for `Found.grouping`."""
     return f"`{pattern}` in the images' paths" if pattern else UNKNOWN
 
 
@@ -421,8 +421,8 @@ def same_content(first: Path, second: Path) -> bool:
 def read_rows(path: Path, signs: str = ",") -> pd.DataFrame:
     """The rows of a CSV table as text, by the number of their line, without empty ones.
 
-    Of `signs`, the most frequent one in the first line separates columns; a row may end in one that separates nothing.
-    Raises DataError if the file cannot be read, and naming all rows that have more or fewer values than the head.
+    The column separator is the most frequent of `signs` in the first line; a row may end with an extra separator.
+    Raises DataError if the file cannot be read, or if rows have more or fewer values than the header; all are named.
     """
     remedy = "Expected CSV in UTF-8, with column names in its first line."
     with reading(path, remedy, csv.Error, what="as a table"), path.open(encoding="utf-8-sig", newline="") as file:
