@@ -76,9 +76,9 @@ def _of_kind(names: tuple[str, ...], offline: bool) -> tuple[str, ...]:
         if name not in VARIANTS:
             raise ValueError(f"unknown variant '{name}'.{suggestion(name, VARIANTS)}")
         if name.startswith("kd_off-") and not offline:
-            raise ValueError(f"'{name}' needs the pre-trained teacher: move it from joint to offline")
+            raise ValueError(f"'{name}' needs the pretrained teacher: move it from joint to offline")
         if offline and not name.startswith("kd_off-"):
-            raise ValueError(f"'{name}' needs no pre-trained teacher: move it from offline to joint")
+            raise ValueError(f"'{name}' needs no pretrained teacher: move it from offline to joint")
     return _each_once(names)
 
 

@@ -504,8 +504,8 @@ def test_a_download_has_one_of_two_checksums(raw):
         ("variants/joint", ["kd_mml-v1"], r": unknown variant 'kd_mml-v1'\. Did you mean 'kd_ml-v1'\?"),
         ("variants/offline", ["kdoff-v1"], r": unknown variant 'kdoff-v1'\. .*'kd_off-v1'\?"),
         ("variants/joint", ["ml-v1", "ml-v1"], r": expected each value once, not \['ml-v1', 'ml-v1'\]"),
-        ("variants/joint", ["kd_off-v1"], r": 'kd_off-v1' needs the pre-trained .*joint to offline"),
-        ("variants/offline", ["kd_on-v1"], r": 'kd_on-v1' needs no pre-trained .*offline to joint"),
+        ("variants/joint", ["kd_off-v1"], r": 'kd_off-v1' needs the pretrained .*joint to offline"),
+        ("variants/offline", ["kd_on-v1"], r": 'kd_on-v1' needs no pretrained .*offline to joint"),
         ("ours", "kd_ml-v9", r": 'kd_ml-v9' is not in variants\. .*'kd_ml-v3'"),
         ("grid/joint", ["kd_mll-v3"], r": unknown variant 'kd_mll-v3'\. Did you mean 'kd_ml-v3'\?$"),
         ("study/lgg-resnet18/weights/kd_mm-v1", {"S1": {}, "S2": {}}, "unknown variant 'kd_mm-v1'. Did you mean 'kd_"),
@@ -524,8 +524,8 @@ def test_a_name_that_refers_to_nothing_is_named_with_the_nearest(raw, path, valu
         ("alpha_1", [0.1, 0.1], r"alpha_1: expected each value once, not \[0\.1, 0\.1\]"),
         ("alpha_2", [0.1, 0.2, 0.1], r"alpha_2: expected each value once"),
         ("teacher_share", [0.5, 0.5], r"teacher_share: expected each value once"),
-        ("joint", ["kd_off-v1"], r"joint: 'kd_off-v1' needs the pre-trained teacher: move it from joint to off"),
-        ("offline", ["ml-v1"], r"offline: 'ml-v1' needs no pre-trained teacher: move it from offline to joint$"),
+        ("joint", ["kd_off-v1"], r"joint: 'kd_off-v1' needs the pretrained teacher: move it from joint to off"),
+        ("offline", ["ml-v1"], r"offline: 'ml-v1' needs no pretrained teacher: move it from offline to joint$"),
     ],
 )
 def test_a_grid_that_cannot_be_is_refused(raw, key, value, message):
