@@ -685,7 +685,7 @@ def new_study(
     ],
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder of images. For classification, without --masks: one subfolder per class."),
+        typer.Option(help="Folder of images. Without --masks, it has one subfolder per class (classification)."),
     ] = None,
     masks: Annotated[
         Path | None, typer.Option(help="Folder of masks. A mask has its image's name, with or without _mask, _seg, …")
@@ -747,7 +747,7 @@ def new_study(
         str, typer.Option(envvar="CLASSROOM_DEVICE", help="Device to time training steps on: auto, cpu, cuda:1, …")
     ] = "auto",
 ) -> None:
-    """Check your own images, write datasets/NAME.yaml and studies/NAME.yaml for them, and estimate the hours."""
+    """Check your own images, write datasets/NAME.yaml and studies/NAME.yaml for them, and estimate training hours."""
     from classroom import progress
 
     progress.log(f"reading {table or images or 'the options'} …")  # the libraries take seconds to load
