@@ -31,7 +31,7 @@ FEW_GROUPS = 10
 
 
 class PairedDifference(NamedTuple):
-    """One method minus another in the task's first metric, as a fraction: their ensembles, or the student alone."""
+    """One method minus another in the task's first metric, as a fraction: a variant's ensemble, any other's student."""
 
     method: str
     versus: str
@@ -118,7 +118,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 def network_of(method: str) -> NetworkName:
     """The network of a method that is compared."""
-    return "S1" if method == STUDENT else "ensemble"
+    return "ensemble" if method in EXCHANGE else "S1"
 
 
 def group_count(result: Result) -> int:

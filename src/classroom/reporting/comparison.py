@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from classroom import places
-from classroom.artifacts import ComparedResult, ComparedResults, Cost, PublishedFacts
-from classroom.core.metrics import LABELS
+from classroom.artifacts import ComparedResult, ComparedResults, Cost, PublishedFacts, Result
+from classroom.core.metrics import LABELS, METRICS
+from classroom.evaluation import significance
 from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.params import Params
 from classroom.reporting.common import heading, paper
+from classroom.reporting.common.differences import columns, compared, tested
 from classroom.reporting.common.pages import Page, results_page
 from classroom.reporting.common.provenance import source
 from classroom.reporting.common.results import check_alike, read_comparison
@@ -36,22 +38,30 @@ OF_ITS_FILE = "defaults of its file"
 """The settings of a method that the paper does not compare: only its own file says where they are from."""
 
 
-def comparison_table(name: str, scale: str, seeds: Sequence[int], compared: Sequence[ComparedResults]) -> Page:
-    """A part for each study, a row for each method.
+def comparison_table(name: str, scale: str, seeds: Sequence[int], studies: Sequence[ComparedResults]) -> Page:
+    """For each study a row for each method, then tests of their differences from the student alone.
 
-    `compared`: per study as `reporting.results.read_comparison` returns it. Raises DataError for results of other
+    `studies`: each as `reporting.results.read_comparison` returns it. Raises DataError for results of other
     seeds, data or training than each other.
     """
     printed = paper.networks_and_methods(name)
     parts, records, first_of_each, shown = [], [], [], []
-    for of_study in compared:
-        check_alike([*of_study["beside"], *of_study["published"]], seeds)
+    for of_study in studies:
+        everything = [*of_study["beside"], *of_study["published"]]
+        check_alike(everything, seeds)
         first_of_each.append(of_study["beside"][0])
         rows = _rows(of_study, seeds, printed)
         metrics = _metrics(of_study, printed)
         shown += metrics
         parts.append(_part(rows, of_study, metrics))
-        records += [row.facts | record for row in rows for record in row.records.values()]
+        differences = _differences(of_study, seeds)
+        title = f"each method and the student alone ({everything[0]['study']})"
+        parts.append(tested(differences, title, seeds, everything))
+        records += [
+            row.facts | record | _against_student(row, metric, differences, everything)
+            for row in rows
+            for metric, record in row.records.items()
+        ]
     facts = [
         "- each published method trains one student with the study's trained, frozen teacher; our method trains two "
         "students, which have a row each, as has their ensemble",
@@ -59,7 +69,7 @@ def comparison_table(name: str, scale: str, seeds: Sequence[int], compared: Sequ
         + ("; below it the paper's mean and ours minus the paper's" if len(printed) else "")
         + ". The best of each column in bold.",
         *heading.pooling(shown),
-        _settings_fact([result for of_study in compared for result in of_study["published"]]),
+        _settings_fact([result for of_study in studies for result in of_study["published"]]),
         "- parameters in millions: at inference, those of the row's network; extra in training, all others that are "
         "trained (modules, a discriminator; for ours the other student and the teacher, unless it is frozen). s/epoch: "
         "seconds of training and validation per epoch, median over seeds; jobs may have shared the machine",
@@ -140,6 +150,23 @@ def _part(rows: Sequence[_Row], of_study: ComparedResults, metrics: Sequence[str
     return Part(header, grid, f"{data['dataset']}, {data['task']} ({result['study']})", [networks], _notes(of_study))
 
 
+def _differences(of_study: ComparedResults, seeds: Sequence[int]) -> list[significance.PairedDifference]:
+    """Each published method and ours, minus the student alone."""
+    student, ours = of_study["beside"]
+    pairs = [(result["method"], student["method"]) for result in [*of_study["published"], ours]]
+    return compared([student, *of_study["published"], ours], seeds, pairs)
+
+
+def _against_student(
+    row: _Row, metric: str, differences: Sequence[significance.PairedDifference], results: Sequence[Result]
+) -> dict[str, Any]:
+    """The columns of the row's difference, if this network and metric are compared."""
+    method = row.result["method"]
+    if (row.facts["network"], metric) != (significance.network_of(method), METRICS[row.result["data"]["task"]][0]):
+        return {}
+    return next((columns(one, "vs_student", results) for one in differences if one.method == method), {})
+
+
 def _settings_label(result: ComparedResult) -> str:
     """Where a method's settings are from, what differs from the defaults, and the options that are always shown."""
     facts = _facts(result)
@@ -215,8 +242,8 @@ def _notes(of_study: ComparedResults) -> list[str]:
 
 
 def draw(request: Request) -> Page:
-    compared = [read_comparison(path) for path in sorted(Path("results/comparison", request.name).glob("*.json"))]
-    return comparison_table(request.name, request.scale, request.seeds, compared)
+    studies = [read_comparison(path) for path in sorted(Path("results/comparison", request.name).glob("*.json"))]
+    return comparison_table(request.name, request.scale, request.seeds, studies)
 
 
 def inputs(params: Params, item: Item) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from classroom.evaluation import significance
 from classroom.methods.learning_styles.exchange import EXCHANGE
 from classroom.reporting.common import heading, paper
 from classroom.reporting.common.cells import KEYS, by_place, cells, layout, loss_weights
+from classroom.reporting.common.differences import columns, compared, tested
 from classroom.reporting.common.pages import Page, results_page
 from classroom.reporting.common.provenance import source
 from classroom.reporting.common.results import check_alike, read_results, read_variants
@@ -26,10 +26,8 @@ from classroom.reporting.common.tables import (
     Part,
     labelled,
     measured,
-    number,
     percent_cell,
     shown_metrics,
-    variant_label,
 )  # fmt: skip
 from classroom.reporting.registry import TABLE, Report, Request
 
@@ -51,7 +49,7 @@ def variants_table(name: str, scale: str, seeds: Sequence[int], results: list[Re
     primary = METRICS[data["task"]][0]
     printed = paper.variants(name)
     metrics = shown_metrics(data, printed)
-    ours, alone = _compared(everything, seeds)
+    ours, alone = (compared(everything, seeds, pairs) for pairs in (significance.OURS, significance.ALONE))
     table = cells(results, seeds, "test", printed)
     stops = "early_stopping" in results[0]["settings"]["training"]
     early = ", unless early stopping ended one of them sooner" if stops else ""
@@ -67,11 +65,11 @@ def variants_table(name: str, scale: str, seeds: Sequence[int], results: list[Re
     parts = [layout(results, "test", table, metrics)]
     headline: list[str | Cell] = []
     if ours:
-        parts.append(_significance(ours, "KD + ML V3 and the others", primary, seeds, everything))
+        parts.append(tested(ours, "KD + ML V3 and the others", seeds, everything))
         cell = by_place(results, "test", table)[*SUBJECT, primary]
         headline = [study, LABELS[primary], cell, *_against_student(student, seeds, parts[-1])]
     if alone:
-        parts.append(_significance(alone, "each variant and the student alone", primary, seeds, everything))
+        parts.append(tested(alone, "each variant and the student alone", seeds, everything))
     table = _with_comparisons(table, ours, alone, primary, everything)
     parts.append(loss_weights(results))
     ensembles = table[(table.network == "ensemble") & (table.metric == primary)]
@@ -92,75 +90,11 @@ def _names(metrics: Sequence[str]) -> str:
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def _compared(results: Sequence[Result], seeds: Sequence[int]) -> list[list[significance.PairedDifference]]:
-    """KD + ML V3 and the others, and each variant and the student alone; without p if there are too few groups."""
-    families = [significance.paired_bootstrap(results, seeds, of) for of in (significance.OURS, significance.ALONE)]
-    if significance.group_count(results[0]) >= significance.FEW_GROUPS:
-        return families
-    return [[one._replace(p=math.nan, adjusted_p=math.nan) for one in family] for family in families]
-
-
-def _significance(
-    compared: list[significance.PairedDifference],
-    between: str,
-    metric: str,
-    seeds: Sequence[int],
-    results: Sequence[Result],
-) -> Part:
-    group, groups = results[0]["data"]["group"], significance.group_count(results[0])
-    of_method = {result["method"]: result for result in results}
-    rows = [
-        [
-            _method(one.method), _method(one.versus), _difference(one, metric, of_method),
-            f"{number(100 * one.low, '+.2f')} to {number(100 * one.high, '+.2f')}",
-            *(number(p, ".4f") for p in (one.p, one.adjusted_p)),
-            _verdict(one, results),
-        ]
-        for one in compared
-    ]  # fmt: skip
-    caveats = []
-    if groups < significance.FEW_GROUPS:
-        caveats.append(
-            f"Only {groups} test {group}{'s' if groups != 1 else ''}: with so few, intervals are too narrow. A test "
-            f"needs at least {significance.FEW_GROUPS}."
-        )
-    if len(seeds) == 1:
-        caveats.append("One seed only: these intervals do not include the variation between seeds.")
-    drawn = f"{group}s of the test split" + (", and seeds," if len(seeds) > 1 else "")
-    return Part(
-        ["first", "second", "difference", "95 % interval", "p", "adjusted p", "the first is"],
-        rows,
-        title=f"Significance of the differences between {between}",
-        above=[
-            f"Difference: {LABELS[metric]} of the first minus that of the second, in percentage points, on the same "
-            f"test images and seeds. Paired bootstrap: {drawn} were resampled with replacement "
-            f"{significance.REPLICATES} times, identically for both. The interval is a percentile interval, p is "
-            f"two-sided, and the adjusted p is corrected for these {len(rows)} comparisons (Holm).",
-            *([f"**{' '.join(caveats)}**"] if caveats else []),
-        ],
-        grouped=True,
-    )
-
-
 def _against_student(student: Result, seeds: Sequence[int], part: Part) -> list[str | Cell]:
     """The student alone, and how KD + ML V3 differs from it: difference, interval, verdict."""
     first = measured(student, "S1", seeds)[0]
     (row,) = (row for row in part.rows if row[1] == BASELINE_LABELS["student"])
     return [percent_cell(first, source(student, "S1", first["metric"])), row[2], row[3], row[-1]]
-
-
-def _difference(one: significance.PairedDifference, metric: str, of_method: dict[str, Result]) -> Cell:
-    sources = [source(of_method[name], significance.network_of(name), metric) for name in (one.method, one.versus)]
-    return Cell(number(100 * one.difference, "+.2f"), 100 * one.difference, sources=(*sources,))
-
-
-def _method(name: str) -> str:
-    return f"{variant_label(name)} (ensemble)" if name in EXCHANGE else variant_label(name)
-
-
-def _verdict(one: significance.PairedDifference, results: Sequence[Result]) -> str:
-    """In words, what the first is; without a verdict where the groups are too few for one."""
-    return f"too few {results[0]['data']['group']}s for a test" if math.isnan(one.p) else one.verdict
 
 
 def _with_comparisons(
@@ -179,9 +113,7 @@ def _with_comparisons(
         for name, one in family.items():
             variant = EXCHANGE[name]
             record = dict(zip(KEYS, (variant.technique, variant.strategy, "ensemble", metric), strict=True))
-            figures = {key: 100 * getattr(one, key) for key in ("difference", "low", "high")}
-            figures |= {"p": one.p, "adjusted_p": one.adjusted_p, "verdict": _verdict(one, results)}
-            records.append(record | {f"{column}_{key}": value for key, value in figures.items()})
+            records.append(record | columns(one, column, results))
         if records:
             table = table.merge(pd.DataFrame(records), how="left", on=KEYS)
     return table

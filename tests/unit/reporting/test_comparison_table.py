@@ -78,7 +78,8 @@ def rendered(tmp_path: Path, *halves: dict[str, Any], name: str = "table10") -> 
 
 
 def rows_of(folder: Path, name: str = "table10") -> dict[str, list[str]]:
-    return {row[0]: row for table in markdown_tables(folder / f"{name}.md") for row in table[1:]}
+    tables = [table for table in markdown_tables(folder / f"{name}.md") if table[0][0] == "method"]
+    return {row[0]: row for table in tables for row in table[1:]}
 
 
 def test_every_method_is_next_to_the_paper_s_value_and_ours(masks: dict[str, Any], tmp_path: Path) -> None:
@@ -94,6 +95,25 @@ def test_every_method_is_next_to_the_paper_s_value_and_ours(masks: dict[str, Any
     runs = [next(iter(cell["sources"][0]["values"])) for cell in check_sources(tmp_path / "table10.md")]
     published = [f"compared/lgg-resnet18/{method}/seed-0" for method in ("fitnet", "dsd")]
     assert {*published, "runs/lgg-resnet18/student/seed-0", "runs/lgg-resnet18/kd_ml-v3/seed-0"} == set(runs)
+
+
+def test_every_method_is_compared_with_the_student_alone(masks: dict[str, Any], tmp_path: Path) -> None:
+    """Each with the same student, by the network of its row; ours by its ensemble."""
+    _, table = rendered(tmp_path, masks)
+    (header, *rows), *_ = (found for found in markdown_tables(tmp_path / "table10.md") if found[0][0] == "first")
+    assert header[-1] == "the first is"
+    assert [row[:2] for row in rows] == [
+        ["FitNet", "student alone"], ["DSD", "student alone"], ["KD + ML V3 (ensemble)", "student alone"],
+    ]  # fmt: skip
+    assert [row[2] for row in rows] == ["−10.00", "+21.00", "+10.00"]
+    assert {row[-1] for row in rows} <= {"better", "worse", "not significant"}
+    assert "corrected for these 3 comparisons" in (tmp_path / "table10.md").read_text()
+    of = table[table.vs_student_difference.notna()]
+    assert [*zip(of.method, of.network, of.metric, strict=True)] == [
+        ("fitnet", "S1", "iou"), ("dsd", "S1", "iou"), ("kd_ml-v3", "ensemble", "iou"),
+    ]  # fmt: skip
+    assert [*of.vs_student_difference] == pytest.approx([-10, 21, 10])
+    assert [*of.vs_student_verdict] == [row[-1] for row in rows]
 
 
 def test_both_tasks_are_in_one_table(classes: dict[str, Any], masks: dict[str, Any], tmp_path: Path) -> None:
