@@ -870,7 +870,7 @@ def test_the_table_has_mean_and_sd_of_the_last_stages(tmp_path: Path) -> None:
     assert cell == f"{np.mean(found):.3f} ± {np.std(found, ddof=1):.3f}"
     text = (tmp_path / "cka.md").read_text()
     assert "layer4.2 of T, layer4.1 of S1, layer4.1 of S2" in text
-    assert "its T is the study's teacher alone" in text
+    assert "T is the baseline teacher" in text
 
 
 def test_one_seed_has_no_sd_and_dropped_images_are_said(tmp_path: Path) -> None:
