@@ -72,7 +72,8 @@ def comparison_table(name: str, scale: str, seeds: Sequence[int], studies: Seque
         _settings_fact([result for of_study in studies for result in of_study["published"]]),
         "- parameters in millions: at inference, those of the row's network; extra in training, all others that are "
         "trained (modules, a discriminator; for ours the other student and the teacher, unless it is frozen). s/epoch: "
-        "seconds of training and validation per epoch, median over seeds; jobs may have shared the machine",
+        "seconds of training and validation per epoch, median over seeds; jobs may have shared the machine, and runs "
+        "that trained together share their time",
     ]
     return results_page(
         name, "published methods next to ours", scale, seeds, first_of_each, printed, facts, parts=parts,
